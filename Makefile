@@ -1,0 +1,73 @@
+# Everything starts from a bare Python: the first target that needs .venv builds it from requirements.lock.
+
+PRESET ?= demo
+# One worker per core, because tracing and compiling hold one core each, but at most four, because each holds its own
+# JAX; a test file stays on one worker, so that its fixtures and compiled functions are shared.
+PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile
+LOCK_FLAGS ?=
+
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+SYNCED := $(VENV)/.synced
+
+.PHONY: help run test lab bench lint lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+run: $(SYNCED) ## train and compare the titanium models (PRESET=smoke|demo|full; default: demo)
+	$(VENV_PYTHON) -m fusedff run --preset $(PRESET)
+
+test: $(SYNCED) ## run the tests, without those marked slow or gpu
+	$(VENV_PYTHON) -m pytest $(PYTEST_FLAGS)
+
+lab: $(SYNCED) ## open the notebooks in JupyterLab
+	cd notebooks && ../$(VENV_PYTHON) -m jupyter lab
+
+bench: $(SYNCED) ## time the core
+	@if [ -f benchmarks/__main__.py ]; then $(VENV_PYTHON) -m benchmarks; \
+	else echo "no benchmarks yet: benchmarks/__main__.py is missing"; fi
+
+lint: $(SYNCED) ## check style and formatting, and that notebooks hold no output
+	$(VENV_PYTHON) -m ruff check
+	$(VENV_PYTHON) -m ruff format --check
+	find notebooks -name '*.ipynb' -not -path '*/.*' -exec $(VENV)/bin/nbstripout --verify --keep-id {} +
+
+# One file for every platform and every Python from 3.11 on, and no index address in it, so that it works behind any
+# mirror. Binder gets the same pins without the development tools.
+PIN := $(VENV)/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+lock: $(SYNCED) ## pin the dependencies anew (LOCK_FLAGS=--upgrade moves to newer ones)
+	$(PIN) $(LOCK_FLAGS) --extra dev --constraints constraints.txt --output-file requirements.lock
+	$(PIN) --upgrade --no-annotate --constraints requirements.lock --output-file binder/requirements.txt
+
+clean: ## remove .venv, caches and build leftovers, never runs/
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# uv installs in seconds what takes pip minutes. pip fetches it once, by the version and hashes in the lock.
+$(SYNCED): requirements.lock pyproject.toml | $(VENV_PYTHON)
+	@$(VENV_PYTHON) -c 'import pip' 2>/dev/null || $(VENV_PYTHON) -m ensurepip
+	@sed -n '/^uv==/,/^    #/p' requirements.lock > $(VENV)/uv.txt
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --requirement $(VENV)/uv.txt
+	$(VENV)/bin/uv pip sync --quiet --python $(VENV_PYTHON) requirements.lock
+	$(VENV)/bin/uv pip install --quiet --python $(VENV_PYTHON) --no-deps --editable .
+	@touch $@
+
+# Debian and Ubuntu ship ensurepip apart, in python3-venv: a Python that has it comes before one that lacks it.
+FOUND_PYTHON = $(shell \
+	for needed in sys,ensurepip sys; do \
+	    for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
+	        if $$python -c "import $$needed; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; \
+	        then echo $$python; exit; fi; \
+	    done; \
+	done)
+HAS_VENV = $(shell $(FOUND_PYTHON) -c 'import ensurepip' 2>/dev/null && echo yes)
+
+$(VENV_PYTHON):
+	$(if $(FOUND_PYTHON),,$(error fusedff needs Python 3.11 or newer and found none: install python3 and \
+	python3-venv (Debian 12, Ubuntu 24.04 or later), or name one with make PYTHON=/path/to/python3))
+	$(if $(HAS_VENV),,$(error $(FOUND_PYTHON) cannot make virtual environments: install its venv package \
+	(Debian, Ubuntu: sudo apt install python3-venv), then run make again))
+	$(FOUND_PYTHON) -m venv --clear $(VENV)

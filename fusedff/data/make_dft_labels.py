@@ -1,0 +1,302 @@
+"""Label structures with PBE-DFT (GPAW) and append them to an extended-XYZ file.
+
+Without --structures the list is the titanium plan below, a pure function of one seed, so an interrupted run
+resumes where it stopped and a longer run only ever adds to a shorter one. With --structures the frames of any
+extended-XYZ file, of any material, are labelled in their order, under their `config_id` or `<file>#<index>`.
+Each frame gets `config_type`, `config_id`, `k_mesh`, `dft` (the settings), free energy (eV), forces (eV/Å)
+and stress (eV/Å^3, ASE's sign and Voigt order). Kill it at any time: a half-written last frame is cut off on
+the next start.
+
+This script stands alone: it needs GPAW and ASE of the system's Python, not this package.
+
+    apt-get install gpaw gpaw-data        # Debian: GPAW and its PBE PAW datasets
+    OMP_NUM_THREADS=1 mpirun -np 2 /usr/bin/python3 make_dft_labels.py titanium_pbe.extxyz
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections import namedtuple
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import iread, write
+from ase.neighborlist import neighbor_list
+
+Settings = namedtuple("Settings", "cutoff k_spacing k_spacing_large smearing")
+DEFAULTS = Settings(
+    cutoff=500.0,  # plane waves, eV
+    k_spacing=0.26,  # 1/Å including 2π, for cells of fewer than 4 atoms
+    k_spacing_large=0.31,  # the others: within 1 meV/atom (hcp) of the dense-mesh limit at half the cost
+    smearing=0.2,  # Methfessel-Paxton of order 1, eV
+)
+A_HCP, C_HCP, A_BCC, A_FCC = 2.936, 4.648, 3.255, 4.11  # Å, PBE literature values of titanium
+
+
+def omega() -> Atoms:
+    """Hexagonal omega phase of titanium, 3 atoms (P6/mmm)."""
+    a, c = 4.575, 2.828
+    return Atoms(
+        "Ti3",
+        cell=[[a, 0, 0], [-a / 2, a * 3**0.5 / 2, 0], [0, 0, c]],
+        scaled_positions=[[0, 0, 0], [1 / 3, 2 / 3, 0.5], [2 / 3, 1 / 3, 0.5]],
+        pbc=True,
+    )
+
+
+PHASES = {
+    "hcp": lambda: bulk("Ti", "hcp", a=A_HCP, c=C_HCP),
+    "bcc": lambda: bulk("Ti", "bcc", a=A_BCC),
+    "fcc": lambda: bulk("Ti", "fcc", a=A_FCC),
+    "omega": omega,
+}
+
+
+def deformed(atoms: Atoms, deformation) -> Atoms:
+    """A copy under a (3, 3) deformation gradient, fractional coordinates kept."""
+    atoms = atoms.copy()
+    atoms.set_cell(atoms.cell.array @ np.asarray(deformation).T, scale_atoms=True)
+    return atoms
+
+
+def strain(voigt) -> np.ndarray:
+    """Deformation gradient (3, 3) of an engineering Voigt strain (6,)."""
+    e1, e2, e3, e4, e5, e6 = voigt
+    return np.eye(3) + np.array([[e1, e6 / 2, e5 / 2], [e6 / 2, e2, e4 / 2], [e5 / 2, e4 / 2, e3]])
+
+
+def shortest_distance(atoms: Atoms) -> float:
+    """Shortest distance (Å) between atoms, images included, if below 3.5 Å, else infinity."""
+    distances = neighbor_list("d", atoms, 3.5)
+    return distances.min() if len(distances) else np.inf
+
+
+def rattled(rng, atoms, sigma, cell_sigma, volume=(0.0, 0.0), d_min=2.0) -> Atoms:
+    """Random cell strain, random volume change and Gaussian displacements; atoms stay d_min (Å) apart."""
+    while True:
+        scale = np.eye(3) + rng.normal(scale=cell_sigma, size=(3, 3))
+        x = deformed(atoms, scale * (1 + rng.uniform(*volume)) ** (1 / 3))
+        x.positions += rng.normal(scale=sigma, size=x.positions.shape)
+        if shortest_distance(x) > d_min:
+            return x
+
+
+def structures():
+    """Yield (config_type, config_id, atoms) of the titanium plan: symmetric cells first, then rattled ones.
+
+    Published datasets resume by these ids: neither the order nor one random draw may ever change.
+    """
+    for phase, make in PHASES.items():
+        for v in (-0.10, -0.06, -0.03, 0.0, 0.03, 0.06, 0.10):
+            yield f"{phase}-eos", f"{phase}-eos-{v:+.2f}", deformed(make(), np.eye(3) * (1 + v) ** (1 / 3))
+    modes = {
+        "xx": [1, 0, 0, 0, 0, 0],
+        "zz": [0, 0, 1, 0, 0, 0],
+        "yz": [0, 0, 0, 1, 0, 0],
+        "xy": [0, 0, 0, 0, 0, 1],
+        "ca": [-0.5, -0.5, 1, 0, 0, 0],
+    }
+    for size in (0.01, 0.025):
+        for sign in (1, -1):
+            for name, mode in modes.items():
+                cell = deformed(PHASES["hcp"](), strain(np.array(mode) * sign * size))
+                yield "hcp-strain", f"hcp-strain-{name}{sign * size:+.3f}", cell
+    for name in ("zz", "yz", "xy"):
+        for size in (0.03, -0.03):
+            cell = deformed(PHASES["bcc"](), strain(np.array(modes[name]) * size))
+            yield "bcc-strain", f"bcc-strain-{name}{size:+.2f}", cell
+
+    rng = np.random.default_rng(2024)
+    hcp8, hcp16 = PHASES["hcp"]() * (2, 2, 1), PHASES["hcp"]() * (2, 2, 2)
+    bcc8, fcc8, omega6 = PHASES["bcc"]() * (2, 2, 2), PHASES["fcc"]() * (2, 2, 2), omega() * (1, 1, 2)
+    for i in range(40):
+        batch = [("hcp-rattled", rattled(rng, hcp8, s, 0.012, (-0.05, 0.06))) for s in (0.05, 0.12, 0.20)]
+        sigma = rng.choice([0.1, 0.2, 0.3])
+        batch.append(("bcc-rattled", rattled(rng, bcc8, sigma, 0.012, (-0.05, 0.06))))
+        if i % 3 == 0:
+            batch.append(("fcc-rattled", rattled(rng, fcc8, 0.15, 0.012, (-0.05, 0.06))))
+        if i % 3 == 1:
+            batch.append(("disordered", rattled(rng, bcc8, 0.5, 0.02, (0.0, 0.12), d_min=2.15)))
+        if i % 3 == 2:
+            batch.append(("omega-rattled", rattled(rng, omega6, 0.12, 0.012, (-0.05, 0.06))))
+        if i % 4 == 3:
+            batch.append(("hcp-rattled-16", rattled(rng, hcp16, 0.15, 0.008, (-0.02, 0.05))))
+        for j, (kind, atoms) in enumerate(batch):
+            yield kind, f"{kind}-{i:03d}-{j}", atoms
+
+
+def structures_from(path):
+    """Yield (config_type, config_id, atoms) of an extended-XYZ file; ValueError for a repeated id, no pbc."""
+    seen = set()
+    for i, atoms in enumerate(iread(path, index=":", format="extxyz")):
+        name = str(atoms.info.get("config_id", f"{os.path.basename(path)}#{i}"))
+        if name in seen:
+            raise ValueError(
+                f"{path}, frame {i}: config_id {name!r} was used before; give each frame its own"
+            )
+        if not atoms.pbc.all():
+            raise ValueError(f"{path}, frame {i} ({name}): not periodic; set pbc to T T T and give a cell")
+        seen.add(name)
+        yield str(atoms.info.get("config_type", "unlabelled")), name, atoms
+
+
+def k_mesh(atoms: Atoms, settings=DEFAULTS):
+    """Monkhorst-Pack mesh (3,) whose points lie no further apart than the spacing for this size of cell."""
+    spacing = settings.k_spacing if len(atoms) < 4 else settings.k_spacing_large
+    reciprocal = atoms.cell.reciprocal()
+    return tuple(max(1, int(np.ceil(2 * np.pi * np.linalg.norm(b) / spacing))) for b in reciprocal)
+
+
+def describe(settings) -> str:
+    """The settings as one word, written into each frame."""
+    return "GPAW-PBE-PW{:g}-k{:g}/{:g}-MP{:g}".format(*settings)
+
+
+def cut_incomplete_frame(path) -> int:
+    """Cut off what a killed run left after the last complete frame; returns the number of bytes removed.
+
+    Raises ValueError where a frame begins with something else than a number of atoms.
+    """
+    with open(path, "rb") as file:
+        content = file.read()
+    end, frame = 0, 0
+    while newline := content.find(b"\n", end) + 1:
+        if not content[end:].strip():
+            break
+        first_line = content[end:newline].strip()
+        if not first_line.isdigit():
+            text = first_line[:40].decode(errors="replace")
+            raise ValueError(f"{path}, frame {frame}: begins with {text!r}; repair it by hand")
+        for _ in range(int(first_line) + 1):  # the comment line and one line per atom
+            newline = content.find(b"\n", newline) + 1
+            if not newline:
+                break
+        if not newline:
+            break
+        end, frame = newline, frame + 1
+    if end < len(content):
+        with open(path, "r+b") as file:
+            file.truncate(end)
+    return len(content) - end
+
+
+def labelled_ids(path, settings=DEFAULTS) -> set:
+    """Ids already in the output; ValueError if any frame was labelled with other settings."""
+    done = set()
+    if not os.path.exists(path) or os.path.getsize(path) == 0:
+        return done
+    for i, atoms in enumerate(iread(path, index=":", format="extxyz")):
+        name = str(atoms.info.get("config_id", i))
+        found = atoms.info.get("dft", describe(DEFAULTS))  # the first frames were written without it
+        if found != describe(settings):
+            raise ValueError(
+                f"{path}, frame {i} ({name}): labelled with {found}, now {describe(settings)}; "
+                "write to another file, or use the same settings"
+            )
+        done.add(name)
+    return done
+
+
+def label(atoms: Atoms, log: str, settings=DEFAULTS):
+    """Single-point PBE: (free energy in eV, forces (n, 3) in eV/Å, stress (6,) in eV/Å^3)."""
+    from gpaw import GPAW, PW, MethfesselPaxton
+
+    atoms = atoms.copy()
+    atoms.calc = GPAW(
+        mode=PW(settings.cutoff),
+        xc="PBE",
+        kpts={"size": k_mesh(atoms, settings), "gamma": True},
+        occupations=MethfesselPaxton(settings.smearing, order=1),
+        txt=log,
+        maxiter=120,
+        convergence={"energy": 2e-5, "density": 1e-4},
+    )
+    return atoms.get_potential_energy(force_consistent=True), atoms.get_forces(), atoms.get_stress()
+
+
+def with_labels(atoms: Atoms, kind, name, energy, forces, stress, settings=DEFAULTS) -> Atoms:
+    """A copy that carries the labels, its ids and how they were made."""
+    atoms = atoms.copy()
+    mesh = "x".join(map(str, k_mesh(atoms, settings)))
+    atoms.info.update(config_type=kind, config_id=name, k_mesh=mesh, dft=describe(settings))
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, stress=stress)
+    return atoms
+
+
+def arguments(argv=None):
+    """Command line -> namespace with output, structures, budget, list and settings."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("output", help="extended-XYZ file to append to")
+    parser.add_argument("--structures", help="extended-XYZ file to label instead of the titanium plan")
+    parser.add_argument("--budget", type=float, default=np.inf, help="start no structure after this many s")
+    parser.add_argument("--list", action="store_true", help="only say what is still to be labelled")
+    for name, text in (
+        ("cutoff", "plane-wave cutoff in eV"),
+        ("k-spacing", "k-point spacing in 1/Å (with 2π) of cells of fewer than 4 atoms"),
+        ("k-spacing-large", "the same of larger cells"),
+        ("smearing", "Methfessel-Paxton width in eV"),
+    ):
+        default = getattr(DEFAULTS, name.replace("-", "_"))
+        parser.add_argument(f"--{name}", type=float, default=default, help=f"{text} (default {default})")
+    args = parser.parse_args(argv)
+    args.settings = Settings(*(getattr(args, name) for name in Settings._fields))
+    for name, value in args.settings._asdict().items():
+        if not value > 0:
+            parser.error(f"--{name.replace('_', '-')} must be positive, not {value}")
+    return args
+
+
+def main(argv=None):
+    """Label what the output does not hold yet."""
+    args = arguments(argv)
+    plan = list(structures_from(args.structures) if args.structures else structures())
+    if args.list:
+        done = labelled_ids(args.output, args.settings)
+        for kind, name, atoms in plan:
+            if name not in done:
+                print(f"{name}: {kind}, {len(atoms)} atoms, k-points {k_mesh(atoms, args.settings)}")
+        return
+    from gpaw import ConvergenceError
+    from gpaw.mpi import world
+
+    def say(text):
+        if world.rank == 0:
+            print(text, flush=True)
+
+    if world.rank == 0 and os.path.exists(args.output) and (cut := cut_incomplete_frame(args.output)):
+        say(f"{args.output}: cut off an incomplete last frame ({cut} bytes)")
+    world.barrier()
+    done = labelled_ids(args.output, args.settings)
+    start = time.time()
+    for number, (kind, name, atoms) in enumerate(plan, start=1):
+        if name in done:
+            continue
+        # one clock decides for all ranks, or some would stop and the others wait for them forever
+        elapsed = np.array([time.time() - start])
+        world.broadcast(elapsed, 0)
+        if elapsed[0] > args.budget:
+            say(
+                f"budget of {args.budget:g} s used up before {number}/{len(plan)} {name}; run again to resume"
+            )
+            break
+        t = time.time()
+        try:
+            energy, forces, stress = label(atoms, args.output + ".log", args.settings)
+        except ConvergenceError:
+            say(f"{number}/{len(plan)} {name}: SCF did not converge, skipped")
+            continue
+        frame = with_labels(atoms, kind, name, energy, forces, stress, args.settings)
+        write(args.output, frame, format="extxyz", append=True)  # collective: ASE writes on rank 0 only
+        say(
+            f"{number}/{len(plan)} {name}: {len(atoms)} atoms, {energy / len(atoms):.4f} eV/atom, "
+            f"max |F| {abs(forces).max():.3f} eV/Å, {time.time() - t:.0f} s"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,376 @@
+"""Labelled frames: read, checked one by one, split for good, and the paper's own frames among them.
+
+A frame is an `ase.Atoms` with a calculator that holds energy (eV), forces (eV/Å) and maybe stress (eV/Å^3,
+positive in tension), and in `info` a `config_type`, a unique `config_id` and optionally `use_virial`. Frames
+are counted from 0 in file order, as in ASE's `file.extxyz@17`.
+"""
+
+import hashlib
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import ase
+import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import iread
+from ase.neighborlist import neighbor_list
+
+from fusedff.paper_archive import PAPER_BLOB_IDS, fetch_paper_archive, git_blob_sha1, read_paper_arrays
+from fusedff.units import to_voigt
+
+__all__ = [
+    "TITANIUM_FRAMES",
+    "Labels",
+    "Split",
+    "assign",
+    "check_frame",
+    "fetch_paper_archive",
+    "fit_reference_energies",
+    "git_blob_sha1",
+    "has_stress",
+    "labels",
+    "load_frames",
+    "load_paper_archive",
+    "paper_split",
+    "split",
+    "use_virial",
+]
+
+TITANIUM_FRAMES = Path(__file__).parent / "data" / "titanium_pbe.extxyz"
+
+MIN_DISTANCE = 0.5  # Å
+MAX_FORCE = 200.0  # eV/Å
+MAX_STRESS = 1.0  # eV/Å^3, 160 GPa
+MAX_ENERGY = 1e6  # eV per atom; all-electron total energies of the heaviest elements stay below
+MAX_ENERGY_SPREAD = 20.0  # eV per atom between frames of one composition
+_BLOCK = 10  # frames of one config_type that are shared out together
+
+
+class Labels(NamedTuple):
+    """DFT labels: energy () eV, forces (n_atoms, 3) eV/Å, stress (6,) eV/Å^3 or nan where missing."""
+
+    energy: float
+    forces: np.ndarray
+    stress: np.ndarray
+
+
+class Split(NamedTuple):
+    """Three disjoint parts of a dataset, each in file order."""
+
+    train: tuple[ase.Atoms, ...]
+    validation: tuple[ase.Atoms, ...]
+    test: tuple[ase.Atoms, ...]
+
+
+def load_frames(path=None) -> tuple[ase.Atoms, ...]:
+    """Frames of an extended-XYZ file, checked; the default is the packaged titanium PBE dataset.
+
+    Missing `config_type` becomes 'unlabelled', missing `config_id` '<file>#<frame>'. Raises
+    FileNotFoundError, or ValueError naming file, frame, value and remedy for the first frame that fails
+    `check_frame`, for repeated ids and for energies of one composition too far apart to be of one kind.
+    """
+    path = TITANIUM_FRAMES if path is None else Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give the path of an extended-XYZ file")
+    _check_last_line(path)
+    frames, reader = [], iread(path, index=":", format="extxyz")
+    while True:
+        try:
+            frame = next(reader)
+        except StopIteration:
+            break
+        except Exception as error:  # ASE raises whatever its parser meets
+            raise ValueError(
+                f"{path.name}, frame {len(frames)}: cannot be read as extended XYZ ({error}); "
+                "repair the frame, or cut the file off before it"
+            ) from error
+        frame.info.setdefault("config_type", "unlabelled")
+        frame.info.setdefault("config_id", f"{path.name}#{len(frames)}")
+        frames.append(frame)
+    return _checked(frames, path.name)
+
+
+def check_frame(frame: ase.Atoms, where="frame") -> None:
+    """Raise ValueError, naming `where`, value and remedy, unless a frame can be learned from.
+
+    Refused: no atoms; a cell that is flat, left-handed or not periodic; nan or inf; missing energy or forces;
+    forces of the wrong shape; atoms closer than 0.5 Å, images included; magnitudes that only another unit
+    explains (|F| > 200 eV/Å, |stress| > 1 eV/Å^3, |energy| > 1e6 eV per atom); a virial in place of a stress.
+    """
+    _check_geometry(frame, where)
+    results = _results(frame)
+    _check_energy_and_forces(frame, results, where)
+    _check_stress(frame, results, where)
+
+
+def labels(frame: ase.Atoms) -> Labels:
+    """Energy, forces and stress of a frame; a missing stress is six nans, so weigh by `use_virial`.
+
+    Where only a free energy is given, as for smeared occupations, it is the energy: forces derive from it.
+    """
+    results = _results(frame)
+    energy = results.get("energy", results.get("free_energy"))
+    stress = np.asarray(results["stress"], float) if has_stress(frame) else np.full(6, np.nan)
+    return Labels(
+        energy=float(energy),
+        forces=np.asarray(results["forces"], float),
+        stress=stress if stress.shape == (6,) else to_voigt(stress),
+    )
+
+
+def has_stress(frame: ase.Atoms) -> bool:
+    """Whether the frame carries a stress."""
+    return _results(frame).get("stress") is not None
+
+
+def use_virial(frame: ase.Atoms) -> bool:
+    """Whether training may use the frame's stress: it has one and `info['use_virial']` does not forbid it."""
+    return has_stress(frame) and bool(frame.info.get("use_virial", True))
+
+
+def assign(config_types, validation=0.1, test=0.1) -> list[str]:
+    """'train', 'validation' or 'test' for each frame, given the config_type of all frames in file order.
+
+    The frames of each config_type are taken in blocks of 10 in file order. Which places of a block are
+    validation and test follows from sha256 of (config_type, block number) alone. So every type gives its
+    share to each part, and appending frames, of any type, never moves an earlier one; inserting or deleting
+    does. Fractions are whole tenths; a type with fewer than 10 frames may lack validation or test.
+    """
+    n_validation, n_test = _tenths(validation, "validation"), _tenths(test, "test")
+    if n_validation + n_test >= _BLOCK:
+        raise ValueError(f"validation = {validation} and test = {test} leave no training frames; lower them")
+    seen, parts = defaultdict(int), []
+    for config_type in config_types:
+        block, place = divmod(seen[config_type], _BLOCK)
+        seen[config_type] += 1
+        rank = _shuffled_places(config_type, block).index(place)
+        part = "test" if rank < n_test else "validation" if rank < n_test + n_validation else "train"
+        parts.append(part)
+    return parts
+
+
+def split(frames, validation=0.1, test=0.1) -> Split:
+    """Frames shared out by `assign`: stratified by config_type and fixed for good when the file only grows.
+
+    Raises ValueError for fractions that are not whole tenths, and when no training frame is left.
+    """
+    frames = tuple(frames)
+    parts = assign([str(f.info.get("config_type", "unlabelled")) for f in frames], validation, test)
+    if "train" not in parts:
+        raise ValueError(f"{len(frames)} frames leave none to train on; add frames or lower the fractions")
+    return Split(
+        *(tuple(f for f, p in zip(frames, parts, strict=True) if p == name) for name in Split._fields)
+    )
+
+
+def paper_split(frames) -> Split:
+    """The paper's split, in file order: first 70 % train, next 10 % validation, last 20 % test."""
+    frames = tuple(frames)
+    n_validation, n_test = max(1, len(frames) // 10), max(1, len(frames) // 5)
+    n_train = len(frames) - n_validation - n_test
+    if n_train < 1:
+        raise ValueError(f"{len(frames)} frames are too few for a 70:10:20 split; give at least 3")
+    return Split(frames[:n_train], frames[n_train : n_train + n_validation], frames[n_train + n_validation :])
+
+
+def fit_reference_energies(frames) -> dict[str, float]:
+    """Energy per atom of each species (eV), least squares over the frames: what is left is binding.
+
+    Where compositions do not tell the species apart the solution of minimum norm is taken. Raises ValueError
+    without frames.
+    """
+    frames = tuple(frames)
+    if not frames:
+        raise ValueError("no frames to fit reference energies to; give at least one labelled frame")
+    symbols = sorted({s for frame in frames for s in frame.symbols})
+    counts = np.array([[np.sum(frame.symbols == s) for s in symbols] for frame in frames], dtype=float)
+    energies = np.array([labels(frame).energy for frame in frames])
+    solution, *_ = np.linalg.lstsq(counts, energies, rcond=None)
+    return dict(zip(symbols, solution.tolist(), strict=True))
+
+
+def load_paper_archive(path, verify=True, *, _blob_ids=PAPER_BLOB_IDS) -> tuple[ase.Atoms, ...]:
+    """The paper's titanium frames (5704 of 256 atoms) from its archive, in its order, checked.
+
+    The arrays are in eV and Å (the authors' scripts convert them to kJ/mol and nm on reading). Cells are row
+    vectors, stress = -virial / volume. `config_type` is 'paper-init' (types 0) or 'paper-bulk'; `use_virial`
+    is set for Init frames only, as in the paper. Raises ValueError naming archive, frame or array, remedy.
+    """
+    arrays = read_paper_arrays(path, verify, _blob_ids=_blob_ids)
+    file = Path(path).name
+    _check_paper_units(arrays, file)
+    frames = []
+    for i in range(len(arrays.energy)):
+        is_init = int(arrays.types[i]) == 0
+        frame = ase.Atoms(f"Ti{len(arrays.coord[i])}", arrays.coord[i], cell=arrays.box[i], pbc=True)
+        stress = -arrays.virial[i] / abs(np.linalg.det(arrays.box[i]))
+        results = {"energy": arrays.energy[i], "forces": arrays.force[i]}
+        if is_init or np.abs(stress).max() <= MAX_STRESS:  # a virial that is not used cannot spoil a frame
+            results["stress"] = to_voigt((stress + stress.T) / 2)
+        frame.calc = SinglePointCalculator(frame, **results)
+        frame.info.update(
+            config_type="paper-init" if is_init else "paper-bulk",
+            config_id=f"paper-{i:04d}",
+            use_virial=is_init,
+        )
+        frames.append(frame)
+    return _checked(frames, file)
+
+
+def _checked(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
+    if not frames:
+        raise ValueError(f"{file} has no frames; give a file with at least one labelled frame")
+    first_with = {}
+    for i, frame in enumerate(frames):
+        config_id = frame.info["config_id"]
+        where = f"{file}, frame {i} ({config_id})"
+        if config_id in first_with:
+            raise ValueError(
+                f"{where}: config_id is that of frame {first_with[config_id]} too; "
+                "drop the duplicate or give it its own id"
+            )
+        first_with[config_id] = i
+        check_frame(frame, where)
+    _check_energies_agree(frames, file)
+    return tuple(frames)
+
+
+def _check_last_line(path: Path) -> None:
+    """A file cut off inside its last number would still parse, to another number."""
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 1))
+        if file.read(1) not in (b"", b"\n"):
+            raise ValueError(
+                f"{path.name}: the last line does not end, as if writing was interrupted; "
+                "cut off the last frame, or end the line if it is complete"
+            )
+
+
+def _results(frame: ase.Atoms) -> dict:
+    return getattr(frame.calc, "results", {})
+
+
+def _check_geometry(frame, where) -> None:
+    if len(frame) == 0:
+        raise ValueError(f"{where}: has no atoms; drop the frame")
+    if not np.isfinite(frame.cell.array).all():
+        raise ValueError(f"{where}: the cell is not finite; drop the frame or repair its cell")
+    _check_per_atom(frame.positions, "position of", "drop the frame or repair it", where)
+    if not frame.pbc.all():
+        raise ValueError(
+            f"{where}: periodic along {frame.pbc.tolist()} only; set pbc to T T T, with vacuum for a cluster"
+        )
+    volume = np.linalg.det(frame.cell.array)
+    if abs(volume) <= 1e-6 * max(np.prod(frame.cell.lengths()), 1e-30):
+        raise ValueError(f"{where}: the cell has no volume ({volume:g} Å^3); give three independent vectors")
+    if volume < 0:
+        raise ValueError(
+            f"{where}: the cell is left-handed (volume {volume:.3f} Å^3); exchange two cell vectors"
+        )
+    first, second, distance = neighbor_list("ijd", frame, MIN_DISTANCE)
+    if len(distance):
+        k = distance.argmin()
+        raise ValueError(
+            f"{where}: atoms {first[k]} and {second[k]} (or their images) are {distance[k]:.3f} Å apart; "
+            "give lengths in Å, or drop the frame"
+        )
+
+
+def _check_energy_and_forces(frame, results, where) -> None:
+    energy = results.get("energy", results.get("free_energy"))
+    if energy is None:
+        raise ValueError(f"{where}: energy is missing; write it as `energy=` (eV), or drop the frame")
+    if not np.isfinite(energy):
+        raise ValueError(f"{where}: energy is {energy}; drop the frame or relabel it")
+    if abs(energy) > MAX_ENERGY * len(frame):
+        raise ValueError(f"{where}: energy is {energy / len(frame):g} eV per atom; convert it to eV")
+    forces = results.get("forces")
+    if forces is None:
+        raise ValueError(f"{where}: forces are missing; write them as `forces` (eV/Å), or drop the frame")
+    forces = np.asarray(forces)
+    if forces.shape != (len(frame), 3):
+        raise ValueError(f"{where}: forces have shape {forces.shape} for {len(frame)} atoms; relabel it")
+    _check_per_atom(forces, "force on", "drop the frame or relabel it", where)
+    worst = np.linalg.norm(forces, axis=1).argmax()
+    if (size := np.linalg.norm(forces[worst])) > MAX_FORCE:
+        raise ValueError(
+            f"{where}: force on atom {worst} is {size:g} eV/Å; convert it to eV/Å if it is in another unit "
+            "(1 eV/Å = 964.85 kJ/mol/nm), else drop the frame"
+        )
+
+
+def _check_stress(frame, results, where) -> None:
+    stress = results.get("stress")
+    if stress is None:
+        foreign = [key for key in frame.info if key.lower() in ("virial", "virials")]
+        if foreign:
+            raise ValueError(
+                f"{where}: has `{foreign[0]}` but no stress; "
+                "write stress = -virial / volume in eV/Å^3, or remove it"
+            )
+        return
+    stress = np.asarray(stress)
+    if stress.shape not in ((6,), (3, 3)):
+        raise ValueError(f"{where}: stress has shape {stress.shape}; give 6 (xx yy zz yz xz xy) or 3 x 3")
+    if not np.isfinite(stress).all():
+        raise ValueError(f"{where}: stress is {stress.tolist()}; remove it, drop the frame or relabel it")
+    if (size := np.abs(stress).max()) > MAX_STRESS:
+        raise ValueError(
+            f"{where}: stress of {size:g} eV/Å^3 looks like GPa or kbar; "
+            "convert it (1 GPa = 0.0062415 eV/Å^3)"
+        )
+
+
+def _check_per_atom(values, what: str, remedy: str, where: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        value = values[bad[0]][~np.isfinite(values[bad[0]])][0]
+        raise ValueError(f"{where}: {what} atom {bad[0]} is {value}; {remedy}")
+
+
+def _check_energies_agree(frames, file: str) -> None:
+    """One composition, one kind of energy: mixed units or mixed references are tens of eV per atom apart."""
+    groups = defaultdict(list)
+    for i, frame in enumerate(frames):
+        groups[frame.symbols.formula.reduce()[0].format("hill")].append(
+            (i, labels(frame).energy / len(frame))
+        )
+    for formula, members in groups.items():
+        typical = np.median([energy for _, energy in members])
+        for i, energy in members:
+            if abs(energy - typical) > MAX_ENERGY_SPREAD:
+                raise ValueError(
+                    f"{file}, frame {i} ({frames[i].info['config_id']}): energy is {energy:.3f} eV per atom, "
+                    f"but {formula} frames have {typical:.3f}; use one unit and one reference, or drop it"
+                )
+
+
+def _check_paper_units(arrays, file: str) -> None:
+    """Refuse coordinates that are fractional, boxes that are not in Å, and types that are neither 0 nor 1."""
+    other = np.flatnonzero((arrays.types != 0) & (arrays.types != 1))
+    if len(other):
+        i = other[0]
+        raise ValueError(
+            f"{file}, frame {i} (paper-{i:04d}): types is {arrays.types[i]}; give 0 for Init or 1 for Bulk"
+        )
+    if arrays.coord.min() > -0.01 and arrays.coord.max() < 1.01:
+        raise ValueError(f"{file}, coord.npy: all in [0, 1], so fractional; give Cartesian coordinates in Å")
+    volumes = np.abs(np.linalg.det(arrays.box)) / arrays.coord.shape[1]
+    if not np.isfinite(volumes).all() or volumes.min() < 8.0 or volumes.max() > 60.0:
+        i = int(np.argmax(~np.isfinite(volumes) | (volumes < 8.0) | (volumes > 60.0)))
+        raise ValueError(
+            f"{file}, frame {i} (paper-{i:04d}): {volumes[i]:g} Å^3 per atom is not titanium; give boxes in Å"
+        )
+
+
+def _tenths(fraction: float, name: str) -> int:
+    tenths = round(fraction * _BLOCK)
+    if abs(tenths - fraction * _BLOCK) > 1e-9 or not 0 <= tenths < _BLOCK:
+        raise ValueError(f"{name} = {fraction}: give a whole number of tenths from 0 to 0.9, e.g. 0.1")
+    return tenths
+
+
+def _shuffled_places(config_type: str, block: int) -> list[int]:
+    digest = hashlib.sha256(f"{config_type}\n{block}".encode()).digest()
+    return sorted(range(_BLOCK), key=lambda place: (digest[2 * place : 2 * place + 2], place))

@@ -1,0 +1,220 @@
+"""NVT trajectories of many cells at once on jax-md: neighbour-safe, overflow-safe, explosion-safe.
+
+All cells (state points x replicas x strains) advance as one batch. Cells that share a `stream` see the
+same random numbers, so that small differences between them are not drowned in noise.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase.data import atomic_masses
+from jax_md import simulate
+
+from fusedff import neighbors, potential, progress, systems
+from fusedff.potential import Potential, require_species
+from fusedff.units import FS, KB, PS
+
+
+@dataclass(frozen=True)
+class Langevin:
+    """Settings of the integrator (BAOAB) and of the neighbour search; defaults are the titanium paper's."""
+
+    timestep_fs: float = 0.5
+    friction_per_ps: float = 4.0
+    steps_per_snapshot: int = 200
+    skin: float = 2.0  # Å beyond the cut-off within which neighbour candidates are listed
+
+
+class Ensemble(NamedTuple):
+    """The cells to simulate, all with the same atoms."""
+
+    sites: jax.Array  # (n_cells, n, 3) Å, positions to start from
+    cells: jax.Array  # (n_cells, 3, 3) Å, rows are lattice vectors
+    temperature: jax.Array  # (n_cells,) K
+    stream: jax.Array  # (n_cells,) int32; cells with the same number share their random numbers
+    numbers: jax.Array  # (n,) atomic numbers
+
+    @property
+    def n_cells(self) -> int:
+        return self.cells.shape[0]
+
+    def system(self, positions: jax.Array) -> systems.System:
+        """The cells with the given positions (n_cells, n, 3)."""
+        return systems.stack(positions, self.cells, self.numbers)
+
+
+class State(NamedTuple):
+    """Where a simulation stands."""
+
+    positions: jax.Array  # (n_cells, n, 3) Å, not wrapped
+    momenta: jax.Array  # (n_cells, n, 3)
+    key: jax.Array  # (n_cells, 2), equal within a stream
+
+
+class Trajectory(NamedTuple):
+    """Snapshots, with what the potential that sampled them said."""
+
+    positions: jax.Array  # (n_snapshots, n_cells, n, 3) Å
+    energy: jax.Array  # (n_snapshots, n_cells) eV
+    observed: jax.Array  # (n_snapshots, n_cells, n_quantities), whatever `observe` returned
+    temperature: jax.Array  # (n_snapshots, n_cells) K, kinetic
+
+
+class Rooms(NamedTuple):
+    """Sizes of the neighbour lists. They only ever grow."""
+
+    candidates: int  # slots within cut-off + skin
+    slots: int  # slots within the cut-off
+
+
+class ExplodedTrajectory(RuntimeError):
+    """A cell left the region where its potential means anything; `cell` is its index."""
+
+    def __init__(self, message: str, cell: int):
+        super().__init__(message)
+        self.cell = cell
+
+
+def observe_stress(potential_, system, near, evaluation) -> jax.Array:
+    """The default observable: the configurational stress (n_cells, 6), eV/Å^3."""
+    return evaluation.stress
+
+
+def start(ensemble: Ensemble, key: jax.Array) -> State:
+    """Atoms on their sites with Maxwell-Boltzmann momenta, the same within a stream; equilibrate before use."""
+    shape, dtype = ensemble.sites.shape, ensemble.sites.dtype
+    keys = jax.vmap(lambda stream: jax.random.split(jax.random.fold_in(key, stream)))(ensemble.stream)
+    normal = jax.vmap(lambda k: jax.random.normal(k, shape[1:], dtype))(keys[:, 0])
+    mass = _masses(ensemble)
+    momenta = normal * jnp.sqrt(mass * KB * ensemble.temperature[:, None, None])
+    return State(ensemble.sites, _without_drift(momenta, mass), keys[:, 1])
+
+
+class Simulation:
+    """Dynamics of one ensemble: settings and list sizes; the state is passed in and comes back."""
+
+    def __init__(self, ensemble: Ensemble, settings: Langevin, cutoff: float, observe: Callable = observe_stress):
+        self.ensemble, self.settings, self.cutoff, self.observe = ensemble, settings, cutoff, observe
+        reach = cutoff + settings.skin
+        offsets = [neighbors.image_offsets(cell, reach) for cell in np.asarray(ensemble.cells)]
+        self.images = tuple(map(tuple, max(offsets, key=len).tolist()))
+        # a first guess for atoms that vibrate: what slightly displaced sites need, and a little more
+        shaken = ensemble.sites + 0.15 * jax.random.normal(jax.random.PRNGKey(0), ensemble.sites.shape)
+        count = partial(neighbors.search_cells, ensemble.system(shaken), capacity=1, images=np.asarray(self.images))
+        self.rooms = Rooms(int(1.1 * int(count(cutoff=reach).needed)) + 2, int(count(cutoff=cutoff).needed) + 2)
+
+    def run(self, sampled: Potential, state: State, snapshots: int, name: str | None = None) -> tuple[State, Trajectory]:
+        """Advance by `snapshots` times `steps_per_snapshot` steps and record every snapshot.
+
+        A piece in which a neighbour list overflowed is repeated with larger lists. Raises
+        ExplodedTrajectory with state point, step and cause when a cell blows up. `name` shows progress.
+        """
+        require_species(sampled, self.ensemble.numbers)
+        sizes = [len(part) for part in np.array_split(range(snapshots), -(-snapshots // 10))]
+        pieces = []
+        with progress.bar(name, snapshots) as report:
+            for size in sizes:
+                state, trajectory = self._piece(sampled, state, size)
+                pieces.append(trajectory)
+                report(advance=size)
+        return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
+
+    def _piece(self, sampled, state, snapshots):
+        while True:
+            after, trajectory, needed, first_insane = _advance(
+                self.settings, self.cutoff, self.rooms, self.images, self.observe, snapshots, sampled, self.ensemble, state
+            )
+            needed = Rooms(*(int(n) for n in needed))
+            if needed.candidates <= self.rooms.candidates and needed.slots <= self.rooms.slots:
+                self._require_sane(first_insane)
+                return after, trajectory
+            self.rooms = Rooms(*(max(have, need + 2) for have, need in zip(self.rooms, needed, strict=True)))
+
+    def _require_sane(self, first_insane):
+        step, temperature, force = (np.asarray(x) for x in first_insane)
+        bad = np.flatnonzero(step >= 0)
+        if len(bad):
+            cell = int(bad[np.argmin(step[bad])])
+            raise ExplodedTrajectory(
+                f"cell {cell} at {float(self.ensemble.temperature[cell]):.0f} K exploded: after {int(step[cell])} steps its "
+                f"kinetic temperature was {temperature[cell]:.3g} K and its largest force {force[cell]:.3g} eV/Å (timestep "
+                f"{self.settings.timestep_fs} fs); use a shorter timestep, or train the potential on frames like these",
+                cell,
+            )
+
+
+def _masses(ensemble):
+    mass = jnp.asarray(atomic_masses, ensemble.sites.dtype)[ensemble.numbers]
+    return jnp.broadcast_to(mass[:, None], (ensemble.n_cells, len(ensemble.numbers), 1))
+
+
+def _without_drift(momenta, mass):
+    """Momenta with the centre of mass of every cell at rest."""
+    return momenta - mass * (momenta.sum(1, keepdims=True) / mass.sum(1, keepdims=True))
+
+
+def kinetic_temperature(momenta: jax.Array, mass: jax.Array) -> jax.Array:
+    """Temperature (n_cells,) in K from momenta (n_cells, n, 3); the centre of mass is at rest."""
+    return jnp.sum(momenta**2 / mass, (1, 2)) / (3 * (momenta.shape[1] - 1) * KB)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
+def _advance(settings, cutoff, rooms, images, observe, snapshots, sampled, ensemble, state):
+    """New state, trajectory, list sizes needed and, per cell, the first insane step (or -1)."""
+    dt, friction = settings.timestep_fs * FS, settings.friction_per_ps / PS
+    kt = KB * ensemble.temperature
+    mass = _masses(ensemble)
+
+    def candidates(positions):
+        system = ensemble.system(positions)
+        return neighbors.search_cells(system, cutoff + settings.skin, rooms.candidates, np.asarray(images))
+
+    def forces(positions, listed):
+        near = neighbors.prune(ensemble.system(positions), listed, cutoff, rooms.slots)
+        return near, potential.evaluate(sampled, ensemble.system(positions), near)
+
+    def baoab(langevin, listed, listed_at):
+        langevin = simulate.momentum_step(langevin, dt / 2)
+        langevin = simulate.position_step(langevin, lambda r, dr: r + dr, dt / 2)
+        langevin = jax.vmap(lambda cell, t: simulate.stochastic_step(cell, dt, t, friction))(langevin, kt)
+        langevin = langevin.set(momentum=_without_drift(langevin.momentum, mass))
+        langevin = simulate.position_step(langevin, lambda r, dr: r + dr, dt / 2)
+        r = langevin.position
+        stale = jnp.max(jnp.sum((r - listed_at) ** 2, -1)) > (settings.skin / 2) ** 2
+        listed, listed_at = jax.lax.cond(stale, lambda: (candidates(r), r), lambda: (listed, listed_at))
+        near, evaluation = forces(r, listed)
+        langevin = langevin.set(force=evaluation.forces.reshape(r.shape))
+        return simulate.momentum_step(langevin, dt / 2), listed, listed_at, near, evaluation
+
+    def step(carry, _):
+        langevin, listed, listed_at, needed, insane, count = carry
+        langevin, listed, listed_at, near, evaluation = baoab(langevin, listed, listed_at)
+        needed = Rooms(jnp.maximum(needed.candidates, listed.needed), jnp.maximum(needed.slots, near.needed))
+        temperature = kinetic_temperature(langevin.momentum, mass)
+        force = jnp.max(jnp.abs(langevin.force), (1, 2))
+        sane = jnp.isfinite(evaluation.energy) & (temperature < 10 * ensemble.temperature + 1000) & (force < 1e3)
+        now = (jnp.broadcast_to(count, sane.shape), temperature, force)
+        insane = tuple(jnp.where(~sane & (insane[0] < 0), new, old) for new, old in zip(now, insane, strict=True))
+        return (langevin, listed, listed_at, needed, insane, count + 1), None
+
+    def snapshot(carry, _):
+        carry, _ = jax.lax.scan(step, carry, None, length=settings.steps_per_snapshot)
+        langevin, listed = carry[:2]
+        near, evaluation = forces(langevin.position, listed)
+        observed = observe(sampled, ensemble.system(langevin.position), near, evaluation)
+        temperature = kinetic_temperature(langevin.momentum, mass)
+        return carry, Trajectory(langevin.position, evaluation.energy, observed, temperature)
+
+    listed = candidates(state.positions)
+    near, evaluation = forces(state.positions, listed)
+    langevin = simulate.NVTLangevinState(
+        state.positions, state.momenta, evaluation.forces.reshape(state.positions.shape), mass, state.key
+    )
+    none = (jnp.full(ensemble.n_cells, -1), jnp.zeros_like(kt), jnp.zeros_like(kt))
+    carry = (langevin, listed, state.positions, Rooms(listed.needed, near.needed), none, jnp.int32(0))
+    (langevin, _, _, needed, insane, _), trajectory = jax.lax.scan(snapshot, carry, None, length=snapshots)
+    return State(langevin.position, langevin.momentum, langevin.rng), trajectory, needed, insane

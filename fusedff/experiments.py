@@ -1,0 +1,235 @@
+"""Measured state points: what an experiment says of a crystal at one temperature, read from a table.
+
+A table is CSV with `#` comments and the columns temperature_K, a_A, c_A (hcp only), one `<name>_GPa` per
+elastic constant, and optionally pressure_GPa (0 where absent) and role (`train` or `held-out`; `train` where
+absent). A row may leave all its elastic cells empty: it then only says at which lattice constants the
+pressure is known.
+"""
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fusedff import crystals
+from fusedff.crystals import Crystal
+from fusedff.units import GPA
+
+TITANIUM_TABLE = Path(__file__).parent / "data" / "titanium_experiment.csv"
+ROLES = ("train", "held-out")
+
+
+@dataclass(frozen=True)
+class StatePoint:
+    """One temperature (K), the crystal measured there, its elastic constants name -> eV/Å^3 (may be empty).
+
+    `pressure` is in eV/Å^3, `role` is 'train' or 'held-out'.
+    """
+
+    temperature: float
+    crystal: Crystal
+    elastic: Mapping[str, float] = field(default_factory=dict, hash=False)
+    pressure: float = 0.0
+    role: str = "train"
+
+    @property
+    def elastic_gpa(self) -> dict[str, float]:
+        """Elastic constants name -> GPa."""
+        return {name: value / GPA for name, value in self.elastic.items()}
+
+    @property
+    def pressure_gpa(self) -> float:
+        """Pressure in GPa."""
+        return self.pressure / GPA
+
+
+def load_state_points(path=None, symbol="Ti", structure="hcp") -> tuple[StatePoint, ...]:
+    """State points of a table in its order; the default is the titanium table of the paper (22 temperatures).
+
+    `symbol` and `structure` (hcp, bcc, fcc) say which crystal the table is about. Raises FileNotFoundError,
+    or ValueError naming file, line and remedy for a table that cannot be right: columns unknown, missing or
+    repeated, text for numbers, repeated temperatures, constants in another unit or elastically unstable.
+    """
+    path = TITANIUM_TABLE if path is None else Path(path)
+    symmetry = crystals.symmetry(Crystal(symbol, structure, 1.0, 1.0 if structure == "hcp" else None))
+    rows = _read_rows(path)
+    _check_header(rows[0], structure, crystals.elastic_names(symmetry), path.name)
+    points, line_of = [], {}
+    for line, row in rows[1:]:
+        where = f"{path.name}, line {line}"
+        point = _state_point(_cells(rows[0][1], row, where), symbol, structure, symmetry, where)
+        if point.temperature in line_of:
+            raise ValueError(
+                f"{where}: {point.temperature:g} K is on line {line_of[point.temperature]} too; keep one"
+            )
+        line_of[point.temperature] = line
+        points.append(point)
+    if not points:
+        raise ValueError(f"{path.name} has no rows; give at least one measured temperature")
+    return tuple(points)
+
+
+def select(points, temperatures=None, role=None) -> tuple[StatePoint, ...]:
+    """The state points at these temperatures (K, in this order; None: all) with this role (None: any).
+
+    Raises ValueError for a temperature or role that no point has, naming those that exist.
+    """
+    points = tuple(points)
+    available = ", ".join(f"{p.temperature:g}" for p in points)
+    if temperatures is not None:
+        at = {p.temperature: p for p in points}
+        for temperature in temperatures:
+            if temperature not in at:
+                raise ValueError(f"no state point at {temperature} K; the table has {available} K")
+        points = tuple(at[temperature] for temperature in temperatures)
+    if role is not None:
+        if role not in ROLES:
+            raise ValueError(f"role {role!r} is unknown; use one of {', '.join(ROLES)}")
+        points = tuple(p for p in points if p.role == role)
+    if not points:
+        raise ValueError(f"no state point is left with role {role!r}; the table has {available} K")
+    return points
+
+
+def load_paper_elastic(path) -> dict[float, dict[str, float]]:
+    """The paper's `EC_From_ExpLatticeConstants.txt`: temperature (K) -> elastic constants name -> eV/Å^3.
+
+    Its header names six columns, its rows have seven and are in units of 100 GPa although it says GPa: the
+    second number is titanium's mass density (g/cm^3), the rest are C11 C12 C13 C33 C44. Raises ValueError
+    when a row does not look like that, so that a corrected file is never read with the old meaning.
+    """
+    path = Path(path)
+    names = crystals.elastic_names("hexagonal")
+    table = {}
+    for line, text in enumerate(_read_text(path).splitlines(), start=1):
+        if line == 1 or not text.strip():
+            continue
+        where = f"{path.name}, line {line}"
+        cells = text.split()
+        if len(cells) != 2 + len(names):
+            raise ValueError(f"{where}: {len(cells)} numbers instead of 7; use the file as published")
+        temperature, density, *constants = (_number(cell, "entry", where) for cell in cells)
+        if not 4.0 < density < 5.0:
+            raise ValueError(
+                f"{where}: second column is {density:g}, not titanium's density in g/cm^3; "
+                "use the file as published"
+            )
+        if max(constants) >= 5.0:
+            raise ValueError(
+                f"{where}: {max(constants):g} is no constant in 100 GPa; "
+                "put corrected values into a table for load_state_points"
+            )
+        if temperature in table:
+            raise ValueError(f"{where}: {temperature:g} K appears twice; keep one row")
+        table[temperature] = {n: c * 100.0 * GPA for n, c in zip(names, constants, strict=True)}
+    if not table:
+        raise ValueError(f"{path.name} has no rows; use the file as published")
+    return table
+
+
+def _read_text(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give the path of a table of measured state points")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not text ({error.reason}); save it as UTF-8 CSV") from None
+
+
+def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """(line number, cells) of the header and each row, without comments and blank lines."""
+    lines = enumerate(_read_text(path).splitlines(), start=1)
+    kept = [(number, text) for number, text in lines if text.strip() and not text.lstrip().startswith("#")]
+    if not kept:
+        raise ValueError(f"{path.name} is empty; give a header line and at least one measured temperature")
+    numbers, texts = zip(*kept, strict=True)
+    return [(n, [c.strip() for c in row]) for n, row in zip(numbers, csv.reader(texts), strict=True)]
+
+
+def _check_header(header, structure: str, names, file: str) -> None:
+    line, columns = header
+    lattice = ("a_A", "c_A") if structure == "hcp" else ("a_A",)
+    elastic = tuple(f"{name}_GPa" for name in names)
+    required = ("temperature_K", *lattice, *elastic)
+    layout = f"{', '.join(required)}, and optionally pressure_GPa, role"
+    for problem, found in (
+        ("repeated", sorted({c for c in columns if columns.count(c) > 1})),
+        ("unknown", [c for c in columns if c not in (*required, "pressure_GPa", "role")]),
+        ("missing", [c for c in required if c not in columns]),
+    ):
+        if found:
+            raise ValueError(
+                f"{file}, line {line}: {problem} column {', '.join(map(repr, found))}; "
+                f"a table for {structure} has {layout}"
+            )
+
+
+def _cells(columns, row, where: str) -> dict[str, str]:
+    if len(row) != len(columns):
+        raise ValueError(f"{where}: {len(row)} cells under {len(columns)} columns; complete the row")
+    return dict(zip(columns, row, strict=True))
+
+
+def _state_point(cells, symbol: str, structure: str, symmetry: str, where: str) -> StatePoint:
+    temperature = _positive(cells["temperature_K"], "temperature_K", where)
+    lattice = {x: _positive(cells[f"{x}_A"], f"{x}_A", where) for x in "ac" if f"{x}_A" in cells}
+    _check_lattice(lattice, where)
+    elastic_gpa = _elastic_gpa(cells, symmetry, where)
+    role = cells.get("role", "") or "train"
+    if role not in ROLES:
+        raise ValueError(f"{where}: role {role!r} is unknown; use one of {', '.join(ROLES)}")
+    return StatePoint(
+        temperature=temperature,
+        crystal=Crystal(symbol, structure, **lattice),
+        elastic={name: value * GPA for name, value in elastic_gpa.items()},
+        pressure=_number(cells.get("pressure_GPa", "") or "0", "pressure_GPa", where) * GPA,
+        role=role,
+    )
+
+
+def _check_lattice(lattice: dict, where: str) -> None:
+    for name, length in lattice.items():
+        if not 1.5 < length < 20.0:
+            raise ValueError(f"{where}: {name} = {length:g} is no lattice constant in Å; convert it to Å")
+    ratio = lattice.get("c", 1.6 * lattice["a"]) / lattice["a"]
+    if not 1.3 < ratio < 2.2:
+        raise ValueError(f"{where}: c/a = {ratio:.3f} is not hcp; check that a_A and c_A are not swapped")
+
+
+def _elastic_gpa(cells, symmetry: str, where: str) -> dict[str, float]:
+    names = crystals.elastic_names(symmetry)
+    empty = [name for name in names if not cells[f"{name}_GPa"]]
+    if len(empty) == len(names):
+        return {}
+    if empty:
+        raise ValueError(f"{where}: {', '.join(empty)} missing; give all of {', '.join(names)} or none")
+    constants = {name: _number(cells[f"{name}_GPa"], f"{name}_GPa", where) for name in names}
+    values = ", ".join(f"{name} = {value:g}" for name, value in constants.items())
+    if all(abs(value) < 5.0 for value in constants.values()):
+        raise ValueError(f"{where}: {values} looks like units of 100 GPa; multiply by 100 and give GPa")
+    if any(abs(value) > 2000.0 for value in constants.values()):
+        raise ValueError(f"{where}: {values} looks like MPa, bar or kbar; convert to GPa")
+    if not crystals.born_stability(constants, symmetry):
+        raise ValueError(
+            f"{where}: {values} GPa is elastically unstable for a {symmetry} crystal; "
+            "check the values and the order of the columns"
+        )
+    return constants
+
+
+def _number(cell: str, column: str, where: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        raise ValueError(f"{where}: {column} is {cell!r}, not a number; correct or drop the row") from None
+    if not math.isfinite(value):
+        raise ValueError(f"{where}: {column} is {cell}, not finite; correct or drop the row")
+    return value
+
+
+def _positive(cell: str, column: str, where: str) -> float:
+    value = _number(cell, column, where)
+    if value <= 0:
+        raise ValueError(f"{where}: {column} is {value:g}, but must be positive; correct or drop the row")
+    return value

@@ -1,0 +1,181 @@
+"""Dense neighbour slots with explicit periodic images, for cells of any shape and size.
+
+Every atom has `capacity` slots; slot `b` of atom `i` holds one neighbour `j` in one periodic image.
+The same pair seen from `j` sits in the *reverse slot*. With both at hand, everything that would be a
+scatter becomes a gather, and nothing can overflow but the slots themselves, which `needed` reports.
+"""
+
+from functools import partial
+from typing import NamedTuple, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import Atoms
+from ase.neighborlist import neighbor_list
+from jax.custom_derivatives import linear_call
+
+from fusedff.systems import System
+
+
+class Neighbors(NamedTuple):
+    """Neighbour slots of all atoms of a `System`; empty slots point at their own atom and at themselves."""
+
+    source: jax.Array  # (n_atoms, capacity) int32, the neighbour in each slot
+    image: jax.Array  # (n_atoms, capacity, 3) int32, its periodic image in lattice vectors
+    reverse: jax.Array  # (n_atoms, capacity) int32, flat index of the slot that holds the reversed pair
+    mask: jax.Array  # (n_atoms, capacity) bool, whether the slot is filled
+    needed: jax.Array  # () int32, slots the fullest atom needs; more than `capacity` means pairs were lost
+
+    @property
+    def capacity(self) -> int:
+        return self.source.shape[1]
+
+
+class NeighborOverflow(RuntimeError):
+    """An atom has more neighbours than slots."""
+
+
+def require_room(neighbors: Neighbors) -> None:
+    """Raise `NeighborOverflow` if any pair was lost (call it outside jit)."""
+    if int(neighbors.needed) > neighbors.capacity:
+        raise NeighborOverflow(
+            f"an atom has {int(neighbors.needed)} neighbours but only {neighbors.capacity} slots; "
+            f"rebuild with capacity >= {int(neighbors.needed)}"
+        )
+
+
+def displacements(system: System, neighbors: Neighbors) -> jax.Array:
+    """Vectors from each atom to its neighbours, r_j + image - r_i: (n_atoms, capacity, 3), Å."""
+    positions = system.positions
+    cells = system.cells[jnp.minimum(system.owner, system.n_cells - 1)]
+    images = jnp.einsum("abx,axy->aby", neighbors.image.astype(positions.dtype), cells)
+    return positions[neighbors.source] + images - positions[:, None, :]
+
+
+def turn_around(x: jax.Array, reverse: jax.Array) -> jax.Array:
+    """Give every slot what its reverse slot holds: x (n_atoms, capacity, ...).
+
+    The map is its own inverse and its own transpose, so differentiating it is another gather, at any
+    order, where jax would scatter.
+    """
+    flat = x.reshape(reverse.size, -1)
+
+    def gather(index, values):
+        return jnp.take(values, index, axis=0, mode="clip", unique_indices=True)
+
+    return linear_call(gather, gather, reverse.reshape(-1), flat).reshape(x.shape)
+
+
+def image_offsets(cell: np.ndarray, cutoff: float) -> np.ndarray:
+    """Lattice translations (n_images, 3) to search beyond the nearest image; (0, 0, 0) alone for large cells.
+
+    Sorted so that the negative of entry `m` is entry `n_images - 1 - m`.
+    """
+    cell = np.asarray(cell, float)
+    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    reach = np.floor(cutoff / heights + 0.5).astype(int)
+    return np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1).reshape(-1, 3)
+
+
+def _compact(within, reverse, capacity):
+    """Gather the True columns of `within` (n, m) into `capacity` slots: column, mask, reverse, needed.
+
+    `reverse` (n, m) holds the flat index, in `within`, of every candidate's reversed pair.
+    """
+    n, m = within.shape
+    running = jnp.cumsum(within.astype(jnp.int32), axis=1)
+    wanted = jnp.arange(1, capacity + 1, dtype=jnp.int32)
+    column = jax.vmap(lambda row: jnp.searchsorted(row, wanted))(running).astype(jnp.int32)
+    column = jnp.minimum(column, m - 1)
+    mask = wanted[None, :] <= running[:, -1:]
+    there = jnp.take_along_axis(reverse, column, axis=1)  # flat index of the reversed candidate
+    slot = running.reshape(-1)[there] - 1
+    own = jnp.arange(n * capacity, dtype=jnp.int32).reshape(n, capacity)
+    reverse_slot = jnp.where(mask & (slot < capacity), there // m * capacity + slot, own)
+    return column, mask, reverse_slot, jnp.max(running[:, -1])
+
+
+def search(positions: jax.Array, cell: jax.Array, cutoff: float, capacity: int, images: np.ndarray) -> Neighbors:
+    """All neighbours within `cutoff` (Å) of one cell: positions (n, 3), cell (3, 3), images from `image_offsets`.
+
+    Tests all n^2 pairs in every image; jit- and vmap-able.
+    """
+    n, n_images = positions.shape[0], len(images)
+    fractional = positions @ jnp.linalg.inv(cell)
+    delta = fractional[None, :, :] - fractional[:, None, :]
+    nearest = -jnp.round(delta)
+    shift = nearest[:, :, None, :] + jnp.asarray(images, positions.dtype)
+    squared = jnp.sum(((delta[:, :, None, :] + shift) @ cell) ** 2, -1)
+    atom = jnp.arange(n, dtype=jnp.int32)
+    itself = (atom[:, None] == atom)[:, :, None] & jnp.asarray((images == 0).all(1))
+    within = ((squared < cutoff**2) & ~itself).reshape(n, n * n_images)
+    # the pair (i, j, +image) is (j, i, -image) seen from the other end
+    m = jnp.arange(n_images, dtype=jnp.int32)
+    reverse = (atom[None, :, None] * n + atom[:, None, None]) * n_images + (n_images - 1 - m)
+    column, mask, reverse, needed = _compact(within, reverse.reshape(n, -1), capacity)
+    image = jnp.take_along_axis(shift.reshape(n, -1, 3), column[..., None], axis=1).astype(jnp.int32)
+    source = jnp.where(mask, column // n_images, atom[:, None])
+    return Neighbors(source, jnp.where(mask[..., None], image, 0), reverse, mask, needed)
+
+
+def search_cells(system: System, cutoff: float, capacity: int, images: np.ndarray) -> Neighbors:
+    """`search` for a batch of cells that all hold the same number of atoms."""
+    n_cells = system.n_cells
+    n = system.positions.shape[0] // n_cells
+    find = partial(search, cutoff=cutoff, capacity=capacity, images=images)
+    local = jax.vmap(find)(system.positions.reshape(n_cells, n, 3), system.cells)
+    cell = jnp.arange(n_cells, dtype=jnp.int32)[:, None, None]
+    return Neighbors(
+        (local.source + cell * n).reshape(-1, capacity),
+        local.image.reshape(-1, capacity, 3),
+        (local.reverse + cell * n * capacity).reshape(-1, capacity),
+        local.mask.reshape(-1, capacity),
+        jnp.max(local.needed),
+    )
+
+
+def prune(system: System, neighbors: Neighbors, cutoff: float, capacity: int) -> Neighbors:
+    """Keep the pairs that are within `cutoff` (Å) now, out of a complete list made with a larger radius."""
+    squared = jnp.sum(displacements(system, neighbors) ** 2, -1)
+    within = neighbors.mask & (squared < cutoff**2)
+    column, mask, reverse, needed = _compact(within, neighbors.reverse, capacity)
+    atom = jnp.arange(within.shape[0], dtype=jnp.int32)[:, None]
+    source = jnp.where(mask, jnp.take_along_axis(neighbors.source, column, axis=1), atom)
+    image = jnp.where(mask[..., None], jnp.take_along_axis(neighbors.image, column[..., None], axis=1), 0)
+    return Neighbors(source, image, reverse, mask, needed)
+
+
+def from_frames(frames: Sequence[Atoms] | Atoms, cutoff: float, capacity: int | None = None) -> Neighbors:
+    """Neighbours of frames of any sizes, found by ASE on the host; `capacity` defaults to what is needed."""
+    frames = [frames] if isinstance(frames, Atoms) else list(frames)
+    receivers, sources, images, offset = [], [], [], 0
+    for frame in frames:
+        i, j, shift = neighbor_list("ijS", frame, float(cutoff))
+        receivers.append(i + offset)
+        sources.append(j + offset)
+        images.append(shift)
+        offset += len(frame)
+    return _from_pairs(np.concatenate(receivers), np.concatenate(sources), np.concatenate(images), offset, capacity)
+
+
+def _from_pairs(i, j, image, n, capacity) -> Neighbors:
+    order = np.lexsort((image[:, 2], image[:, 1], image[:, 0], j, i))
+    i, j, image = i[order], j[order], image[order]
+    count = np.bincount(i, minlength=n)
+    needed = int(count.max(initial=0))
+    capacity = needed if capacity is None else capacity
+    if needed > capacity:
+        raise NeighborOverflow(f"an atom has {needed} neighbours but only {capacity} slots")
+    slot = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
+    # sorted by (i, j, image) and by (j, i, -image), a pair and its reverse have the same rank
+    rank = np.lexsort((-image[:, 2], -image[:, 1], -image[:, 0], i, j))
+    reverse_pair = np.empty(len(i), np.int64)
+    reverse_pair[rank] = np.arange(len(i))
+    source = np.repeat(np.arange(n)[:, None], capacity, 1).astype(np.int32)
+    images = np.zeros((n, capacity, 3), np.int32)
+    reverse = np.arange(n * capacity, dtype=np.int32).reshape(n, capacity)
+    mask = np.zeros((n, capacity), bool)
+    source[i, slot], images[i, slot], mask[i, slot] = j, image, True
+    reverse[i, slot] = i[reverse_pair] * capacity + slot[reverse_pair]
+    return Neighbors(source, images, reverse, mask, np.int32(needed))

@@ -1,0 +1,204 @@
+"""The titanium data published with the paper: fetched once, verified before opened, read as plain arrays.
+
+Source: https://github.com/tummfm/Fused-EXP-DFT-MLP (Röcken & Zavadlav, npj Comput. Mater. 10, 69 (2024)).
+No sha256 is published, but git names every file by its content, so the file and each array in it are
+compared with their git object ids. Six arrays lie in one folder of the archive, or of an archive inside the
+archive; nothing else is read, nothing is unpacked to disk and no pickle is accepted.
+"""
+
+import hashlib
+import io
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+PAPER_URL = "https://github.com/tummfm/Fused-EXP-DFT-MLP/raw/0ee651b/Dataset/Data_DFT_and_Exp.zip"
+PAPER_BLOB_IDS = {
+    "archive": "6f5c28d31a11acc1450eee9c82c86de7e592833c",
+    "box.npy": "7124fb58779674f970ce0d5da483ecf1f3db3bf8",
+    "coord.npy": "54533aa303b91119209ea220188a1558c18dabd1",
+    "energy.npy": "71096046b8b6c6d55917462b5b2da99cb67cdec5",
+    "force.npy": "e1b880e3e2799eed9f1ef8c2afc1ab23c2ce8b41",
+    "types.npy": "9aaabad2be658c0532e4e52cc1c115db9ab72d6e",
+    "virial.npy": "420d6f9bf15a2b8455083bf348cd0eaf627a3711",
+}
+
+_MEMBERS = tuple(name for name in PAPER_BLOB_IDS if name != "archive")
+_MAX_MEMBER_BYTES = 128 * 2**20  # the largest published array is 5704 * 256 * 3 doubles, 33 MiB
+_MAX_NESTED_BYTES = 512 * 2**20
+_REMEDY = f"delete it and fetch {PAPER_URL} again"
+
+
+class PaperArrays(NamedTuple):
+    """The published DFT frames as the file holds them: eV and Å, cells as row vectors.
+
+    box (n, 3, 3) Å, coord (n, n_atoms, 3) Å, energy (n,) eV, force (n, n_atoms, 3) eV/Å,
+    virial (n, 3, 3) eV (minus volume times stress), types (n,): 0 for "Init" frames and 1 for "Bulk" frames.
+    """
+
+    box: np.ndarray
+    coord: np.ndarray
+    energy: np.ndarray
+    force: np.ndarray
+    virial: np.ndarray
+    types: np.ndarray
+
+
+def git_blob_sha1(source) -> str:
+    """Git's object id of a file, sha1("blob <size>\\0" + content); `source` is bytes or a path."""
+    if not isinstance(source, bytes):
+        with open(source, "rb") as file:
+            digest = hashlib.sha1(b"blob %d\0" % Path(source).stat().st_size, usedforsecurity=False)
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+        return digest.hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(source) + source, usedforsecurity=False).hexdigest()
+
+
+def fetch_paper_archive(cache_dir=None, *, _downloader=None, _blob_ids=PAPER_BLOB_IDS) -> Path:
+    """Path of the verified archive in the cache, downloaded on first use; default: the user's cache folder.
+
+    A cached file that is damaged is fetched again. Raises ConnectionError when it cannot be downloaded and
+    ValueError when what came is not the published file (it is deleted).
+    """
+    import pooch  # only a download needs it
+
+    folder = Path(cache_dir) if cache_dir is not None else Path(pooch.os_cache("fusedff"))
+    path = folder / "Data_DFT_and_Exp.zip"
+    if path.is_file():
+        if git_blob_sha1(path) == _blob_ids["archive"]:
+            return path
+        path.unlink()
+    level = pooch.get_logger().level
+    pooch.get_logger().setLevel("WARNING")  # it would advise to pin a sha256: the check below does that work
+    try:
+        pooch.retrieve(PAPER_URL, known_hash=None, fname=path.name, path=folder, downloader=_downloader)
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors
+        raise ConnectionError(
+            f"cannot download {PAPER_URL}: {error}; go online, or place the file at {path} by hand"
+        ) from error
+    finally:
+        pooch.get_logger().setLevel(level)
+    found = git_blob_sha1(path)
+    if found != _blob_ids["archive"]:
+        size = path.stat().st_size
+        path.unlink()
+        raise ValueError(
+            f"{path.name}: {size} bytes with git id {found} came instead of {_blob_ids['archive']} and were "
+            f"deleted; the download broke or the file changed: try again, or place it at {path} by hand"
+        )
+    return path
+
+
+def read_paper_arrays(path, verify=True, *, _blob_ids=PAPER_BLOB_IDS) -> PaperArrays:
+    """The six arrays of the archive at `path`, each checked for id (if verify), dtype and shape.
+
+    With verify off, an archive of the same layout made by somebody else can be read. Raises
+    FileNotFoundError, or ValueError naming archive, array and remedy.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; fetch it with fetch_paper_archive()")
+    if verify and (found := git_blob_sha1(path)) != _blob_ids["archive"]:
+        raise ValueError(
+            f"{path.name}: git id {found} is not the published {_blob_ids['archive']}; "
+            f"it is damaged or altered: {_REMEDY}"
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            contents = _read_members(archive, path.name)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"{path.name} cannot be unpacked ({error}); {_REMEDY}") from error
+    for name, content in contents.items():
+        if verify and (found := git_blob_sha1(content)) != _blob_ids[name]:
+            raise ValueError(f"{path.name}, {name}: git id {found} is not {_blob_ids[name]}; {_REMEDY}")
+    return _shaped(
+        {name: _array(content, f"{path.name}, {name}") for name, content in contents.items()}, path
+    )
+
+
+def _read_members(archive: zipfile.ZipFile, file: str) -> dict[str, bytes]:
+    """The bytes of the six arrays from the one folder, here or one archive deeper, that holds them all."""
+    folders = _folders(archive)
+    if not folders:
+        nested = [
+            i for i in archive.infolist() if i.filename.endswith(".zip") and "__MACOSX" not in i.filename
+        ]
+        for info in nested:
+            with zipfile.ZipFile(io.BytesIO(_read(archive, info, _MAX_NESTED_BYTES, file))) as inner:
+                found = _folders(inner)
+                folders += found
+                if len(found) == 1 and len(folders) == 1:
+                    contents = _contents(inner, found[0], file)
+    elif len(folders) == 1:
+        contents = _contents(archive, folders[0], file)
+    if len(folders) != 1:
+        raise ValueError(
+            f"{file}: {len(folders)} folders hold all of {', '.join(_MEMBERS)} instead of one; {_REMEDY}"
+        )
+    return contents
+
+
+def _folders(archive: zipfile.ZipFile) -> list[str]:
+    names = archive.namelist()
+    folders = {name.rpartition("/")[0] for name in names if name.rpartition("/")[2] in _MEMBERS}
+    return sorted(f for f in folders if all((f"{f}/{m}" if f else m) in names for m in _MEMBERS))
+
+
+def _contents(archive: zipfile.ZipFile, folder: str, file: str) -> dict[str, bytes]:
+    paths = {member: f"{folder}/{member}" if folder else member for member in _MEMBERS}
+    return {m: _read(archive, archive.getinfo(p), _MAX_MEMBER_BYTES, file) for m, p in paths.items()}
+
+
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int, file: str) -> bytes:
+    """Unpack one member into memory, never more than `limit` bytes, whatever its header claims."""
+    with archive.open(info) as member:
+        content = member.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"{file}, {info.filename}: unpacks to more than {limit} bytes; {_REMEDY}")
+    return content
+
+
+def _array(content: bytes, where: str) -> np.ndarray:
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError, MemoryError) as error:
+        raise ValueError(f"{where}: not a plain numeric array ({error}); {_REMEDY}") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.ndim == 0:
+        raise ValueError(
+            f"{where}: {getattr(array, 'dtype', type(array))} is not an array of numbers; {_REMEDY}"
+        )
+    return array if array.dtype.kind in "iu" else array.astype(float)
+
+
+def _shaped(arrays: dict[str, np.ndarray], path: Path) -> PaperArrays:
+    """Arrays in their natural shapes, from flat rows or not, after the number of frames and atoms agree."""
+    n = arrays["energy.npy"].shape[0]
+    flat = {}
+    for name, array in arrays.items():
+        if array.shape[0] != n:
+            raise ValueError(
+                f"{path.name}, {name}: {array.shape[0]} frames, but energy.npy has {n}; {_REMEDY}"
+            )
+        flat[name] = array.reshape(n, -1)
+    widths = {"box.npy": 9, "virial.npy": 9, "energy.npy": 1, "types.npy": 1}
+    widths["force.npy"] = flat["coord.npy"].shape[1]
+    for name, width in widths.items():
+        if flat[name].shape[1] != width:
+            shape = arrays[name].shape
+            raise ValueError(f"{path.name}, {name}: shape {shape} is not {width} numbers a frame; {_REMEDY}")
+    if n == 0 or widths["force.npy"] == 0 or widths["force.npy"] % 3:
+        raise ValueError(
+            f"{path.name}, coord.npy: shape {arrays['coord.npy'].shape} holds no atoms; {_REMEDY}"
+        )
+    return PaperArrays(
+        box=flat["box.npy"].reshape(n, 3, 3),
+        coord=flat["coord.npy"].reshape(n, -1, 3),
+        energy=flat["energy.npy"][:, 0],
+        force=flat["force.npy"].reshape(n, -1, 3),
+        virial=flat["virial.npy"].reshape(n, 3, 3),
+        types=flat["types.npy"][:, 0],
+    )

@@ -1,0 +1,147 @@
+"""A potential: parameters, model and species in; energy, forces, stress and elastic stiffness out."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fusedff.neighbors import Neighbors, displacements, turn_around
+from fusedff.systems import System
+from fusedff.units import VOIGT
+
+
+class Model(Protocol):
+    """What a `Potential` asks of a model: a cut-off, and per-atom energies as a function of arrays."""
+
+    cutoff: float
+
+    def init(self, key: jax.Array, n_species: int) -> Any: ...
+
+    def atomic_energies(self, params, displacements, neighbors: Neighbors, species) -> jax.Array: ...
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params"],
+    meta_fields=["model", "numbers", "reference", "scale"],
+)
+@dataclass(frozen=True)
+class Potential:
+    """Parameters of a model and what turns its output into eV: E_i = reference[species] + scale * model_i."""
+
+    params: Any
+    model: Model
+    numbers: tuple[int, ...]  # atomic numbers of the species it knows, ascending
+    reference: tuple[float, ...]  # eV per atom, in the order of `numbers`
+    scale: float = 1.0  # eV
+
+    @property
+    def cutoff(self) -> float:
+        return self.model.cutoff
+
+    def with_params(self, params) -> "Potential":
+        return replace(self, params=params)
+
+
+class Evaluation(NamedTuple):
+    """Energy (n_cells,) eV, forces (n_atoms, 3) eV/Å, stress (n_cells, 6) eV/Å^3 in ASE's sign and order."""
+
+    energy: jax.Array
+    forces: jax.Array
+    stress: jax.Array
+
+
+def create(key: jax.Array, model: Model, reference: dict[int, float], scale: float = 1.0) -> Potential:
+    """A potential with random parameters for the species in `reference` (atomic number -> eV per atom)."""
+    numbers = tuple(sorted(reference))
+    params = model.init(key, len(numbers))
+    return Potential(params, model, numbers, tuple(float(reference[z]) for z in numbers), float(scale))
+
+
+def require_species(potential: Potential, numbers) -> None:
+    """Raise ValueError if `numbers` holds an element the potential was not made for (call it outside jit)."""
+    unknown = sorted(set(np.asarray(numbers).tolist()) - set(potential.numbers))
+    if unknown:
+        from ase.data import chemical_symbols as symbols
+
+        known = ", ".join(symbols[z] for z in potential.numbers)
+        raise ValueError(
+            f"the potential knows {known} but not {', '.join(symbols[z] for z in unknown)}; "
+            "train one on frames that contain every element"
+        )
+
+
+def atomic_energies(potential: Potential, vectors: jax.Array, neighbors: Neighbors, numbers: jax.Array) -> jax.Array:
+    """Energies (n_atoms,) in eV from displacement vectors (n_atoms, capacity, 3) and atomic numbers (n_atoms,)."""
+    species = jnp.searchsorted(jnp.asarray(potential.numbers), numbers)
+    reference = jnp.asarray(potential.reference, vectors.dtype)[species]
+    return reference + potential.scale * potential.model.atomic_energies(potential.params, vectors, neighbors, species)
+
+
+def energies(potential: Potential, system: System, neighbors: Neighbors) -> jax.Array:
+    """Potential energy of every cell (n_cells,), eV."""
+    vectors = displacements(system, neighbors)
+    return system.per_cell(atomic_energies(potential, vectors, neighbors, system.numbers))
+
+
+def evaluate(potential: Potential, system: System, neighbors: Neighbors) -> Evaluation:
+    """Energy, forces and stress of every cell from one gradient with respect to the displacement vectors.
+
+    A pair enters once from either end, so forces need its reverse slot, and no scatter.
+    """
+    vectors = displacements(system, neighbors)
+
+    def total(vectors):
+        per_atom = atomic_energies(potential, vectors, neighbors, system.numbers)
+        return jnp.sum(per_atom), per_atom
+
+    gradient, per_atom = jax.grad(total, has_aux=True)(vectors)
+    forces = jnp.sum(gradient, 1) - jnp.sum(turn_around(gradient, neighbors.reverse), 1)
+    virial = system.per_cell(jnp.einsum("abx,aby->axy", vectors, gradient))
+    return Evaluation(system.per_cell(per_atom), forces, _voigt(virial) / system.volumes[:, None])
+
+
+def _voigt(tensor):
+    """Symmetric part of (..., 3, 3) in Voigt order, (..., 6); shear entries are not doubled."""
+    return jnp.stack([(tensor[..., i, j] + tensor[..., j, i]) / 2 for i, j in VOIGT], -1)
+
+
+# Lagrangian strain tensors of unit Voigt strain; engineering shear, so gamma_yz = 2 eta_yz.
+STRAIN_BASIS = np.zeros((6, 3, 3))
+for _k, (_i, _j) in enumerate(VOIGT):
+    STRAIN_BASIS[_k, _i, _j] += 0.5
+    STRAIN_BASIS[_k, _j, _i] += 0.5
+
+
+def strained_energies(potential: Potential, system: System, neighbors: Neighbors, strain: jax.Array) -> jax.Array:
+    """Energy (n_cells,) after a small homogeneous Lagrangian strain (n_cells, 6), Voigt with engineering shear.
+
+    The deformation is sqrt(1 + 2 eta), expanded to second order: exact for derivatives up to the second.
+    """
+    eta = jnp.einsum("ck,kxy->cxy", strain, jnp.asarray(STRAIN_BASIS, strain.dtype))
+    stretch = eta - eta @ eta / 2
+    vectors = displacements(system, neighbors)
+    owner = jnp.minimum(system.owner, system.n_cells - 1)
+    vectors = vectors + jnp.einsum("abx,axy->aby", vectors, stretch[owner])
+    return system.per_cell(atomic_energies(potential, vectors, neighbors, system.numbers))
+
+
+def born(potential: Potential, system: System, neighbors: Neighbors) -> tuple[jax.Array, jax.Array]:
+    """Born stress (n_cells, 6) and stiffness (n_cells, 6, 6), eV/Å^3: (1/V) dU/d eta and (1/V) d2U/d eta d eta.
+
+    eta is the Lagrangian strain; six forward-mode derivatives of the gradient, one per Voigt direction.
+    """
+    zero = jnp.zeros((system.n_cells, 6), system.positions.dtype)
+
+    def gradient(strain):
+        return jax.grad(lambda s: jnp.sum(strained_energies(potential, system, neighbors, s)))(strain)
+
+    def derivative(direction):
+        return jax.jvp(gradient, (zero,), (jnp.broadcast_to(direction, zero.shape),))
+
+    stress, stiffness = jax.lax.map(derivative, jnp.eye(6, dtype=zero.dtype))
+    volumes = system.volumes[:, None]
+    return stress[0] / volumes, jnp.moveaxis(stiffness, 0, 1) / volumes[..., None]

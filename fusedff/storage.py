@@ -1,0 +1,97 @@
+"""Trees of arrays in one safetensors file with JSON beside them: written whole or not at all, never pickled."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+
+class DamagedFile(ValueError):
+    """A file that cannot be read, or does not hold what it should."""
+
+
+def _leaf_names(tree):
+    paths, structure = jax.tree_util.tree_flatten_with_path(tree)
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in paths], structure
+
+
+def write_tree(path: str | Path, tree, metadata: dict) -> None:
+    """Write the arrays of `tree` and JSON-able `metadata`; an existing file is replaced only when all is on disk."""
+    named, _ = _leaf_names(tree)
+    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in named}
+    text = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
+    write_bytes(path, save(arrays, text))
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Replace a file atomically: a reader, or a crash, sees the old content or the new, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: str | Path, data) -> None:
+    """Write JSON for people and programs: indented, atomic."""
+    write_bytes(path, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def plain(data):
+    """`data` as it comes back from JSON (tuples become lists), for comparison with what was stored."""
+    return json.loads(json.dumps(data))
+
+
+def read_metadata(path: str | Path) -> dict:
+    """The JSON stored beside the arrays."""
+    return _read(path, arrays=False)[1]
+
+
+def read_tree(path: str | Path, like):
+    """Arrays in the structure of `like`, and the metadata; names, shapes and types must agree.
+
+    Raises FileNotFoundError, or DamagedFile naming the file, the array and the remedy.
+    """
+    arrays, metadata = _read(path)
+    named, structure = _leaf_names(like)
+    expected = {name for name, _ in named}
+    if expected != set(arrays):
+        odd = sorted(expected ^ set(arrays))[0]
+        what = "lacks" if odd in expected else "holds the unexpected"
+        raise DamagedFile(f"{path} {what} array {odd}: it was written by another architecture or settings; delete it and run again")
+    leaves = []
+    for name, leaf in named:
+        array = arrays[name]
+        if array.shape != np.shape(leaf):
+            raise DamagedFile(
+                f"{path}: array {name} has shape {array.shape}, expected {np.shape(leaf)}; "
+                "it was written by another architecture or settings; delete it and run again"
+            )
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise DamagedFile(f"{path}: array {name} holds values that are not finite; restore the file or train again")
+        leaves.append(jax.numpy.asarray(array, dtype=getattr(leaf, "dtype", None)))
+    return jax.tree_util.tree_unflatten(structure, leaves), metadata
+
+
+def _read(path, arrays=True):
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            return {name: file.get_tensor(name) for name in file.keys()} if arrays else {}, metadata
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DamagedFile(f"{path} is damaged ({error}); restore it or train again") from error

@@ -1,0 +1,54 @@
+"""Periodic cells of atoms as flat arrays: any number of cells, each with its own box, in one batch."""
+
+from typing import NamedTuple, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import Atoms
+
+
+class System(NamedTuple):
+    """One or more periodic cells laid end to end along a single axis of atoms.
+
+    The network costs what the atoms cost, so cells of different sizes share a batch without padding
+    each other; `owner` says which cell an atom belongs to. Padding atoms have `owner == n_cells`.
+    """
+
+    positions: jax.Array  # (n_atoms, 3) Å, not wrapped into the cell
+    cells: jax.Array  # (n_cells, 3, 3) Å, rows are lattice vectors
+    owner: jax.Array  # (n_atoms,) int32
+    numbers: jax.Array  # (n_atoms,) int32, atomic numbers
+
+    @property
+    def n_cells(self) -> int:
+        return self.cells.shape[0]
+
+    @property
+    def volumes(self) -> jax.Array:
+        """Cell volumes (n_cells,), Å^3."""
+        return jnp.abs(jnp.linalg.det(self.cells))
+
+    def per_cell(self, per_atom: jax.Array) -> jax.Array:
+        """Sum a per-atom array (n_atoms, ...) over the atoms of each cell: (n_cells, ...)."""
+        return jax.ops.segment_sum(per_atom, self.owner, self.n_cells + 1)[: self.n_cells]
+
+
+def from_atoms(frames: Sequence[Atoms] | Atoms, dtype=None) -> System:
+    """Lay the given ASE frames end to end; `dtype` defaults to jax's default float."""
+    frames = [frames] if isinstance(frames, Atoms) else list(frames)
+    dtype = dtype or jnp.zeros(()).dtype
+    sizes = [len(frame) for frame in frames]
+    return System(
+        jnp.asarray(np.concatenate([frame.positions for frame in frames]), dtype),
+        jnp.asarray(np.stack([frame.cell.array for frame in frames]), dtype),
+        jnp.asarray(np.repeat(np.arange(len(frames)), sizes), jnp.int32),
+        jnp.asarray(np.concatenate([frame.numbers for frame in frames]), jnp.int32),
+    )
+
+
+def stack(positions: jax.Array, cells: jax.Array, numbers: jax.Array) -> System:
+    """Cells of one composition: positions (n_cells, n, 3), cells (n_cells, 3, 3), numbers (n,)."""
+    n_cells, n, _ = positions.shape
+    owner = jnp.repeat(jnp.arange(n_cells, dtype=jnp.int32), n)
+    return System(positions.reshape(n_cells * n, 3), cells, owner, jnp.tile(jnp.asarray(numbers, jnp.int32), n_cells))

@@ -1,0 +1,222 @@
+"""Bottom-up training: a potential that reproduces the energies, forces and virials of DFT frames."""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ase import Atoms
+
+from fusedff import datasets, neighbors, potential, systems
+from fusedff.neighbors import Neighbors
+from fusedff.potential import Potential
+from fusedff.systems import System
+from fusedff.training import loop
+from fusedff.units import GPA
+
+
+@dataclass(frozen=True)
+class ForceMatching:
+    """Settings. The loss is a weighted sum of mean squared errors per atom, per component and per atom.
+
+    Errors are divided by 1 eV/atom (energy), 1 eV/Å (force component) and 1 eV/atom (virial component).
+    """
+
+    epochs: int = 400
+    batch: int = 30  # frames
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-5  # reached by exponential decay
+    energy_weight: float = 0.066  # ratios of the titanium paper, see DESIGN in README
+    force_weight: float = 1.0
+    virial_weight: float = 0.26
+    average: float = 0.0  # decay of an exponential moving average of the parameters; 0 for none
+    seed: int = 0
+
+
+class Labels(NamedTuple):
+    """DFT labels of a batch: nan-free; weights are 0 where a label is missing or the frame is padding."""
+
+    energy: jax.Array  # (n_frames,) eV
+    forces: jax.Array  # (n_atoms, 3) eV/Å
+    stress: jax.Array  # (n_frames, 6) eV/Å^3
+    atoms: jax.Array  # (n_frames,) number of atoms, 0 for padding frames
+    has_virial: jax.Array  # (n_frames,) 0 or 1
+
+
+class Batch(NamedTuple):
+    system: System
+    neighbors: Neighbors
+    labels: Labels
+
+
+class FrameStore:
+    """Frames with neighbours found once; batches of one shape are cut from it, so nothing is compiled twice."""
+
+    def __init__(self, frames: Sequence[Atoms], cutoff: float):
+        self.frames = list(frames)
+        if not self.frames:
+            raise ValueError("no frames: force matching needs at least one labelled frame")
+        pairs = [neighbors.from_frames(frame, cutoff) for frame in self.frames]
+        self.capacity = max(int(p.needed) for p in pairs)
+        self.neighbors = [neighbors.from_frames(f, cutoff, self.capacity) for f in self.frames]
+        self.sizes = np.array([len(frame) for frame in self.frames])
+        self.energy = np.array([f.get_potential_energy() for f in self.frames])
+        self.stress = np.stack([f.get_stress() if datasets.has_stress(f) else np.zeros(6) for f in self.frames])
+        self.has_virial = np.array([float(datasets.use_virial(f)) for f in self.frames])
+
+    def batch(self, indices, n_frames: int, n_atoms: int) -> Batch:
+        """The frames `indices` laid end to end, padded to `n_frames` cells and `n_atoms` atoms."""
+        starts = np.cumsum([0, *self.sizes[indices]])
+        used, capacity = starts[-1], self.capacity
+        positions, forces = np.zeros((2, n_atoms, 3))
+        cells = np.tile(np.eye(3), (n_frames, 1, 1))
+        owner = np.full(n_atoms, n_frames, np.int32)
+        numbers = np.full(n_atoms, self.frames[0].numbers[0], np.int32)
+        source = np.repeat(np.arange(n_atoms, dtype=np.int32)[:, None], capacity, 1)
+        image = np.zeros((n_atoms, capacity, 3), np.int32)
+        reverse = np.arange(n_atoms * capacity, dtype=np.int32).reshape(n_atoms, capacity)
+        mask = np.zeros((n_atoms, capacity), bool)
+        for cell, (index, start) in enumerate(zip(indices, starts[:-1], strict=True)):
+            frame, near, here = self.frames[index], self.neighbors[index], slice(start, start + self.sizes[index])
+            positions[here], forces[here] = frame.positions, frame.get_forces()
+            cells[cell], owner[here], numbers[here] = frame.cell.array, cell, frame.numbers
+            source[here], image[here], mask[here] = near.source + start, near.image, near.mask
+            reverse[here] = near.reverse + start * capacity
+        pad = n_frames - len(indices)
+        labels = Labels(
+            np.pad(self.energy[indices], (0, pad)),
+            forces,
+            np.pad(self.stress[indices], ((0, pad), (0, 0))),
+            np.pad(self.sizes[indices], (0, pad)).astype(float),
+            np.pad(self.has_virial[indices], (0, pad)),
+        )
+        system = System(positions, cells, owner, numbers)
+        dtype = jnp.zeros(()).dtype
+        batch = Batch(system, Neighbors(source, image, reverse, mask, np.int32(capacity)), labels)
+        assert used <= n_atoms
+        return jax.tree.map(lambda x: jnp.asarray(x, dtype if np.issubdtype(x.dtype, np.floating) else None), batch)
+
+
+def mean_squared_errors(candidate: Potential, batch: Batch) -> dict[str, jax.Array]:
+    """Mean squared errors: energy and virial in (eV/atom)^2, force in (eV/Å)^2, stress in (eV/Å^3)^2."""
+    predicted = potential.evaluate(candidate, batch.system, batch.neighbors)
+    labels = batch.labels
+    present = labels.atoms > 0
+    atoms = jnp.maximum(labels.atoms, 1)
+    in_cell = (batch.system.owner < batch.system.n_cells).astype(atoms.dtype)
+    with_virial = jnp.maximum(jnp.sum(labels.has_virial), 1) * 6
+    stress = (predicted.stress - labels.stress) * labels.has_virial[:, None]
+    virial = stress * (batch.system.volumes / atoms)[:, None]
+    return {
+        "energy": jnp.sum(jnp.where(present, (predicted.energy - labels.energy) / atoms, 0) ** 2) / jnp.sum(present),
+        "force": jnp.sum((predicted.forces - batch.labels.forces) ** 2 * in_cell[:, None]) / (3 * jnp.sum(in_cell)),
+        "virial": jnp.sum(virial**2) / with_virial,
+        "stress": jnp.sum(stress**2) / with_virial,
+    }
+
+
+def loss(settings: ForceMatching, candidate: Potential, batch: Batch) -> jax.Array:
+    errors = mean_squared_errors(candidate, batch)
+    return (
+        settings.energy_weight * errors["energy"]
+        + settings.force_weight * errors["force"]
+        + settings.virial_weight * errors["virial"]
+    )
+
+
+def optimizer(settings: ForceMatching, steps: int) -> optax.GradientTransformation:
+    """Adam whose learning rate decays exponentially from `learning_rate` to `final_learning_rate` in `steps`."""
+    decay = settings.final_learning_rate / settings.learning_rate
+    return optax.adam(optax.exponential_decay(settings.learning_rate, max(steps, 1), decay))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _step(settings, steps, template, learner, batch):
+    value, gradient = jax.value_and_grad(lambda p: loss(settings, template.with_params(p), batch))(learner.params)
+    updates, state = optimizer(settings, steps).update(gradient, learner.optimizer, learner.params)
+    params = optax.apply_updates(learner.params, updates)
+    average = jax.tree.map(lambda a, p: settings.average * a + (1 - settings.average) * p, learner.extra, params)
+    return learner._replace(params=params, optimizer=state, extra=average), value
+
+
+class Matcher:
+    """One epoch of force matching over shuffled batches of equal shape."""
+
+    def __init__(self, settings: ForceMatching, template: Potential, frames: Sequence[Atoms], epochs: int | None = None):
+        self.settings, self.template = settings, template
+        self.store = FrameStore(frames, template.cutoff)
+        potential.require_species(template, np.concatenate([f.numbers for f in frames]))
+        self.n_frames = min(settings.batch, len(frames))
+        self.per_epoch = -(-len(frames) // self.n_frames)
+        epochs = epochs or settings.epochs
+        self.steps = self.per_epoch * epochs
+        # the fullest batch that will come: one shape for all, and as little padding as that allows
+        self.n_atoms = max(int(self.store.sizes[b].sum()) for n in range(epochs) for b in self.batches(n))
+
+    def init(self, params) -> loop.Learner:
+        state = optimizer(self.settings, self.steps).init(params)
+        return loop.Learner(params, state, jax.random.PRNGKey(self.settings.seed), params)
+
+    def batches(self, n: int) -> list[np.ndarray]:
+        """Frame indices of the batches of epoch `n`, shuffled."""
+        shuffled = np.random.default_rng([self.settings.seed, n]).permutation(len(self.store.frames))
+        return np.array_split(shuffled, self.per_epoch)
+
+    def epoch(self, learner: loop.Learner, n: int) -> tuple[loop.Learner, float]:
+        """One pass over the frames; returns the learner and the mean training loss."""
+        values = []
+        for indices in self.batches(n):
+            batch = self.store.batch(indices, self.n_frames, self.n_atoms)
+            learner, value = _step(self.settings, self.steps, self.template, learner, batch)
+            values.append(value)
+        return learner, float(np.mean(values))
+
+
+def train(
+    start: Potential,
+    frames: Sequence[Atoms],
+    validation: Sequence[Atoms],
+    settings: ForceMatching,
+    checkpoint: str | Path | None = None,
+) -> tuple[Potential, list[dict]]:
+    """Fit `start` to labelled `frames`; keep the parameters with the smallest validation loss.
+
+    Returns the trained potential and the history (per epoch: training loss, validation errors).
+    """
+    matcher = Matcher(settings, start, frames)
+    check = FrameStore(validation, start.cutoff)
+    held_out = check.batch(np.arange(len(validation)), len(validation), int(check.sizes.sum()))
+    validate = jax.jit(lambda p: (loss(settings, start.with_params(p), held_out), mean_squared_errors(start.with_params(p), held_out)))
+
+    def epoch(learner, n):
+        learner, training_loss = matcher.epoch(learner, n)
+        value, errors = validate(learner.extra)
+        return learner, {
+            "loss": training_loss,
+            "validation": value,
+            "energy_rmse_meV": 1e3 * np.sqrt(errors["energy"]),
+            "force_rmse_meV_A": 1e3 * np.sqrt(errors["force"]),
+        }
+
+    result = loop.train(
+        epoch, matcher.init(start.params), settings.epochs, name="force matching",
+        settings=asdict(settings), checkpoint=checkpoint, watch="validation",
+    )  # fmt: skip
+    return start.with_params(result.params), result.history
+
+
+def test_errors(candidate: Potential, frames: Sequence[Atoms]) -> dict[str, float]:
+    """Mean absolute errors on labelled frames: meV/atom, meV/Å and GPa."""
+    store = FrameStore(frames, candidate.cutoff)
+    batch = store.batch(np.arange(len(frames)), len(frames), int(store.sizes.sum()))
+    predicted = jax.jit(potential.evaluate)(candidate, batch.system, batch.neighbors)
+    stressed = batch.labels.has_virial > 0
+    return {
+        "energy_mae_meV_per_atom": float(1e3 * jnp.mean(jnp.abs(predicted.energy - batch.labels.energy) / batch.labels.atoms)),
+        "force_mae_meV_per_A": float(1e3 * jnp.mean(jnp.abs(predicted.forces - batch.labels.forces))),
+        "stress_mae_GPa": float(jnp.mean(jnp.abs(predicted.stress - batch.labels.stress)[stressed]) / GPA),
+    }

@@ -1,0 +1,76 @@
+"""The one training loop: epochs, history, checkpoints, early stopping, progress."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, NamedTuple
+
+import jax
+import numpy as np
+
+from fusedff import progress, storage
+
+
+class Learner(NamedTuple):
+    """All that changes during training. The arrays of a learner plus its history are a checkpoint."""
+
+    params: Any
+    optimizer: Any  # state(s) of the optax optimizer(s)
+    key: jax.Array  # the seed; epoch n draws from fold_in(key, n), so a resumed run sees the same numbers
+    extra: Any = ()  # what else a trainer carries from epoch to epoch, e.g. trajectories
+
+
+@dataclass
+class Result:
+    """What training leaves: the best parameters (by the watched number), the last learner and the history."""
+
+    params: Any
+    learner: Learner
+    history: list[dict] = field(default_factory=list)
+
+
+def train(
+    epoch: Callable[[Learner, int], tuple[Learner, dict]],
+    learner: Learner,
+    epochs: int,
+    *,
+    name: str,
+    settings: dict,
+    checkpoint: str | Path | None = None,
+    watch: str | None = None,
+    patience: int | None = None,
+) -> Result:
+    """Call `epoch(learner, n) -> (learner, record)` until `epochs` are done, saving everything after each.
+
+    An interrupted run continues from `checkpoint` when called again and ends where it would have ended.
+    `watch` names the number in the record whose smallest value marks the best parameters (default: the
+    last ones); `patience` epochs without a better one stop the run.
+    """
+    best, history, stale = (learner.params, np.inf), [], 0
+    if checkpoint is not None and Path(checkpoint).exists():
+        learner, best, history, stale = _resume(checkpoint, learner, settings)
+    with progress.bar(name, epochs, start=len(history)) as report:
+        for n in range(len(history), epochs):
+            if patience is not None and stale >= patience:
+                break
+            learner, record = epoch(learner, n)
+            record = {key: float(value) for key, value in record.items()}
+            history.append({"epoch": n, **record})
+            score = record[watch] if watch else -n
+            best, stale = ((learner.params, score), 0) if score < best[1] else (best, stale + 1)
+            if checkpoint is not None:
+                metadata = {"settings": settings, "history": history, "best_score": float(best[1]), "stale": stale}
+                storage.write_tree(checkpoint, {"learner": learner, "best": best[0]}, metadata)
+            report(record)
+    return Result(best[0], learner, history)
+
+
+def _resume(checkpoint, learner, settings):
+    stored = storage.read_metadata(checkpoint).get("settings")
+    if stored != storage.plain(settings):
+        changed = [key for key in {*settings, *(stored or {})} if (stored or {}).get(key) != storage.plain(settings).get(key)]
+        raise ValueError(
+            f"{checkpoint} belongs to a run with other settings ({', '.join(sorted(changed))} differ); "
+            "delete it to start again, or choose another run folder"
+        )
+    tree, metadata = storage.read_tree(checkpoint, {"learner": learner, "best": learner.params})
+    return tree["learner"], (tree["best"], metadata["best_score"]), metadata["history"], metadata["stale"]

@@ -1,0 +1,52 @@
+"""Units and Voigt order: eV, Å, amu, K as in ASE; stress and stiffness in eV/Å^3, positive in tension.
+
+A number in another unit is multiplied by the constant of that unit when it comes in and divided when it goes
+out: `elastic_gpa * GPA` is in eV/Å^3, `energy / KJ_MOL` in kJ/mol. The helpers work on numpy and jax arrays.
+"""
+
+import ase.units
+import numpy as np
+
+KB = ase.units.kB  # Boltzmann's constant, eV/K
+GPA = ase.units.GPa  # eV/Å^3 per GPa
+FS = ase.units.fs  # femtosecond in ASE's time unit, Å sqrt(amu/eV)
+PS = 1000.0 * ase.units.fs  # picosecond in ASE's time unit
+KJ_MOL = ase.units.kJ / ase.units.mol  # eV per kJ/mol
+NM = ase.units.nm  # Å per nm
+KJ_MOL_NM3_PER_GPA = GPA / (KJ_MOL / NM**3)  # elastic constants in the paper's unit: kJ/mol/nm^3 per GPa
+
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # xx yy zz yz xz xy
+
+_ROW, _COLUMN = (np.array(axis) for axis in zip(*VOIGT, strict=True))
+_SLOT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # where entry (i, j) lies in the Voigt vector
+_IS_SHEAR = _ROW != _COLUMN
+
+
+def to_voigt(stress):
+    """Stress (..., 3, 3) to Voigt (..., 6) in the same unit; the upper triangle is read."""
+    stress = as_floats(stress)
+    return stress[..., _ROW, _COLUMN]
+
+
+def from_voigt(stress):
+    """Voigt stress (..., 6) to the symmetric tensor (..., 3, 3) in the same unit."""
+    stress = as_floats(stress)
+    return stress[..., _SLOT]
+
+
+def strain_to_voigt(strain):
+    """Symmetric strain (..., 3, 3) to engineering Voigt (..., 6): shear entries are 2 ε_ij."""
+    strain = as_floats(strain)
+    return to_voigt(strain) * np.where(_IS_SHEAR, 2, 1).astype(strain.dtype)
+
+
+def strain_from_voigt(strain):
+    """Engineering Voigt strain (..., 6) to the symmetric tensor (..., 3, 3): ε_ij is half a shear entry."""
+    strain = as_floats(strain)
+    return from_voigt(strain * np.where(_IS_SHEAR, 0.5, 1.0).astype(strain.dtype))
+
+
+def as_floats(values):
+    """Arrays of floats as they are (numpy, jax, traced); anything else as a numpy array of floats."""
+    is_float = hasattr(values, "dtype") and np.issubdtype(values.dtype, np.inexact)
+    return values if is_float else np.asarray(values, dtype=float)

@@ -1,0 +1,28 @@
+"""Every test runs on the CPU, in double precision, from a fixed seed."""
+
+import os
+
+# Before jax is imported: the platform is read once. JAX_PLATFORMS=cuda from outside wins: the gpu tests.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+
+# For whoever runs the tests again and again: a folder here, and most compilation is skipped.
+if cache := os.environ.get("FUSEDFF_TEST_CACHE"):
+    jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
+
+
+@pytest.fixture
+def key():
+    """A JAX key; split it for more."""
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def rng():
+    """A NumPy generator."""
+    return np.random.default_rng(0)

@@ -1,0 +1,149 @@
+"""The script that labels structures: its plan, its resumption and its settings, without running DFT."""
+
+import importlib.util
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.io import read, write
+
+from fusedff import datasets
+
+SCRIPT = Path(datasets.__file__).parent / "data" / "make_dft_labels.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("make_dft_labels", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def plan(script):
+    return {name: (kind, atoms) for kind, name, atoms in script.structures()}
+
+
+def labelled(script, name="a", settings=None):
+    atoms = bulk("Al", "fcc", a=4.05, cubic=True)
+    zeros = np.zeros((4, 3)), np.zeros(6)
+    return script.with_labels(atoms, "fcc", name, -14.0, *zeros, settings or script.DEFAULTS)
+
+
+def test_the_script_needs_neither_gpaw_to_be_read_nor_this_package(script):
+    assert "fusedff" not in "".join(line for line in SCRIPT.read_text().splitlines() if "import" in line)
+    assert "gpaw" not in sys.modules
+
+
+def test_every_packaged_frame_is_the_structure_the_plan_says(plan):
+    frames = datasets.load_frames()
+    for frame in frames:
+        kind, atoms = plan[frame.info["config_id"]]
+        assert frame.info["config_type"] == kind
+        np.testing.assert_allclose(frame.cell.array, atoms.cell.array, atol=1e-10)
+        np.testing.assert_allclose(frame.positions, atoms.positions, atol=1e-7)
+
+
+def test_the_packaged_frames_are_the_plan_in_order_but_for_skipped_ones(plan):
+    order = {name: i for i, name in enumerate(plan)}
+    found = [order[frame.info["config_id"]] for frame in datasets.load_frames()]
+    assert found == sorted(found)
+
+
+def test_no_packaged_frame_has_a_coarser_k_mesh_than_the_default_settings_say(script):
+    for frame in datasets.load_frames():
+        mesh = [int(n) for n in frame.info["k_mesh"].split("x")]
+        assert all(np.array(mesh) >= script.k_mesh(frame))
+
+
+def test_the_plan_is_reproducible_and_physically_sound(script, plan):
+    assert len(plan) == 264  # ids are unique: a dictionary would be shorter
+    for _, name, again in itertools.islice(script.structures(), 90):
+        np.testing.assert_array_equal(again.positions, plan[name][1].positions)
+        assert script.shortest_distance(again) > 1.95
+    assert all(np.linalg.det(atoms.cell.array) > 0 for _, atoms in plan.values())
+
+
+def test_own_structures_keep_their_ids_or_get_the_files(script, tmp_path):
+    path = tmp_path / "mine.extxyz"
+    named = bulk("Cu", "fcc", a=3.6)
+    named.info.update(config_id="cu", config_type="fcc")
+    write(path, [named, bulk("Al", "fcc", a=4.05)])
+    (kind, name, atoms), (other_kind, other_name, _) = script.structures_from(path)
+    assert (kind, name, str(atoms.symbols)) == ("fcc", "cu", "Cu")
+    assert (other_kind, other_name) == ("unlabelled", "mine.extxyz#1")
+    write(path, [named, named])
+    with pytest.raises(ValueError, match=r"mine\.extxyz, frame 1: config_id 'cu' was used before; give"):
+        list(script.structures_from(path))
+    named.pbc = (True, True, False)
+    write(path, [named])
+    with pytest.raises(ValueError, match=r"mine\.extxyz, frame 0 \(cu\): not periodic; set pbc"):
+        list(script.structures_from(path))
+
+
+def test_labels_are_written_as_the_package_reads_them(script, tmp_path):
+    write(tmp_path / "out.extxyz", [labelled(script)])
+    (frame,) = datasets.load_frames(tmp_path / "out.extxyz")
+    assert frame.info["k_mesh"] == "6x6x6"
+    assert frame.info["dft"] == "GPAW-PBE-PW500-k0.26/0.31-MP0.2"
+    assert datasets.labels(frame).energy == -14.0
+
+
+@pytest.mark.parametrize("cut", [0, 1, 30, 200, 330, 500])
+def test_a_half_written_last_frame_is_cut_off_and_nothing_else(cut, script, tmp_path):
+    path = tmp_path / "out.extxyz"
+    write(path, [labelled(script, "a"), labelled(script, "b")])
+    size_of_one = path.stat().st_size // 2
+    write(path, [labelled(script, "c")], append=True)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - cut])
+    removed = script.cut_incomplete_frame(path)
+    kept = 3 if cut == 0 else 2
+    assert path.read_bytes() == whole[: kept * size_of_one]
+    assert removed == len(whole) - cut - kept * size_of_one
+    assert script.labelled_ids(path) == set("abc"[:kept])
+    assert len(read(path, ":")) == kept
+    assert script.cut_incomplete_frame(path) == 0
+
+
+def test_trailing_blank_lines_go_but_foreign_text_is_left_alone(script, tmp_path):
+    path = tmp_path / "out.extxyz"
+    write(path, [labelled(script)])
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\n\n")
+    assert script.cut_incomplete_frame(path) == 2
+    path.write_bytes(whole + b"notes\n" + whole)
+    with pytest.raises(ValueError, match=r"out\.extxyz, frame 1: begins with 'notes'; repair it by hand"):
+        script.cut_incomplete_frame(path)
+    assert path.read_bytes() == whole + b"notes\n" + whole
+
+
+def test_frames_of_other_settings_are_never_mixed(script, tmp_path):
+    path = tmp_path / "out.extxyz"
+    write(path, [labelled(script, "a", script.DEFAULTS._replace(cutoff=340.0))])
+    with pytest.raises(ValueError, match=r"out\.extxyz, frame 0 \(a\): labelled with .*PW340.*, now .*PW500"):
+        script.labelled_ids(path)
+    assert script.labelled_ids(path, script.DEFAULTS._replace(cutoff=340.0)) == {"a"}
+    assert script.labelled_ids(tmp_path / "none.extxyz") == set()
+    assert len(script.labelled_ids(datasets.TITANIUM_FRAMES)) == len(datasets.load_frames())
+
+
+def test_settings_come_from_the_command_line_with_the_datasets_values_as_defaults(script):
+    assert script.arguments(["out.extxyz"]).settings == script.DEFAULTS
+    changed = script.arguments(["out.extxyz", "--cutoff", "340", "--k-spacing-large", "0.5"]).settings
+    assert changed == script.DEFAULTS._replace(cutoff=340.0, k_spacing_large=0.5)
+    with pytest.raises(SystemExit):
+        script.arguments(["out.extxyz", "--smearing", "-1"])
+
+
+def test_what_is_left_to_do_can_be_listed_without_gpaw(script, tmp_path, capsys):
+    own = tmp_path / "own.extxyz"
+    write(own, [bulk("Al", "fcc", a=a) for a in (4.0, 4.1)])
+    script.main([str(tmp_path / "out.extxyz"), "--structures", str(own), "--list"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["own.extxyz#0", "own.extxyz#1"]
+    assert not (tmp_path / "out.extxyz").exists()
