@@ -64,9 +64,7 @@ class Crystal:
             raise ValueError(f"{self.structure} {self.symbol} is cubic; leave out c = {self.c}")
         for name, length in (("a", self.a), ("c", self.c)):
             if length is not None and not (np.isfinite(length) and length > 0):
-                raise ValueError(
-                    f"{self.structure} {self.symbol}: {name} = {length} is not a length; give it in Å"
-                )
+                raise ValueError(f"{self.structure} {self.symbol}: {name} = {length} is not a length; give it in Å")
 
 
 def unit_cell(crystal: Crystal) -> ase.Atoms:

@@ -159,9 +159,7 @@ def split(frames, validation=0.1, test=0.1) -> Split:
     parts = assign([str(f.info.get("config_type", "unlabelled")) for f in frames], validation, test)
     if "train" not in parts:
         raise ValueError(f"{len(frames)} frames leave none to train on; add frames or lower the fractions")
-    return Split(
-        *(tuple(f for f, p in zip(frames, parts, strict=True) if p == name) for name in Split._fields)
-    )
+    return Split(*(tuple(f for f, p in zip(frames, parts, strict=True) if p == name) for name in Split._fields))
 
 
 def paper_split(frames) -> Split:
@@ -265,9 +263,7 @@ def _check_geometry(frame, where) -> None:
     if abs(volume) <= 1e-6 * max(np.prod(frame.cell.lengths()), 1e-30):
         raise ValueError(f"{where}: the cell has no volume ({volume:g} Å^3); give three independent vectors")
     if volume < 0:
-        raise ValueError(
-            f"{where}: the cell is left-handed (volume {volume:.3f} Å^3); exchange two cell vectors"
-        )
+        raise ValueError(f"{where}: the cell is left-handed (volume {volume:.3f} Å^3); exchange two cell vectors")
     first, second, distance = neighbor_list("ijd", frame, MIN_DISTANCE)
     if len(distance):
         k = distance.argmin()
@@ -306,8 +302,7 @@ def _check_stress(frame, results, where) -> None:
         foreign = [key for key in frame.info if key.lower() in ("virial", "virials")]
         if foreign:
             raise ValueError(
-                f"{where}: has `{foreign[0]}` but no stress; "
-                "write stress = -virial / volume in eV/Å^3, or remove it"
+                f"{where}: has `{foreign[0]}` but no stress; write stress = -virial / volume in eV/Å^3, or remove it"
             )
         return
     stress = np.asarray(stress)
@@ -317,8 +312,7 @@ def _check_stress(frame, results, where) -> None:
         raise ValueError(f"{where}: stress is {stress.tolist()}; remove it, drop the frame or relabel it")
     if (size := np.abs(stress).max()) > MAX_STRESS:
         raise ValueError(
-            f"{where}: stress of {size:g} eV/Å^3 looks like GPa or kbar; "
-            "convert it (1 GPa = 0.0062415 eV/Å^3)"
+            f"{where}: stress of {size:g} eV/Å^3 looks like GPa or kbar; convert it (1 GPa = 0.0062415 eV/Å^3)"
         )
 
 
@@ -333,9 +327,7 @@ def _check_energies_agree(frames, file: str) -> None:
     """One composition, one kind of energy: mixed units or mixed references are tens of eV per atom apart."""
     groups = defaultdict(list)
     for i, frame in enumerate(frames):
-        groups[frame.symbols.formula.reduce()[0].format("hill")].append(
-            (i, labels(frame).energy / len(frame))
-        )
+        groups[frame.symbols.formula.reduce()[0].format("hill")].append((i, labels(frame).energy / len(frame)))
     for formula, members in groups.items():
         typical = np.median([energy for _, energy in members])
         for i, energy in members:

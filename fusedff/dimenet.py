@@ -53,7 +53,8 @@ class DimeNet:
         """Random parameters for `n_species` chemical species (nested dict of arrays)."""
         dummy = Neighbors(*(jnp.zeros((1, 1), jnp.int32),) * 3, jnp.zeros((1, 1), bool), jnp.int32(0))
         species = jnp.zeros(1, jnp.int32)
-        return _transformed(self, n_species).init(key, jnp.ones((1, 1, 3)), dummy, species)
+        init = jax.jit(_transformed(self, n_species).init)  # compiled, the forward pass drops out
+        return init(key, jnp.ones((1, 1, 3)), dummy, species)
 
     def atomic_energies(self, params: dict, displacements: jax.Array, neighbors: Neighbors, species: jax.Array):
         """Energies (n_atoms,) from vectors to the neighbours (n_atoms, capacity, 3) in Å and species (n_atoms,).
@@ -98,7 +99,7 @@ def _geometry(config, displacements, neighbors):
     x = jnp.minimum(1 / (inverse * config.cutoff), 1.0)
     envelope = _envelope(x, config.envelope)
     frequencies = hk.get_parameter("frequencies", (config.radial,), init=_multiples_of_pi)
-    bessel = np.sqrt(2 / config.cutoff) * (envelope * inverse)[..., None] * jnp.sin(frequencies * x[..., None])
+    bessel = np.sqrt(2) * (envelope / x)[..., None] * jnp.sin(frequencies * x[..., None])
 
     degree = len(_radial_table(config.radial, config.spherical, str(dtype)))
     chebyshev = envelope[..., None] * _chebyshev(x, degree)
@@ -121,7 +122,10 @@ def spherical_harmonics(unit: jax.Array, n_l: int) -> jax.Array:
     x, y, z = unit[..., 0], unit[..., 1], unit[..., 2]
     real, imaginary = [jnp.ones_like(x)], [jnp.zeros_like(x)]
     for _ in range(1, n_l):
-        real, imaginary = real + [x * real[-1] - y * imaginary[-1]], imaginary + [x * imaginary[-1] + y * real[-1]]
+        real, imaginary = (
+            real + [x * real[-1] - y * imaginary[-1]],
+            imaginary + [x * imaginary[-1] + y * real[-1]],
+        )
     legendre = {}
     for m in range(n_l):
         legendre[m, m] = jnp.full_like(z, float(np.prod(np.arange(1, 2 * m, 2))))
@@ -222,7 +226,9 @@ def _bottleneck(n_in, middle, n_out, name):
 
 def _embed(config, geometry, one_hot, source):
     """First messages (n, K, embedding), from both atoms' species and their distance."""
-    vectors = hk.get_parameter("species", (one_hot.shape[1], config.type_embedding), init=hk.initializers.RandomUniform(-1, 1))
+    vectors = hk.get_parameter(
+        "species", (one_hot.shape[1], config.type_embedding), init=hk.initializers.RandomUniform(-1, 1)
+    )
     kind = one_hot @ vectors
     distance = _linear(geometry.bessel, config.embedding, "embedding_distance")
     mixed = (
@@ -242,7 +248,9 @@ def _interact(config, message, geometry, reverse, name):
     incoming = silu(_linear(incoming, config.interaction, f"{name}_down"))
 
     # At the central atom j: messages times radial weights, then through the harmonics to every slot and back.
-    radial = (geometry.chebyshev @ _spherical_weights(config, name, message.dtype)).reshape(n, capacity, config.spherical, -1)
+    radial = (geometry.chebyshev @ _spherical_weights(config, name, message.dtype)).reshape(
+        n, capacity, config.spherical, -1
+    )
     waves = incoming[:, :, None, :] * radial
     met = _meet(geometry.harmonics, waves) - jnp.sum(waves, 2)
     # Slot i of atom j is where the message i -> j lives; its turned-around partner is j -> i.

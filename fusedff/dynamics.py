@@ -4,9 +4,10 @@ All cells (state points x replicas x strains) advance as one batch. Cells that s
 same random numbers, so that small differences between them are not drowned in noise.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -107,7 +108,9 @@ class Simulation:
         count = partial(neighbors.search_cells, ensemble.system(shaken), capacity=1, images=np.asarray(self.images))
         self.rooms = Rooms(int(1.1 * int(count(cutoff=reach).needed)) + 2, int(count(cutoff=cutoff).needed) + 2)
 
-    def run(self, sampled: Potential, state: State, snapshots: int, name: str | None = None) -> tuple[State, Trajectory]:
+    def run(
+        self, sampled: Potential, state: State, snapshots: int, name: str | None = None
+    ) -> tuple[State, Trajectory]:
         """Advance by `snapshots` times `steps_per_snapshot` steps and record every snapshot.
 
         A piece in which a neighbour list overflowed is repeated with larger lists. Raises
@@ -126,7 +129,15 @@ class Simulation:
     def _piece(self, sampled, state, snapshots):
         while True:
             after, trajectory, needed, first_insane = _advance(
-                self.settings, self.cutoff, self.rooms, self.images, self.observe, snapshots, sampled, self.ensemble, state
+                self.settings,
+                self.cutoff,
+                self.rooms,
+                self.images,
+                self.observe,
+                snapshots,
+                sampled,
+                self.ensemble,
+                state,
             )
             needed = Rooms(*(int(n) for n in needed))
             if needed.candidates <= self.rooms.candidates and needed.slots <= self.rooms.slots:
@@ -140,9 +151,10 @@ class Simulation:
         if len(bad):
             cell = int(bad[np.argmin(step[bad])])
             raise ExplodedTrajectory(
-                f"cell {cell} at {float(self.ensemble.temperature[cell]):.0f} K exploded: after {int(step[cell])} steps its "
-                f"kinetic temperature was {temperature[cell]:.3g} K and its largest force {force[cell]:.3g} eV/Å (timestep "
-                f"{self.settings.timestep_fs} fs); use a shorter timestep, or train the potential on frames like these",
+                f"cell {cell} at {float(self.ensemble.temperature[cell]):.0f} K exploded: after {int(step[cell])} steps "
+                f"its kinetic temperature was {temperature[cell]:.3g} K and its largest force {force[cell]:.3g} eV/Å "
+                f"(timestep {self.settings.timestep_fs} fs); use a shorter timestep, or train the potential on frames "
+                "like these",
                 cell,
             )
 

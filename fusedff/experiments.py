@@ -60,9 +60,7 @@ def load_state_points(path=None, symbol="Ti", structure="hcp") -> tuple[StatePoi
         where = f"{path.name}, line {line}"
         point = _state_point(_cells(rows[0][1], row, where), symbol, structure, symmetry, where)
         if point.temperature in line_of:
-            raise ValueError(
-                f"{where}: {point.temperature:g} K is on line {line_of[point.temperature]} too; keep one"
-            )
+            raise ValueError(f"{where}: {point.temperature:g} K is on line {line_of[point.temperature]} too; keep one")
         line_of[point.temperature] = line
         points.append(point)
     if not points:
@@ -112,8 +110,7 @@ def load_paper_elastic(path) -> dict[float, dict[str, float]]:
         temperature, density, *constants = (_number(cell, "entry", where) for cell in cells)
         if not 4.0 < density < 5.0:
             raise ValueError(
-                f"{where}: second column is {density:g}, not titanium's density in g/cm^3; "
-                "use the file as published"
+                f"{where}: second column is {density:g}, not titanium's density in g/cm^3; use the file as published"
             )
         if max(constants) >= 5.0:
             raise ValueError(

@@ -5,8 +5,9 @@ The same pair seen from `j` sits in the *reverse slot*. With both at hand, every
 scatter becomes a gather, and nothing can overflow but the slots themselves, which `needed` reports.
 """
 
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -164,7 +165,7 @@ def _from_pairs(i, j, image, n, capacity) -> Neighbors:
     i, j, image = i[order], j[order], image[order]
     count = np.bincount(i, minlength=n)
     needed = int(count.max(initial=0))
-    capacity = needed if capacity is None else capacity
+    capacity = max(needed, 1) if capacity is None else capacity  # arrays without slots would break reshapes
     if needed > capacity:
         raise NeighborOverflow(f"an atom has {needed} neighbours but only {capacity} slots")
     slot = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)

@@ -115,18 +115,14 @@ def read_paper_arrays(path, verify=True, *, _blob_ids=PAPER_BLOB_IDS) -> PaperAr
     for name, content in contents.items():
         if verify and (found := git_blob_sha1(content)) != _blob_ids[name]:
             raise ValueError(f"{path.name}, {name}: git id {found} is not {_blob_ids[name]}; {_REMEDY}")
-    return _shaped(
-        {name: _array(content, f"{path.name}, {name}") for name, content in contents.items()}, path
-    )
+    return _shaped({name: _array(content, f"{path.name}, {name}") for name, content in contents.items()}, path)
 
 
 def _read_members(archive: zipfile.ZipFile, file: str) -> dict[str, bytes]:
     """The bytes of the six arrays from the one folder, here or one archive deeper, that holds them all."""
     folders = _folders(archive)
     if not folders:
-        nested = [
-            i for i in archive.infolist() if i.filename.endswith(".zip") and "__MACOSX" not in i.filename
-        ]
+        nested = [i for i in archive.infolist() if i.filename.endswith(".zip") and "__MACOSX" not in i.filename]
         for info in nested:
             with zipfile.ZipFile(io.BytesIO(_read(archive, info, _MAX_NESTED_BYTES, file))) as inner:
                 found = _folders(inner)
@@ -136,9 +132,7 @@ def _read_members(archive: zipfile.ZipFile, file: str) -> dict[str, bytes]:
     elif len(folders) == 1:
         contents = _contents(archive, folders[0], file)
     if len(folders) != 1:
-        raise ValueError(
-            f"{file}: {len(folders)} folders hold all of {', '.join(_MEMBERS)} instead of one; {_REMEDY}"
-        )
+        raise ValueError(f"{file}: {len(folders)} folders hold all of {', '.join(_MEMBERS)} instead of one; {_REMEDY}")
     return contents
 
 
@@ -168,9 +162,7 @@ def _array(content: bytes, where: str) -> np.ndarray:
     except (ValueError, EOFError, OSError, MemoryError) as error:
         raise ValueError(f"{where}: not a plain numeric array ({error}); {_REMEDY}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.ndim == 0:
-        raise ValueError(
-            f"{where}: {getattr(array, 'dtype', type(array))} is not an array of numbers; {_REMEDY}"
-        )
+        raise ValueError(f"{where}: {getattr(array, 'dtype', type(array))} is not an array of numbers; {_REMEDY}")
     return array if array.dtype.kind in "iu" else array.astype(float)
 
 
@@ -180,9 +172,7 @@ def _shaped(arrays: dict[str, np.ndarray], path: Path) -> PaperArrays:
     flat = {}
     for name, array in arrays.items():
         if array.shape[0] != n:
-            raise ValueError(
-                f"{path.name}, {name}: {array.shape[0]} frames, but energy.npy has {n}; {_REMEDY}"
-            )
+            raise ValueError(f"{path.name}, {name}: {array.shape[0]} frames, but energy.npy has {n}; {_REMEDY}")
         flat[name] = array.reshape(n, -1)
     widths = {"box.npy": 9, "virial.npy": 9, "energy.npy": 1, "types.npy": 1}
     widths["force.npy"] = flat["coord.npy"].shape[1]
@@ -191,9 +181,7 @@ def _shaped(arrays: dict[str, np.ndarray], path: Path) -> PaperArrays:
             shape = arrays[name].shape
             raise ValueError(f"{path.name}, {name}: shape {shape} is not {width} numbers a frame; {_REMEDY}")
     if n == 0 or widths["force.npy"] == 0 or widths["force.npy"] % 3:
-        raise ValueError(
-            f"{path.name}, coord.npy: shape {arrays['coord.npy'].shape} holds no atoms; {_REMEDY}"
-        )
+        raise ValueError(f"{path.name}, coord.npy: shape {arrays['coord.npy'].shape} holds no atoms; {_REMEDY}")
     return PaperArrays(
         box=flat["box.npy"].reshape(n, 3, 3),
         coord=flat["coord.npy"].reshape(n, -1, 3),

@@ -1,16 +1,21 @@
 """A potential: parameters, model and species in; energy, forces, stress and elastic stiffness out."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ase.data import chemical_symbols
 
+from fusedff import storage
+from fusedff.dimenet import DimeNet
 from fusedff.neighbors import Neighbors, displacements, turn_around
+from fusedff.pair import LennardJones
 from fusedff.systems import System
-from fusedff.units import VOIGT
+from fusedff.units import strain_from_voigt, to_voigt
 
 
 class Model(Protocol):
@@ -65,11 +70,9 @@ def require_species(potential: Potential, numbers) -> None:
     """Raise ValueError if `numbers` holds an element the potential was not made for (call it outside jit)."""
     unknown = sorted(set(np.asarray(numbers).tolist()) - set(potential.numbers))
     if unknown:
-        from ase.data import chemical_symbols as symbols
-
-        known = ", ".join(symbols[z] for z in potential.numbers)
+        known = ", ".join(chemical_symbols[z] for z in potential.numbers)
         raise ValueError(
-            f"the potential knows {known} but not {', '.join(symbols[z] for z in unknown)}; "
+            f"the potential knows {known} but not {', '.join(chemical_symbols[z] for z in unknown)}; "
             "train one on frames that contain every element"
         )
 
@@ -101,19 +104,7 @@ def evaluate(potential: Potential, system: System, neighbors: Neighbors) -> Eval
     gradient, per_atom = jax.grad(total, has_aux=True)(vectors)
     forces = jnp.sum(gradient, 1) - jnp.sum(turn_around(gradient, neighbors.reverse), 1)
     virial = system.per_cell(jnp.einsum("abx,aby->axy", vectors, gradient))
-    return Evaluation(system.per_cell(per_atom), forces, _voigt(virial) / system.volumes[:, None])
-
-
-def _voigt(tensor):
-    """Symmetric part of (..., 3, 3) in Voigt order, (..., 6); shear entries are not doubled."""
-    return jnp.stack([(tensor[..., i, j] + tensor[..., j, i]) / 2 for i, j in VOIGT], -1)
-
-
-# Lagrangian strain tensors of unit Voigt strain; engineering shear, so gamma_yz = 2 eta_yz.
-STRAIN_BASIS = np.zeros((6, 3, 3))
-for _k, (_i, _j) in enumerate(VOIGT):
-    STRAIN_BASIS[_k, _i, _j] += 0.5
-    STRAIN_BASIS[_k, _j, _i] += 0.5
+    return Evaluation(system.per_cell(per_atom), forces, to_voigt(virial) / system.volumes[:, None])
 
 
 def strained_energies(potential: Potential, system: System, neighbors: Neighbors, strain: jax.Array) -> jax.Array:
@@ -121,7 +112,7 @@ def strained_energies(potential: Potential, system: System, neighbors: Neighbors
 
     The deformation is sqrt(1 + 2 eta), expanded to second order: exact for derivatives up to the second.
     """
-    eta = jnp.einsum("ck,kxy->cxy", strain, jnp.asarray(STRAIN_BASIS, strain.dtype))
+    eta = strain_from_voigt(strain)
     stretch = eta - eta @ eta / 2
     vectors = displacements(system, neighbors)
     owner = jnp.minimum(system.owner, system.n_cells - 1)
@@ -145,3 +136,40 @@ def born(potential: Potential, system: System, neighbors: Neighbors) -> tuple[ja
     stress, stiffness = jax.lax.map(derivative, jnp.eye(6, dtype=zero.dtype))
     volumes = system.volumes[:, None]
     return stress[0] / volumes, jnp.moveaxis(stiffness, 0, 1) / volumes[..., None]
+
+
+_MODELS = {model.__name__: model for model in (DimeNet, LennardJones)}
+_FORMAT = "fusedff potential 1"
+
+
+def save(path: str | Path, potential: Potential, **about) -> None:
+    """Write parameters and architecture to one safetensors file; `about` is JSON-able and kept beside them."""
+    config = {
+        "model": type(potential.model).__name__,
+        "settings": asdict(potential.model),
+        "numbers": potential.numbers,
+        "reference": potential.reference,
+        "scale": potential.scale,
+    }
+    storage.write_tree(path, potential.params, {"format": _FORMAT, "potential": config, "about": about})
+
+
+def load(path: str | Path) -> Potential:
+    """Read what `save` wrote.
+
+    Raises FileNotFoundError, or storage.DamagedFile for a file that is not a potential or was damaged.
+    """
+    metadata = storage.read_metadata(path)
+    if metadata.get("format") != _FORMAT:
+        raise storage.DamagedFile(f"{path} is not a fusedff potential; give a file written by fusedff.potential.save")
+    config = metadata["potential"]
+    try:
+        model = _MODELS[config["model"]](**config["settings"])
+        numbers, reference, scale = tuple(config["numbers"]), tuple(config["reference"]), config["scale"]
+    except (KeyError, TypeError) as error:
+        raise storage.DamagedFile(
+            f"{path} describes a model that fusedff does not know ({error}); train it again"
+        ) from error
+    template = jax.eval_shape(lambda: model.init(jax.random.PRNGKey(0), len(numbers)))
+    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), template)
+    return Potential(storage.read_tree(path, template)[0], model, numbers, reference, scale)

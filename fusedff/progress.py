@@ -38,7 +38,10 @@ def _lines(name, total, start):
         first, done, now = done == start, done + advance, time.monotonic()
         if first or done == total or now - printed > SECONDS_BETWEEN_LINES:
             left = (now - began) / (done - start) * (total - done)
-            print(", ".join([f"{name}: {done}/{total}", f"{left:.0f} s left"] + [_text(record)] * bool(record)), flush=True)
+            print(
+                ", ".join([f"{name}: {done}/{total}", f"{left:.0f} s left"] + [_text(record)] * bool(record)),
+                flush=True,
+            )
             printed = now
 
     return report

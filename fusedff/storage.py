@@ -70,7 +70,9 @@ def read_tree(path: str | Path, like):
     if expected != set(arrays):
         odd = sorted(expected ^ set(arrays))[0]
         what = "lacks" if odd in expected else "holds the unexpected"
-        raise DamagedFile(f"{path} {what} array {odd}: it was written by another architecture or settings; delete it and run again")
+        raise DamagedFile(
+            f"{path} {what} array {odd}: it was written by another architecture or settings; delete it and run again"
+        )
     leaves = []
     for name, leaf in named:
         array = arrays[name]

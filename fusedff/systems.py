@@ -1,6 +1,7 @@
 """Periodic cells of atoms as flat arrays: any number of cells, each with its own box, in one batch."""
 
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -134,9 +134,7 @@ def structures_from(path):
     for i, atoms in enumerate(iread(path, index=":", format="extxyz")):
         name = str(atoms.info.get("config_id", f"{os.path.basename(path)}#{i}"))
         if name in seen:
-            raise ValueError(
-                f"{path}, frame {i}: config_id {name!r} was used before; give each frame its own"
-            )
+            raise ValueError(f"{path}, frame {i}: config_id {name!r} was used before; give each frame its own")
         if not atoms.pbc.all():
             raise ValueError(f"{path}, frame {i} ({name}): not periodic; set pbc to T T T and give a cell")
         seen.add(name)
@@ -228,9 +226,7 @@ def with_labels(atoms: Atoms, kind, name, energy, forces, stress, settings=DEFAU
 
 def arguments(argv=None):
     """Command line -> namespace with output, structures, budget, list and settings."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", help="extended-XYZ file to append to")
     parser.add_argument("--structures", help="extended-XYZ file to label instead of the titanium plan")
     parser.add_argument("--budget", type=float, default=np.inf, help="start no structure after this many s")
@@ -280,9 +276,7 @@ def main(argv=None):
         elapsed = np.array([time.time() - start])
         world.broadcast(elapsed, 0)
         if elapsed[0] > args.budget:
-            say(
-                f"budget of {args.budget:g} s used up before {number}/{len(plan)} {name}; run again to resume"
-            )
+            say(f"budget of {args.budget:g} s used up before {number}/{len(plan)} {name}; run again to resume")
             break
         t = time.time()
         try:

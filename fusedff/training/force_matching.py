@@ -1,17 +1,19 @@
 """Bottom-up training: a potential that reproduces the energies, forces and virials of DFT frames."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from ase import Atoms
+from optax.contrib import muon
 
-from fusedff import datasets, neighbors, potential, systems
+from fusedff import datasets, neighbors, potential
 from fusedff.neighbors import Neighbors
 from fusedff.potential import Potential
 from fusedff.systems import System
@@ -28,8 +30,9 @@ class ForceMatching:
 
     epochs: int = 400
     batch: int = 30  # frames
+    optimizer: str = "adam"  # or "muon"
     learning_rate: float = 1e-3
-    final_learning_rate: float = 1e-5  # reached by exponential decay
+    final_learning_rate: float = 1e-5
     energy_weight: float = 0.066  # ratios of the titanium paper, see DESIGN in README
     force_weight: float = 1.0
     virial_weight: float = 0.26
@@ -81,7 +84,11 @@ class FrameStore:
         reverse = np.arange(n_atoms * capacity, dtype=np.int32).reshape(n_atoms, capacity)
         mask = np.zeros((n_atoms, capacity), bool)
         for cell, (index, start) in enumerate(zip(indices, starts[:-1], strict=True)):
-            frame, near, here = self.frames[index], self.neighbors[index], slice(start, start + self.sizes[index])
+            frame, near, here = (
+                self.frames[index],
+                self.neighbors[index],
+                slice(start, start + self.sizes[index]),
+            )
             positions[here], forces[here] = frame.positions, frame.get_forces()
             cells[cell], owner[here], numbers[here] = frame.cell.array, cell, frame.numbers
             source[here], image[here], mask[here] = near.source + start, near.image, near.mask
@@ -129,9 +136,18 @@ def loss(settings: ForceMatching, candidate: Potential, batch: Batch) -> jax.Arr
 
 
 def optimizer(settings: ForceMatching, steps: int) -> optax.GradientTransformation:
-    """Adam whose learning rate decays exponentially from `learning_rate` to `final_learning_rate` in `steps`."""
-    decay = settings.final_learning_rate / settings.learning_rate
-    return optax.adam(optax.exponential_decay(settings.learning_rate, max(steps, 1), decay))
+    """The optimizer for `steps` steps, its learning rate going from `learning_rate` to `final_learning_rate`.
+
+    `adam` decays exponentially, as in the paper. `muon` (momentum with orthogonalized updates of weight matrices)
+    warms up over a tenth of the steps and follows a cosine; it needs a fraction of the epochs.
+    """
+    begin, end = settings.learning_rate, settings.final_learning_rate
+    if settings.optimizer == "adam":
+        return optax.adam(optax.exponential_decay(begin, max(steps, 1), end / begin))
+    if settings.optimizer == "muon":
+        warm_up = max(1, steps // 10)
+        return muon(optax.warmup_cosine_decay_schedule(begin / 10, begin, warm_up, max(steps, warm_up + 1), end))
+    raise ValueError(f"optimizer {settings.optimizer!r} is unknown; use 'adam' or 'muon'")
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -146,7 +162,9 @@ def _step(settings, steps, template, learner, batch):
 class Matcher:
     """One epoch of force matching over shuffled batches of equal shape."""
 
-    def __init__(self, settings: ForceMatching, template: Potential, frames: Sequence[Atoms], epochs: int | None = None):
+    def __init__(
+        self, settings: ForceMatching, template: Potential, frames: Sequence[Atoms], epochs: int | None = None
+    ):
         self.settings, self.template = settings, template
         self.store = FrameStore(frames, template.cutoff)
         potential.require_species(template, np.concatenate([f.numbers for f in frames]))
@@ -190,7 +208,12 @@ def train(
     matcher = Matcher(settings, start, frames)
     check = FrameStore(validation, start.cutoff)
     held_out = check.batch(np.arange(len(validation)), len(validation), int(check.sizes.sum()))
-    validate = jax.jit(lambda p: (loss(settings, start.with_params(p), held_out), mean_squared_errors(start.with_params(p), held_out)))
+    validate = jax.jit(
+        lambda p: (
+            loss(settings, start.with_params(p), held_out),
+            mean_squared_errors(start.with_params(p), held_out),
+        )
+    )
 
     def epoch(learner, n):
         learner, training_loss = matcher.epoch(learner, n)
@@ -216,7 +239,9 @@ def test_errors(candidate: Potential, frames: Sequence[Atoms]) -> dict[str, floa
     predicted = jax.jit(potential.evaluate)(candidate, batch.system, batch.neighbors)
     stressed = batch.labels.has_virial > 0
     return {
-        "energy_mae_meV_per_atom": float(1e3 * jnp.mean(jnp.abs(predicted.energy - batch.labels.energy) / batch.labels.atoms)),
+        "energy_mae_meV_per_atom": float(
+            1e3 * jnp.mean(jnp.abs(predicted.energy - batch.labels.energy) / batch.labels.atoms)
+        ),
         "force_mae_meV_per_A": float(1e3 * jnp.mean(jnp.abs(predicted.forces - batch.labels.forces))),
         "stress_mae_GPa": float(jnp.mean(jnp.abs(predicted.stress - batch.labels.stress)[stressed]) / GPA),
     }

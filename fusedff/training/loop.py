@@ -1,8 +1,9 @@
 """The one training loop: epochs, history, checkpoints, early stopping, progress."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -38,12 +39,13 @@ def train(
     checkpoint: str | Path | None = None,
     watch: str | None = None,
     patience: int | None = None,
+    shown: Sequence[str] | None = None,
 ) -> Result:
     """Call `epoch(learner, n) -> (learner, record)` until `epochs` are done, saving everything after each.
 
     An interrupted run continues from `checkpoint` when called again and ends where it would have ended.
     `watch` names the number in the record whose smallest value marks the best parameters (default: the
-    last ones); `patience` epochs without a better one stop the run.
+    last ones); `patience` epochs without a better one stop the run. `shown` picks what progress prints.
     """
     best, history, stale = (learner.params, np.inf), [], 0
     if checkpoint is not None and Path(checkpoint).exists():
@@ -58,16 +60,23 @@ def train(
             score = record[watch] if watch else -n
             best, stale = ((learner.params, score), 0) if score < best[1] else (best, stale + 1)
             if checkpoint is not None:
-                metadata = {"settings": settings, "history": history, "best_score": float(best[1]), "stale": stale}
+                metadata = {
+                    "settings": settings,
+                    "history": history,
+                    "best_score": float(best[1]),
+                    "stale": stale,
+                }
                 storage.write_tree(checkpoint, {"learner": learner, "best": best[0]}, metadata)
-            report(record)
+            report({key: record[key] for key in shown or record})
     return Result(best[0], learner, history)
 
 
 def _resume(checkpoint, learner, settings):
     stored = storage.read_metadata(checkpoint).get("settings")
     if stored != storage.plain(settings):
-        changed = [key for key in {*settings, *(stored or {})} if (stored or {}).get(key) != storage.plain(settings).get(key)]
+        changed = [
+            key for key in {*settings, *(stored or {})} if (stored or {}).get(key) != storage.plain(settings).get(key)
+        ]
         raise ValueError(
             f"{checkpoint} belongs to a run with other settings ({', '.join(sorted(changed))} differ); "
             "delete it to start again, or choose another run folder"

@@ -1,0 +1,59 @@
+"""`python -m fusedff run --preset demo`: execute the numbered notebooks in order and print what they found."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from fusedff import presets, runs, study
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+
+
+def main(arguments=None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m fusedff", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="train and compare the three titanium models")
+    run.add_argument("--preset", default="demo", help="smoke, demo, full or paper (default: demo)")
+    run.add_argument("--runs", type=Path, default=Path("runs"), help="where results go (default: runs)")
+    options = parser.parse_args(arguments)
+    try:
+        preset = presets.get(options.preset)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return execute(preset, options.runs.resolve())
+
+
+def execute(preset: presets.Preset, root: Path) -> int:
+    """Run every notebook with this preset into the run folder; 1 if one of them fails."""
+    import papermill
+
+    folder = runs.folder(preset.name, root)
+    output = folder.path / "notebooks"
+    output.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    for notebook in sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
+        print(f"--- {notebook.stem} ({time.monotonic() - began:.0f} s)", flush=True)
+        parameters = {"PRESET": preset.name, "RUNS": str(root)}
+        try:
+            papermill.execute_notebook(
+                notebook, output / notebook.name, parameters, cwd=str(NOTEBOOKS), progress_bar=False, log_output=True,
+                stdout_file=sys.stdout, stderr_file=sys.stderr,
+            )  # fmt: skip
+        except papermill.PapermillExecutionError as error:
+            print(
+                f"{notebook.name} failed: {error.ename}: {error.evalue}\nsee {output / notebook.name}",
+                file=sys.stderr,
+            )
+            return 1
+    found = folder.read("summary.json")
+    found["wall_seconds"] = time.monotonic() - began
+    folder.write("summary.json", found)
+    print(f"\n{study.table(found)}\n")
+    print(f"{found['wall_seconds']:.0f} s; results, figures and executed notebooks: {folder.path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""Elastic constants and pressure as averages over NVT trajectories, by two estimators.
+
+`CoupledStrains` (the default) runs small positive and negative strains with the same random numbers and
+differentiates the mean stress. `StressFluctuation` is the estimator of the titanium paper (Van Workum et al.,
+Phys. Rev. E 71, 061102 (2005)): the Born stiffness of the unstrained cell minus the covariance of its stress.
+Both give the isothermal constants d2F / d eta d eta / V in Lagrangian strain eta.
+
+An estimator says which cells to simulate (`ensemble`), what to record of a snapshot (`observe`) and what the
+averages of that mean (`properties`). That is all that reweighting and training need to know of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fusedff import crystals, potential
+from fusedff.dynamics import Ensemble
+from fusedff.experiments import StatePoint
+from fusedff.units import KB, from_voigt, strain_from_voigt, to_voigt
+
+
+class Properties(NamedTuple):
+    """What the averages of a set of cells say, per state point and replica."""
+
+    elastic: jax.Array  # (n_points, replicas, n_constants) eV/Å^3, in the order of `crystals.elastic_names`
+    pressure: jax.Array  # (n_points, replicas) eV/Å^3
+
+
+def _ensemble(points, repeats, replicas, stretches, dtype):
+    """Cells ordered by point, replica, stretch; the stretches of one replica share a stream."""
+    sites, cells, temperatures, streams = [], [], [], []
+    for p, point in enumerate(points):
+        atoms = crystals.supercell(point.crystal, repeats)
+        for replica in range(replicas):
+            for stretch in stretches:
+                sites.append(atoms.positions @ stretch)
+                cells.append(atoms.cell.array @ stretch)
+                temperatures.append(point.temperature)
+                streams.append(p * replicas + replica)
+    return Ensemble(
+        jnp.asarray(np.stack(sites), dtype),
+        jnp.asarray(np.stack(cells), dtype),
+        jnp.asarray(temperatures, dtype),
+        jnp.asarray(streams, jnp.int32),
+        jnp.asarray(atoms.numbers, jnp.int32),
+    )
+
+
+def _common_symmetry(points: Sequence[StatePoint]) -> str:
+    kinds = {(crystals.symmetry(p.crystal), p.crystal.symbol, p.crystal.structure) for p in points}
+    if len(kinds) != 1:
+        raise ValueError(
+            f"state points of different crystals {sorted(kinds)} cannot share an ensemble; train them apart"
+        )
+    return next(iter(kinds))[0]
+
+
+def _ideal_gas_pressure(ensemble):
+    """N kT / V of every cell, eV/Å^3."""
+    return len(ensemble.numbers) * KB * ensemble.temperature / jnp.abs(jnp.linalg.det(ensemble.cells))
+
+
+@dataclass(frozen=True)
+class CoupledStrains:
+    """(S(+eta) - S(-eta)) / 2 eta, with S the second Piola-Kirchhoff stress and the noise common to both cells.
+
+    The trajectories of the two cells stay close, so most of their fluctuation cancels in the difference. One
+    cell carries a normal and a shear strain: they do not mix in a hexagonal or cubic crystal. No second
+    derivative of the potential is needed. The error of finite strain is of second order in `strain`.
+    """
+
+    strain: float = 0.01
+
+    def ensemble(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> Ensemble:
+        """All cells to simulate: every state point, replica, strain pattern and sign."""
+        return _ensemble(points, repeats, replicas, self._stretches(_common_symmetry(points)), dtype)
+
+    def _stretches(self, symmetry):
+        """Symmetric deformations sqrt(1 + 2 eta), pattern by pattern, plus before minus."""
+        stretches = []
+        for pattern in crystals.strain_patterns(symmetry):
+            for sign in (1, -1):
+                eta = sign * self.strain * strain_from_voigt(pattern)
+                values, vectors = np.linalg.eigh(np.eye(3) + 2 * eta)
+                stretches.append(vectors @ np.diag(np.sqrt(values)) @ vectors.T)
+        return stretches
+
+    def observe(self, sampled, system, near, evaluation) -> jax.Array:
+        """Configurational Cauchy stress (n_cells, 6)."""
+        return evaluation.stress
+
+    def contract(self, candidate, system, near, coefficients) -> jax.Array:
+        """sum_k coefficients_k stress_k (n_cells,) as one derivative of the energy along a strain."""
+
+        def energy(step):
+            return potential.strained_energies(candidate, system, near, step * coefficients)
+
+        return (
+            jax.jvp(energy, (jnp.zeros((), coefficients.dtype),), (jnp.ones((), coefficients.dtype),))[1]
+            / system.volumes
+        )
+
+    def properties(
+        self, means: jax.Array, ensemble: Ensemble, points: Sequence[StatePoint], replicas: int
+    ) -> Properties:
+        """Elastic constants and pressure from mean observables (n_cells, 6)."""
+        symmetry = _common_symmetry(points)
+        stretches = jnp.asarray(np.stack(self._stretches(symmetry)), means.dtype)
+        cauchy = from_voigt(means)
+        cauchy = cauchy - _ideal_gas_pressure(ensemble)[:, None, None] * jnp.eye(3, dtype=means.dtype)
+        grouped = cauchy.reshape(len(points), replicas, len(stretches), 3, 3)
+        inverse = jnp.linalg.inv(stretches)
+        piola = jnp.linalg.det(stretches)[:, None, None] * (inverse @ grouped @ inverse)
+        voigt = to_voigt(piola).reshape(len(points), replicas, -1, 2, 6)
+        response = (voigt[..., 0, :] - voigt[..., 1, :]) / (2 * self.strain)
+        constants = crystals.constants_from_response(response, symmetry)
+        elastic = jnp.stack([constants[name] for name in crystals.elastic_names(symmetry)], -1)
+        pressure = -jnp.trace(grouped, axis1=-2, axis2=-1).mean(-1) / 3
+        return Properties(elastic, pressure)
+
+
+@dataclass(frozen=True)
+class StressFluctuation:
+    """<C_Born> - V/kT cov(sigma_Born) + N kT/V (d_ik d_jl + d_il d_jk): the estimator of the titanium paper."""
+
+    def ensemble(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> Ensemble:
+        """One unstrained cell per state point and replica."""
+        return _ensemble(points, repeats, replicas, [np.eye(3)], dtype)
+
+    def observe(self, sampled, system, near, evaluation) -> jax.Array:
+        """Born stress (6), its square (36) and the Born stiffness (36): (n_cells, 78)."""
+        stress, stiffness = potential.born(sampled, system, near)
+        square = stress[:, :, None] * stress[:, None, :]
+        return jnp.concatenate([stress, square.reshape(-1, 36), stiffness.reshape(-1, 36)], 1)
+
+    def contract(self, candidate, system, near, coefficients) -> jax.Array:
+        """sum_k coefficients_k observed_k (n_cells,)."""
+        return jnp.sum(coefficients * self.observe(candidate, system, near, None), -1)
+
+    def properties(
+        self, means: jax.Array, ensemble: Ensemble, points: Sequence[StatePoint], replicas: int
+    ) -> Properties:
+        """Elastic constants and pressure from mean observables (n_cells, 78)."""
+        symmetry = _common_symmetry(points)
+        stress = means[:, :6]
+        square, stiffness = (means[:, k : k + 36].reshape(-1, 6, 6) for k in (6, 42))
+        ideal = _ideal_gas_pressure(ensemble)
+        volume_over_kt = len(ensemble.numbers) / ideal
+        fluctuation = volume_over_kt[:, None, None] * (square - stress[:, :, None] * stress[:, None, :])
+        kinetic = ideal[:, None, None] * jnp.diag(jnp.asarray([2, 2, 2, 1, 1, 1], means.dtype))
+        total = (stiffness - fluctuation + kinetic).reshape(len(points), replicas, 6, 6)
+        constants = crystals.reduce_stiffness(total, symmetry)
+        elastic = jnp.stack([constants[name] for name in crystals.elastic_names(symmetry)], -1)
+        pressure = (ideal - stress[:, :3].mean(-1)).reshape(len(points), replicas)
+        return Properties(elastic, pressure)

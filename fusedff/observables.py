@@ -1,0 +1,31 @@
+"""From snapshots to numbers with error bars."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+
+class Estimate(NamedTuple):
+    """A mean and its standard error, arrays of one shape."""
+
+    value: np.ndarray
+    stderr: np.ndarray
+
+
+def jackknife(samples, statistic: Callable, blocks: int = 5) -> Estimate:
+    """`statistic(mean of samples)` with its standard error from a block jackknife over the first axis.
+
+    Works for statistics that are not linear in the mean, such as a covariance. Blocks must be longer than the
+    correlation time; samples (n_snapshots, ...) are cut into `blocks` consecutive ones. Efron & Stein (1981).
+    """
+    if len(samples) < blocks:
+        raise ValueError(f"{len(samples)} snapshots cannot be cut into {blocks} blocks; sample for longer")
+    parts = jnp.stack([part.mean(0) for part in jnp.array_split(samples, blocks)])
+    sizes = np.array([len(part) for part in np.array_split(np.arange(len(samples)), blocks)])
+    total = jnp.tensordot(sizes / sizes.sum(), parts, 1)
+    without = [(sizes.sum() * total - n * part) / (sizes.sum() - n) for n, part in zip(sizes, parts, strict=True)]
+    left_out = np.stack([np.asarray(statistic(mean)) for mean in without])
+    spread = (blocks - 1) / blocks * np.sum((left_out - left_out.mean(0)) ** 2, 0)
+    return Estimate(np.asarray(statistic(total)), np.sqrt(spread))

@@ -1,0 +1,423 @@
+"""Figures: one style, one colour per model, units on every axis, error bars on every estimate.
+
+The style is applied inside each function and nowhere else; importing this module changes nothing. Every
+function returns a matplotlib Figure: hand it to `show` with a sentence for readers who cannot see it.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from ase import Atoms
+from IPython import get_ipython
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from fusedff import datasets, study
+from fusedff.properties.elastic import ElasticResult
+from fusedff.units import GPA
+
+STYLE = Path(__file__).with_name("fusedff.mplstyle")
+
+# Okabe & Ito: the same colour and marker for the same thing in every figure.
+COLORS = {"dft": "#0072B2", "experiment": "#E69F00", "fused": "#009E73", "measured": "#000000"}
+MARKERS = {"dft": "s", "experiment": "^", "fused": "o", "measured": "D"}
+STRUCTURES = {
+    "hcp": "#0072B2",
+    "bcc": "#D55E00",
+    "fcc": "#009E73",
+    "omega": "#CC79A7",
+    "disordered": "#777777",
+}
+_OTHERS = ("#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+_FAINT = "#8a8a8a"
+
+
+def style():
+    """Context manager under which figures look like the ones here: `with plots.style(): ...`."""
+    return plt.style.context(STYLE)
+
+
+def show(fig: Figure, alt: str, dpi: int = 150) -> None:
+    """Display a figure in a notebook as an image with alternative text, and close it.
+
+    JupyterLab drops the alternative text of a plain PNG, so an HTML image comes first; the PNG lies beside
+    it for front ends that show no HTML, and the text for those that show neither.
+    """
+    width = int(100 * fig.get_figwidth())
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=dpi)
+    plt.close(fig)
+    if get_ipython() is None:  # a plain script, in which a picture cannot be seen
+        print(alt)
+        return
+    png = base64.b64encode(buffer.getvalue()).decode()
+    image = (
+        f'<img src="data:image/png;base64,{png}" alt="{html.escape(alt, quote=True)}" '
+        f'style="width:{width}px; max-width:100%; background:white">'
+    )
+    display({"text/html": image, "image/png": png, "text/plain": alt}, raw=True)
+
+
+def color_of(name: str, position: int = 0) -> str:
+    """The fixed colour of a model, or one of the others for a name that is none."""
+    return COLORS.get(name, _OTHERS[position % len(_OTHERS)])
+
+
+def _title(name):
+    return study.TITLES.get(name, name)
+
+
+def _axes(ax: Axes | None, size=(5.6, 3.6)) -> tuple[Figure, Axes]:
+    """The given axes with their figure, or a new single panel."""
+    if ax is not None:
+        return ax.figure, ax
+    return plt.subplots(figsize=size)
+
+
+def _panels(n: int, columns: int, size=(3.0, 2.6), **kwargs) -> tuple[Figure, np.ndarray]:
+    """A grid with `n` visible panels, flat."""
+    rows = -(-n // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False, **kwargs)
+    for spare in axes.flat[n:]:
+        spare.set_visible(False)
+    return fig, axes.flat[:n]
+
+
+# --- training ------------------------------------------------------------------------------------------------
+
+
+def training(
+    history: Sequence[Mapping], keys: Sequence[str], title: str = "", log: bool = True, ax: Axes | None = None
+) -> Figure:
+    """Numbers of a training history against the epoch (the unit is part of a key: `force_rmse_meV_A`)."""
+    with style():
+        fig, ax = _axes(ax)
+        for key in keys:
+            entries = [(record.get("epoch", n), record[key]) for n, record in enumerate(history) if key in record]
+            if not entries:
+                raise ValueError(f"the history has no {key!r}; it has {', '.join(history[0])}")
+            epoch, value = np.array(entries, float).T
+            ax.plot(epoch, value, label=_spoken(key), marker="o" if len(epoch) < 12 else None)
+        if log:
+            ax.set_yscale("log")
+        ax.set_xlabel("epoch")
+        if len(keys) == 1:
+            ax.set_ylabel(_spoken(keys[0]))
+        else:
+            ax.set_ylabel("value, unit as in the legend")
+            ax.legend()
+        ax.set_title(title)
+    return fig
+
+
+_UNITS = {"meV_A": "meV/Å", "meV_per_A": "meV/Å", "meV_per_atom": "meV/atom", "meV": "meV/atom", "GPa": "GPa"}
+
+
+def _spoken(key: str) -> str:
+    """`force_rmse_meV_A` -> 'force rmse / meV/Å'."""
+    for ending, unit in _UNITS.items():
+        if key.endswith("_" + ending):
+            return f"{key.removesuffix('_' + ending).replace('_', ' ')} ({unit})"
+    return key.replace("_", " ")
+
+
+def approach(history: Sequence[Mapping], points) -> Figure:
+    """How the constants and the pressure of a DiffTRe or fused history move towards the measured ones (dashed)."""
+    names = list(dict.fromkeys(key.split("@")[0] for key in history[0] if "@" in key))
+    temperatures = sorted({float(key.split("@")[1][:-1]) for key in history[0] if "@" in key})
+    measured = {p.temperature: {**p.elastic_gpa, "P": p.pressure_gpa} for p in points}
+    shades = dict(zip(temperatures, plt.cm.plasma(np.linspace(0, 0.82, len(temperatures))), strict=True))
+    with style():
+        fig, axes = _panels(len(names), 3)
+        for ax, name in zip(axes, names, strict=True):
+            for t in temperatures:
+                key = f"{name}@{t:g}K"
+                epoch = [record.get("epoch", n) for n, record in enumerate(history) if key in record]
+                value = [record[key] for record in history if key in record]
+                ax.plot(epoch, value, color=shades[t], marker="o" if len(epoch) < 12 else None, ms=3)
+                if name in measured.get(t, {}):
+                    ax.axhline(measured[t][name], color=shades[t], ls=(0, (4, 2)), lw=1.1)
+            ax.set_title("pressure" if name == "P" else name)
+            ax.set_ylabel("GPa")
+            ax.set_xlabel("update")
+        handles = [Line2D([], [], color=shades[t], label=f"{t:g} K") for t in temperatures]
+        handles.append(Line2D([], [], color=_FAINT, ls=(0, (4, 2)), lw=1.1, label="measured"))
+        fig.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return fig
+
+
+# --- predictions against references --------------------------------------------------------------------------
+
+
+def parity(
+    reference: Mapping[str, np.ndarray],
+    predicted: Mapping[str, np.ndarray],
+    units: Mapping[str, str],
+    model: str = "dft",
+) -> Figure:
+    """Predicted against reference, one panel per quantity, with the mean absolute error."""
+    with style():
+        fig, axes = _panels(len(reference), min(3, len(reference)), size=(3.2, 3.45))
+        for ax, name in zip(axes, reference, strict=True):
+            x, y = np.ravel(reference[name]), np.ravel(predicted[name])
+            ends = np.array([min(x.min(), y.min()), max(x.max(), y.max())])
+            ends = ends + 0.05 * np.ptp(ends) * np.array([-1, 1])
+            ax.plot(ends, ends, color=COLORS["measured"], lw=0.9, zorder=1)
+            ax.scatter(x, y, s=16, color=color_of(model), alpha=0.75 if len(x) < 300 else 0.35, lw=0, rasterized=True)
+            ax.set(xlim=ends, ylim=ends, aspect="equal", title=name)
+            ax.set_xlabel(f"DFT ({units[name]})")
+            ax.set_ylabel(f"{_title(model)} model ({units[name]})")
+            ax.text(
+                0.05, 0.95, f"mean absolute error\n{np.mean(np.abs(x - y)):.3g} {units[name]}",
+                transform=ax.transAxes, va="top", fontsize=9,
+            )  # fmt: skip
+    return fig
+
+
+def elastic_against_temperature(results: Mapping[str, ElasticResult], points) -> Figure:
+    """Constants and pressure of models (error bars: one standard error) against measured ones (black)."""
+    points = sorted(points, key=lambda p: p.temperature)
+    names = next(iter(results.values())).names if results else tuple(points[0].elastic_gpa)
+    with style():
+        fig, axes = _panels(len(names) + 1, 3)
+        for c, (ax, name) in enumerate(zip(axes, [*names, "P"], strict=True)):
+            known = [
+                (p.temperature, p.pressure_gpa if name == "P" else p.elastic_gpa[name])
+                for p in points
+                if name == "P" or name in p.elastic_gpa
+            ]
+            ax.plot(*zip(*known, strict=True), color=COLORS["measured"], marker="D", ms=2.5, lw=1, zorder=1)
+            for m, (model, result) in enumerate(results.items()):
+                value, stderr = (
+                    (result.pressure, result.pressure_stderr)
+                    if name == "P"
+                    else (result.elastic[:, c], result.elastic_stderr[:, c])
+                )
+                ax.errorbar(
+                    result.temperature, value, stderr, color=color_of(model, m), marker=MARKERS.get(model, "o"), ls=":",
+                    lw=1,
+                )  # fmt: skip
+            ax.set_title("pressure" if name == "P" else name)
+            ax.set_xlabel("temperature (K)")
+            ax.set_ylabel("GPa")
+        fig.legend(handles=_legend(["measured", *results]), loc="outside upper center", ncols=len(results) + 1)
+    return fig
+
+
+def _legend(models) -> list[Line2D]:
+    return [
+        Line2D(
+            [], [], color=color_of(m, k - 1), marker=MARKERS.get(m, "o"), ls="-" if m == "measured" else "", ms=5, lw=1,
+            label=_title(m),
+        )
+        for k, m in enumerate(models)
+    ]  # fmt: skip
+
+
+def models_compared(summary: Mapping) -> Figure:
+    """The study in one figure: above, how far each model is from experiment; below, how far from DFT.
+
+    `summary` is what `fusedff.study.summary` returns. Hollow points are temperatures no model was trained on;
+    error bars are one standard error; the grey bands are the bounds of `fusedff.study.BOUNDS`.
+    """
+    models = summary["models"]
+    trained = summary.get("settings", {}).get("train_temperatures")
+    first = next(iter(models.values()))["experiment"]
+    names = list(next(iter(first.values()))["elastic"])
+    with style():
+        fig = plt.figure(figsize=(11, 6.4))
+        above, below = fig.subfigures(2, 1, height_ratios=[1.35, 1], hspace=0.04)
+        above.suptitle(
+            "Against experiment: how far is each simulated property from the measured one?", x=0.01, ha="left"
+        )
+        grid = above.add_gridspec(1, len(names) + 2, width_ratios=[*[1] * len(names), 0.12, 1.15])
+        shared = None
+        for c, name in enumerate(names):
+            ax = shared = above.add_subplot(grid[c], sharey=shared)
+            _deviations(ax, models, lambda point, n=name: _relative(point["elastic"][n]), trained)
+            ax.axhspan(-study.BOUNDS["elastic"], study.BOUNDS["elastic"], color="#EDEDED", zorder=0)
+            ax.set_title(name)
+            if c:
+                ax.tick_params(labelleft=False)
+            else:
+                ax.set_ylabel("simulated - measured (%)")
+        ax = above.add_subplot(grid[-1])
+        _deviations(ax, models, lambda point: _absolute(point["pressure"]), trained)
+        ax.axhspan(-study.BOUNDS["pressure"], study.BOUNDS["pressure"], color="#EDEDED", zorder=0)
+        ax.set_title("pressure")
+        ax.set_ylabel("simulated - measured (GPa)")
+        handles = _legend(models)
+        for handle, found in zip(handles, models.values(), strict=True):
+            mean, noise = study.elastic_deviation(found["experiment"])
+            handle.set_label(f"{handle.get_label()} ({mean:.1f} ± {noise:.1f} %)")
+        handles.append(
+            Patch(color="#EDEDED", label=f"±{study.BOUNDS['elastic']:g} %, ±{study.BOUNDS['pressure']:g} GPa")
+        )
+        if trained and any(float(t) not in set(map(float, trained)) for t in first):
+            hollow = {"color": _FAINT, "marker": "o", "ls": "", "mfc": "white"}
+            handles.append(Line2D([], [], **hollow, label="not trained at this temperature"))
+        above.legend(
+            handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.3, handletextpad=0.4,
+            title="in brackets: mean deviation of all elastic constants, sign ignored; error bars: one standard error",
+            title_fontsize=9,
+        )  # fmt: skip
+
+        below.suptitle("Against DFT: mean absolute error on held-out frames", x=0.01, ha="left")
+        for ax, (key, quantity, unit) in zip(
+            below.subplots(1, 3, gridspec_kw={"wspace": 0.06}), _HELD_OUT, strict=True
+        ):
+            errors = [found["test"][key] for found in models.values()]
+            bars = ax.barh(
+                [_title(m) for m in models],
+                errors,
+                color=[color_of(m, k) for k, m in enumerate(models)],
+                height=0.62,
+            )
+            ax.bar_label(bars, labels=[f"{e:.3g}" for e in errors], padding=4, fontsize=9)
+            ax.invert_yaxis()
+            ax.grid(axis="y", visible=False)
+            ax.margins(x=0.16)
+            ax.set_title(quantity)
+            ax.set_xlabel(unit)
+            if quantity != "energy":
+                ax.tick_params(labelleft=False)
+    return fig
+
+
+_HELD_OUT = (
+    ("energy_mae_meV_per_atom", "energy", "meV/atom"),
+    ("force_mae_meV_per_A", "forces", "meV/Å"),
+    ("stress_mae_GPa", "stress", "GPa"),
+)
+
+
+def _relative(entry):
+    return 100 * (entry["value"] / entry["measured"] - 1), 100 * entry["stderr"] / entry["measured"]
+
+
+def _absolute(entry):
+    return entry["value"] - entry["measured"], entry["stderr"]
+
+
+def _deviations(ax, models, of, trained):
+    """Deviation against temperature, the models a little apart so that their error bars do not overlap."""
+    ax.axhline(0, color=COLORS["measured"], lw=1.2, zorder=1)
+    for k, (model, found) in enumerate(models.items()):
+        temperature = np.array([float(t) for t in found["experiment"]])
+        value, stderr = np.array([of(point) for point in found["experiment"].values()]).T
+        shift = 0.018 * (np.ptp(temperature) or 1000.0) * (k - (len(models) - 1) / 2)
+        look = {"color": color_of(model, k), "marker": MARKERS.get(model, "o"), "ls": "", "ms": 5.5}
+        seen = np.isin(temperature, trained) if trained else np.ones(len(temperature), bool)
+        for part, fill in ((seen, {}), (~seen, {"mfc": "white"})):
+            ax.errorbar(temperature[part] + shift, value[part], stderr[part], **look, **fill)
+    ax.set_xlabel("temperature (K)")
+
+
+# --- data ----------------------------------------------------------------------------------------------------
+
+
+def family(frame: Atoms) -> str:
+    """The structure a frame descends from: 'hcp-rattled-16' -> 'hcp'."""
+    return str(frame.info.get("config_type", "unlabelled")).split("-")[0]
+
+
+def eos(curves: Mapping[str, tuple], marks: Mapping[str, float] | None = None, ax: Axes | None = None) -> Figure:
+    """Energy per atom against volume per atom: name -> (volumes, energies, fit), Å^3, eV, and fit(volume) or None.
+
+    Energies are shown from the lowest fitted or given one. `marks` draws labelled vertical lines at volumes.
+    """
+    with style():
+        fig, ax = _axes(ax, (6.2, 4.0))
+        lowest = min(np.min(energies) for _, energies, _ in curves.values())
+        for k, (name, (volumes, energies, fit)) in enumerate(curves.items()):
+            color = STRUCTURES.get(name, color_of(name, k))
+            ax.plot(volumes, 1e3 * (np.asarray(energies) - lowest), "o", color=color, label=name)
+            if fit is not None:
+                fine = np.linspace(min(volumes), max(volumes), 100)
+                ax.plot(fine, 1e3 * (fit(fine) - lowest), color=color, lw=1.2)
+        for label, volume in (marks or {}).items():
+            ax.axvline(volume, color=COLORS["measured"], lw=1, ls="--")
+            ax.text(
+                volume,
+                0.97,
+                f" {label}",
+                transform=ax.get_xaxis_transform(),
+                va="top",
+                fontsize=9,
+                rotation=90,
+                ha="left",
+            )
+        ax.set_xlabel("volume (Å³/atom)")
+        ax.set_ylabel("energy above the lowest (meV/atom)")
+        ax.legend(title="structure")
+    return fig
+
+
+def frames_overview(frames: Sequence[Atoms]) -> Figure:
+    """What labelled frames hold: how many of which type, energies, force components and pressures."""
+    kinds = list(dict.fromkeys(str(f.info.get("config_type", "unlabelled")) for f in frames))
+    labels = [datasets.labels(frame) for frame in frames]
+    with style():
+        fig, (count, energy, force, stress) = plt.subplots(
+            1, 4, figsize=(11.5, 0.9 + 0.28 * len(kinds)), sharey=True, width_ratios=[0.8, 1, 1, 1]
+        )
+        for row, kind in enumerate(kinds):
+            mine = [k for k, f in enumerate(frames) if str(f.info.get("config_type", "unlabelled")) == kind]
+            color = STRUCTURES.get(kind.split("-")[0], _FAINT)
+            count.barh(row, len(mine), color=color, height=0.7)
+            count.text(len(mine), row, f" {len(mine)}", va="center", fontsize=9)
+            energy.plot([labels[k].energy / len(frames[k]) for k in mine], [row] * len(mine), "|", color=color, ms=11)
+            sizes = np.concatenate([np.linalg.norm(labels[k].forces, axis=1) for k in mine])
+            force.plot(sizes, [row] * len(sizes), "|", color=color, ms=11, alpha=0.5)
+            pressure = [-labels[k].stress[:3].mean() / GPA for k in mine]
+            stress.plot(pressure, [row] * len(mine), "|", color=color, ms=11)
+        count.set_yticks(range(len(kinds)), kinds)
+        count.invert_yaxis()
+        count.margins(x=0.2)
+        for ax, label in ((count, "frames"), (energy, "energy (eV/atom)"), (force, "force on an atom (eV/Å)"),
+                          (stress, "pressure (GPa)")):  # fmt: skip
+            ax.set_xlabel(label)
+            ax.grid(axis="y", visible=False)
+    return fig
+
+
+# --- trajectories --------------------------------------------------------------------------------------------
+
+
+def block_errors(errors: Mapping[int, float], unit: str, ax: Axes | None = None) -> Figure:
+    """Standard error (in `unit`) against block length in snapshots: it rises until blocks are independent."""
+    with style():
+        fig, ax = _axes(ax, (5.2, 3.4))
+        ax.plot(list(errors), list(errors.values()), "o-", color=_FAINT)
+        ax.set_xscale("log")
+        ax.set_ylim(bottom=0)
+        ax.set_xlabel("block length (snapshots)")
+        ax.set_ylabel(f"standard error ({unit})")
+    return fig
+
+
+def estimates(results: Mapping[str, ElasticResult], point: int = 0, ax: Axes | None = None) -> Figure:
+    """Elastic constants of one state point by several estimators, side by side with standard errors."""
+    with style():
+        fig, ax = _axes(ax, (6.4, 3.6))
+        names = next(iter(results.values())).names
+        places = np.arange(len(names))
+        for k, (title, result) in enumerate(results.items()):
+            shift = 0.16 * (k - (len(results) - 1) / 2)
+            ax.errorbar(
+                places + shift, result.elastic[point], result.elastic_stderr[point], ls="", marker="os^D"[k % 4],
+                color=_OTHERS[k % len(_OTHERS)] if k else "#555555", label=title,
+            )  # fmt: skip
+        ax.set_xticks(places, names)
+        ax.set_ylabel("GPa")
+        ax.grid(axis="x", visible=False)
+        ax.legend()
+    return fig

@@ -1,0 +1,150 @@
+"""Everything that decides a run, in four sizes: smoke, demo, full, paper."""
+
+import dataclasses
+from dataclasses import dataclass, replace
+
+from fusedff.dimenet import DimeNet
+from fusedff.dynamics import Langevin
+from fusedff.elasticity import StressFluctuation
+from fusedff.properties.elastic import ElasticRun
+from fusedff.training.difftre import DiffTRe
+from fusedff.training.force_matching import ForceMatching
+from fusedff.training.fused import Fused
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of the three models and of their evaluation."""
+
+    name: str
+    data: str  # "embedded" or "paper": where the DFT frames come from
+    train_temperatures: tuple[float, ...]  # K, the state points the experiment teaches
+    network: DimeNet
+    dft: ForceMatching
+    experiment: DiffTRe
+    fused: Fused
+    evaluation: ElasticRun
+    energy_scale: float = 1.0  # eV, unit of the network's output
+    seed: int = 0
+
+
+_SMALL = DimeNet(
+    embedding=16, blocks=2, radial=6, spherical=4, interaction=8, basis=8, type_embedding=8, output=32, output_layers=1,
+    layers_before_skip=1, layers_after_skip=1,
+)  # fmt: skip
+_DEMO_MD = Langevin(timestep_fs=4.0, friction_per_ps=10.0, steps_per_snapshot=25)
+_DEMO_DFT = ForceMatching(
+    epochs=400,
+    batch=8,
+    optimizer="muon",
+    learning_rate=1e-2,
+    final_learning_rate=1e-4,
+    energy_weight=100.0,
+    virial_weight=5.0,
+)
+_DEMO_EXPERIMENT = DiffTRe(
+    updates=40, learning_rate=1e-3, final_learning_rate=1e-4, repeats=(3, 3, 3), langevin=_DEMO_MD,
+    first_equilibration=8, equilibration=1, snapshots=8, reuse_above=1.0,
+)  # fmt: skip
+
+DEMO = Preset(
+    name="demo",
+    data="embedded",
+    train_temperatures=(23, 323, 623, 923),
+    network=_SMALL,
+    dft=_DEMO_DFT,
+    experiment=_DEMO_EXPERIMENT,
+    fused=Fused(
+        epochs=40,
+        experiment=_DEMO_EXPERIMENT,
+        dft=replace(_DEMO_DFT, learning_rate=1e-3, final_learning_rate=1e-4),
+    ),
+    evaluation=ElasticRun(repeats=(3, 3, 3), replicas=1, langevin=_DEMO_MD, equilibration=10, snapshots=60),
+)
+
+_SMOKE_MD = Langevin(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=4)
+_SMOKE_EXPERIMENT = DiffTRe(
+    updates=2, learning_rate=1e-4, final_learning_rate=1e-5, repeats=(2, 2, 1), langevin=_SMOKE_MD,
+    first_equilibration=2, equilibration=1, snapshots=5,
+)  # fmt: skip
+_SMOKE_DFT = ForceMatching(epochs=3, batch=20, learning_rate=1e-2, final_learning_rate=1e-3, energy_weight=100.0)
+
+SMOKE = Preset(
+    name="smoke",
+    data="embedded",
+    train_temperatures=(23, 323, 623, 923),
+    network=DimeNet(
+        embedding=8,
+        blocks=1,
+        radial=4,
+        spherical=3,
+        interaction=4,
+        basis=4,
+        type_embedding=4,
+        output=8,
+        output_layers=1,
+        layers_before_skip=0,
+        layers_after_skip=1,
+    ),  # fmt: skip
+    dft=_SMOKE_DFT,
+    experiment=_SMOKE_EXPERIMENT,
+    fused=Fused(
+        epochs=2,
+        experiment=_SMOKE_EXPERIMENT,
+        dft=replace(_SMOKE_DFT, learning_rate=1e-3, final_learning_rate=1e-4),
+    ),
+    evaluation=ElasticRun(repeats=(2, 2, 1), replicas=1, langevin=_SMOKE_MD, equilibration=2, snapshots=10, blocks=5),
+)
+
+_FULL_MD = Langevin(timestep_fs=2.0, friction_per_ps=4.0, steps_per_snapshot=50)
+_FULL_EXPERIMENT = DiffTRe(repeats=(5, 5, 3), replicas=8, langevin=_FULL_MD, snapshots=100)
+_FULL_DFT = ForceMatching(
+    epochs=2000, learning_rate=5e-3, final_learning_rate=1e-5, energy_weight=100.0, virial_weight=5.0
+)
+
+FULL = Preset(
+    name="full",
+    data="embedded",
+    train_temperatures=(23, 323, 623, 923),
+    network=DimeNet(),
+    dft=_FULL_DFT,
+    experiment=_FULL_EXPERIMENT,
+    fused=Fused(
+        epochs=200,
+        experiment=_FULL_EXPERIMENT,
+        dft=replace(_FULL_DFT, learning_rate=1e-4, final_learning_rate=1e-6),
+    ),
+    evaluation=ElasticRun(repeats=(5, 5, 3), replicas=8, langevin=_FULL_MD, snapshots=700),
+)
+
+# Weights of the paper in its units (kJ/mol, nm): U 1e-6 per 256-atom cell, F 1e-2, virial 4e-6; elastic 1e-10, pressure
+# 1e-9. Per atom and in eV and Å, with the force weight set to one, they are the defaults of the settings classes.
+_PAPER_EXPERIMENT = DiffTRe(estimator=StressFluctuation())
+
+PAPER = Preset(
+    name="paper",
+    data="paper",
+    train_temperatures=(23, 323, 623, 923),
+    network=DimeNet(),
+    dft=ForceMatching(),
+    experiment=_PAPER_EXPERIMENT,
+    fused=Fused(experiment=_PAPER_EXPERIMENT),
+    evaluation=ElasticRun(estimator=StressFluctuation(), replicas=1),
+)
+
+_PRESETS = {preset.name: preset for preset in (SMOKE, DEMO, FULL, PAPER)}
+
+
+def get(name: str) -> Preset:
+    """The preset of that name; ValueError lists the names there are."""
+    if name not in _PRESETS:
+        raise ValueError(f"preset {name!r} is unknown; use one of {', '.join(_PRESETS)}")
+    return _PRESETS[name]
+
+
+def as_dict(settings) -> dict:
+    """Any settings as plain data for JSON; nested settings say which class they are."""
+    if dataclasses.is_dataclass(settings):
+        fields = {f.name: as_dict(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
+        return {"kind": type(settings).__name__, **fields}
+    return list(settings) if isinstance(settings, tuple) else settings

@@ -1,0 +1,56 @@
+"""Averages of other parameters from the same snapshots, and their gradient (DiffTRe).
+
+Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021). Snapshots drawn with parameters theta_0 represent theta with
+weights w_s ~ exp(-beta (U_theta(s) - U_theta0(s))). No gradient flows through the dynamics. Arrays are
+(n_snapshots, n_cells, ...): every cell has its own weights.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def weights(beta: jax.Array, energy: jax.Array, sampled_energy: jax.Array) -> jax.Array:
+    """Normalized weights (n_snapshots, n_cells) from energies in eV and beta (n_cells,) in 1/eV."""
+    exponent = -beta * (energy - sampled_energy)
+    return jax.nn.softmax(exponent, axis=0)
+
+
+def effective_samples(w: jax.Array) -> jax.Array:
+    """N_eff = exp(-sum w ln w) of every cell (n_cells,): n_snapshots for equal weights, 1 when one dominates."""
+    return jnp.exp(-jnp.sum(jnp.where(w > 0, w * jnp.log(jnp.where(w > 0, w, 1)), 0), 0))
+
+
+def averages(w: jax.Array, observed: jax.Array) -> jax.Array:
+    """Weighted means (n_cells, n_quantities) of observed (n_snapshots, n_cells, n_quantities)."""
+    return jnp.einsum("sc,scq->cq", w, observed)
+
+
+def gradient(
+    scalar: Callable,
+    params,
+    snapshots,
+    w: jax.Array,
+    observed: jax.Array,
+    cotangent: jax.Array,
+    beta: jax.Array,
+):
+    """d L / d params, where L depends on params through reweighted averages and `cotangent` is dL / d averages.
+
+    With lambda = cotangent and m the averages, dL = sum_s w_s [lambda dO_s - beta (lambda (O_s - m)) dU_s]: the
+    cotangent is contracted first, so each snapshot contributes one scalar. `scalar(params, snapshot, lambda, mu)`
+    must return sum_cells lambda O + mu U, with O and U functions of params. Snapshots are streamed: memory does
+    not grow with their number.
+    """
+    centred = observed - averages(w, observed)
+    along = w[..., None] * cotangent
+    against = -beta * w * jnp.einsum("scq,cq->sc", centred, cotangent)
+
+    def add(total, item):
+        snapshot, first, second = item
+        grad = jax.grad(scalar)(params, snapshot, first, second)
+        return jax.tree.map(jnp.add, total, grad), None
+
+    zero = jax.tree.map(jnp.zeros_like, params)
+    return jax.lax.scan(add, zero, (snapshots, along, against))[0]

@@ -1,0 +1,90 @@
+"""Run folders: where one notebook leaves what the next one needs.
+
+runs/demo/dft/potential.safetensors   the model
+runs/demo/dft/history.json            its training, epoch by epoch
+runs/demo/dft/settings.json           what decided it
+runs/demo/dft/checkpoint.safetensors  from which an interrupted training continues
+"""
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+
+from fusedff import potential, presets, storage
+from fusedff.potential import Potential
+
+MODELS = ("dft", "experiment", "fused")
+SHIPPED = Path(__file__).parent / "data"
+_PACKAGES = ("fusedff", "jax", "jaxlib", "jax-md", "dm-haiku", "optax", "ase", "numpy")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that holds the results of one preset."""
+
+    path: Path
+
+    def checkpoint(self, model: str) -> Path:
+        """Where the training of `model` saves itself after every epoch."""
+        return self.path / model / "checkpoint.safetensors"
+
+    def save(self, model: str, trained: Potential, history: list[dict], settings, seconds: float) -> None:
+        """Keep a trained model with its history and settings."""
+        about = {
+            "model": model,
+            "settings": presets.as_dict(settings),
+            "versions": versions(),
+            "seconds": seconds,
+        }
+        potential.save(self.path / model / "potential.safetensors", trained, **about)
+        storage.write_json(self.path / model / "history.json", history)
+        storage.write_json(self.path / model / "settings.json", about)
+
+    def load(self, model: str) -> Potential:
+        """The model trained in this run, else the one that ships with fusedff; says which."""
+        mine = self.path / model / "potential.safetensors"
+        if mine.exists():
+            return potential.load(mine)
+        print(f"{mine} does not exist yet; using titanium-{model}, which ships with fusedff")
+        return load(f"titanium-{model}")
+
+    def history(self, model: str) -> list[dict]:
+        """The training history of a model of this run; FileNotFoundError says which notebook makes it."""
+        return self.read(f"{model}/history.json")
+
+    def write(self, name: str, data) -> None:
+        """Keep plain data as JSON under `name` in this folder."""
+        storage.write_json(self.path / name, data)
+
+    def read(self, name: str):
+        """What `write` kept."""
+        path = self.path / name
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; run the notebook that makes it first")
+        return json.loads(path.read_text())
+
+
+def folder(preset: str, root: str | Path | None = None) -> RunFolder:
+    """The folder of a preset's run, below `root` (default: `runs` beside the notebooks folder or here)."""
+    if root is None:
+        here = Path.cwd()
+        root = (here.parent if here.name == "notebooks" else here) / "runs"
+    return RunFolder(Path(root) / presets.get(preset).name)
+
+
+def load(name: str) -> Potential:
+    """A shipped potential, e.g. 'titanium-fused', or the one in a file."""
+    shipped = SHIPPED / f"{name}.safetensors"
+    if shipped.exists():
+        return potential.load(shipped)
+    if not Path(name).exists():
+        known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors")))
+        raise FileNotFoundError(f"{name} is neither a file nor a potential that ships with fusedff ({known})")
+    return potential.load(name)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    return {"python": python_version(), **{package: version(package) for package in _PACKAGES}}

@@ -1,0 +1,107 @@
+"""The comparison the titanium study ends with: three models against DFT and against experiment."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms
+
+from fusedff import presets, runs
+from fusedff.potential import Potential
+from fusedff.presets import Preset
+from fusedff.properties import elastic
+from fusedff.properties.elastic import ElasticResult
+from fusedff.training import force_matching
+
+TITLES = {"dft": "DFT-only", "experiment": "experiment-only", "fused": "fused"}
+
+
+def judge(
+    candidate: Potential, test_frames: Sequence[Atoms], points, preset: Preset, name: str
+) -> tuple[dict, ElasticResult]:
+    """Errors on held-out frames, and elastic constants on trajectories that no training step saw."""
+    result = elastic.run(candidate, points, preset.evaluation, name)
+    return {
+        "test": force_matching.test_errors(candidate, test_frames),
+        "experiment": result.as_dict(),
+    }, result
+
+
+def summary(models: dict[str, dict], preset: Preset, wall_seconds: float) -> dict:
+    """What `summary.json` holds: the verdict on every model, and what it takes to get it again."""
+    return {
+        "models": models,
+        "versions": runs.versions(),
+        "seeds": {"training": preset.seed, "evaluation": preset.evaluation.seed},
+        "preset": preset.name,
+        "settings": presets.as_dict(preset),
+        "wall_seconds": wall_seconds,
+    }
+
+
+def elastic_deviation(experiment: dict) -> tuple[float, float]:
+    """Mean |C - C_exp| / C_exp over all temperatures and constants, in %, and its standard error.
+
+    The error propagates the standard errors of the constants; near zero deviation the mean of absolute values
+    keeps a part of the noise, so small numbers are upper bounds.
+    """
+    entries = [entry for point in experiment.values() for entry in point["elastic"].values()]
+    relative = [abs(e["value"] - e["measured"]) / e["measured"] for e in entries]
+    noise = [e["stderr"] / e["measured"] for e in entries]
+    return 100 * float(np.mean(relative)), 100 * float(np.sqrt(np.sum(np.square(noise))) / len(noise))
+
+
+def largest_pressure(experiment: dict) -> tuple[float, float]:
+    """The largest |P - P_exp| of all temperatures and its standard error, GPa."""
+    worst = max((point["pressure"] for point in experiment.values()), key=lambda p: abs(p["value"] - p["measured"]))
+    return abs(worst["value"] - worst["measured"]), worst["stderr"]
+
+
+BOUNDS = {"elastic": 5.0, "pressure": 0.3, "force": 1.15}
+
+
+def table(result: dict) -> str:
+    """The verdict as text: one row per model and temperature, and whether each bound is met."""
+    models = result["models"]
+    names = list(next(iter(next(iter(models.values()))["experiment"].values()))["elastic"])
+    lines = [f"{'':>16} {'T / K':>6} " + " ".join(f"{name + ' / GPa':>13}" for name in names) + f" {'P / GPa':>14}"]
+    for model, found in {"measured": next(iter(models.values())), **models}.items():
+        for t, point in found["experiment"].items():
+            entries = [*point["elastic"].values(), point["pressure"]]
+            if model == "measured":
+                cells = [f"{entry['measured']:.1f}" for entry in entries]
+            else:
+                digits = [1] * len(names) + [2]
+                cells = [f"{e['value']:.{d}f} ± {e['stderr']:.{d}f}" for e, d in zip(entries, digits, strict=True)]
+            title = TITLES.get(model, model)
+            lines.append(f"{title:>16} {t:>6} " + " ".join(f"{cell:>13}" for cell in cells[:-1]) + f" {cells[-1]:>14}")
+    lines += ["", *verdict(result)]
+    return "\n".join(lines)
+
+
+def verdict(result: dict) -> list[str]:
+    """One line per model: how far it is from experiment and from DFT, and which bounds it meets."""
+    reference = result["models"]["dft"]["test"]["force_mae_meV_per_A"]
+    lines = []
+    for model, found in result["models"].items():
+        deviation, noise = elastic_deviation(found["experiment"])
+        pressure, pressure_noise = largest_pressure(found["experiment"])
+        errors = found["test"]
+        ratio = errors["force_mae_meV_per_A"] / reference
+        marks = [
+            _mark(deviation <= BOUNDS["elastic"], f"{BOUNDS['elastic']:g} %"),
+            _mark(pressure <= BOUNDS["pressure"], f"{BOUNDS['pressure']:g} GPa"),
+            _mark(ratio <= BOUNDS["force"], f"{BOUNDS['force']:g} x"),
+        ]
+        if model == "dft":
+            marks = [""] * 3  # it was never shown an experiment: its deviation is that of its DFT functional
+        lines.append(
+            f"{TITLES[model]:>16}: elastic constants off by {deviation:.1f} ± {noise:.1f} %{marks[0]}, "
+            f"|P| up to {pressure:.2f} ± {pressure_noise:.2f} GPa{marks[1]}, held-out frames "
+            f"{errors['energy_mae_meV_per_atom']:.1f} meV/atom, {errors['force_mae_meV_per_A']:.0f} meV/Å{marks[2]}, "
+            f"{errors['stress_mae_GPa']:.2f} GPa"
+        )
+    return lines
+
+
+def _mark(met: bool, bound: str) -> str:
+    return f" (bound {bound}: {'met' if met else 'NOT met'})"

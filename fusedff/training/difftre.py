@@ -1,0 +1,215 @@
+"""Top-down training: a potential whose simulated elastic constants and pressure match measured ones."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from fusedff import crystals, dynamics, neighbors, potential, reweighting
+from fusedff.dynamics import Langevin
+from fusedff.elasticity import CoupledStrains, StressFluctuation
+from fusedff.experiments import StatePoint
+from fusedff.potential import Potential
+from fusedff.training import loop
+from fusedff.units import GPA, KB
+
+
+@dataclass(frozen=True)
+class DiffTRe:
+    """Settings. The loss is the mean squared deviation of elastic constants and pressure, in GPa, weighted."""
+
+    updates: int = 200
+    learning_rate: float = 2e-4
+    final_learning_rate: float = 2e-5  # reached by exponential decay
+    b1: float = 0.1  # Adam: short memories, because gradients are noisy and the target moves
+    b2: float = 0.4
+    elastic_weight: float = 1.0  # per GPa^2
+    pressure_weight: float = 10.0  # per GPa^2
+    estimator: CoupledStrains | StressFluctuation = field(default_factory=CoupledStrains)
+    repeats: tuple[int, int, int] = (5, 5, 3)
+    replicas: int = 1
+    langevin: Langevin = field(default_factory=Langevin)
+    first_equilibration: int = 100  # snapshots before the first trajectory
+    equilibration: int = 10  # snapshots before every further one
+    snapshots: int = 700
+    reuse_above: float = 0.9  # sample again when N_eff / n_snapshots falls below this in any cell
+    seed: int = 0
+
+
+class Sampled(NamedTuple):
+    """A simulation between updates: where it stands, and the snapshots in use with their energies."""
+
+    state: dynamics.State
+    trajectory: dynamics.Trajectory
+    rooms: jax.Array  # (2,) sizes of the neighbour lists
+
+
+class Teacher:
+    """One DiffTRe update: sample or reuse, reweight, differentiate, step."""
+
+    def __init__(
+        self, settings: DiffTRe, template: Potential, points: Sequence[StatePoint], updates: int | None = None
+    ):
+        self.settings, self.template, self.points = settings, template, tuple(points)
+        self.updates = updates or settings.updates
+        self.ensemble = settings.estimator.ensemble(points, settings.repeats, settings.replicas)
+        self.simulation = dynamics.Simulation(
+            self.ensemble, settings.langevin, template.cutoff, settings.estimator.observe
+        )
+        self.beta = 1 / (KB * self.ensemble.temperature)
+
+    def init(self, params) -> loop.Learner:
+        """Optimizer state and an equilibrated simulation."""
+        key = jax.random.PRNGKey(self.settings.seed)
+        state = dynamics.start(self.ensemble, key)
+        empty = self._empty_trajectory()
+        return loop.Learner(
+            params,
+            self.optimizer().init(params),
+            key,
+            Sampled(state, empty, jnp.asarray(self.simulation.rooms)),
+        )
+
+    def _empty_trajectory(self):
+        n, cells, atoms = self.settings.snapshots, self.ensemble.n_cells, len(self.ensemble.numbers)
+        like = jax.eval_shape(
+            lambda: self.settings.estimator.observe(self.template, *self._one_snapshot(self.ensemble.sites))
+        )
+        dtype = self.ensemble.sites.dtype
+        zeros = partial(jnp.zeros, dtype=dtype)
+        return dynamics.Trajectory(
+            zeros((n, cells, atoms, 3)), zeros((n, cells)), zeros((n, *like.shape)), zeros((n, cells))
+        )
+
+    def _one_snapshot(self, positions):
+        system = self.ensemble.system(positions)
+        near = neighbors.search_cells(
+            system, self.template.cutoff, self.simulation.rooms.slots, np.asarray(self.simulation.images)
+        )
+        return system, near, potential.evaluate(self.template, system, near)
+
+    def optimizer(self) -> optax.GradientTransformation:
+        s = self.settings
+        decay = s.final_learning_rate / s.learning_rate
+        return optax.adam(optax.exponential_decay(s.learning_rate, max(self.updates, 1), decay), b1=s.b1, b2=s.b2)
+
+    def update(self, learner: loop.Learner, n: int) -> tuple[loop.Learner, dict]:
+        """The learner after one optimizer step, and what the properties were before it."""
+        candidate = self.template.with_params(learner.params)
+        sampled, energy, observed = self._snapshots(candidate, learner.extra, n)
+        w = reweighting.weights(self.beta, energy, sampled.trajectory.energy)
+        means = reweighting.averages(w, observed)
+        value, cotangent = jax.value_and_grad(self.loss)(means)
+        gradient = _gradient(
+            self.settings.estimator, self.template.cutoff, self.simulation.rooms, self.simulation.images,
+            candidate, self.ensemble, sampled.trajectory.positions, w, observed, cotangent, self.beta,
+        )  # fmt: skip
+        updates, state = self.optimizer().update(gradient, learner.optimizer, learner.params)
+        params = optax.apply_updates(learner.params, updates)
+        record = {
+            "loss": value,
+            "n_eff": jnp.min(reweighting.effective_samples(w)) / len(w),
+            **self.report(means),
+        }
+        return learner._replace(params=params, optimizer=state, extra=sampled), record
+
+    def _snapshots(self, candidate, sampled, n):
+        """Snapshots to learn from, with energies and observables of `candidate`; sampled anew when they wore out."""
+        s = self.settings
+        self.simulation.rooms = dynamics.Rooms(*(int(x) for x in sampled.rooms))
+        if n > 0 and s.reuse_above < 1:
+            energy, observed = self._reevaluate(candidate, sampled.trajectory)
+            n_eff = reweighting.effective_samples(reweighting.weights(self.beta, energy, sampled.trajectory.energy))
+            if float(jnp.min(n_eff)) > s.reuse_above * s.snapshots:
+                return sampled, energy, observed
+        warm_up = s.equilibration if n else s.first_equilibration
+        state = sampled.state
+        if warm_up:
+            state, _ = self.simulation.run(candidate, state, warm_up, None if n else "equilibration")
+        state, trajectory = self.simulation.run(candidate, state, s.snapshots)
+        return (
+            Sampled(state, trajectory, jnp.asarray(self.simulation.rooms)),
+            trajectory.energy,
+            trajectory.observed,
+        )
+
+    def _reevaluate(self, candidate, trajectory):
+        return _reevaluate(
+            self.settings.estimator, self.template.cutoff, self.simulation.rooms, self.simulation.images,
+            candidate, self.ensemble, trajectory.positions,
+        )  # fmt: skip
+
+    def properties(self, means):
+        """Elastic constants (n_points, n_constants) and pressure (n_points,), GPa, averaged over replicas."""
+        found = self.settings.estimator.properties(means, self.ensemble, self.points, self.settings.replicas)
+        return found.elastic.mean(1) / GPA, found.pressure.mean(1) / GPA
+
+    def loss(self, means):
+        """Weighted mean squared deviation from the measured values."""
+        elastic, pressure = self.properties(means)
+        names = crystals.elastic_names(crystals.symmetry(self.points[0].crystal))
+        measured = jnp.asarray([[p.elastic_gpa.get(name, jnp.nan) for name in names] for p in self.points])
+        present = jnp.isfinite(measured)
+        deviation = jnp.where(present, elastic - jnp.where(present, measured, 0), 0)
+        target = jnp.asarray([p.pressure_gpa for p in self.points])
+        s = self.settings
+        return s.elastic_weight * jnp.sum(deviation**2) / jnp.maximum(
+            jnp.sum(present), 1
+        ) + s.pressure_weight * jnp.mean((pressure - target) ** 2)
+
+    def report(self, means) -> dict:
+        """Name -> GPa for the history: every constant and the pressure at every temperature."""
+        elastic, pressure = self.properties(means)
+        names = crystals.elastic_names(crystals.symmetry(self.points[0].crystal))
+        record = {}
+        for point, constants, p in zip(self.points, np.asarray(elastic), np.asarray(pressure), strict=True):
+            record |= {f"{name}@{point.temperature:g}K": value for name, value in zip(names, constants, strict=True)}
+            record[f"P@{point.temperature:g}K"] = p
+        return record
+
+
+def _near(cutoff, rooms, images, system):
+    return neighbors.search_cells(system, cutoff, rooms.slots, np.asarray(images))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _reevaluate(estimator, cutoff, rooms, images, candidate, ensemble, positions):
+    """Energies (n_snapshots, n_cells) and observables of stored snapshots, one snapshot at a time."""
+
+    def one(r):
+        system = ensemble.system(r)
+        near = _near(cutoff, rooms, images, system)
+        evaluation = potential.evaluate(candidate, system, near)
+        return evaluation.energy, estimator.observe(candidate, system, near, evaluation)
+
+    return jax.lax.map(one, positions)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _gradient(estimator, cutoff, rooms, images, candidate, ensemble, positions, w, observed, cotangent, beta):
+    def scalar(params, r, along, against):
+        model = candidate.with_params(params)
+        system = ensemble.system(r)
+        near = _near(cutoff, rooms, images, system)
+        first = estimator.contract(model, system, near, along)
+        return jnp.sum(first) + jnp.sum(against * potential.energies(model, system, near))
+
+    return reweighting.gradient(scalar, candidate.params, positions, w, observed, cotangent, beta)
+
+
+def train(
+    start: Potential, points: Sequence[StatePoint], settings: DiffTRe, checkpoint: str | Path | None = None
+) -> tuple[Potential, list[dict]]:
+    """Teach `start` the measured state points; returns the last potential and the history (GPa per temperature)."""
+    teacher = Teacher(settings, start, points)
+    result = loop.train(
+        teacher.update, teacher.init(start.params), settings.updates, name="DiffTRe",
+        settings=asdict(settings), checkpoint=checkpoint, shown=("loss", "n_eff"),
+    )  # fmt: skip
+    return start.with_params(result.params), result.history

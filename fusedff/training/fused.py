@@ -1,0 +1,77 @@
+"""Fused training: experiments and DFT labels in turn, on the same parameters."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from ase import Atoms
+
+from fusedff.experiments import StatePoint
+from fusedff.potential import Potential
+from fusedff.training import loop
+from fusedff.training.difftre import DiffTRe, Teacher
+from fusedff.training.force_matching import ForceMatching, Matcher
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Settings. Every epoch takes `experiment_updates` DiffTRe steps and `dft_epochs` passes over the frames.
+
+    Each side keeps its own optimizer. `order` says which comes first; the paper starts with the experiment.
+    """
+
+    epochs: int = 200
+    experiment_updates: int = 1
+    dft_epochs: int = 1
+    order: tuple[str, ...] = ("experiment", "dft")
+    experiment: DiffTRe = field(default_factory=DiffTRe)
+    dft: ForceMatching = field(default_factory=lambda: ForceMatching(learning_rate=5e-7, final_learning_rate=5e-9))
+
+    def __post_init__(self):
+        if sorted(self.order) != ["dft", "experiment"]:
+            raise ValueError(
+                f"order = {self.order}: name 'experiment' and 'dft' once each, in the order they are to learn"
+            )
+
+
+def train(
+    start: Potential,
+    points: Sequence[StatePoint],
+    frames: Sequence[Atoms],
+    settings: Fused,
+    checkpoint: str | Path | None = None,
+) -> tuple[Potential, list[dict]]:
+    """Teach `start` measured state points and labelled frames; returns the last potential and the history.
+
+    The history holds what the properties (GPa) were during each epoch and the mean DFT training loss.
+    """
+    teacher = Teacher(settings.experiment, start, points, settings.epochs * settings.experiment_updates)
+    matcher = Matcher(settings.dft, start, frames, settings.epochs * settings.dft_epochs)
+    first = teacher.init(start.params)
+    optimizer = {"experiment": first.optimizer, "dft": matcher.init(start.params).optimizer}
+
+    def experiment(learner, n):
+        inner = learner._replace(optimizer=learner.optimizer["experiment"])
+        for k in range(settings.experiment_updates):
+            inner, record = teacher.update(inner, n * settings.experiment_updates + k)
+        return inner._replace(optimizer={**learner.optimizer, "experiment": inner.optimizer}), record
+
+    def dft(learner, n):
+        inner = learner._replace(optimizer=learner.optimizer["dft"], extra=learner.params)
+        for k in range(settings.dft_epochs):
+            inner, value = matcher.epoch(inner, n * settings.dft_epochs + k)
+        optimizer = {**learner.optimizer, "dft": inner.optimizer}
+        return learner._replace(params=inner.params, optimizer=optimizer), {"dft_loss": value}
+
+    def epoch(learner, n):
+        record = {}
+        for side in settings.order:
+            learner, new = {"experiment": experiment, "dft": dft}[side](learner, n)
+            record |= new
+        return learner, record
+
+    result = loop.train(
+        epoch, first._replace(optimizer=optimizer), settings.epochs, name="fused training",
+        settings=asdict(settings), checkpoint=checkpoint, shown=("loss", "n_eff", "dft_loss"),
+    )  # fmt: skip
+    return start.with_params(result.params), result.history

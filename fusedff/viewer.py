@@ -1,0 +1,95 @@
+"""Structures and trajectories in a notebook: a widget to turn, and always a static picture beside it.
+
+The picture is what remains in a page without a running kernel, on paper, and where nglview is not installed.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+from ase import Atoms
+from ase.visualize.plot import plot_atoms
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from fusedff import plots
+
+_ANGLES = "15z,-80x"  # z upwards, seen a little from the side and from above
+_MOST_PICTURES = 6
+
+
+def view(structures: Atoms | Sequence[Atoms], titles: Sequence[str] | None = None, alt: str | None = None):
+    """Show one structure, a trajectory (a list with the same atoms) or several structures (with `titles`).
+
+    A trajectory becomes one widget with a player, and the pictures of its first and last frame.
+    """
+    frames = [structures] if isinstance(structures, Atoms) else list(structures)
+    if not frames:
+        raise ValueError("nothing to show: give an ase.Atoms or a list of them")
+    is_trajectory = titles is None and len(frames) > 1
+    if is_trajectory and any(len(f) != len(frames[0]) or (f.numbers != frames[0].numbers).any() for f in frames):
+        raise ValueError("the frames hold different atoms, so they are no trajectory; give titles to show each")
+    shown = [frames[0], frames[-1]] if is_trajectory else frames[:_MOST_PICTURES]
+    if is_trajectory:
+        titles = ["first frame", f"last frame ({len(frames)} in all)"]
+    titles = list(titles or [frames[0].get_chemical_formula()])[: len(shown)]
+    alt = alt or "; ".join(f"{title}: {describe(f)}" for title, f in zip(titles, shown, strict=True))
+    for widget in _widgets(frames if is_trajectory else shown, is_trajectory):
+        display(widget)
+    plots.show(pictures(shown, titles), alt)
+
+
+def pictures(frames: Sequence[Atoms], titles: Sequence[str]) -> Figure:
+    """The structures drawn with their cells, z upwards."""
+    with plots.style():
+        fig, axes = plt.subplots(1, len(frames), figsize=(2.9 * len(frames), 3.1), squeeze=False)
+        for ax, frame, title in zip(axes[0], frames, titles, strict=True):
+            plot_atoms(_wrapped(frame), ax, rotation=_ANGLES, radii=0.45)
+            ax.set_title(title)
+            ax.set_axis_off()
+    return fig
+
+
+def describe(frame: Atoms) -> str:
+    """A structure in words, for alternative texts."""
+    lengths = " x ".join(f"{length:.2f}" for length in frame.cell.lengths())
+    return f"{frame.get_chemical_formula()}, {len(frame)} atoms in a periodic cell of {lengths} Å"
+
+
+def _wrapped(frame):
+    frame = frame.copy()
+    frame.wrap(eps=1e-3)
+    return frame
+
+
+def _widgets(frames, is_trajectory):
+    """NGL widgets, or none with one line that says so."""
+    try:
+        import nglview
+    except Exception as error:  # a broken installation raises more than ImportError
+        print(f"nglview cannot be imported ({error}); showing pictures only")
+        return
+    if is_trajectory:
+        yield _dressed(nglview.show_asetraj(_together(frames)))
+        return
+    for frame in frames:
+        yield _dressed(nglview.show_ase(_wrapped(frame)))
+
+
+def _together(frames):
+    """Frames moved by whole lattice vectors, the same for all of them, so that atoms do not jump across the cell."""
+    first = _wrapped(frames[0])
+    shift = first.positions - frames[0].positions
+    moved = []
+    for frame in frames:
+        frame = Atoms(frame.numbers, frame.positions + shift, cell=frame.cell, pbc=frame.pbc)
+        moved.append(frame)
+    return moved
+
+
+def _dressed(widget):
+    widget.clear_representations()
+    widget.add_representation("spacefill", radiusType="covalent", radiusScale=0.45)
+    widget.add_unitcell()
+    widget.camera = "orthographic"
+    widget.layout.height = "260px"
+    return widget

@@ -1,0 +1,35 @@
+"""Lennard-Jones argon: a potential with known parameters that costs nothing; shared by the tests of the core."""
+
+import jax.numpy as jnp
+import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from fusedff import neighbors, potential, systems
+from fusedff.crystals import Crystal
+from fusedff.pair import LennardJones
+from fusedff.potential import Potential
+
+EPSILON, SIGMA, CUTOFF = 0.0104, 3.4, 7.0  # eV, Å, Å
+FCC = Crystal("Ar", "fcc", 5.27)  # Å, close to the minimum of this potential
+HCP = Crystal("Ar", "hcp", 3.72, 6.10)  # Å
+
+
+def argon(epsilon=EPSILON, sigma=SIGMA, cutoff=CUTOFF, dtype=jnp.float64) -> Potential:
+    params = {"epsilon": jnp.array([epsilon], dtype), "sigma": jnp.array([sigma], dtype)}
+    return Potential(params, LennardJones(cutoff), (18,), (0.0,))
+
+
+def laid_out(frames, cutoff):
+    """System and neighbours of ASE frames."""
+    return systems.from_atoms(frames), neighbors.from_frames(frames, cutoff)
+
+
+def labelled(frame, model: Potential, stress=True):
+    """The frame with what `model` says of it as its labels."""
+    said = potential.evaluate(model, *laid_out(frame, model.cutoff))
+    frame = frame.copy()
+    results = {"energy": float(said.energy[0]), "forces": np.asarray(said.forces)}
+    if stress:
+        results["stress"] = np.asarray(said.stress[0])
+    frame.calc = SinglePointCalculator(frame, **results)
+    return frame
