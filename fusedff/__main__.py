@@ -1,6 +1,7 @@
 """`python -m fusedff run --preset demo`: execute the numbered notebooks in order and print what they found."""
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -32,6 +33,8 @@ def execute(preset: presets.Preset, root: Path) -> int:
     folder = runs.folder(preset.name, root)
     output = folder.path / "notebooks"
     output.mkdir(parents=True, exist_ok=True)
+    # every notebook is a process of its own; what one has compiled, the next need not
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(root / ".compiled"))
     began = time.monotonic()
     for notebook in sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
         print(f"--- {notebook.stem} ({time.monotonic() - began:.0f} s)", flush=True)

@@ -99,7 +99,7 @@ def _geometry(config, displacements, neighbors):
     x = jnp.minimum(1 / (inverse * config.cutoff), 1.0)
     envelope = _envelope(x, config.envelope)
     frequencies = hk.get_parameter("frequencies", (config.radial,), init=_multiples_of_pi)
-    bessel = np.sqrt(2) * (envelope / x)[..., None] * jnp.sin(frequencies * x[..., None])
+    bessel = 2**0.5 * (envelope / x)[..., None] * jnp.sin(frequencies * x[..., None])
 
     degree = len(_radial_table(config.radial, config.spherical, str(dtype)))
     chebyshev = envelope[..., None] * _chebyshev(x, degree)
@@ -136,7 +136,7 @@ def spherical_harmonics(unit: jax.Array, n_l: int) -> jax.Array:
     columns = []
     for l in range(n_l):
         for m in range(-l, l + 1):
-            norm = np.sqrt((2 if m else 1) * factorial(l - abs(m)) / factorial(l + abs(m)))
+            norm = ((2 if m else 1) * factorial(l - abs(m)) / factorial(l + abs(m))) ** 0.5
             columns.append(norm * legendre[l, abs(m)] * (real[m] if m >= 0 else imaginary[-m]))
     return jnp.stack(columns, -1)
 

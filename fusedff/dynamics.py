@@ -101,8 +101,7 @@ class Simulation:
     def __init__(self, ensemble: Ensemble, settings: Langevin, cutoff: float, observe: Callable = observe_stress):
         self.ensemble, self.settings, self.cutoff, self.observe = ensemble, settings, cutoff, observe
         reach = cutoff + settings.skin
-        offsets = [neighbors.image_offsets(cell, reach) for cell in np.asarray(ensemble.cells)]
-        self.images = tuple(map(tuple, max(offsets, key=len).tolist()))
+        self.images = tuple(map(tuple, neighbors.image_offsets(ensemble.cells, reach).tolist()))
         # a first guess for atoms that vibrate: what slightly displaced sites need, and a little more
         shaken = ensemble.sites + 0.15 * jax.random.normal(jax.random.PRNGKey(0), ensemble.sites.shape)
         count = partial(neighbors.search_cells, ensemble.system(shaken), capacity=1, images=np.asarray(self.images))
@@ -113,36 +112,27 @@ class Simulation:
     ) -> tuple[State, Trajectory]:
         """Advance by `snapshots` times `steps_per_snapshot` steps and record every snapshot.
 
-        A piece in which a neighbour list overflowed is repeated with larger lists. Raises
+        A piece between two snapshots in which a neighbour list overflowed is repeated with larger lists. Raises
         ExplodedTrajectory with state point, step and cause when a cell blows up. `name` shows progress.
         """
         require_species(sampled, self.ensemble.numbers)
-        sizes = [len(part) for part in np.array_split(range(snapshots), -(-snapshots // 10))]
-        pieces = []
+        records = []
         with progress.bar(name, snapshots) as report:
-            for size in sizes:
-                state, trajectory = self._piece(sampled, state, size)
-                pieces.append(trajectory)
-                report(advance=size)
-        return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
+            for _ in range(snapshots):
+                state, record = self._snapshot(sampled, state)
+                records.append(record)
+                report()
+        return state, jax.tree.map(lambda *parts: jnp.stack(parts), *records)
 
-    def _piece(self, sampled, state, snapshots):
+    def _snapshot(self, sampled, state):
         while True:
-            after, trajectory, needed, first_insane = _advance(
-                self.settings,
-                self.cutoff,
-                self.rooms,
-                self.images,
-                self.observe,
-                snapshots,
-                sampled,
-                self.ensemble,
-                state,
+            after, record, needed, first_insane = _advance(
+                self.settings, self.cutoff, self.rooms, self.images, self.observe, sampled, self.ensemble, state
             )
             needed = Rooms(*(int(n) for n in needed))
             if needed.candidates <= self.rooms.candidates and needed.slots <= self.rooms.slots:
                 self._require_sane(first_insane)
-                return after, trajectory
+                return after, record
             self.rooms = Rooms(*(max(have, need + 2) for have, need in zip(self.rooms, needed, strict=True)))
 
     def _require_sane(self, first_insane):
@@ -150,11 +140,11 @@ class Simulation:
         bad = np.flatnonzero(step >= 0)
         if len(bad):
             cell = int(bad[np.argmin(step[bad])])
+            wanted = float(self.ensemble.temperature[cell])
             raise ExplodedTrajectory(
-                f"cell {cell} at {float(self.ensemble.temperature[cell]):.0f} K exploded: after {int(step[cell])} steps "
-                f"its kinetic temperature was {temperature[cell]:.3g} K and its largest force {force[cell]:.3g} eV/Å "
-                f"(timestep {self.settings.timestep_fs} fs); use a shorter timestep, or train the potential on frames "
-                "like these",
+                f"cell {cell} at {wanted:.0f} K exploded: after {int(step[cell])} steps its kinetic temperature was "
+                f"{temperature[cell]:.3g} K and its largest force {force[cell]:.3g} eV/Å (timestep "
+                f"{self.settings.timestep_fs} fs); use a shorter timestep, or train the potential on frames like these",
                 cell,
             )
 
@@ -174,9 +164,9 @@ def kinetic_temperature(momenta: jax.Array, mass: jax.Array) -> jax.Array:
     return jnp.sum(momenta**2 / mass, (1, 2)) / (3 * (momenta.shape[1] - 1) * KB)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
-def _advance(settings, cutoff, rooms, images, observe, snapshots, sampled, ensemble, state):
-    """New state, trajectory, list sizes needed and, per cell, the first insane step (or -1)."""
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _advance(settings, cutoff, rooms, images, observe, sampled, ensemble, state):
+    """To the next snapshot: new state, the record, list sizes needed and, per cell, the first insane step (or -1)."""
     dt, friction = settings.timestep_fs * FS, settings.friction_per_ps / PS
     kt = KB * ensemble.temperature
     mass = _masses(ensemble)
@@ -213,14 +203,6 @@ def _advance(settings, cutoff, rooms, images, observe, snapshots, sampled, ensem
         insane = tuple(jnp.where(~sane & (insane[0] < 0), new, old) for new, old in zip(now, insane, strict=True))
         return (langevin, listed, listed_at, needed, insane, count + 1), None
 
-    def snapshot(carry, _):
-        carry, _ = jax.lax.scan(step, carry, None, length=settings.steps_per_snapshot)
-        langevin, listed = carry[:2]
-        near, evaluation = forces(langevin.position, listed)
-        observed = observe(sampled, ensemble.system(langevin.position), near, evaluation)
-        temperature = kinetic_temperature(langevin.momentum, mass)
-        return carry, Trajectory(langevin.position, evaluation.energy, observed, temperature)
-
     listed = candidates(state.positions)
     near, evaluation = forces(state.positions, listed)
     langevin = simulate.NVTLangevinState(
@@ -228,5 +210,10 @@ def _advance(settings, cutoff, rooms, images, observe, snapshots, sampled, ensem
     )
     none = (jnp.full(ensemble.n_cells, -1), jnp.zeros_like(kt), jnp.zeros_like(kt))
     carry = (langevin, listed, state.positions, Rooms(listed.needed, near.needed), none, jnp.int32(0))
-    (langevin, _, _, needed, insane, _), trajectory = jax.lax.scan(snapshot, carry, None, length=snapshots)
-    return State(langevin.position, langevin.momentum, langevin.rng), trajectory, needed, insane
+    carry, _ = jax.lax.scan(step, carry, None, length=settings.steps_per_snapshot)
+    langevin, listed, _, needed, insane, _ = carry
+    near, evaluation = forces(langevin.position, listed)
+    observed = observe(sampled, ensemble.system(langevin.position), near, evaluation)
+    temperature = kinetic_temperature(langevin.momentum, mass)
+    record = Trajectory(langevin.position, evaluation.energy, observed, temperature)
+    return State(langevin.position, langevin.momentum, langevin.rng), record, needed, insane

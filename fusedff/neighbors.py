@@ -68,14 +68,13 @@ def turn_around(x: jax.Array, reverse: jax.Array) -> jax.Array:
     return linear_call(gather, gather, reverse.reshape(-1), flat).reshape(x.shape)
 
 
-def image_offsets(cell: np.ndarray, cutoff: float) -> np.ndarray:
-    """Lattice translations (n_images, 3) to search beyond the nearest image; (0, 0, 0) alone for large cells.
+def image_offsets(cells: np.ndarray, cutoff: float) -> np.ndarray:
+    """Lattice translations (n_images, 3) to search beyond the nearest image, enough for each of `cells` (..., 3, 3).
 
-    Sorted so that the negative of entry `m` is entry `n_images - 1 - m`.
+    (0, 0, 0) alone for large cells. Sorted so that the negative of entry `m` is entry `n_images - 1 - m`.
     """
-    cell = np.asarray(cell, float)
-    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-    reach = np.floor(cutoff / heights + 0.5).astype(int)
+    heights = 1 / np.linalg.norm(np.linalg.inv(np.asarray(cells, float)), axis=-2)
+    reach = np.floor(cutoff / heights + 0.5).astype(int).reshape(-1, 3).max(0)
     return np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1).reshape(-1, 3)
 
 

@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from fusedff import datasets, study
+from fusedff.observables import Estimate
 from fusedff.properties.elastic import ElasticResult
 from fusedff.units import GPA
 
@@ -205,11 +206,19 @@ def elastic_against_temperature(results: Mapping[str, ElasticResult], points) ->
                     result.temperature, value, stderr, color=color_of(model, m), marker=MARKERS.get(model, "o"), ls=":",
                     lw=1,
                 )  # fmt: skip
+            _at_least(ax, 1.0 if name == "P" else 0.15 * abs(np.mean([value for _, value in known])))
             ax.set_title("pressure" if name == "P" else name)
             ax.set_xlabel("temperature (K)")
             ax.set_ylabel("GPa")
         fig.legend(handles=_legend(["measured", *results]), loc="outside upper center", ncols=len(results) + 1)
     return fig
+
+
+def _at_least(ax, span):
+    """Widen the y axis to `span`, so that small differences are not blown up."""
+    low, high = ax.get_ylim()
+    if high - low < span:
+        ax.set_ylim((low + high - span) / 2, (low + high + span) / 2)
 
 
 def _legend(models) -> list[Line2D]:
@@ -271,24 +280,9 @@ def models_compared(summary: Mapping) -> Figure:
         )  # fmt: skip
 
         below.suptitle("Against DFT: mean absolute error on held-out frames", x=0.01, ha="left")
-        for ax, (key, quantity, unit) in zip(
-            below.subplots(1, 3, gridspec_kw={"wspace": 0.06}), _HELD_OUT, strict=True
-        ):
-            errors = [found["test"][key] for found in models.values()]
-            bars = ax.barh(
-                [_title(m) for m in models],
-                errors,
-                color=[color_of(m, k) for k, m in enumerate(models)],
-                height=0.62,
-            )
-            ax.bar_label(bars, labels=[f"{e:.3g}" for e in errors], padding=4, fontsize=9)
-            ax.invert_yaxis()
-            ax.grid(axis="y", visible=False)
-            ax.margins(x=0.16)
-            ax.set_title(quantity)
-            ax.set_xlabel(unit)
-            if quantity != "energy":
-                ax.tick_params(labelleft=False)
+        _held_out_bars(
+            below.subplots(1, 3, gridspec_kw={"wspace": 0.06}), {m: found["test"] for m, found in models.items()}
+        )
     return fig
 
 
@@ -297,6 +291,29 @@ _HELD_OUT = (
     ("force_mae_meV_per_A", "forces", "meV/Å"),
     ("stress_mae_GPa", "stress", "GPa"),
 )
+
+
+def held_out(errors: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Errors on held-out frames side by side: model -> what `fusedff.training.force_matching.test_errors` returns."""
+    with style():
+        fig, axes = plt.subplots(1, 3, figsize=(9, 0.9 + 0.4 * len(errors)))
+        _held_out_bars(axes, errors)
+    return fig
+
+
+def _held_out_bars(axes, errors):
+    for ax, (key, quantity, unit) in zip(axes, _HELD_OUT, strict=True):
+        values = [found[key] for found in errors.values()]
+        colors = [color_of(m, k) for k, m in enumerate(errors)]
+        bars = ax.barh([_title(m) for m in errors], values, color=colors, height=0.62)
+        ax.bar_label(bars, labels=[f"{value:.3g}" for value in values], padding=4, fontsize=9)
+        ax.invert_yaxis()
+        ax.grid(axis="y", visible=False)
+        ax.margins(x=0.16)
+        ax.set_title(quantity)
+        ax.set_xlabel(unit)
+        if quantity != "energy":
+            ax.tick_params(labelleft=False)
 
 
 def _relative(entry):
@@ -335,7 +352,7 @@ def eos(curves: Mapping[str, tuple], marks: Mapping[str, float] | None = None, a
     Energies are shown from the lowest fitted or given one. `marks` draws labelled vertical lines at volumes.
     """
     with style():
-        fig, ax = _axes(ax, (6.2, 4.0))
+        fig, ax = _axes(ax, (7.4, 3.9))
         lowest = min(np.min(energies) for _, energies, _ in curves.values())
         for k, (name, (volumes, energies, fit)) in enumerate(curves.items()):
             color = STRUCTURES.get(name, color_of(name, k))
@@ -344,20 +361,10 @@ def eos(curves: Mapping[str, tuple], marks: Mapping[str, float] | None = None, a
                 fine = np.linspace(min(volumes), max(volumes), 100)
                 ax.plot(fine, 1e3 * (fit(fine) - lowest), color=color, lw=1.2)
         for label, volume in (marks or {}).items():
-            ax.axvline(volume, color=COLORS["measured"], lw=1, ls="--")
-            ax.text(
-                volume,
-                0.97,
-                f" {label}",
-                transform=ax.get_xaxis_transform(),
-                va="top",
-                fontsize=9,
-                rotation=90,
-                ha="left",
-            )
+            ax.axvline(volume, color=COLORS["measured"], lw=1, ls="--", label=label)
         ax.set_xlabel("volume (Å³/atom)")
         ax.set_ylabel("energy above the lowest (meV/atom)")
-        ax.legend(title="structure")
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
 
 
@@ -392,32 +399,50 @@ def frames_overview(frames: Sequence[Atoms]) -> Figure:
 # --- trajectories --------------------------------------------------------------------------------------------
 
 
-def block_errors(errors: Mapping[int, float], unit: str, ax: Axes | None = None) -> Figure:
-    """Standard error (in `unit`) against block length in snapshots: it rises until blocks are independent."""
+def block_errors(errors: Mapping[int, float], snapshots: int, unit: str, ax: Axes | None = None) -> Figure:
+    """Standard error (in `unit`) against block length in snapshots: it rises until blocks are independent.
+
+    The bars say how well an error from `snapshots / length` blocks is itself known, 1 / sqrt(2 (blocks - 1)).
+    """
     with style():
         fig, ax = _axes(ax, (5.2, 3.4))
-        ax.plot(list(errors), list(errors.values()), "o-", color=_FAINT)
+        length, error = np.array(list(errors.items()), float).T
+        ax.errorbar(
+            length, error, error / np.sqrt(2 * (snapshots // length - 1)), color=COLORS["dft"], marker="o", lw=1
+        )
         ax.set_xscale("log")
+        ax.set_xticks(length, [f"{n:g}" for n in length])
+        ax.minorticks_off()
         ax.set_ylim(bottom=0)
         ax.set_xlabel("block length (snapshots)")
         ax.set_ylabel(f"standard error ({unit})")
     return fig
 
 
-def estimates(results: Mapping[str, ElasticResult], point: int = 0, ax: Axes | None = None) -> Figure:
-    """Elastic constants of one state point by several estimators, side by side with standard errors."""
+def estimates(
+    results: Mapping[str, Estimate], names: Sequence[str], reference: Sequence[float] | None = None, unit: str = "GPa"
+) -> Figure:
+    """The same quantities `names` by several estimators: values, and differences from their weighted mean.
+
+    Error bars are one standard error; `reference` is drawn in black.
+    """
     with style():
-        fig, ax = _axes(ax, (6.4, 3.6))
-        names = next(iter(results.values())).names
+        fig, (values, differences) = plt.subplots(1, 2, figsize=(10, 3.7))
         places = np.arange(len(names))
-        for k, (title, result) in enumerate(results.items()):
-            shift = 0.16 * (k - (len(results) - 1) / 2)
-            ax.errorbar(
-                places + shift, result.elastic[point], result.elastic_stderr[point], ls="", marker="os^D"[k % 4],
-                color=_OTHERS[k % len(_OTHERS)] if k else "#555555", label=title,
-            )  # fmt: skip
-        ax.set_xticks(places, names)
-        ax.set_ylabel("GPa")
-        ax.grid(axis="x", visible=False)
-        ax.legend()
+        weights = {title: 1 / np.maximum(np.square(e.stderr), 1e-30) for title, e in results.items()}
+        mean = sum(weights[title] * e.value for title, e in results.items()) / sum(weights.values())
+        for k, (title, estimate) in enumerate(results.items()):
+            shift = 0.2 * (k - (len(results) - 1) / 2)
+            look = {"ls": "", "marker": "os^D"[k % 4], "color": _OTHERS[k % 4], "label": title}
+            values.errorbar(places + shift, estimate.value, estimate.stderr, **look)
+            differences.errorbar(places + shift, estimate.value - mean, estimate.stderr, **look)
+        if reference is not None:
+            values.hlines(reference, places - 0.4, places + 0.4, color=COLORS["measured"], label="measured", zorder=1)
+        differences.axhline(0, color=_FAINT, lw=1)
+        for ax, label in ((values, unit), (differences, f"difference from their mean ({unit})")):
+            ax.set_xticks(places, names)
+            ax.set_ylabel(label)
+            ax.grid(axis="x", visible=False)
+        handles, titles = values.get_legend_handles_labels()
+        fig.legend(handles, titles, loc="outside upper center", ncols=len(titles))
     return fig

@@ -162,8 +162,8 @@ def load(path: str | Path) -> Potential:
     metadata = storage.read_metadata(path)
     if metadata.get("format") != _FORMAT:
         raise storage.DamagedFile(f"{path} is not a fusedff potential; give a file written by fusedff.potential.save")
-    config = metadata["potential"]
     try:
+        config = metadata["potential"]
         model = _MODELS[config["model"]](**config["settings"])
         numbers, reference, scale = tuple(config["numbers"]), tuple(config["reference"]), config["scale"]
     except (KeyError, TypeError) as error:

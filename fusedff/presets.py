@@ -43,8 +43,8 @@ _DEMO_DFT = ForceMatching(
     virial_weight=5.0,
 )
 _DEMO_EXPERIMENT = DiffTRe(
-    updates=40, learning_rate=1e-3, final_learning_rate=1e-4, repeats=(3, 3, 3), langevin=_DEMO_MD,
-    first_equilibration=8, equilibration=1, snapshots=8, reuse_above=1.0,
+    updates=30, learning_rate=1e-3, final_learning_rate=1e-4, pressure_weight=100.0, repeats=(3, 3, 3),
+    langevin=_DEMO_MD, first_equilibration=8, equilibration=1, snapshots=8, reuse_above=0.6,
 )  # fmt: skip
 
 DEMO = Preset(
@@ -55,11 +55,12 @@ DEMO = Preset(
     dft=_DEMO_DFT,
     experiment=_DEMO_EXPERIMENT,
     fused=Fused(
-        epochs=40,
+        epochs=30,
         experiment=_DEMO_EXPERIMENT,
-        dft=replace(_DEMO_DFT, learning_rate=1e-3, final_learning_rate=1e-4),
+        # gentle, so that the DFT data hold on to the potential without pulling it back to the PBE constants
+        dft=replace(_DEMO_DFT, optimizer="adam", learning_rate=5e-5, final_learning_rate=5e-6),
     ),
-    evaluation=ElasticRun(repeats=(3, 3, 3), replicas=1, langevin=_DEMO_MD, equilibration=10, snapshots=60),
+    evaluation=ElasticRun(repeats=(3, 3, 3), replicas=1, langevin=_DEMO_MD, equilibration=10, snapshots=40),
 )
 
 _SMOKE_MD = Langevin(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=4)
@@ -97,10 +98,11 @@ SMOKE = Preset(
 )
 
 _FULL_MD = Langevin(timestep_fs=2.0, friction_per_ps=4.0, steps_per_snapshot=50)
-_FULL_EXPERIMENT = DiffTRe(repeats=(5, 5, 3), replicas=8, langevin=_FULL_MD, snapshots=100)
+_FULL_EXPERIMENT = DiffTRe(pressure_weight=100.0, replicas=8, langevin=_FULL_MD, snapshots=100)
 _FULL_DFT = ForceMatching(
-    epochs=2000, learning_rate=5e-3, final_learning_rate=1e-5, energy_weight=100.0, virial_weight=5.0
-)
+    epochs=2000, batch=8, optimizer="muon", learning_rate=1e-2, final_learning_rate=1e-5, energy_weight=100.0,
+    virial_weight=5.0,
+)  # fmt: skip
 
 FULL = Preset(
     name="full",
@@ -110,9 +112,8 @@ FULL = Preset(
     dft=_FULL_DFT,
     experiment=_FULL_EXPERIMENT,
     fused=Fused(
-        epochs=200,
         experiment=_FULL_EXPERIMENT,
-        dft=replace(_FULL_DFT, learning_rate=1e-4, final_learning_rate=1e-6),
+        dft=replace(_FULL_DFT, optimizer="adam", learning_rate=5e-5, final_learning_rate=5e-6),
     ),
     evaluation=ElasticRun(repeats=(5, 5, 3), replicas=8, langevin=_FULL_MD, snapshots=700),
 )

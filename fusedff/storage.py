@@ -23,7 +23,7 @@ def _leaf_names(tree):
 def write_tree(path: str | Path, tree, metadata: dict) -> None:
     """Write the arrays of `tree` and JSON-able `metadata`; an existing file is replaced only when all is on disk."""
     named, _ = _leaf_names(tree)
-    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in named}
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in named}
     text = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
     write_bytes(path, save(arrays, text))
 

@@ -2,17 +2,57 @@
 
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 
-from fusedff import presets, runs
-from fusedff.potential import Potential
+from fusedff import datasets, neighbors, potential, presets, runs, systems
+from fusedff.potential import Evaluation, Potential
 from fusedff.presets import Preset
 from fusedff.properties import elastic
 from fusedff.properties.elastic import ElasticResult
 from fusedff.training import force_matching
+from fusedff.units import GPA
 
 TITLES = {"dft": "DFT-only", "experiment": "experiment-only", "fused": "fused"}
+UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "GPa"}  # of what `predictions` returns
+
+
+def frames(preset: Preset) -> datasets.Split:
+    """The DFT frames a preset learns from: the embedded ones shared out by family, the paper's as in the paper."""
+    if preset.data == "paper":
+        return datasets.paper_split(datasets.load_paper_archive(datasets.fetch_paper_archive()))
+    return datasets.split(datasets.load_frames())
+
+
+def evaluate(candidate: Potential, frames: Sequence[Atoms]) -> Evaluation:
+    """Energy, forces and stress of any ASE structures in one call: (n_frames,), (n_atoms, 3), (n_frames, 6)."""
+    potential.require_species(candidate, np.concatenate([frame.numbers for frame in frames]))
+    near = jax.tree.map(jnp.asarray, neighbors.from_frames(frames, candidate.cutoff))
+    return jax.jit(potential.evaluate)(candidate, systems.from_atoms(frames), near)
+
+
+def predictions(candidate: Potential, frames: Sequence[Atoms]) -> tuple[dict, dict]:
+    """DFT labels of frames and what `candidate` says: energy (n_frames,), forces (3 n_atoms,), stress (6 n_stressed,).
+
+    Both are dicts of flat arrays in the units of `UNITS`; frames without a stress label are left out of `stress`.
+    """
+    found = evaluate(candidate, frames)
+    labels = [datasets.labels(frame) for frame in frames]
+    sizes = np.array([len(frame) for frame in frames])
+    stressed = np.array([datasets.has_stress(frame) for frame in frames])
+    reference = {
+        "energy": np.array([label.energy for label in labels]) / sizes,
+        "forces": np.concatenate([label.forces.ravel() for label in labels]),
+        "stress": np.array([label.stress for label in labels])[stressed].ravel() / GPA,
+    }
+    predicted = {
+        "energy": np.asarray(found.energy) / sizes,
+        "forces": np.asarray(found.forces).ravel(),
+        "stress": np.asarray(found.stress)[stressed].ravel() / GPA,
+    }
+    return reference, predicted
 
 
 def judge(

@@ -28,10 +28,12 @@ def view(structures: Atoms | Sequence[Atoms], titles: Sequence[str] | None = Non
     is_trajectory = titles is None and len(frames) > 1
     if is_trajectory and any(len(f) != len(frames[0]) or (f.numbers != frames[0].numbers).any() for f in frames):
         raise ValueError("the frames hold different atoms, so they are no trajectory; give titles to show each")
-    shown = [frames[0], frames[-1]] if is_trajectory else frames[:_MOST_PICTURES]
     if is_trajectory:
-        titles = ["first frame", f"last frame ({len(frames)} in all)"]
-    titles = list(titles or [frames[0].get_chemical_formula()])[: len(shown)]
+        frames = _together(frames)
+        shown, titles = [frames[0], frames[-1]], ["first frame", f"last frame ({len(frames)} in all)"]
+    else:
+        shown = [_wrapped(frame) for frame in frames[:_MOST_PICTURES]]
+        titles = list(titles or [frames[0].get_chemical_formula()])[: len(shown)]
     alt = alt or "; ".join(f"{title}: {describe(f)}" for title, f in zip(titles, shown, strict=True))
     for widget in _widgets(frames if is_trajectory else shown, is_trajectory):
         display(widget)
@@ -43,7 +45,7 @@ def pictures(frames: Sequence[Atoms], titles: Sequence[str]) -> Figure:
     with plots.style():
         fig, axes = plt.subplots(1, len(frames), figsize=(2.9 * len(frames), 3.1), squeeze=False)
         for ax, frame, title in zip(axes[0], frames, titles, strict=True):
-            plot_atoms(_wrapped(frame), ax, rotation=_ANGLES, radii=0.45)
+            plot_atoms(frame, ax, rotation=_ANGLES, radii=0.45)
             ax.set_title(title)
             ax.set_axis_off()
     return fig
@@ -56,8 +58,9 @@ def describe(frame: Atoms) -> str:
 
 
 def _wrapped(frame):
+    """The frame inside its cell; what sticks out by less than a twentieth of it stays where it is."""
     frame = frame.copy()
-    frame.wrap(eps=1e-3)
+    frame.wrap(eps=0.05)
     return frame
 
 
@@ -69,21 +72,16 @@ def _widgets(frames, is_trajectory):
         print(f"nglview cannot be imported ({error}); showing pictures only")
         return
     if is_trajectory:
-        yield _dressed(nglview.show_asetraj(_together(frames)))
+        yield _dressed(nglview.show_asetraj(frames))
         return
     for frame in frames:
-        yield _dressed(nglview.show_ase(_wrapped(frame)))
+        yield _dressed(nglview.show_ase(frame))
 
 
 def _together(frames):
     """Frames moved by whole lattice vectors, the same for all of them, so that atoms do not jump across the cell."""
-    first = _wrapped(frames[0])
-    shift = first.positions - frames[0].positions
-    moved = []
-    for frame in frames:
-        frame = Atoms(frame.numbers, frame.positions + shift, cell=frame.cell, pbc=frame.pbc)
-        moved.append(frame)
-    return moved
+    shift = _wrapped(frames[0]).positions - frames[0].positions
+    return [Atoms(f.numbers, f.positions + shift, cell=f.cell, pbc=f.pbc) for f in frames]
 
 
 def _dressed(widget):

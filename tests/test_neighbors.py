@@ -144,13 +144,9 @@ def test_a_batch_of_cells_is_searched_like_each_cell_alone():
     images = neighbors.image_offsets(frames[0].cell.array, 5.0)
     near = jax.jit(lambda system: neighbors.search_cells(system, 5.0, 80, images))(system)
     neighbors.require_room(near)
-    expected = np.concatenate(
-        [ase_pairs(frame, 5.0) + [4 * n, 4 * n, 0, 0, 0] for n, frame in enumerate(frames)]
-    )
+    expected = np.concatenate([ase_pairs(frame, 5.0) + [4 * n, 4 * n, 0, 0, 0] for n, frame in enumerate(frames)])
     np.testing.assert_array_equal(pairs_of(system, near), _sorted(expected))
-    np.testing.assert_array_equal(
-        pairs_of(system, neighbors.from_frames(frames, 5.0)), pairs_of(system, near)
-    )
+    np.testing.assert_array_equal(pairs_of(system, neighbors.from_frames(frames, 5.0)), pairs_of(system, near))
     assert_reversible(system, near)
 
 
@@ -158,6 +154,13 @@ def test_image_offsets_are_one_for_a_cell_of_twice_the_radius_and_come_in_opposi
     assert neighbors.image_offsets(10.1 * np.eye(3), 5.0).tolist() == [[0, 0, 0]]
     images = neighbors.image_offsets(SKEWED, 5.0)
     np.testing.assert_array_equal(images, -images[::-1])
+
+
+def test_image_offsets_of_several_cells_serve_each_of_them():
+    short_x, short_y = np.diag([4.0, 20, 20]), np.diag([20, 4.0, 20])
+    images = neighbors.image_offsets(np.stack([short_x, short_y]), 5.0).tolist()
+    for cell in (short_x, short_y):
+        assert all(offset in images for offset in neighbors.image_offsets(cell, 5.0).tolist())
 
 
 def test_pairs_that_do_not_fit_are_reported_not_dropped_in_silence():

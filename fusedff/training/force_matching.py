@@ -33,10 +33,10 @@ class ForceMatching:
     optimizer: str = "adam"  # or "muon"
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-5
-    energy_weight: float = 0.066  # ratios of the titanium paper, see DESIGN in README
+    energy_weight: float = 0.066  # ratios of the titanium paper, see presets.PAPER
     force_weight: float = 1.0
     virial_weight: float = 0.26
-    average: float = 0.0  # decay of an exponential moving average of the parameters; 0 for none
+    patience: int | None = None  # stop after so many epochs without a better validation loss
     seed: int = 0
 
 
@@ -155,8 +155,12 @@ def _step(settings, steps, template, learner, batch):
     value, gradient = jax.value_and_grad(lambda p: loss(settings, template.with_params(p), batch))(learner.params)
     updates, state = optimizer(settings, steps).update(gradient, learner.optimizer, learner.params)
     params = optax.apply_updates(learner.params, updates)
-    average = jax.tree.map(lambda a, p: settings.average * a + (1 - settings.average) * p, learner.extra, params)
-    return learner._replace(params=params, optimizer=state, extra=average), value
+    return learner._replace(params=params, optimizer=state), value
+
+
+@partial(jax.jit, static_argnums=0)
+def _validate(settings, candidate, batch):
+    return loss(settings, candidate, batch), mean_squared_errors(candidate, batch)
 
 
 class Matcher:
@@ -177,7 +181,7 @@ class Matcher:
 
     def init(self, params) -> loop.Learner:
         state = optimizer(self.settings, self.steps).init(params)
-        return loop.Learner(params, state, jax.random.PRNGKey(self.settings.seed), params)
+        return loop.Learner(params, state, jax.random.PRNGKey(self.settings.seed))
 
     def batches(self, n: int) -> list[np.ndarray]:
         """Frame indices of the batches of epoch `n`, shuffled."""
@@ -208,16 +212,10 @@ def train(
     matcher = Matcher(settings, start, frames)
     check = FrameStore(validation, start.cutoff)
     held_out = check.batch(np.arange(len(validation)), len(validation), int(check.sizes.sum()))
-    validate = jax.jit(
-        lambda p: (
-            loss(settings, start.with_params(p), held_out),
-            mean_squared_errors(start.with_params(p), held_out),
-        )
-    )
 
     def epoch(learner, n):
         learner, training_loss = matcher.epoch(learner, n)
-        value, errors = validate(learner.extra)
+        value, errors = _validate(settings, start.with_params(learner.params), held_out)
         return learner, {
             "loss": training_loss,
             "validation": value,
@@ -227,7 +225,7 @@ def train(
 
     result = loop.train(
         epoch, matcher.init(start.params), settings.epochs, name="force matching",
-        settings=asdict(settings), checkpoint=checkpoint, watch="validation",
+        settings=asdict(settings), checkpoint=checkpoint, watch="validation", patience=settings.patience,
     )  # fmt: skip
     return start.with_params(result.params), result.history
 

@@ -57,7 +57,7 @@ def train(
         return inner._replace(optimizer={**learner.optimizer, "experiment": inner.optimizer}), record
 
     def dft(learner, n):
-        inner = learner._replace(optimizer=learner.optimizer["dft"], extra=learner.params)
+        inner = learner._replace(optimizer=learner.optimizer["dft"])
         for k in range(settings.dft_epochs):
             inner, value = matcher.epoch(inner, n * settings.dft_epochs + k)
         optimizer = {**learner.optimizer, "dft": inner.optimizer}

@@ -1,0 +1,147 @@
+"""DiffTRe: its gradient, and the training of a Lennard-Jones crystal whose true parameters are known."""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from argon import argon
+
+from fusedff import reweighting
+from fusedff.crystals import Crystal
+from fusedff.dynamics import Langevin
+from fusedff.elasticity import CoupledStrains, StressFluctuation
+from fusedff.experiments import StatePoint
+from fusedff.training import difftre
+from fusedff.training.difftre import DiffTRe, Teacher
+from fusedff.units import GPA
+
+
+@dataclass(frozen=True)
+class Coupled(CoupledStrains):
+    """In double precision, for derivatives."""
+
+    def ensemble(self, points, repeats, replicas=1):
+        return CoupledStrains.ensemble(self, points, repeats, replicas, jnp.float64)
+
+
+@dataclass(frozen=True)
+class Fluctuation(StressFluctuation):
+    """In double precision, for derivatives."""
+
+    def ensemble(self, points, repeats, replicas=1):
+        return StressFluctuation.ensemble(self, points, repeats, replicas, jnp.float64)
+
+
+CRYSTAL = Crystal("Ar", "fcc", 5.2)
+LANGEVIN = Langevin(timestep_fs=8.0, friction_per_ps=10.0, steps_per_snapshot=10, skin=0.6)
+SETTINGS = DiffTRe(
+    updates=10, learning_rate=2.5e-4, final_learning_rate=5e-5, estimator=Coupled(), repeats=(1, 1, 1),
+    langevin=LANGEVIN, first_equilibration=10, equilibration=10, snapshots=10, reuse_above=0.9,
+)  # fmt: skip
+START = argon(epsilon=0.0095)
+
+
+def points(**elastic_gpa):
+    """Two temperatures with the same constants."""
+    elastic = {name: value * GPA for name, value in elastic_gpa.items()}
+    return [StatePoint(t, CRYSTAL, elastic, pressure=0.1 * GPA) for t in (10.0, 20.0)]
+
+
+def reweighted_loss(teacher, sampled):
+    """The loss at any parameters, from the snapshots of `sampled` alone."""
+
+    def loss(params):
+        energy, observed = teacher._reevaluate(START.with_params(params), sampled.trajectory)
+        w = reweighting.weights(teacher.beta, energy, sampled.trajectory.energy)
+        return teacher.loss(reweighting.averages(w, observed))
+
+    return loss
+
+
+@pytest.mark.parametrize("estimator", [Coupled(), Fluctuation()], ids=["coupled", "fluctuation"])
+def test_the_gradient_is_that_of_the_loss_reweighted_on_the_same_trajectory(estimator):
+    teacher = Teacher(replace(SETTINGS, estimator=estimator), START, points(C11=4.0, C12=2.0, C44=2.0))
+    sampled, energy, observed = teacher._snapshots(START, teacher.init(START.params).extra, 0)
+    w = reweighting.weights(teacher.beta, energy, sampled.trajectory.energy)
+    np.testing.assert_allclose(reweighting.effective_samples(w), SETTINGS.snapshots, rtol=1e-12)
+    simulation = teacher.simulation
+    found = difftre._gradient(
+        estimator, START.cutoff, simulation.rooms, simulation.images, START, teacher.ensemble,
+        sampled.trajectory.positions, w, observed, jax.grad(teacher.loss)(reweighting.averages(w, observed)),
+        teacher.beta,
+    )  # fmt: skip
+    loss = reweighted_loss(teacher, sampled)
+    for name, h in [("epsilon", 1e-7), ("sigma", 1e-5)]:
+        up, down = (loss({**START.params, name: START.params[name] + s * h}) for s in (1, -1))
+        # an identity, whatever the trajectory: h^2 and rounding are all that separates the two
+        assert float(found[name][0]) == pytest.approx(float(up - down) / (2 * h), rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def true_points():
+    """State points with what argon itself gives, by the estimator that will learn from them."""
+    truth = argon()
+    teacher = Teacher(SETTINGS, truth, points(C11=1.0))
+    sampled, _, observed = teacher._snapshots(truth, teacher.init(truth.params).extra, 0)
+    constants, pressure = teacher.properties(observed.mean(0))
+    return [
+        StatePoint(
+            p.temperature, CRYSTAL, dict(zip(("C11", "C12", "C44"), c * GPA, strict=True)), pressure=float(q) * GPA
+        )
+        for p, c, q in zip(teacher.points, np.asarray(constants), pressure, strict=True)
+    ]
+
+
+def test_a_wrong_epsilon_is_corrected_by_elastic_constants_and_pressure(true_points):
+    """Adam moves both parameters by the same amount: percents of epsilon, next to nothing of sigma."""
+    trained, history = difftre.train(START, true_points, SETTINGS)
+    assert len(history) == SETTINGS.updates
+    assert min(record["loss"] for record in history) < 0.05 * history[0]["loss"]
+    # started 9 % off; constants of short trajectories are noisy by a percent
+    assert float(trained.params["epsilon"][0]) == pytest.approx(0.0104, rel=0.02)
+    first = history[0]
+    assert first["C11@10K"] < 0.95 * true_points[0].elastic_gpa["C11"]  # too soft by those 9 %
+    assert {"C11@20K", "C12@20K", "C44@20K", "P@20K", "n_eff", "loss"} <= set(first)
+
+
+def test_an_interrupted_training_ends_bit_for_bit_where_it_would_have(true_points, tmp_path, monkeypatch):
+    # reuse is on: the snapshots kept from one update to the next must survive, too
+    settings = replace(SETTINGS, updates=4, learning_rate=1e-5, reuse_above=0.5)
+    whole, history = difftre.train(START, true_points, settings)
+    update, path = Teacher.update, tmp_path / "checkpoint.safetensors"
+
+    def interrupted(self, learner, n):
+        if n == 2:
+            raise KeyboardInterrupt
+        return update(self, learner, n)
+
+    monkeypatch.setattr(Teacher, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        difftre.train(START, true_points, settings, path)
+    monkeypatch.setattr(Teacher, "update", update)
+    resumed, resumed_history = difftre.train(START, true_points, settings, path)
+    assert resumed_history == history
+    assert history[1]["n_eff"] < 1  # really reused
+    for name in whole.params:
+        np.testing.assert_array_equal(resumed.params[name], whole.params[name])
+
+
+def test_constants_that_were_not_measured_do_not_count():
+    teacher = Teacher(SETTINGS, START, points(C11=4.0, C44=2.0))
+    means = 1e-3 * jax.random.normal(jax.random.key(0), (teacher.ensemble.n_cells, 6))
+    constants, pressure = (np.asarray(x) for x in teacher.properties(means))
+    deviation = constants[:, [0, 2]] - [4.0, 2.0]
+    expected = np.mean(deviation**2) + SETTINGS.pressure_weight * np.mean((pressure - 0.1) ** 2)
+    value, gradient = jax.value_and_grad(teacher.loss)(means)
+    assert float(value) == pytest.approx(expected, rel=1e-10)
+    assert np.isfinite(gradient).all()
+
+
+def test_with_nothing_but_pressures_the_loss_is_that_of_the_pressures():
+    teacher = Teacher(SETTINGS, START, points())
+    means = 1e-3 * jax.random.normal(jax.random.key(1), (teacher.ensemble.n_cells, 6))
+    _, pressure = teacher.properties(means)
+    expected = SETTINGS.pressure_weight * np.mean((np.asarray(pressure) - 0.1) ** 2)
+    assert float(teacher.loss(means)) == pytest.approx(expected, rel=1e-10)

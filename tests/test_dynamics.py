@@ -1,0 +1,163 @@
+"""Trajectories: the right temperature, the same numbers every time, and no silent damage."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from argon import FCC, argon, laid_out
+
+from fusedff import crystals, dynamics, potential
+from fusedff.dynamics import Ensemble, ExplodedTrajectory, Langevin, Rooms, Simulation
+from fusedff.units import KB
+
+MODEL = argon()
+SETTINGS = Langevin(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=20, skin=0.6)
+
+
+def cells(temperatures, streams, repeats=(2, 2, 2), a=FCC.a):
+    atoms = crystals.supercell(crystals.Crystal("Ar", "fcc", a), repeats)
+    n = len(temperatures)
+    return Ensemble(
+        jnp.asarray(np.stack([atoms.positions] * n)),
+        jnp.asarray(np.stack([atoms.cell.array] * n)),
+        jnp.asarray(temperatures, float),
+        jnp.asarray(streams, jnp.int32),
+        jnp.asarray(atoms.numbers, jnp.int32),
+    )
+
+
+def simulate(ensemble, snapshots, settings=SETTINGS, rooms=None, seed=0):
+    simulation = Simulation(ensemble, settings, MODEL.cutoff)
+    if rooms:
+        simulation.rooms = rooms
+    state, trajectory = simulation.run(MODEL, dynamics.start(ensemble, jax.random.PRNGKey(seed)), snapshots)
+    return simulation, state, trajectory
+
+
+@pytest.fixture(scope="module")
+def cold():
+    """Eight independent crystals at 2 K, where argon is harmonic to a percent, equilibrated."""
+    ensemble = cells([2.0] * 8, range(8))
+    simulation = Simulation(ensemble, SETTINGS, MODEL.cutoff)
+    state = dynamics.start(ensemble, jax.random.PRNGKey(0))
+    state, _ = simulation.run(MODEL, state, 20)
+    state, trajectory = simulation.run(MODEL, state, 60)
+    return ensemble, state, trajectory
+
+
+def mean_with_error(per_cell):
+    """Mean over snapshots and cells with the standard error from the independent cells."""
+    means = np.asarray(per_cell).mean(0)
+    return means.mean(), means.std(ddof=1) / np.sqrt(len(means))
+
+
+def test_momenta_have_the_temperature_of_the_bath(cold):
+    _, _, trajectory = cold
+    mean, error = mean_with_error(trajectory.temperature)
+    assert error < 0.06  # K: the test has the power to see a missing degree of freedom in a hundred
+    assert abs(mean - 2.0) < 4 * error
+
+
+def test_a_harmonic_crystal_holds_half_kt_of_potential_energy_per_degree_of_freedom(cold):
+    ensemble, _, trajectory = cold
+    rest = crystals.supercell(FCC, (2, 2, 2))
+    at_rest = jax.jit(potential.energies)(MODEL, *laid_out(rest, MODEL.cutoff))[0]
+    degrees = 3 * len(ensemble.numbers) - 3  # the centre of mass is at rest
+    mean, error = mean_with_error((trajectory.energy - at_rest) / (degrees * KB / 2))
+    # anharmonicity adds about T / (ten times the melting point): a percent at 2 K
+    assert abs(mean - 2.0) < 4 * error + 0.02
+
+
+def test_the_centre_of_mass_stays_at_rest(cold):
+    ensemble, state, trajectory = cold
+    np.testing.assert_allclose(state.momenta.sum(1), 0, atol=1e-10)
+    drift = trajectory.positions.mean(2) - ensemble.sites.mean(1)
+    np.testing.assert_allclose(drift, 0, atol=1e-10)
+
+
+def test_momenta_start_with_the_temperature_and_without_drift():
+    ensemble = cells([300.0] * 40, range(40))
+    state = dynamics.start(ensemble, jax.random.PRNGKey(3))
+    mass = dynamics._masses(ensemble)
+    t = np.asarray(dynamics.kinetic_temperature(state.momenta, mass))
+    assert abs(t.mean() - 300) < 4 * 300 * np.sqrt(2 / (93 * 40))  # relative variance of a chi^2 is 2 / freedom
+    np.testing.assert_allclose(state.momenta.sum(1), 0, atol=1e-10)
+
+
+def test_cells_of_one_stream_move_alike_and_others_do_not():
+    _, _, trajectory = simulate(cells([40.0] * 8, [5, 5, 6, 0, 1, 2, 3, 4]), 10)
+    first, twin, other = jnp.moveaxis(trajectory.positions, 1, 0)[:3]
+    np.testing.assert_array_equal(first, twin)
+    assert np.abs(first - other).max() > 0.05
+
+
+def test_a_run_in_two_pieces_is_bit_for_bit_the_run_in_one():
+    ensemble = cells([40.0] * 8, range(8))
+    simulation, end, whole = simulate(ensemble, 20)
+    state = dynamics.start(ensemble, jax.random.PRNGKey(0))
+    again = Simulation(ensemble, SETTINGS, MODEL.cutoff)
+    parts = []
+    for _ in range(2):
+        state, part = again.run(MODEL, state, 10)
+        parts.append(part)
+    assert again.rooms == simulation.rooms
+    for one, two in zip(whole, zip(*parts, strict=True), strict=True):
+        np.testing.assert_array_equal(one, np.concatenate(two))
+    for one, two in zip(end, state, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.fixture(scope="module")
+def roomy():
+    """A hot crystal with lists that hold every pair, renewed almost never."""
+    settings = Langevin(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=10, skin=3.0)
+    return simulate(cells([60.0], [1]), 3, settings, Rooms(300, 100))[2]
+
+
+@pytest.mark.parametrize(
+    ("skin", "rooms"),
+    [
+        pytest.param(0.6, Rooms(3, 3), id="lists that are too small"),
+        pytest.param(0.05, None, id="a skin so thin that lists are renewed every few steps"),
+    ],
+)
+def test_neither_list_sizes_nor_the_skin_change_the_trajectory(roomy, skin, rooms):
+    settings = Langevin(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=10, skin=skin)
+    simulation, _, trajectory = simulate(cells([60.0], [1]), 3, settings, rooms)
+    # other orders of summation: 1e-16 relative, grown by 30 steps of dynamics
+    np.testing.assert_allclose(trajectory.positions, roomy.positions, atol=1e-9)
+    np.testing.assert_allclose(trajectory.energy, roomy.energy, rtol=1e-10)
+    np.testing.assert_allclose(trajectory.observed, roomy.observed, atol=1e-10)
+    if rooms:
+        assert simulation.rooms.candidates > 50
+        assert simulation.rooms.slots > 30
+
+
+def test_every_cell_of_an_ensemble_gets_the_images_it_needs():
+    """One cell is short in x and the other in y: the images of either alone would lose pairs of the other."""
+    cube, n = crystals.supercell(FCC, (1, 1, 1)), 2
+    lengths = np.array([[6.0, 16.0, 16.0], [16.0, 6.0, 16.0]])
+    boxes = np.stack([np.diag(l) for l in lengths])
+    sites = np.stack([cube.get_scaled_positions() @ box for box in boxes])
+    ensemble = Ensemble(
+        jnp.asarray(sites), jnp.asarray(boxes), jnp.full(n, 1e-9), jnp.arange(n), jnp.asarray(cube.numbers)
+    )
+    _, _, trajectory = simulate(ensemble, 1, Langevin(timestep_fs=1e-3, steps_per_snapshot=1, skin=0.5))
+    # fcc looks the same along x and y
+    assert abs(trajectory.energy[0, 0]) > 1e-3
+    assert float(trajectory.energy[0, 0]) == pytest.approx(float(trajectory.energy[0, 1]), rel=1e-9)
+
+
+def test_an_exploding_crystal_is_reported_with_temperature_step_and_remedy():
+    reckless = Langevin(timestep_fs=400.0, friction_per_ps=0.1, steps_per_snapshot=20, skin=0.6)
+    with pytest.raises(
+        ExplodedTrajectory, match=r"at 80 K exploded: after \d+ steps .*400.0 fs.*shorter timestep"
+    ) as caught:
+        simulate(cells([80.0], [0], repeats=(1, 1, 1)), 5, reckless, Rooms(110, 110))
+    assert caught.value.cell == 0
+
+
+def test_a_potential_that_does_not_know_the_element_is_refused():
+    ensemble = cells([10.0], [0])._replace(numbers=jnp.full(32, 22))
+    with pytest.raises(ValueError, match="knows Ar but not Ti"):
+        Simulation(ensemble, SETTINGS, MODEL.cutoff).run(MODEL, dynamics.start(ensemble, jax.random.PRNGKey(0)), 1)

@@ -1,0 +1,204 @@
+"""Elastic constants of Lennard-Jones crystals: from dynamics, by two estimators, and without any dynamics."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from argon import HCP, argon
+from ase.optimize import BFGS
+
+from fusedff import crystals, dynamics, neighbors, potential
+from fusedff.calculator import FusedCalculator
+from fusedff.crystals import Crystal
+from fusedff.dynamics import Langevin
+from fusedff.elasticity import CoupledStrains, StressFluctuation
+from fusedff.experiments import StatePoint
+from fusedff.observables import jackknife
+from fusedff.properties import elastic
+from fusedff.properties.elastic import ElasticRun
+from fusedff.units import GPA, KB, strain_from_voigt
+
+MODEL = argon()
+SQUEEZED = Crystal("Ar", "fcc", 5.15)  # at about 1 kbar
+LANGEVIN = Langevin(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=20, skin=0.6)
+
+
+def static_constants(crystal, relax=True):
+    """Second Lagrangian strain derivatives of the energy of a crystal at rest, ions relaxed or not, and its pressure.
+
+    Nothing but energies of strained unit cells, GPa.
+    """
+    atoms, h, calculator = crystals.unit_cell(crystal), 1e-3, FusedCalculator(MODEL)
+    volume = atoms.get_volume()
+
+    def energy(voigt):
+        values, vectors = np.linalg.eigh(np.eye(3) + 2 * strain_from_voigt(np.asarray(voigt, float)))
+        frame = atoms.copy()
+        frame.set_cell(atoms.cell.array @ (vectors @ np.diag(np.sqrt(values)) @ vectors.T), scale_atoms=True)
+        frame.calc = calculator
+        if relax:
+            BFGS(frame, logfile=None, alpha=5.0).run(fmax=1e-7)
+        return frame.get_potential_energy()
+
+    rest, eye = energy(np.zeros(6)), np.eye(6)
+
+    def second(direction):
+        return (energy(h * direction) + energy(-h * direction) - 2 * rest) / h**2 / volume / GPA
+
+    found = {"C11": second(eye[0]), "C44": second(eye[3])}
+    if crystals.symmetry(crystal) == "hexagonal":
+        found["C12"] = second(eye[0] + eye[1]) / 2 - found["C11"]
+        found["C33"], found["C66"] = second(eye[2]), second(eye[5])
+        found["C13"] = (second(eye[0] + eye[2]) - found["C11"] - found["C33"]) / 2
+    else:
+        found["C12"] = second(eye[0] + eye[1]) / 2 - found["C11"]
+    uniform = np.array([1, 1, 1, 0, 0, 0.0])
+    slope = (energy(h * uniform) - energy(-h * uniform)) / (2 * h)
+    return found, -slope / 3 / volume / GPA
+
+
+def sample(estimator, points, repeats, replicas, equilibration, snapshots, seed=0):
+    """An equilibrated trajectory of the estimator's cells in double precision."""
+    ensemble = estimator.ensemble(points, repeats, replicas, jnp.float64)
+    simulation = dynamics.Simulation(ensemble, LANGEVIN, MODEL.cutoff, estimator.observe)
+    state = dynamics.start(ensemble, jax.random.PRNGKey(seed))
+    state, _ = simulation.run(MODEL, state, equilibration)
+    return ensemble, simulation.run(MODEL, state, snapshots)[1]
+
+
+def measure(estimator, points, repeats, replicas, equilibration, snapshots, seed=0):
+    """Constants and, last, pressure in GPa (n_points, n_constants + 1), with standard errors."""
+    ensemble, trajectory = sample(estimator, points, repeats, replicas, equilibration, snapshots, seed)
+
+    def statistic(means):
+        found = estimator.properties(means, ensemble, points, replicas)
+        return np.concatenate([found.elastic, found.pressure[..., None]], -1).mean(1) / GPA
+
+    return jackknife(trajectory.observed, statistic, blocks=10)
+
+
+def ideal_gas(crystal, temperature):
+    cell = crystals.unit_cell(crystal)
+    return len(cell) * KB * temperature / cell.get_volume() / GPA
+
+
+@pytest.mark.parametrize("estimator", [CoupledStrains(0.002), StressFluctuation()], ids=["coupled", "fluctuation"])
+def test_a_squeezed_fcc_crystal_near_zero_kelvin_has_its_static_constants_and_pressure(estimator):
+    """Off equilibrium, so that every term with the pressure in it counts."""
+    point = StatePoint(0.5, SQUEEZED)
+    static, pressure = static_constants(SQUEEZED)
+    assert pressure > 0.05  # GPa
+    found = measure(estimator, [point], (1, 1, 1), 1, 10, 20)
+    names = crystals.elastic_names("cubic")
+    # what is left: thermal softening at 1/200 of the melting point, and the strain squared
+    np.testing.assert_allclose(found.value[0, :-1], [static[name] for name in names], rtol=0.01)
+    # three of four atoms vibrate, with a Grueneisen parameter of about 2.9 each way: 2e-4 of C11 in all
+    expected = pressure + (1 + 9 * 2.9) / 4 * ideal_gas(SQUEEZED, point.temperature)
+    assert found.value[0, -1] == pytest.approx(expected, abs=1e-4 * static["C11"])
+
+
+def test_hcp_near_zero_kelvin_has_the_static_constants_of_relaxed_ions():
+    """hcp is not centrosymmetric about its atoms: they move when it is strained, and the dynamics must find that."""
+    relaxed, _ = static_constants(HCP)
+    clamped, _ = static_constants(HCP, relax=False)
+    names = crystals.elastic_names("hexagonal")
+    assert relaxed["C12"] > 1.1 * clamped["C12"]  # the test can tell
+    assert relaxed["C66"] == pytest.approx((relaxed["C11"] - relaxed["C12"]) / 2, rel=1e-3)
+    found = measure(CoupledStrains(0.002), [StatePoint(0.5, HCP)], (1, 1, 1), 1, 20, 20)
+    np.testing.assert_allclose(found.value[0, :-1], [relaxed[name] for name in names], rtol=0.015)
+
+
+@pytest.fixture(scope="module")
+def warm():
+    """The squeezed crystal at 40 K, half way to melting; what the estimators say must agree for any number of atoms."""
+    points = [StatePoint(40.0, SQUEEZED)]
+    coupled = measure(CoupledStrains(0.01), points, (1, 1, 1), 4, 10, 80, seed=1)
+    fluctuation = measure(StressFluctuation(), points, (1, 1, 1), 4, 10, 150, seed=2)
+    return coupled, fluctuation
+
+
+def test_both_estimators_agree_at_a_temperature_where_the_crystal_is_soft(warm):
+    coupled, fluctuation = warm
+    error = np.hypot(coupled.stderr, fluctuation.stderr)
+    assert error[0, 0] < 0.02 * coupled.value[0, 0]  # tight enough to mean something
+    difference = np.abs(coupled.value - fluctuation.value)[0]
+    # three standard errors, and the finite strain: third-order constants are about -10 to -15 times C11, which
+    # moves the mean pressure of the strained cells by 0.1 % of C11 at a strain of 0.01, fourth-order ones the
+    # constants by up to half a percent
+    allowance = np.append(np.full(3, 0.005), 0.0015) * coupled.value[0, 0]
+    assert (difference < 3 * error[0] + allowance).all(), difference / error
+
+
+def test_the_thermal_pressure_is_that_of_gruneisen_with_the_ideal_gas_in_it(warm):
+    """Each of the 3 N - 3 vibrations adds gamma kT / V, and the centre of mass, a gas of one atom, kT / V."""
+    _, fluctuation = warm
+    _, static = static_constants(SQUEEZED)
+    atoms = 4
+    thermal = (fluctuation.value[0, -1] - static) / (ideal_gas(SQUEEZED, 40.0) / atoms)
+    # argon: 2.5 to 3.3 in this range of volumes; the virial without the ideal gas would make it 0.44 less
+    assert 2.5 < (thermal - 1) / (3 * (atoms - 1)) < 3.3
+
+
+def test_the_library_call_gives_the_same_constants_in_single_precision(warm):
+    coupled, _ = warm
+    settings = ElasticRun(CoupledStrains(0.01), (1, 1, 1), 4, LANGEVIN, 10, 60, 6, seed=5)
+    point = StatePoint(40.0, SQUEEZED, {"C11": 5 * GPA}, pressure=0.1 * GPA)
+    single = argon(dtype=jnp.float32)
+    result = elastic.run(single, [point], settings, name=None)
+    assert result.names == ("C11", "C12", "C44")
+    found = np.append(result.elastic[0], result.pressure[0])
+    error = np.hypot(np.append(result.elastic_stderr[0], result.pressure_stderr[0]), coupled.stderr[0])
+    assert (np.abs(found - coupled.value[0]) < 4 * error + 0.005).all()
+    entry = result.as_dict()["40"]
+    assert entry["elastic"]["C11"]["measured"] == pytest.approx(5.0)
+    assert np.isnan(entry["elastic"]["C12"]["measured"])
+    assert entry["pressure"]["measured"] == pytest.approx(0.1)
+
+
+def test_full_stiffness_of_a_warm_hcp_crystal_has_c66_of_half_c11_minus_c12():
+    points, estimator = [StatePoint(20.0, HCP)], StressFluctuation()
+    ensemble, trajectory = sample(estimator, points, (2, 2, 1), 4, 10, 60)
+
+    def violation(means):
+        """C66 - (C11 - C12) / 2 in GPa, from the formula written out."""
+        means = means.mean(0)
+        stress, square, born = means[:6], means[6:42].reshape(6, 6), means[42:].reshape(6, 6)
+        volume, kt = abs(np.linalg.det(ensemble.cells[0])), KB * 20.0
+        kinetic = len(ensemble.numbers) * kt / volume * np.diag([2, 2, 2, 1, 1, 1])
+        c = (born - volume / kt * (square - np.outer(stress, stress)) + kinetic) / GPA
+        return np.array([c[5, 5] - (c[0, 0] - c[0, 1]) / 2, c[0, 0]])
+
+    found = jackknife(trajectory.observed, violation, blocks=10)
+    assert found.stderr[0] < 0.1 * found.value[1]
+    assert abs(found.value[0]) < 4 * found.stderr[0]
+
+
+@pytest.mark.parametrize("estimator", [CoupledStrains(), StressFluctuation()], ids=["coupled", "fluctuation"])
+def test_contracted_observables_are_the_weighted_sum_of_the_observables(estimator, rng):
+    ensemble = estimator.ensemble([StatePoint(20.0, HCP)], (1, 1, 1), 1, jnp.float64)
+    system = ensemble.system(ensemble.sites + 0.1 * rng.normal(size=ensemble.sites.shape))
+    images = neighbors.image_offsets(ensemble.cells, MODEL.cutoff)
+
+    @jax.jit
+    def both(system, coefficients):
+        near = neighbors.search_cells(system, MODEL.cutoff, 110, images)
+        observed = estimator.observe(MODEL, system, near, potential.evaluate(MODEL, system, near))
+        return observed, estimator.contract(MODEL, system, near, coefficients)
+
+    size = 6 if isinstance(estimator, CoupledStrains) else 78
+    coefficients = jnp.asarray(rng.normal(size=(ensemble.n_cells, size)))
+    observed, contracted = both(system, coefficients)
+    np.testing.assert_allclose(contracted, jnp.sum(observed * coefficients, -1), rtol=1e-10)
+
+
+def test_the_cells_of_one_replica_share_their_random_numbers_and_no_others_do():
+    points = [StatePoint(20.0, HCP), StatePoint(40.0, HCP)]
+    ensemble = CoupledStrains().ensemble(points, (1, 1, 1), 3)
+    np.testing.assert_array_equal(ensemble.stream, np.repeat(np.arange(6), 4))
+    np.testing.assert_array_equal(ensemble.temperature, np.repeat([20.0, 40.0], 12))
+
+
+def test_different_crystals_cannot_share_an_ensemble():
+    points = [StatePoint(20.0, HCP), StatePoint(20.0, SQUEEZED)]
+    with pytest.raises(ValueError, match="different crystals .* train them apart"):
+        CoupledStrains().ensemble(points, (1, 1, 1))

@@ -1,0 +1,170 @@
+"""Force matching: the loss means what it says, its gradient is right, and training finds known parameters."""
+
+import jax
+import numpy as np
+import pytest
+from argon import argon, labelled
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from fusedff import potential
+from fusedff.datasets import load_frames
+from fusedff.dimenet import DimeNet
+from fusedff.training import force_matching
+from fusedff.training.force_matching import ForceMatching, FrameStore, Matcher
+from fusedff.units import GPA
+
+TRUTH = argon()
+START = argon(epsilon=0.0085, sigma=3.3)
+SETTINGS = ForceMatching(
+    epochs=5, batch=3, learning_rate=2e-4, final_learning_rate=1e-4, energy_weight=2.0, virial_weight=3.0
+)
+
+
+def frames():
+    """Argon cells of 1, 2 and 4 atoms, rattled; the second has no stress."""
+    made = [
+        bulk("Ar", "fcc", a=5.2),
+        bulk("Ar", "hcp", a=3.7, c=6.0),
+        bulk("Ar", "fcc", a=5.3, cubic=True),
+        bulk("Ar", "fcc", a=5.15, cubic=True),
+        bulk("Ar", "fcc", a=5.4),
+    ]
+    for n, frame in enumerate(made):
+        frame.rattle(0.08, seed=n)
+    return [labelled(frame, TRUTH, stress=n != 1) for n, frame in enumerate(made)]
+
+
+@pytest.fixture(scope="module")
+def store():
+    return FrameStore(frames(), TRUTH.cutoff)
+
+
+@jax.jit
+def errors_of(params, batch):
+    return force_matching.mean_squared_errors(TRUTH.with_params(params), batch)
+
+
+def errors(store, indices, n_frames=None, n_atoms=None):
+    indices = np.asarray(indices)
+    batch = store.batch(indices, n_frames or len(indices), n_atoms or int(store.sizes[indices].sum()))
+    return {name: float(value) for name, value in errors_of(START.params, batch).items()}
+
+
+def test_the_potential_that_made_the_labels_has_no_error(store):
+    indices = np.arange(5)
+    batch = store.batch(indices, 5, int(store.sizes.sum()))
+    for value in errors_of(TRUTH.params, batch).values():
+        assert float(value) < 1e-24  # rounding, squared
+
+
+def test_errors_are_per_atom_per_component_and_per_frame_with_a_stress(store):
+    """The definition, frame by frame in numpy."""
+    said = [labelled(frame, START) for frame in store.frames]
+    energy = [
+        (a.get_potential_energy() - b.get_potential_energy()) / len(a) for a, b in zip(said, store.frames, strict=True)
+    ]
+    force = np.concatenate([a.get_forces() - b.get_forces() for a, b in zip(said, store.frames, strict=True)])
+    stressed = [n for n in range(5) if n != 1]
+    stress = [said[n].get_stress() - store.frames[n].get_stress() for n in stressed]
+    virial = [s * said[n].get_volume() / len(said[n]) for s, n in zip(stress, stressed, strict=True)]
+    found = errors(store, range(5))
+    for name, deviation in [("energy", energy), ("force", force), ("virial", virial), ("stress", stress)]:
+        assert found[name] == pytest.approx(np.mean(np.square(deviation)), rel=1e-9)
+
+
+def test_padding_changes_nothing(store):
+    plain, padded = errors(store, [2, 0, 1]), errors(store, [2, 0, 1], n_frames=6, n_atoms=23)
+    assert padded == pytest.approx(plain, rel=1e-12)
+
+
+def test_a_frame_without_stress_contributes_no_virial(store):
+    alone, pair = errors(store, [3]), errors(store, [3, 1])
+    assert pair["virial"] == pytest.approx(alone["virial"], rel=1e-12)
+    assert errors(store, [1])["virial"] == 0.0
+
+
+@pytest.mark.parametrize("name", ["epsilon", "sigma"])
+def test_the_gradient_of_the_loss_is_its_derivative(store, name):
+    batch = store.batch(np.arange(5), 5, int(store.sizes.sum()))
+
+    @jax.jit
+    def value_and_grad(params):
+        return jax.value_and_grad(lambda p: force_matching.loss(SETTINGS, START.with_params(p), batch))(params)
+
+    gradient, h = value_and_grad(START.params)[1], 1e-5 * float(START.params[name][0])
+    up, down = (value_and_grad({**START.params, name: START.params[name] + s * h})[0] for s in (1, -1))
+    assert float(gradient[name][0]) == pytest.approx(float(up - down) / (2 * h), rel=1e-6)
+
+
+def test_training_moves_towards_the_parameters_that_made_the_labels():
+    start = argon(epsilon=0.0085)
+    trained, history = force_matching.train(start, frames()[:4], frames()[4:], SETTINGS)
+    assert [record["epoch"] for record in history] == list(range(SETTINGS.epochs))
+    assert history[-1]["loss"] < 0.6 * history[0]["loss"]
+    assert history[-1]["validation"] < history[0]["validation"]
+    before, after = (abs(float(p.params["epsilon"][0]) - 0.0104) for p in (start, trained))
+    assert after < 0.6 * before
+
+
+def test_an_interrupted_training_ends_bit_for_bit_where_it_would_have(tmp_path, monkeypatch):
+    path, epoch = tmp_path / "checkpoint.safetensors", Matcher.epoch
+    whole, history = force_matching.train(START, frames()[:4], frames()[4:], SETTINGS)
+
+    def interrupted(self, learner, n):
+        if n == 2:
+            raise KeyboardInterrupt
+        return epoch(self, learner, n)
+
+    monkeypatch.setattr(Matcher, "epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        force_matching.train(START, frames()[:4], frames()[4:], SETTINGS, path)
+    monkeypatch.setattr(Matcher, "epoch", epoch)
+    resumed, resumed_history = force_matching.train(START, frames()[:4], frames()[4:], SETTINGS, path)
+    assert resumed_history == history
+    for name in whole.params:
+        np.testing.assert_array_equal(resumed.params[name], whole.params[name])
+
+
+def test_a_network_learns_from_a_few_embedded_frames():
+    small = sorted(load_frames(), key=len)[:4]
+    network = DimeNet(
+        cutoff=3.6, embedding=8, blocks=1, radial=4, spherical=3, interaction=4, basis=4, type_embedding=4, output=8,
+        output_layers=1, layers_before_skip=0, layers_after_skip=1,
+    )  # fmt: skip
+    reference = np.mean([f.get_potential_energy() / len(f) for f in small])
+    start = potential.create(jax.random.key(0), network, {22: reference})
+    settings = ForceMatching(epochs=12, batch=2, learning_rate=1e-2, final_learning_rate=1e-3, energy_weight=10.0)
+    _, history = force_matching.train(start, small, small, settings)
+    assert min(record["validation"] for record in history) < 0.5 * history[0]["loss"]
+
+
+def test_every_frame_is_seen_once_per_epoch_in_an_order_that_changes():
+    matcher = Matcher(SETTINGS, START, frames())
+    first, second = (np.concatenate(matcher.batches(n)) for n in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(5))
+    assert first.tolist() != second.tolist()
+    np.testing.assert_array_equal(first, np.concatenate(matcher.batches(0)))
+
+
+def test_test_errors_are_mean_absolute_errors_in_the_units_of_their_names():
+    given = frames()
+    said = [labelled(frame, START) for frame in given]
+    found = force_matching.test_errors(START, given)
+    energy = np.mean(
+        [abs(a.get_potential_energy() - b.get_potential_energy()) / len(a) for a, b in zip(said, given, strict=True)]
+    )
+    assert found["energy_mae_meV_per_atom"] == pytest.approx(1e3 * energy, rel=1e-9)
+    force = np.concatenate([a.get_forces() - b.get_forces() for a, b in zip(said, given, strict=True)])
+    assert found["force_mae_meV_per_A"] == pytest.approx(1e3 * np.abs(force).mean(), rel=1e-9)
+    stress = [a.get_stress() - b.get_stress() for n, (a, b) in enumerate(zip(said, given, strict=True)) if n != 1]
+    assert found["stress_mae_GPa"] == pytest.approx(np.abs(stress).mean() / GPA, rel=1e-9)
+
+
+def test_no_frames_and_unknown_elements_are_refused():
+    with pytest.raises(ValueError, match="at least one labelled frame"):
+        FrameStore([], 5.0)
+    stranger = bulk("Ti", "fcc", a=5.2)
+    stranger.calc = SinglePointCalculator(stranger, energy=0.0, forces=np.zeros((1, 3)))
+    with pytest.raises(ValueError, match="knows Ar but not Ti"):
+        Matcher(SETTINGS, START, [stranger])

@@ -1,0 +1,114 @@
+"""Fused training: both teachers in turn, as often and in the order that the settings say."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from argon import argon, labelled
+from ase.build import bulk
+
+from fusedff.crystals import Crystal
+from fusedff.dynamics import Langevin
+from fusedff.experiments import StatePoint
+from fusedff.training import fused
+from fusedff.training.difftre import DiffTRe, Teacher
+from fusedff.training.force_matching import ForceMatching, Matcher
+from fusedff.training.fused import Fused
+from fusedff.units import GPA
+
+START = argon(epsilon=0.0095, dtype=jnp.float32)
+POINTS = [
+    StatePoint(15.0, Crystal("Ar", "fcc", 5.2), {"C11": 4.4 * GPA, "C12": 2.3 * GPA, "C44": 2.4 * GPA}, 0.1 * GPA)
+]
+
+
+def frames():
+    made = [bulk("Ar", "fcc", a=a, cubic=True) for a in (5.2, 5.3, 5.4)]
+    for n, frame in enumerate(made):
+        frame.rattle(0.1, seed=n)
+    return [labelled(frame, argon()) for frame in made]
+
+
+def settings(**changes):
+    defaults = {
+        "epochs": 3,
+        "experiment": DiffTRe(
+            learning_rate=1e-4, final_learning_rate=5e-5, repeats=(1, 1, 1), first_equilibration=4, equilibration=4,
+            snapshots=4, langevin=Langevin(8.0, 10.0, 5, 0.6), reuse_above=1.0,
+        ),
+        "dft": ForceMatching(batch=2, learning_rate=1e-4, final_learning_rate=5e-5),
+    }  # fmt: skip
+    return Fused(**{**defaults, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "e0 d0 e1 d1 e2 d2"),
+        ({"epochs": 2, "order": ("dft", "experiment")}, "d0 e0 d1 e1"),
+        ({"epochs": 2, "experiment_updates": 2, "dft_epochs": 3}, "e0 e1 d0 d1 d2 e2 e3 d3 d4 d5"),
+    ],
+)
+def test_sides_take_turns_as_often_and_in_the_order_that_was_set(monkeypatch, changes, expected):
+    calls = []
+
+    def update(self, learner, n):
+        calls.append(f"e{n}")
+        assert self.updates == chosen.epochs * chosen.experiment_updates
+        return learner, {"loss": 1.0, "n_eff": 1.0}
+
+    def epoch(self, learner, n):
+        calls.append(f"d{n}")
+        assert self.steps == self.per_epoch * chosen.epochs * chosen.dft_epochs
+        return learner, 2.0
+
+    chosen = settings(**changes)
+    monkeypatch.setattr(Teacher, "update", update)
+    monkeypatch.setattr(Matcher, "epoch", epoch)
+    _, history = fused.train(START, POINTS, frames(), chosen)
+    assert " ".join(calls) == expected
+    assert history[0] == {"epoch": 0, "loss": 1.0, "n_eff": 1.0, "dft_loss": 2.0}
+
+
+def test_each_side_keeps_its_own_optimizer(monkeypatch):
+    """Were the optimizer shared, the step count of either side would be the sum of both."""
+    counts = {"experiment": [], "dft": []}
+    update, epoch = Teacher.update, Matcher.epoch
+
+    def spy(side, method):
+        def call(self, learner, n):
+            counts[side].append(int(learner.optimizer[0].count))
+            return method(self, learner, n)
+
+        return call
+
+    monkeypatch.setattr(Teacher, "update", spy("experiment", update))
+    monkeypatch.setattr(Matcher, "epoch", spy("dft", epoch))
+    fused.train(START, POINTS, frames(), settings())
+    assert counts == {"experiment": [0, 1, 2], "dft": [0, 2, 4]}  # three frames in batches of two: two steps
+
+
+def test_an_interrupted_fused_training_ends_bit_for_bit_where_it_would_have(tmp_path, monkeypatch):
+    path, epoch = tmp_path / "checkpoint.safetensors", Matcher.epoch
+    whole, history = fused.train(START, POINTS, frames(), settings())
+
+    def interrupted(self, learner, n):
+        if n == 1:  # the experiment has already taught in this epoch; that half is repeated
+            raise KeyboardInterrupt
+        return epoch(self, learner, n)
+
+    monkeypatch.setattr(Matcher, "epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fused.train(START, POINTS, frames(), settings(), path)
+    monkeypatch.setattr(Matcher, "epoch", epoch)
+    resumed, resumed_history = fused.train(START, POINTS, frames(), settings(), path)
+    assert resumed_history == history
+    for one, two in zip(jax.tree.leaves(resumed.params), jax.tree.leaves(whole.params), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert float(resumed.params["epsilon"][0]) != float(START.params["epsilon"][0])
+
+
+@pytest.mark.parametrize("order", [("dft",), ("dft", "dft"), ("dft", "experiment", "dft"), ("dft", "theory")])
+def test_an_order_that_forgets_or_repeats_a_side_is_refused(order):
+    with pytest.raises(ValueError, match="name 'experiment' and 'dft' once each"):
+        Fused(order=order)

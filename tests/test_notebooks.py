@@ -1,0 +1,286 @@
+"""Every notebook runs from top to bottom, leaves the numbers it claims, and is committed as a reader should find it.
+
+The chain is executed once with the `smoke` preset, as `python -m fusedff run` does with any other, in two kernels at a
+time: what a notebook needs from another is named in `NEEDS`.
+"""
+
+import importlib.metadata
+import json
+import math
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from fusedff import potential, presets, runs
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = {path.stem[:2]: path for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))}
+STUDY = ("00", "01", "02", "03", "04", "05", "06")
+NEEDS = {"03": ("02",), "04": ("02",), "05": ("02", "04"), "06": ("04", "05")}
+SHIPPED = [runs.SHIPPED / f"titanium-{model}.safetensors" for model in runs.MODELS]
+SMOKE = presets.get("smoke")
+
+
+def execute(number: str, root: Path, output: Path) -> dict:
+    """Run one notebook as a user would, with `root` for its run folder; its metadata afterwards."""
+    output.mkdir(parents=True, exist_ok=True)
+    done = papermill.execute_notebook(
+        NOTEBOOKS[number], output / NOTEBOOKS[number].name, {"PRESET": "smoke", "RUNS": str(root)}, cwd=str(FOLDER),
+        kernel_name="python3", progress_bar=False, execution_timeout=600,
+    )  # fmt: skip
+    return done.metadata["papermill"]
+
+
+@pytest.fixture(scope="module")
+def compile_once(tmp_path_factory):
+    """Kernels share what they compile: the simulations of 03 to 06 are largely the same programs."""
+    cache = os.environ.get("FUSEDFF_TEST_CACHE") or tmp_path_factory.mktemp("jax-cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(Path(cache).expanduser()))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+        patch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA warns at length about every program that it finds there
+        yield
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory, compile_once):
+    """All notebooks of the study, executed once; run folder and seconds per notebook."""
+    root = tmp_path_factory.mktemp("runs")
+    running, seconds = {}, {}
+
+    def run_after_its_needs(number):
+        for needed in NEEDS.get(number, ()):
+            running[needed].result()
+        seconds[number] = execute(number, root, root / "executed")["duration"]
+
+    # A waiting notebook holds a thread, so longest chain first; what needs nothing fills the gaps.
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for number in ("02", "00", "04", "01", "05", "03", "06"):
+            running[number] = pool.submit(run_after_its_needs, number)
+    for future in running.values():
+        future.result()
+    print("seconds per notebook:", {n: round(s) for n, s in sorted(seconds.items())})
+    return runs.folder("smoke", root)
+
+
+def numbers(data):
+    """Every number in nested plain data."""
+    if isinstance(data, dict):
+        data = list(data.values())
+    if isinstance(data, list):
+        return [x for item in data for x in numbers(item)]
+    return [data] if isinstance(data, int | float) and not isinstance(data, bool) else []
+
+
+def check_test_errors(errors):
+    assert set(errors) == {"energy_mae_meV_per_atom", "force_mae_meV_per_A", "stress_mae_GPa"}
+    assert 0 < errors["energy_mae_meV_per_atom"] < 1000
+    assert 0 < errors["force_mae_meV_per_A"] < 2000
+    assert 0 < errors["stress_mae_GPa"] < 50
+
+
+# --- what they compute ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", STUDY)
+def test_notebook_runs_and_leaves_finite_numbers(chain, number):
+    record = chain.read(f"notebooks/{number}.json")
+    assert numbers(record), "no number was recorded"
+    assert all(math.isfinite(x) for x in numbers(record))
+
+
+def test_force_matching_notebook_learns(chain):
+    record = chain.read("notebooks/02.json")
+    assert record["epochs"] == SMOKE.dft.epochs
+    assert record["best_validation"] < 0.5 * record["first_validation"]
+    assert record["frames"]["train"] > record["frames"]["test"] > 0
+    assert -12 < record["reference_eV"] < -3
+    check_test_errors(record["test"])
+    assert chain.history("dft")[-1]["loss"] < chain.history("dft")[0]["loss"]
+
+
+def test_difftre_notebook_finds_the_known_answers(chain):
+    record = chain.read("notebooks/04.json")
+    spring = record["harmonic"]
+    assert abs(spring["gradient_over_exact"] - 1) < 4 * spring["gradient_stderr"] + 1e-3
+    assert spring["worst_error_where_trusted"] < 0.05
+    argon = record["argon"]
+    for name, tolerance in (("epsilon", 0.06), ("sigma", 0.005)):
+        assert abs(argon["found"][name] / argon["truth"][name] - 1) < tolerance
+        assert abs(argon["found"][name] - argon["truth"][name]) < 0.4 * abs(argon["start"][name] - argon["truth"][name])
+
+
+def test_difftre_notebook_teaches_titanium_what_was_measured(chain):
+    record = chain.read("notebooks/04.json")
+    assert record["updates"] == SMOKE.experiment.updates
+    assert record["measured_numbers"] == 6 * len(SMOKE.train_temperatures)
+    assert record["parameters"] > 10 * record["measured_numbers"]
+    assert all(0 < n <= 1 + 1e-5 for n in record["n_eff"])
+    assert record["last_loss"] < record["first_loss"]
+    check_test_errors(record["test_before"])
+    check_test_errors(record["test_after"])
+    assert record["test_before"] != record["test_after"]
+
+
+def test_fused_notebook_records_both_sides(chain):
+    record = chain.read("notebooks/05.json")
+    assert record["rounds"] == SMOKE.fused.epochs
+    assert record["last"]["dft_loss"] < record["first"]["dft_loss"]
+    assert set(record["test"]) == set(runs.MODELS)
+    for errors in record["test"].values():
+        check_test_errors(errors)
+    correction = record["adiabatic_minus_isothermal_GPa"]
+    assert correction["923"]["C44"] == 0
+    assert 0.5 < correction["323"]["C11"] < correction["923"]["C11"] < 6
+
+
+def test_summary_has_the_promised_schema(chain):
+    summary = chain.read("summary.json")
+    assert set(summary) >= {"models", "versions", "seeds", "preset", "wall_seconds"}
+    assert summary["preset"] == "smoke"
+    assert summary["wall_seconds"] > 0
+    assert set(summary["versions"]) >= {"python", "fusedff", "jax", "jax-md", "dm-haiku", "optax", "ase"}
+    assert all(isinstance(seed, int) for seed in summary["seeds"].values())
+    assert set(summary["models"]) == set(runs.MODELS)
+    for model in summary["models"].values():
+        assert set(model) == {"test", "experiment"}
+        check_test_errors(model["test"])
+        assert set(model["experiment"]) == {"23", "323", "623", "923"}
+        for point in model["experiment"].values():
+            assert set(point) == {"elastic", "pressure"}
+            assert set(point["elastic"]) == {"C11", "C12", "C13", "C33", "C44"}
+            for entry in (*point["elastic"].values(), point["pressure"]):
+                assert set(entry) == {"value", "stderr", "measured"}
+                assert all(math.isfinite(x) for x in entry.values())
+                assert entry["stderr"] > 0
+            assert all(30 < entry["measured"] < 200 for entry in point["elastic"].values())
+            assert point["pressure"]["measured"] == 0
+
+
+def test_verdict_judges_every_bound_and_keeps_its_figures(chain):
+    record = chain.read("notebooks/06.json")
+    for bounds in record["bounds"].values():
+        assert set(bounds) == {"elastic", "pressure", "force"}
+        assert all(bound["met"] == (bound["value"] <= bound["limit"]) for bound in bounds.values())
+    assert record["bounds"]["dft"]["force"]["value"] == 1
+    assert set(record["figures"]) >= {"models_compared.png", "elastic_against_temperature.png"}
+    for name in record["figures"]:
+        assert (chain.path / "figures" / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("model", runs.MODELS)
+def test_models_are_left_for_the_next_notebook(chain, model):
+    trained = potential.load(chain.path / model / "potential.safetensors")
+    assert trained.numbers == (22,)
+    about = chain.read(f"{model}/settings.json")
+    assert about["model"] == model
+    assert about["seconds"] > 0
+    assert about["versions"]["fusedff"] == importlib.metadata.version("fusedff")
+
+
+@pytest.mark.parametrize("number", STUDY)
+def test_every_picture_says_in_words_what_it_shows(chain, number):
+    executed = nbformat.read(chain.path.parent / "executed" / NOTEBOOKS[number].name, as_version=4)
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    pictures = [output["data"] for output in outputs if "image/png" in output.get("data", {})]
+    assert pictures, "a notebook without a figure"
+    for data in pictures:
+        words = data.get("text/plain", "")
+        assert len(words) > 30, words
+        assert not words.startswith("<Figure"), "a figure that bypassed plots.show"
+
+
+def test_finished_training_returns_at_once_and_keeps_its_time(chain, tmp_path):
+    """Running a notebook again trains nothing: the history stays, and so does what the training took."""
+    before, seconds = chain.history("dft"), chain.seconds("dft")
+    execute("02", chain.path.parent, tmp_path)
+    assert chain.history("dft") == before
+    assert seconds <= chain.seconds("dft")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not all(path.exists() for path in SHIPPED),
+    reason="the trained models (data/titanium-*.safetensors) are not here yet",
+)
+@pytest.mark.parametrize("number", ["03", "04", "05", "06"])
+def test_notebook_starts_from_the_shipped_models_where_nothing_was_trained(number, tmp_path, compile_once):
+    execute(number, tmp_path, tmp_path / "executed")
+    record = runs.folder("smoke", tmp_path).read(f"notebooks/{number}.json")
+    assert all(math.isfinite(x) for x in numbers(record))
+
+
+# --- what a reader finds -------------------------------------------------------------------------------------
+
+
+def test_study_is_complete():
+    assert set(STUDY) <= set(NOTEBOOKS)
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda number: NOTEBOOKS[number].stem)
+def notebook(request):
+    return nbformat.read(NOTEBOOKS[request.param], as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def prose(notebook):
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def test_notebook_is_committed_without_outputs(notebook):
+    for cell in code_cells(notebook):
+        assert not cell.outputs
+        assert cell.execution_count is None
+    assert "papermill" not in notebook.metadata
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+def test_cells_keep_their_names(notebook):
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+    nbformat.validate(notebook)
+
+
+def test_exactly_one_cell_holds_the_parameters_as_plain_literals(notebook):
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    names = {}
+    exec(cell.source, {"__builtins__": {}}, names)
+    assert names == {"PRESET": "demo", "RUNS": None}
+    assert cell == code_cells(notebook)[0], "papermill overrides what comes after it"
+
+
+def test_notebook_says_for_whom_it_is_and_ends_with_exercises(notebook):
+    first, text = notebook.cells[0].source, prose(notebook)
+    assert first.startswith("# ")
+    for promise in ("Who this is for", "After this you can", "You need"):
+        assert promise in first, promise
+    assert "What could go wrong" in text
+    assert "## Exercises" in text
+    assert text.index("What could go wrong") < text.index("## Exercises")
+
+
+def test_prose_comes_before_code_and_the_record_comes_last(notebook):
+    number = notebook.cells[0].id[:2]
+    last = code_cells(notebook)[-1]
+    assert last == notebook.cells[-1]
+    assert f'"notebooks/{number}.json"' in last.source
+    assert len(prose(notebook)) > 1500
+
+
+def test_links_between_notebooks_lead_somewhere(notebook):
+    for target in re.findall(r"\]\(([\w.-]+\.ipynb)\)", prose(notebook)):
+        assert (FOLDER / target).exists(), target
+
+
+def test_raw_file_is_json_that_git_can_diff():
+    for path in NOTEBOOKS.values():
+        assert json.loads(path.read_text())["nbformat"] == 4
+        assert path.read_text().endswith("\n")

@@ -1,0 +1,226 @@
+"""Figures: labels with units, fixed colours, error bars, alternative text, and no side effects."""
+
+import base64
+import sys
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from fusedff import datasets, experiments, plots, study
+from fusedff.observables import Estimate
+from fusedff.properties.elastic import ElasticResult
+
+NAMES = ("C11", "C12", "C13", "C33", "C44")
+MODELS = ("dft", "experiment", "fused")
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def points():
+    return experiments.load_state_points()
+
+
+def result(points, factor, pressure=0.0):
+    """A made-up result: measured constants times a factor."""
+    measured = np.array([[p.elastic_gpa[name] for name in NAMES] for p in points])
+    n = len(points)
+    return ElasticResult(
+        np.array([p.temperature for p in points]), NAMES, factor * measured, np.full(measured.shape, 2.0),
+        np.full(n, pressure), np.full(n, 0.05), measured, np.zeros(n),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def summary(points):
+    points = experiments.select(points, (23, 173, 323))
+    test = {"energy_mae_meV_per_atom": 2.0, "force_mae_meV_per_A": 60.0, "stress_mae_GPa": 0.3}
+    factors = {"dft": 0.9, "experiment": 1.0, "fused": 1.02}
+    models = {m: {"test": test, "experiment": result(points, factors[m], 0.1).as_dict()} for m in MODELS}
+    return {"models": models, "settings": {"train_temperatures": [23, 323]}}
+
+
+def history(points, updates=5):
+    return [
+        {"epoch": n, "loss": 10.0**-n}
+        | {f"{name}@{p.temperature:g}K": p.elastic_gpa[name] + 5 - n for p in points for name in NAMES}
+        | {f"P@{p.temperature:g}K": 1.0 - 0.2 * n for p in points}
+        for n in range(updates)
+    ]
+
+
+def visible(fig):
+    """The axes a reader sees, those of subfigures included."""
+    return [ax for ax in fig.get_axes() if ax.get_visible()]
+
+
+def require_labels(fig):
+    fig.draw_without_rendering()
+    for ax in visible(fig):
+        assert ax.get_xlabel(), "an x axis without a label"
+        shares_its_y_axis = not any(label.get_text() for label in ax.get_yticklabels()) or ax.get_ylabel() == ""
+        assert ax.get_ylabel() or shares_its_y_axis
+
+
+def colours(artists):
+    return {to_hex(artist.get_color()).upper() for artist in artists}
+
+
+def legend_texts(fig):
+    legends = [*fig.legends, *(legend for sub in fig.subfigs for legend in sub.legends)]
+    legends += [ax.get_legend() for ax in visible(fig) if ax.get_legend()]
+    return [text.get_text() for legend in legends for text in legend.get_texts()]
+
+
+def test_a_model_has_one_colour_and_one_marker_everywhere_and_measurements_are_black():
+    assert set(plots.COLORS) == set(plots.MARKERS) == {*MODELS, "measured"}
+    assert len(set(plots.COLORS.values())) == len(set(plots.MARKERS.values())) == 4
+    assert plots.COLORS["measured"] == "#000000"
+
+
+def test_figures_leave_the_settings_of_matplotlib_alone(points):
+    before = dict(matplotlib.rcParams)
+    plots.elastic_against_temperature({"fused": result(points, 1.1)}, points)
+    plots.training([{"epoch": 0, "loss": 1.0}], ["loss"])
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_training_shows_every_key_against_the_epoch_with_its_unit():
+    records = [{"epoch": n, "loss": 10.0**-n, "force_rmse_meV_A": 100.0 / (n + 1)} for n in range(20)]
+    fig = plots.training(records, ["loss", "force_rmse_meV_A"], title="DFT-only")
+    (ax,) = visible(fig)
+    assert (ax.get_xlabel(), ax.get_yscale(), ax.get_title(loc="left")) == ("epoch", "log", "DFT-only")
+    assert legend_texts(fig) == ["loss", "force rmse (meV/Å)"]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [record["loss"] for record in records])
+    assert plots.training(records, ["loss"], log=False).axes[0].get_yscale() == "linear"
+
+
+def test_training_names_the_keys_there_are_when_one_is_missing():
+    with pytest.raises(ValueError, match="no 'los'; it has epoch, loss"):
+        plots.training([{"epoch": 0, "loss": 1.0}], ["los"])
+
+
+def test_training_draws_into_the_axes_it_is_given():
+    fig, ax = plt.subplots()
+    assert plots.training([{"epoch": 0, "loss": 1.0}], ["loss"], ax=ax) is fig
+
+
+def test_approach_has_a_panel_per_property_and_dashed_measured_values(points):
+    points = experiments.select(points, (23, 923))
+    fig = plots.approach(history(points), points)
+    require_labels(fig)
+    assert [ax.get_title(loc="left") for ax in visible(fig)] == [*NAMES, "pressure"]
+    assert {ax.get_ylabel() for ax in visible(fig)} == {"GPa"}
+    dashed = [line for line in visible(fig)[0].lines if line.is_dashed()]
+    assert sorted(line.get_ydata()[0] for line in dashed) == pytest.approx([129.9, 175.9])
+    assert legend_texts(fig) == ["23 K", "923 K", "measured"]
+
+
+def test_parity_reports_the_mean_absolute_error_in_the_unit_of_each_panel():
+    reference = {"energy": np.zeros(4), "force": np.zeros((4, 3))}
+    predicted = {"energy": np.array([1.0, -1, 1, -1]), "force": np.full((4, 3), 0.25)}
+    fig = plots.parity(reference, predicted, {"energy": "eV/atom", "force": "eV/Å"})
+    require_labels(fig)
+    texts = [ax.texts[0].get_text() for ax in visible(fig)]
+    assert texts == ["mean absolute error\n1 eV/atom", "mean absolute error\n0.25 eV/Å"]
+    assert visible(fig)[1].get_xlabel() == "DFT (eV/Å)"
+    assert to_hex(visible(fig)[0].collections[0].get_facecolor()[0]).upper() == plots.COLORS["dft"]
+
+
+def test_elastic_constants_are_drawn_in_the_colour_of_their_model_with_error_bars(points):
+    few = experiments.select(points, (23, 923))
+    results = {"dft": result(few, 0.9), "fused": result(few, 1.01)}
+    fig = plots.elastic_against_temperature(results, points)
+    require_labels(fig)
+    assert len(visible(fig)) == 6
+    assert all(len(ax.containers) == 2 for ax in visible(fig))  # one set of error bars per model
+    assert colours(visible(fig)[0].lines) == {plots.COLORS[m] for m in ("measured", "dft", "fused")}
+    assert len(visible(fig)[0].lines[0].get_xdata()) == len(points)
+    assert legend_texts(fig) == ["measured", "DFT-only", "fused"]
+    assert {ax.get_xlabel() for ax in visible(fig)} == {"temperature (K)"}
+
+
+def test_elastic_constants_may_be_drawn_without_any_model(points):
+    require_labels(plots.elastic_against_temperature({}, points))
+
+
+def test_models_compared_says_how_far_each_model_is_from_both_references(summary):
+    fig = plots.models_compared(summary)
+    fig.draw_without_rendering()
+    titles = [ax.get_title(loc="left") for ax in visible(fig)]
+    assert titles == [*NAMES, "pressure", "energy", "forces", "stress"]
+    assert [ax.get_xlabel() for ax in visible(fig)[-3:]] == ["meV/atom", "meV/Å", "GPa"]
+    texts = legend_texts(fig)
+    mean, noise = study.elastic_deviation(summary["models"]["dft"]["experiment"])
+    assert texts[0] == f"DFT-only ({mean:.1f} ± {noise:.1f} %)" == f"DFT-only (10.0 ± {noise:.1f} %)"
+    assert texts[-1] == "not trained at this temperature"
+    bars = visible(fig)[-1].patches
+    assert [to_hex(bar.get_facecolor()).upper() for bar in bars] == [plots.COLORS[m] for m in MODELS]
+    assert [bar.get_width() for bar in bars] == [0.3] * 3
+
+
+def test_models_compared_shows_relative_deviations_in_percent(summary):
+    c11 = visible(plots.models_compared(summary))[0]
+    for model, deviation in zip(MODELS, (-10, 0, 2), strict=True):
+        mine = [c.lines[0] for c in c11.containers if to_hex(c.lines[0].get_color()).upper() == plots.COLORS[model]]
+        assert len(mine) == 2  # temperatures that were trained on, and the others
+        np.testing.assert_allclose(np.concatenate([line.get_ydata() for line in mine]), deviation, atol=1e-9)
+
+
+def test_equations_of_state_are_drawn_from_the_lowest_energy_in_meV():
+    fig = plots.eos({"hcp": (np.array([16.0, 17, 18]), np.array([-6.4, -6.5, -6.45]), None)}, {"measured": 17.5})
+    require_labels(fig)
+    (ax,) = visible(fig)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [100, 0, 50])
+    assert "measured" in legend_texts(fig)
+
+
+def test_the_overview_of_frames_has_a_row_per_family():
+    frames = datasets.load_frames()
+    fig = plots.frames_overview(frames)
+    require_labels(fig)
+    rows = [label.get_text() for label in visible(fig)[0].get_yticklabels()]
+    assert rows == list(dict.fromkeys(f.info["config_type"] for f in frames))
+
+
+def test_estimators_are_shown_beside_each_other_with_the_measured_values():
+    results = {t: Estimate(np.arange(5.0) + 1, np.full(5, 0.1)) for t in ("coupled strains", "stress fluctuation")}
+    fig = plots.estimates(results, NAMES, np.arange(5.0))
+    assert legend_texts(fig) == ["measured", "coupled strains", "stress fluctuation"]
+    assert [label.get_text() for label in visible(fig)[0].get_xticklabels()] == list(NAMES)
+    assert [ax.get_ylabel() for ax in visible(fig)] == ["GPa", "difference from their mean (GPa)"]
+
+
+def test_block_errors_carry_their_own_error():
+    fig = plots.block_errors({1: 0.1, 2: 0.2, 10: 0.2}, 40, "GPa")
+    require_labels(fig)
+    assert visible(fig)[0].get_ylabel() == "standard error (GPa)"
+    assert len(visible(fig)[0].containers) == 1
+
+
+def test_show_gives_a_notebook_an_image_with_alternative_text(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "get_ipython", lambda: object())
+    monkeypatch.setattr(plots, "display", lambda bundle, raw: shown.append(bundle))
+    fig, _ = plt.subplots()
+    plots.show(fig, 'energy < 0 and "more"')
+    (bundle,) = shown
+    assert 'alt="energy &lt; 0 and &quot;more&quot;"' in bundle["text/html"]
+    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
+    assert bundle["text/plain"] == 'energy < 0 and "more"'
+    assert not plt.fignum_exists(fig.number)
+
+
+def test_show_says_in_a_script_what_it_would_have_shown(capsys):
+    assert "ipykernel" not in sys.argv[0]
+    plots.show(plt.subplots()[0], "a line that falls")
+    assert capsys.readouterr().out == "a line that falls\n"

@@ -1,0 +1,280 @@
+"""Energy, forces, stress and stiffness belong to one function; potentials survive being stored."""
+
+import json
+import struct
+
+import ase
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from argon import argon, laid_out
+from ase.build import bulk
+
+from fusedff import potential, storage
+from fusedff.dimenet import DimeNet
+from fusedff.pair import LennardJones
+from fusedff.potential import Potential
+from fusedff.units import strain_from_voigt
+
+TINY = DimeNet(
+    cutoff=4.2, embedding=8, blocks=1, radial=4, spherical=3, interaction=4, basis=4, type_embedding=4, output=8,
+    output_layers=1, layers_before_skip=1, layers_after_skip=1,
+)  # fmt: skip
+
+evaluate, born = jax.jit(potential.evaluate), jax.jit(potential.born)
+
+
+def network():
+    """A network that says something: the last layer of a new one is zero."""
+    rng = np.random.default_rng(0)
+    made = potential.create(jax.random.key(0), TINY, {22: -5.0}, scale=0.5)
+    return made.with_params(jax.tree.map(lambda x: jnp.asarray(x + 0.5 * rng.normal(size=x.shape)), made.params))
+
+
+def hexagonal(symbol, a, c, seed=1):
+    frame = bulk(symbol, "hcp", a=a, c=c) * (2, 1, 1)
+    frame.rattle(0.1, seed=seed)
+    return frame
+
+
+MODELS = {
+    "DimeNet": (network, lambda: hexagonal("Ti", 2.95, 4.68)),
+    "Lennard-Jones": (argon, lambda: hexagonal("Ar", 3.6, 5.9)),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def subject(request):
+    """A potential, a rattled hexagonal cell, and its energies as a function of the cell: one compilation."""
+    model, frame = (make() for make in MODELS[request.param])
+    system, near = laid_out(frame, model.cutoff + 0.3)  # pairs beyond the cut-off are there but count nothing
+
+    @jax.jit
+    def energy(positions, cell):
+        return potential.energies(model, system._replace(positions=positions, cells=cell[None]), near)[0]
+
+    return model, frame, (system, near), lambda r, cell: float(energy(jnp.asarray(r), jnp.asarray(cell)))
+
+
+def derivative(f, h):
+    """Fourth-order central difference at 0: errors of h^4 f^(5) / 30 and of 1e-15 f / h."""
+    return (8 * (f(h) - f(-h)) - (f(2 * h) - f(-2 * h))) / (12 * h)
+
+
+def test_forces_are_minus_the_derivative_of_the_energy(subject):
+    model, frame, where, energy = subject
+    forces = np.asarray(evaluate(model, *where).forces)
+    for atom, axis in [(0, 0), (1, 1), (2, 2), (3, 0)]:
+        direction = np.zeros((len(frame), 3))
+        direction[atom, axis] = 1
+        slope = derivative(lambda h, d=direction: energy(frame.positions + h * d, frame.cell.array), 1e-3)
+        assert forces[atom, axis] == pytest.approx(-slope, rel=1e-6, abs=1e-8)
+    np.testing.assert_allclose(forces.sum(0), 0, atol=1e-11)
+
+
+def strained(frame, strain):
+    """Positions and cell after the symmetric deformation sqrt(1 + 2 eta), eta from engineering Voigt."""
+    values, vectors = np.linalg.eigh(np.eye(3) + 2 * strain_from_voigt(np.asarray(strain)))
+    stretch = vectors @ np.diag(np.sqrt(values)) @ vectors.T
+    return frame.positions @ stretch, frame.cell.array @ stretch
+
+
+def test_stress_is_the_strain_derivative_of_the_energy_in_a_hexagonal_cell(subject):
+    model, frame, where, energy = subject
+    stress = np.asarray(evaluate(model, *where).stress)[0]
+    assert np.abs(stress).min() > 1e-6  # rattled: all six are there
+    found = [
+        derivative(lambda h, d=direction: energy(*strained(frame, h * d)), 1e-3) / frame.get_volume()
+        for direction in np.eye(6)
+    ]
+    np.testing.assert_allclose(stress, found, rtol=1e-6, atol=1e-9)
+
+
+def test_born_stress_is_the_stress(subject):
+    model, _, where, _ = subject
+    np.testing.assert_allclose(born(model, *where)[0], evaluate(model, *where).stress, rtol=1e-10, atol=1e-14)
+
+
+def test_born_stiffness_is_the_second_derivative_of_the_energy_in_lagrangian_strain(subject):
+    model, frame, where, energy = subject
+    stiffness = np.asarray(born(model, *where)[1])[0]
+    np.testing.assert_allclose(stiffness, stiffness.T, rtol=1e-9, atol=1e-12)
+    h, eye = 1e-3, np.eye(6)
+    for i, j in [(0, 0), (2, 2), (3, 3), (5, 5), (0, 1), (0, 2), (3, 4), (0, 5)]:
+        mixed = [
+            energy(*strained(frame, h * (a * eye[i] + b * eye[j]))) for a, b in [(1, 1), (1, -1), (-1, 1), (-1, -1)]
+        ]
+        second = (mixed[0] - mixed[1] - mixed[2] + mixed[3]) / (4 * h**2) / frame.get_volume()
+        # an error of h^2 times fourth derivatives, which are up to a few hundred times the stiffness
+        assert stiffness[i, j] == pytest.approx(second, rel=2e-3, abs=2e-3 * np.abs(stiffness).max() / 10)
+
+
+def test_a_batch_of_different_cells_gives_what_each_cell_gives_alone():
+    model = argon()
+    frames = [hexagonal("Ar", 3.6, 5.9), bulk("Ar", "fcc", a=5.3), bulk("Ar", "fcc", a=5.4, cubic=True)]
+    frames[2].rattle(0.1, seed=5)
+    together = evaluate(model, *laid_out(frames, model.cutoff))
+    alone = [evaluate(model, *laid_out(frame, model.cutoff)) for frame in frames]
+    # the same numbers summed in another order
+    for found, parts in zip(together, zip(*alone, strict=True), strict=True):
+        np.testing.assert_allclose(found, np.concatenate(parts), rtol=1e-12, atol=1e-14)
+
+
+def test_energies_count_from_the_reference_of_every_species():
+    params = {"epsilon": jnp.array([0.01, 0.02]), "sigma": jnp.array([3.0, 3.4])}
+    model = Potential(params, LennardJones(6.0), (10, 18), (-1.5, -2.5))
+    apart = ase.Atoms("ArNe2", positions=[[0, 0, 0], [9, 0, 0], [0, 9, 0]], cell=40 * np.eye(3), pbc=True)
+    assert float(evaluate(model, *laid_out(apart, 6.0)).energy[0]) == -2.5 - 2 * 1.5
+    pair = ase.Atoms("ArNe", positions=[[0, 0, 0], [3.5, 0, 0]], cell=40 * np.eye(3), pbc=True)
+    sigma, epsilon, r = 3.2, np.sqrt(0.01 * 0.02), 3.5  # Lorentz-Berthelot; the switch starts at 4.8 Å
+    expected = 4 * epsilon * ((sigma / r) ** 12 - (sigma / r) ** 6) - 4.0
+    assert float(evaluate(model, *laid_out(pair, 6.0)).energy[0]) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_scale_multiplies_what_the_model_says():
+    model = argon()
+    tripled = Potential(model.params, model.model, model.numbers, model.reference, 3.0)
+    where = laid_out(hexagonal("Ar", 3.6, 5.9), model.cutoff)
+    np.testing.assert_allclose(
+        evaluate(tripled, *where).forces, 3 * evaluate(model, *where).forces, rtol=1e-12, atol=1e-15
+    )
+
+
+def test_an_unknown_element_is_refused_by_name():
+    potential.require_species(argon(), np.array([18, 18]))
+    with pytest.raises(ValueError, match=r"knows Ar but not Al, Ti; train one on frames"):
+        potential.require_species(argon(), np.array([22, 18, 13]))
+
+
+# --- storing -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A saved network in single precision, as training makes it."""
+    path = tmp_path_factory.mktemp("potentials") / "ti.safetensors"
+    made = network()
+    made = made.with_params(jax.tree.map(lambda x: x.astype(jnp.float32), made.params))
+    potential.save(path, made, note="of no value")
+    return path, made
+
+
+def test_a_potential_comes_back_bit_for_bit(stored):
+    path, made = stored
+    back = potential.load(path)
+    assert (back.model, back.numbers, back.reference, back.scale) == (TINY, (22,), (-5.0,), 0.5)
+    assert jax.tree.structure(back.params) == jax.tree.structure(made.params)
+    for mine, theirs in zip(jax.tree.leaves(back.params), jax.tree.leaves(made.params), strict=True):
+        assert mine.dtype == theirs.dtype
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_lennard_jones_is_stored_too(tmp_path):
+    model = argon(dtype=jnp.float32)
+    potential.save(tmp_path / "ar.safetensors", model)
+    back = potential.load(tmp_path / "ar.safetensors")
+    assert back.model == model.model
+    np.testing.assert_array_equal(back.params["sigma"], model.params["sigma"])
+
+
+def test_what_is_said_about_a_potential_is_kept_as_json_and_nothing_is_pickled(stored):
+    path, _ = stored
+    content = path.read_bytes()
+    size = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8 : 8 + size])  # safetensors: a JSON header, then raw numbers
+    assert json.loads(header["__metadata__"]["about"]) == {"note": "of no value"}
+    end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+    assert len(content) == 8 + size + end
+
+
+def rewrite(path, change):
+    """Write the file again with its JSON header changed by `change`, lengths made right."""
+    content = path.read_bytes()
+    size = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8 : 8 + size])
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + size :])
+
+
+def truncated(path, made):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def scribbled_over(path, made):
+    path.write_bytes(b"not a potential" * 20)
+
+
+def emptied(path, made):
+    path.write_bytes(b"")
+
+
+def with_a_nan(path, made):
+    params = jax.tree.map(lambda x: x, made.params)
+    params["output_up"]["w"] = params["output_up"]["w"].at[0, 0].set(jnp.nan)
+    potential.save(path, made.with_params(params))
+
+
+def of_another_width(path, made):
+    def widen(header):
+        config = json.loads(header["__metadata__"]["potential"])
+        config["settings"]["embedding"] = 12
+        header["__metadata__"]["potential"] = json.dumps(config)
+
+    rewrite(path, widen)
+
+
+def with_another_number_of_blocks(path, made):
+    def deepen(header):
+        config = json.loads(header["__metadata__"]["potential"])
+        config["settings"]["blocks"] = 2
+        header["__metadata__"]["potential"] = json.dumps(config)
+
+    rewrite(path, deepen)
+
+
+def of_an_unknown_model(path, made):
+    def rename(header):
+        config = json.loads(header["__metadata__"]["potential"])
+        config["model"] = "Oracle"
+        header["__metadata__"]["potential"] = json.dumps(config)
+
+    rewrite(path, rename)
+
+
+def of_another_format(path, made):
+    storage.write_tree(path, made.params, {"format": "somebody else's"})
+
+
+def without_a_description(path, made):
+    rewrite(path, lambda header: header["__metadata__"].pop("potential"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "remedy"),
+    [
+        (truncated, "damaged .*restore it or train again"),
+        (scribbled_over, "damaged .*restore it or train again"),
+        (emptied, "damaged .*restore it or train again"),
+        (with_a_nan, r"output_up.* not finite; restore the file or train again"),
+        (of_another_width, r"has shape .*another architecture"),
+        (with_another_number_of_blocks, r"lacks array .*another architecture"),
+        (of_an_unknown_model, r"Oracle.*train it again"),
+        (of_another_format, r"not a fusedff potential; give a file written by"),
+        (without_a_description, r"potential.*train it again"),
+    ],
+)
+def test_a_damaged_potential_is_refused_with_its_name_and_a_remedy(stored, tmp_path, damage, remedy):
+    path, made = stored
+    copy = tmp_path / "hurt.safetensors"
+    copy.write_bytes(path.read_bytes())
+    damage(copy, made)
+    with pytest.raises(storage.DamagedFile, match=remedy) as caught:
+        potential.load(copy)
+    assert "hurt.safetensors" in str(caught.value)
+
+
+def test_a_missing_potential_is_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.safetensors does not exist"):
+        potential.load(tmp_path / "nowhere.safetensors")

@@ -1,0 +1,80 @@
+"""The viewer: a widget where there is one, a picture with alternative text always."""
+
+import builtins
+
+import matplotlib
+
+matplotlib.use("agg")
+import numpy as np
+import pytest
+from ase.build import bulk
+
+from fusedff import plots, viewer
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What `view` displays: widgets, and alternative texts of pictures."""
+    found = {"widgets": [], "alts": []}
+    monkeypatch.setattr(viewer, "display", found["widgets"].append)
+    monkeypatch.setattr(plots, "show", lambda fig, alt: found["alts"].append((len(fig.axes), alt)))
+    return found
+
+
+@pytest.fixture
+def crystal():
+    return bulk("Ti", "hcp", a=2.95, c=4.68) * (2, 2, 2)
+
+
+def test_a_structure_comes_as_widget_and_picture(shown, crystal):
+    viewer.view(crystal)
+    assert [type(widget).__name__ for widget in shown["widgets"]] == ["NGLWidget"]
+    assert shown["alts"] == [(1, "Ti16: Ti16, 16 atoms in a periodic cell of 5.90 x 5.90 x 9.36 Å")]
+
+
+def test_a_trajectory_is_one_widget_and_two_pictures(shown, crystal):
+    viewer.view([crystal] * 5)
+    (widget,) = shown["widgets"]
+    assert widget.max_frame == 4
+    ((panels, alt),) = shown["alts"]
+    assert panels == 2
+    assert "last frame (5 in all)" in alt
+
+
+def test_several_structures_have_a_widget_and_a_title_each(shown, crystal):
+    viewer.view([crystal, bulk("Ti", "bcc", a=3.3)], titles=["hcp", "bcc"])
+    assert len(shown["widgets"]) == 2
+    assert shown["alts"][0][1].startswith("hcp: ")
+
+
+def test_atoms_of_a_trajectory_do_not_jump_across_the_cell(crystal):
+    frames = []
+    for shift in np.linspace(-2, 2, 9):
+        frame = crystal.copy()
+        frame.positions += [0, 0, shift]
+        frames.append(frame)
+    steps = np.diff([frame.positions for frame in viewer._together(frames)], axis=0)
+    np.testing.assert_allclose(steps[..., 2], 0.5)
+
+
+def test_frames_with_different_atoms_are_no_trajectory(crystal):
+    with pytest.raises(ValueError, match="no trajectory; give titles"):
+        viewer.view([crystal, crystal[:-1]])
+
+
+def test_nothing_to_show_is_an_error():
+    with pytest.raises(ValueError, match="nothing to show"):
+        viewer.view([])
+
+
+def test_without_nglview_the_picture_remains(shown, crystal, monkeypatch, capsys):
+    def refuse(name, *arguments, original=builtins.__import__):
+        if name == "nglview":
+            raise ImportError("No module named 'nglview'")
+        return original(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    viewer.view(crystal)
+    assert shown["widgets"] == []
+    assert len(shown["alts"]) == 1
+    assert capsys.readouterr().out == "nglview cannot be imported (No module named 'nglview'); showing pictures only\n"
