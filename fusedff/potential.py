@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 
 from fusedff import storage
 from fusedff.dimenet import DimeNet
@@ -59,11 +59,12 @@ class Evaluation(NamedTuple):
     stress: jax.Array
 
 
-def create(key: jax.Array, model: Model, reference: dict[int, float], scale: float = 1.0) -> Potential:
-    """A potential with random parameters for the species in `reference` (atomic number -> eV per atom)."""
-    numbers = tuple(sorted(reference))
-    params = model.init(key, len(numbers))
-    return Potential(params, model, numbers, tuple(float(reference[z]) for z in numbers), float(scale))
+def create(key: jax.Array, model: Model, reference: dict[str, float], scale: float = 1.0) -> Potential:
+    """A potential with random parameters for the species in `reference` (chemical symbol -> eV per atom)."""
+    energy_of = {atomic_numbers[symbol]: float(energy) for symbol, energy in reference.items()}
+    numbers = tuple(sorted(energy_of))
+    params = jax.jit(model.init, static_argnums=1)(key, len(numbers))  # one compilation, not a hundred small ones
+    return Potential(params, model, numbers, tuple(energy_of[z] for z in numbers), float(scale))
 
 
 def require_species(potential: Potential, numbers) -> None:

@@ -61,7 +61,7 @@ def judge(
     """Errors on held-out frames, and elastic constants on trajectories that no training step saw."""
     result = elastic.run(candidate, points, preset.evaluation, name)
     return {
-        "test": force_matching.test_errors(candidate, test_frames),
+        "test": force_matching.errors(candidate, test_frames),
         "experiment": result.as_dict(),
     }, result
 

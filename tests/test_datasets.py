@@ -162,18 +162,14 @@ def test_the_error_of_a_file_names_file_frame_and_id(tmp_path):
     bad = frame(config_id="hcp-rattled-003-1")
     bad.calc.results["forces"][1, 0] = np.nan
     write(tmp_path / "ti.extxyz", [frame(), bad])
-    with pytest.raises(
-        ValueError, match=r"^ti\.extxyz, frame 1 \(hcp-rattled-003-1\): force on atom 1 is nan; drop"
-    ):
+    with pytest.raises(ValueError, match=r"^ti\.extxyz, frame 1 \(hcp-rattled-003-1\): force on atom 1 is nan; drop"):
         datasets.load_frames(tmp_path / "ti.extxyz")
 
 
 def test_repeated_ids_and_mixed_references_are_refused(tmp_path):
     path = tmp_path / "ti.extxyz"
     write(path, [frame(config_id="a"), frame(config_id="b"), frame(config_id="a")])
-    with pytest.raises(
-        ValueError, match=r"frame 2 \(a\): config_id is that of frame 0 too; drop the duplicate"
-    ):
+    with pytest.raises(ValueError, match=r"frame 2 \(a\): config_id is that of frame 0 too; drop the duplicate"):
         datasets.load_frames(path)
     write(path, [frame(), frame(), frame(energy=-13.0 * 96.485)])
     with pytest.raises(ValueError, match=r"frame 2 .* -627.*eV per atom, but Ti frames have -6\.5.*one unit"):
@@ -191,16 +187,12 @@ def test_a_file_that_is_missing_empty_or_cut_off_is_refused(tmp_path):
     whole = path.read_bytes()
     for cut in (1, 2, 30, 100):  # ASE itself would read a shortened last number
         path.write_bytes(whole[:-cut])
-        with pytest.raises(
-            ValueError, match=r"ti\.extxyz: the last line does not end.*cut off the last frame"
-        ):
+        with pytest.raises(ValueError, match=r"ti\.extxyz: the last line does not end.*cut off the last frame"):
             datasets.load_frames(path)
     lines = whole.splitlines(keepends=True)
     for dropped in (1, 2, 3):
         path.write_bytes(b"".join(lines[:-dropped]))
-        with pytest.raises(
-            ValueError, match=r"ti\.extxyz, frame 1: cannot be read as extended XYZ .*cut the file"
-        ):
+        with pytest.raises(ValueError, match=r"ti\.extxyz, frame 1: cannot be read as extended XYZ .*cut the file"):
             datasets.load_frames(path)
 
 
@@ -417,9 +409,7 @@ def test_only_the_published_file_is_opened(published, monkeypatch):
     flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     for damaged in (flipped, content[:-100], content[:10], b"", content + b"\0"):
         path.write_bytes(damaged)
-        with pytest.raises(
-            ValueError, match=r"^Data_DFT_and_Exp\.zip: git id .* not the published .*delete it"
-        ):
+        with pytest.raises(ValueError, match=r"^Data_DFT_and_Exp\.zip: git id .* not the published .*delete it"):
             datasets.load_paper_archive(path, _blob_ids=ids)
     with pytest.raises(ValueError, match="not the published 6f5c28d31a11acc1450eee9c82c86de7e592833c"):
         datasets.load_paper_archive(path)
@@ -427,9 +417,7 @@ def test_only_the_published_file_is_opened(published, monkeypatch):
 
 def test_a_tampered_array_is_refused_even_if_the_archive_is_trusted(published):
     path, ids = published()
-    with pytest.raises(
-        ValueError, match=r"Data_DFT_and_Exp\.zip, force\.npy: git id .* is not 0000; delete it"
-    ):
+    with pytest.raises(ValueError, match=r"Data_DFT_and_Exp\.zip, force\.npy: git id .* is not 0000; delete it"):
         datasets.load_paper_archive(path, _blob_ids={**ids, "force.npy": "0000"})
 
 
@@ -542,17 +530,13 @@ def test_the_archive_is_downloaded_once_verified_and_kept(published, tmp_path):
 @pytest.mark.parametrize("came", [b"<html>not found</html>", b""])
 def test_a_download_that_is_something_else_is_deleted_and_reported(came, published, tmp_path):
     _, ids = published()
-    with pytest.raises(
-        ValueError, match=rf"{len(came)} bytes with git id .* were deleted; .*try again.*by hand"
-    ):
+    with pytest.raises(ValueError, match=rf"{len(came)} bytes with git id .* were deleted; .*try again.*by hand"):
         datasets.fetch_paper_archive(tmp_path / "cache", _downloader=downloader(came, []), _blob_ids=ids)
     assert not list((tmp_path / "cache").iterdir())
 
 
 def test_without_a_network_the_error_says_what_to_do(tmp_path):
     offline = downloader(OSError("no route to host"), [])
-    with pytest.raises(
-        ConnectionError, match=r"no route to host; go online, or place the file at .*\.zip by hand"
-    ):
+    with pytest.raises(ConnectionError, match=r"no route to host; go online, or place the file at .*\.zip by hand"):
         datasets.fetch_paper_archive(tmp_path, _downloader=offline)
     assert not list(tmp_path.iterdir())

@@ -151,7 +151,7 @@ def skewed_alloy():
 
 @pytest.fixture(scope="module")
 def alloy_potential():
-    model = potential.create(jax.random.key(0), SMALL, {13: 0.0, 22: 0.0})
+    model = potential.create(jax.random.key(0), SMALL, {"Al": 0.0, "Ti": 0.0})
     return model.with_params(with_weights(model.params))
 
 
@@ -337,6 +337,6 @@ def test_empty_slots_change_nothing(alloy_potential):
 
 
 def test_an_untrained_network_adds_nothing_to_the_reference_energies():
-    model = potential.create(jax.random.key(1), SMALL, {22: -6.5})
+    model = potential.create(jax.random.key(1), SMALL, {"Ti": -6.5})
     frame = bulk("Ti", "hcp", a=2.95, c=4.68)
     assert float(evaluate(model, *laid_out(frame, SMALL.cutoff)).energy[0]) == -13.0

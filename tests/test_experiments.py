@@ -34,9 +34,7 @@ def test_the_packaged_table_is_titanium_at_22_temperatures_of_which_the_paper_tr
 def test_elastic_constants_are_gpa_in_the_table_in_the_papers_order_and_ev_per_cubic_angstrom_once_loaded():
     (point,) = experiments.select(experiments.load_state_points(), [323])
     assert list(point.elastic) == ["C11", "C12", "C13", "C33", "C44"]
-    assert point.elastic_gpa == pytest.approx(
-        {"C11": 160.9, "C12": 92.5, "C13": 69.1, "C33": 179.5, "C44": 46.2}
-    )
+    assert point.elastic_gpa == pytest.approx({"C11": 160.9, "C12": 92.5, "C13": 69.1, "C33": 179.5, "C44": 46.2})
     assert point.elastic["C33"] == pytest.approx(179.5 * GPA)
     for p in experiments.load_state_points():
         assert 100 < p.elastic_gpa["C11"] < 200  # not the published file's units of 100 GPa

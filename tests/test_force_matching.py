@@ -133,7 +133,7 @@ def test_a_network_learns_from_a_few_embedded_frames():
         output_layers=1, layers_before_skip=0, layers_after_skip=1,
     )  # fmt: skip
     reference = np.mean([f.get_potential_energy() / len(f) for f in small])
-    start = potential.create(jax.random.key(0), network, {22: reference})
+    start = potential.create(jax.random.key(0), network, {"Ti": reference})
     settings = ForceMatching(epochs=12, batch=2, learning_rate=1e-2, final_learning_rate=1e-3, energy_weight=10.0)
     _, history = force_matching.train(start, small, small, settings)
     assert min(record["validation"] for record in history) < 0.5 * history[0]["loss"]
@@ -150,7 +150,7 @@ def test_every_frame_is_seen_once_per_epoch_in_an_order_that_changes():
 def test_test_errors_are_mean_absolute_errors_in_the_units_of_their_names():
     given = frames()
     said = [labelled(frame, START) for frame in given]
-    found = force_matching.test_errors(START, given)
+    found = force_matching.errors(START, given)
     energy = np.mean(
         [abs(a.get_potential_energy() - b.get_potential_energy()) / len(a) for a, b in zip(said, given, strict=True)]
     )

@@ -28,7 +28,7 @@ evaluate, born = jax.jit(potential.evaluate), jax.jit(potential.born)
 def network():
     """A network that says something: the last layer of a new one is zero."""
     rng = np.random.default_rng(0)
-    made = potential.create(jax.random.key(0), TINY, {22: -5.0}, scale=0.5)
+    made = potential.create(jax.random.key(0), TINY, {"Ti": -5.0}, scale=0.5)
     return made.with_params(jax.tree.map(lambda x: jnp.asarray(x + 0.5 * rng.normal(size=x.shape)), made.params))
 
 

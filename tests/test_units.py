@@ -27,9 +27,7 @@ def test_voigt_order_is_that_of_ase():
     stress = np.array([[1.0, 6.0, 5.0], [6.0, 2.0, 4.0], [5.0, 4.0, 3.0]])
     assert units.to_voigt(stress).tolist() == [1, 2, 3, 4, 5, 6]
     np.testing.assert_array_equal(units.to_voigt(stress), full_3x3_to_voigt_6_stress(stress))
-    np.testing.assert_array_equal(
-        units.from_voigt(np.arange(6.0)), voigt_6_to_full_3x3_stress(np.arange(6.0))
-    )
+    np.testing.assert_array_equal(units.from_voigt(np.arange(6.0)), voigt_6_to_full_3x3_stress(np.arange(6.0)))
     assert [stress[i, j] for i, j in units.VOIGT] == [1, 2, 3, 4, 5, 6]
 
 

@@ -230,7 +230,7 @@ def train(
     return start.with_params(result.params), result.history
 
 
-def test_errors(candidate: Potential, frames: Sequence[Atoms]) -> dict[str, float]:
+def errors(candidate: Potential, frames: Sequence[Atoms]) -> dict[str, float]:
     """Mean absolute errors on labelled frames: meV/atom, meV/Å and GPa."""
     store = FrameStore(frames, candidate.cutoff)
     batch = store.batch(np.arange(len(frames)), len(frames), int(store.sizes.sum()))
