@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,7 +24,12 @@ def main(arguments=None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return execute(preset, options.runs.resolve())
+    # Every notebook is a process of its own; what one has compiled, the next need not. The cache goes with the run,
+    # because compiled code belongs to this machine; XLA's warning to that effect would fill screens.
+    with tempfile.TemporaryDirectory(prefix="fusedff-compiled-") as compiled:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", compiled)
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        return execute(preset, options.runs.resolve())
 
 
 def execute(preset: presets.Preset, root: Path) -> int:
@@ -33,8 +39,6 @@ def execute(preset: presets.Preset, root: Path) -> int:
     folder = runs.folder(preset.name, root)
     output = folder.path / "notebooks"
     output.mkdir(parents=True, exist_ok=True)
-    # every notebook is a process of its own; what one has compiled, the next need not
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(root / ".compiled"))
     began = time.monotonic()
     for notebook in sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
         print(f"--- {notebook.stem} ({time.monotonic() - began:.0f} s)", flush=True)

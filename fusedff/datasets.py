@@ -129,7 +129,7 @@ def use_virial(frame: ase.Atoms) -> bool:
     return has_stress(frame) and bool(frame.info.get("use_virial", True))
 
 
-def assign(config_types, validation=0.1, test=0.1) -> list[str]:
+def assign(config_types, validation=0.1, test=0.2) -> list[str]:
     """'train', 'validation' or 'test' for each frame, given the config_type of all frames in file order.
 
     The frames of each config_type are taken in blocks of 10 in file order. Which places of a block are
@@ -150,7 +150,7 @@ def assign(config_types, validation=0.1, test=0.1) -> list[str]:
     return parts
 
 
-def split(frames, validation=0.1, test=0.1) -> Split:
+def split(frames, validation=0.1, test=0.2) -> Split:
     """Frames shared out by `assign`: stratified by config_type and fixed for good when the file only grows.
 
     Raises ValueError for fractions that are not whole tenths, and when no training frame is left.

@@ -104,7 +104,8 @@ class Simulation:
         self.images = tuple(map(tuple, neighbors.image_offsets(ensemble.cells, reach).tolist()))
         # a first guess for atoms that vibrate: what slightly displaced sites need, and a little more
         shaken = ensemble.sites + 0.15 * jax.random.normal(jax.random.PRNGKey(0), ensemble.sites.shape)
-        count = partial(neighbors.search_cells, ensemble.system(shaken), capacity=1, images=np.asarray(self.images))
+        search = partial(neighbors.search_cells, capacity=1, images=np.asarray(self.images))
+        count = partial(jax.jit(search, static_argnames="cutoff"), ensemble.system(shaken))
         self.rooms = Rooms(int(1.1 * int(count(cutoff=reach).needed)) + 2, int(count(cutoff=cutoff).needed) + 2)
 
     def run(
@@ -118,31 +119,31 @@ class Simulation:
         require_species(sampled, self.ensemble.numbers)
         records = []
         with progress.bar(name, snapshots) as report:
-            for _ in range(snapshots):
-                state, record = self._snapshot(sampled, state)
+            for n in range(snapshots):
+                state, record = self._snapshot(sampled, state, n * self.settings.steps_per_snapshot)
                 records.append(record)
                 report()
         return state, jax.tree.map(lambda *parts: jnp.stack(parts), *records)
 
-    def _snapshot(self, sampled, state):
+    def _snapshot(self, sampled, state, steps_before):
         while True:
             after, record, needed, first_insane = _advance(
                 self.settings, self.cutoff, self.rooms, self.images, self.observe, sampled, self.ensemble, state
             )
             needed = Rooms(*(int(n) for n in needed))
             if needed.candidates <= self.rooms.candidates and needed.slots <= self.rooms.slots:
-                self._require_sane(first_insane)
+                self._require_sane(first_insane, steps_before)
                 return after, record
             self.rooms = Rooms(*(max(have, need + 2) for have, need in zip(self.rooms, needed, strict=True)))
 
-    def _require_sane(self, first_insane):
+    def _require_sane(self, first_insane, steps_before):
         step, temperature, force = (np.asarray(x) for x in first_insane)
         bad = np.flatnonzero(step >= 0)
         if len(bad):
             cell = int(bad[np.argmin(step[bad])])
-            wanted = float(self.ensemble.temperature[cell])
+            wanted, steps = float(self.ensemble.temperature[cell]), steps_before + int(step[cell]) + 1
             raise ExplodedTrajectory(
-                f"cell {cell} at {wanted:.0f} K exploded: after {int(step[cell])} steps its kinetic temperature was "
+                f"cell {cell} at {wanted:.0f} K exploded: after {steps} steps its kinetic temperature was "
                 f"{temperature[cell]:.3g} K and its largest force {force[cell]:.3g} eV/Å (timestep "
                 f"{self.settings.timestep_fs} fs); use a shorter timestep, or train the potential on frames like these",
                 cell,

@@ -70,7 +70,8 @@ class CoupledStrains:
 
     The trajectories of the two cells stay close, so most of their fluctuation cancels in the difference. One
     cell carries a normal and a shear strain: they do not mix in a hexagonal or cubic crystal. No second
-    derivative of the potential is needed. The error of finite strain is of second order in `strain`.
+    derivative of the potential is needed. The error of finite strain is of second order in `strain`; the pressure,
+    a mean over the strained cells, is too high by 0.03 GPa in titanium at 0.01 (0.007 GPa at 0.005).
     """
 
     strain: float = 0.01

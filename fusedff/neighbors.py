@@ -58,7 +58,7 @@ def turn_around(x: jax.Array, reverse: jax.Array) -> jax.Array:
     """Give every slot what its reverse slot holds: x (n_atoms, capacity, ...).
 
     The map is its own inverse and its own transpose, so differentiating it is another gather, at any
-    order, where jax would scatter.
+    order, where jax would scatter. It cannot be vmapped: lay cells end to end in one System instead.
     """
     flat = x.reshape(reverse.size, -1)
 

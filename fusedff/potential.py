@@ -63,8 +63,7 @@ def create(key: jax.Array, model: Model, reference: dict[str, float], scale: flo
     """A potential with random parameters for the species in `reference` (chemical symbol -> eV per atom)."""
     energy_of = {atomic_numbers[symbol]: float(energy) for symbol, energy in reference.items()}
     numbers = tuple(sorted(energy_of))
-    params = jax.jit(model.init, static_argnums=1)(key, len(numbers))  # one compilation, not a hundred small ones
-    return Potential(params, model, numbers, tuple(energy_of[z] for z in numbers), float(scale))
+    return Potential(model.init(key, len(numbers)), model, numbers, tuple(energy_of[z] for z in numbers), float(scale))
 
 
 def require_species(potential: Potential, numbers) -> None:

@@ -53,7 +53,7 @@ def reweighted_loss(teacher, sampled):
     """The loss at any parameters, from the snapshots of `sampled` alone."""
 
     def loss(params):
-        energy, observed = teacher._reevaluate(START.with_params(params), sampled.trajectory)
+        energy, observed = teacher._reevaluate(START.with_params(params), sampled.trajectory.positions)
         w = reweighting.weights(teacher.beta, energy, sampled.trajectory.energy)
         return teacher.loss(reweighting.averages(w, observed))
 

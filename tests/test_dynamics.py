@@ -1,5 +1,7 @@
 """Trajectories: the right temperature, the same numbers every time, and no silent damage."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,7 +87,7 @@ def test_momenta_start_with_the_temperature_and_without_drift():
 
 
 def test_cells_of_one_stream_move_alike_and_others_do_not():
-    _, _, trajectory = simulate(cells([40.0] * 8, [5, 5, 6, 0, 1, 2, 3, 4]), 10)
+    _, _, trajectory = simulate(cells([40.0] * 8, [5, 5, 6, 0, 1, 2, 3, 4]), 4)
     first, twin, other = jnp.moveaxis(trajectory.positions, 1, 0)[:3]
     np.testing.assert_array_equal(first, twin)
     assert np.abs(first - other).max() > 0.05
@@ -93,12 +95,12 @@ def test_cells_of_one_stream_move_alike_and_others_do_not():
 
 def test_a_run_in_two_pieces_is_bit_for_bit_the_run_in_one():
     ensemble = cells([40.0] * 8, range(8))
-    simulation, end, whole = simulate(ensemble, 20)
+    simulation, end, whole = simulate(ensemble, 7)
     state = dynamics.start(ensemble, jax.random.PRNGKey(0))
     again = Simulation(ensemble, SETTINGS, MODEL.cutoff)
     parts = []
-    for _ in range(2):
-        state, part = again.run(MODEL, state, 10)
+    for snapshots in (3, 4):
+        state, part = again.run(MODEL, state, snapshots)
         parts.append(part)
     assert again.rooms == simulation.rooms
     for one, two in zip(whole, zip(*parts, strict=True), strict=True):
@@ -149,12 +151,17 @@ def test_every_cell_of_an_ensemble_gets_the_images_it_needs():
 
 
 def test_an_exploding_crystal_is_reported_with_temperature_step_and_remedy():
-    reckless = Langevin(timestep_fs=400.0, friction_per_ps=0.1, steps_per_snapshot=20, skin=0.6)
-    with pytest.raises(
-        ExplodedTrajectory, match=r"at 80 K exploded: after \d+ steps .*400.0 fs.*shorter timestep"
-    ) as caught:
-        simulate(cells([80.0], [0], repeats=(1, 1, 1)), 5, reckless, Rooms(110, 110))
-    assert caught.value.cell == 0
+    """The step is counted from the beginning of the run, however often a snapshot was taken before it."""
+    steps = []
+    for per_snapshot in (1, 50):
+        reckless = Langevin(timestep_fs=180.0, friction_per_ps=0.1, steps_per_snapshot=per_snapshot, skin=0.6)
+        with pytest.raises(
+            ExplodedTrajectory, match=r"at 80 K exploded: after \d+ steps .*180.0 fs.*shorter timestep"
+        ) as caught:
+            simulate(cells([80.0], [0], repeats=(1, 1, 1)), 50 // per_snapshot, reckless, Rooms(110, 110))
+        assert caught.value.cell == 0
+        steps.append(int(re.search(r"after (\d+) steps", str(caught.value))[1]))
+    assert steps[0] == steps[1] > 1
 
 
 def test_a_potential_that_does_not_know_the_element_is_refused():

@@ -62,37 +62,17 @@ class Teacher:
         self.simulation = dynamics.Simulation(
             self.ensemble, settings.langevin, template.cutoff, settings.estimator.observe
         )
+        self.names = crystals.elastic_names(crystals.symmetry(points[0].crystal))
         self.beta = 1 / (KB * self.ensemble.temperature)
 
     def init(self, params) -> loop.Learner:
-        """Optimizer state and an equilibrated simulation."""
+        """Optimizer state and a simulation that has yet to start."""
         key = jax.random.PRNGKey(self.settings.seed)
-        state = dynamics.start(self.ensemble, key)
-        empty = self._empty_trajectory()
-        return loop.Learner(
-            params,
-            self.optimizer().init(params),
-            key,
-            Sampled(state, empty, jnp.asarray(self.simulation.rooms)),
-        )
-
-    def _empty_trajectory(self):
-        n, cells, atoms = self.settings.snapshots, self.ensemble.n_cells, len(self.ensemble.numbers)
-        like = jax.eval_shape(
-            lambda: self.settings.estimator.observe(self.template, *self._one_snapshot(self.ensemble.sites))
-        )
-        dtype = self.ensemble.sites.dtype
-        zeros = partial(jnp.zeros, dtype=dtype)
-        return dynamics.Trajectory(
-            zeros((n, cells, atoms, 3)), zeros((n, cells)), zeros((n, *like.shape)), zeros((n, cells))
-        )
-
-    def _one_snapshot(self, positions):
-        system = self.ensemble.system(positions)
-        near = neighbors.search_cells(
-            system, self.template.cutoff, self.simulation.rooms.slots, np.asarray(self.simulation.images)
-        )
-        return system, near, potential.evaluate(self.template, system, near)
+        positions = jnp.zeros((self.settings.snapshots, *self.ensemble.sites.shape), self.ensemble.sites.dtype)
+        energy, observed = jax.eval_shape(partial(self._reevaluate, self.template), positions)
+        empty = dynamics.Trajectory(positions, *(jnp.zeros(x.shape, x.dtype) for x in (energy, observed, energy)))
+        sampled = Sampled(dynamics.start(self.ensemble, key), empty, jnp.asarray(self.simulation.rooms))
+        return loop.Learner(params, self.optimizer().init(params), key, sampled)
 
     def optimizer(self) -> optax.GradientTransformation:
         s = self.settings
@@ -124,7 +104,7 @@ class Teacher:
         s = self.settings
         self.simulation.rooms = dynamics.Rooms(*(int(x) for x in sampled.rooms))
         if n > 0 and s.reuse_above < 1:
-            energy, observed = self._reevaluate(candidate, sampled.trajectory)
+            energy, observed = self._reevaluate(candidate, sampled.trajectory.positions)
             n_eff = reweighting.effective_samples(reweighting.weights(self.beta, energy, sampled.trajectory.energy))
             if float(jnp.min(n_eff)) > s.reuse_above * s.snapshots:
                 return sampled, energy, observed
@@ -139,10 +119,10 @@ class Teacher:
             trajectory.observed,
         )
 
-    def _reevaluate(self, candidate, trajectory):
+    def _reevaluate(self, candidate, positions):
         return _reevaluate(
             self.settings.estimator, self.template.cutoff, self.simulation.rooms, self.simulation.images,
-            candidate, self.ensemble, trajectory.positions,
+            candidate, self.ensemble, positions,
         )  # fmt: skip
 
     def properties(self, means):
@@ -153,23 +133,22 @@ class Teacher:
     def loss(self, means):
         """Weighted mean squared deviation from the measured values."""
         elastic, pressure = self.properties(means)
-        names = crystals.elastic_names(crystals.symmetry(self.points[0].crystal))
-        measured = jnp.asarray([[p.elastic_gpa.get(name, jnp.nan) for name in names] for p in self.points])
+        measured = jnp.asarray([[p.elastic_gpa.get(name, jnp.nan) for name in self.names] for p in self.points])
         present = jnp.isfinite(measured)
         deviation = jnp.where(present, elastic - jnp.where(present, measured, 0), 0)
         target = jnp.asarray([p.pressure_gpa for p in self.points])
-        s = self.settings
-        return s.elastic_weight * jnp.sum(deviation**2) / jnp.maximum(
-            jnp.sum(present), 1
-        ) + s.pressure_weight * jnp.mean((pressure - target) ** 2)
+        of_elastic = jnp.sum(deviation**2) / jnp.maximum(jnp.sum(present), 1)
+        of_pressure = jnp.mean((pressure - target) ** 2)
+        return self.settings.elastic_weight * of_elastic + self.settings.pressure_weight * of_pressure
 
     def report(self, means) -> dict:
         """Name -> GPa for the history: every constant and the pressure at every temperature."""
         elastic, pressure = self.properties(means)
-        names = crystals.elastic_names(crystals.symmetry(self.points[0].crystal))
         record = {}
         for point, constants, p in zip(self.points, np.asarray(elastic), np.asarray(pressure), strict=True):
-            record |= {f"{name}@{point.temperature:g}K": value for name, value in zip(names, constants, strict=True)}
+            record |= {
+                f"{name}@{point.temperature:g}K": value for name, value in zip(self.names, constants, strict=True)
+            }
             record[f"P@{point.temperature:g}K"] = p
         return record
 
