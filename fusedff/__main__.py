@@ -28,7 +28,7 @@ def main(arguments=None) -> int:
     # because compiled code belongs to this machine; XLA's warning to that effect would fill screens.
     with tempfile.TemporaryDirectory(prefix="fusedff-compiled-") as compiled:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", compiled)
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # jax has set its own default by now
         return execute(preset, options.runs.resolve())
 
 
@@ -46,7 +46,7 @@ def execute(preset: presets.Preset, root: Path) -> int:
         try:
             papermill.execute_notebook(
                 notebook, output / notebook.name, parameters, cwd=str(NOTEBOOKS), progress_bar=False, log_output=True,
-                stdout_file=sys.stdout, stderr_file=sys.stderr,
+                stdout_file=sys.stdout, stderr_file=sys.stderr, extra_arguments=["--log-level=ERROR"],
             )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             print(

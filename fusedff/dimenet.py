@@ -248,7 +248,7 @@ def _interact(config, message, geometry, reverse, name):
     incoming = silu(_linear(incoming, config.interaction, f"{name}_down"))
 
     # At the central atom j: messages times radial weights, then through the harmonics to every slot and back.
-    radial = (geometry.chebyshev @ _spherical_weights(config, name, message.dtype)).reshape(
+    radial = (geometry.chebyshev @ _spherical_weights(config, name, geometry.chebyshev.dtype)).reshape(
         n, capacity, config.spherical, -1
     )
     waves = incoming[:, :, None, :] * radial

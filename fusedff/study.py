@@ -73,6 +73,7 @@ def summary(models: dict[str, dict], preset: Preset, wall_seconds: float) -> dic
         "versions": runs.versions(),
         "seeds": {"training": preset.seed, "evaluation": preset.evaluation.seed},
         "preset": preset.name,
+        "frames": {part: len(members) for part, members in frames(preset)._asdict().items()},
         "settings": presets.as_dict(preset),
         "wall_seconds": wall_seconds,
     }
