@@ -1,5 +1,6 @@
 """What the README tells people to type works as written, for a material that is not titanium."""
 
+import json
 import re
 from pathlib import Path
 
@@ -10,8 +11,11 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
+from fusedff import study
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+RECORD = json.loads((ROOT / "fusedff/data/titanium-demo.json").read_text())
 
 
 @pytest.fixture
@@ -45,3 +49,8 @@ def test_every_file_the_readme_links_to_exists():
     missing = [target for target in targets if not (ROOT / target).exists()]
     assert targets
     assert not missing
+
+
+def test_the_results_are_those_of_the_recorded_run():
+    assert study.table(RECORD) in README
+    assert f"{sum(RECORD['frames'].values())} frames" in README
