@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from fusedff import crystals
 from fusedff.crystals import Crystal
 from fusedff.units import GPA
@@ -88,6 +90,16 @@ def select(points, temperatures=None, role=None) -> tuple[StatePoint, ...]:
     if not points:
         raise ValueError(f"no state point is left with role {role!r}; the table has {available} K")
     return points
+
+
+def measured_gpa(points) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Names of the elastic constants, their values (n_points, n_constants) and the pressures (n_points,), in GPa.
+
+    All points are of one elastic symmetry; a constant that was not measured is nan.
+    """
+    names = crystals.elastic_names(crystals.symmetry(points[0].crystal))
+    elastic = np.array([[point.elastic_gpa.get(name, np.nan) for name in names] for point in points])
+    return names, elastic, np.array([point.pressure_gpa for point in points])
 
 
 def load_paper_elastic(path) -> dict[float, dict[str, float]]:

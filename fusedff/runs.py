@@ -44,8 +44,8 @@ class RunFolder:
 
     def seconds(self, model: str) -> float:
         """What the training of `model` in this folder has taken, as `save` noted it; 0 before the first time."""
-        settings = self.path / model / "settings.json"
-        return json.loads(settings.read_text())["seconds"] if settings.exists() else 0.0
+        settings = f"{model}/settings.json"
+        return self.read(settings)["seconds"] if (self.path / settings).exists() else 0.0
 
     def load(self, model: str) -> Potential:
         """The model trained in this run, else the one that ships with fusedff; says which."""

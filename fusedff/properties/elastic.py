@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import jax
 import numpy as np
 
-from fusedff import crystals, dynamics
+from fusedff import dynamics
 from fusedff.dynamics import Langevin
 from fusedff.elasticity import CoupledStrains, StressFluctuation
-from fusedff.experiments import StatePoint
+from fusedff.experiments import StatePoint, measured_gpa
 from fusedff.observables import jackknife
 from fusedff.potential import Potential
 from fusedff.units import GPA
@@ -80,9 +80,8 @@ def run(
     estimate = jackknife(trajectory.observed, statistic, settings.blocks)
     value = estimate.value.mean(1)
     stderr = np.sqrt((estimate.stderr**2).sum(1)) / replicas
-    names = crystals.elastic_names(crystals.symmetry(points[0].crystal))
+    names, measured, measured_pressure = measured_gpa(points)
     return ElasticResult(
         np.array([p.temperature for p in points]), names, value[:, :-1], stderr[:, :-1], value[:, -1], stderr[:, -1],
-        np.array([[p.elastic_gpa.get(n, np.nan) for n in names] for p in points]),
-        np.array([p.pressure_gpa for p in points]),
+        measured, measured_pressure,
     )  # fmt: skip

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fusedff import crystals, dynamics, neighbors, potential, reweighting
+from fusedff import dynamics, neighbors, potential, reweighting
 from fusedff.dynamics import Langevin
 from fusedff.elasticity import CoupledStrains, StressFluctuation
-from fusedff.experiments import StatePoint
+from fusedff.experiments import StatePoint, measured_gpa
 from fusedff.potential import Potential
 from fusedff.training import loop
 from fusedff.units import GPA, KB
@@ -62,7 +62,7 @@ class Teacher:
         self.simulation = dynamics.Simulation(
             self.ensemble, settings.langevin, template.cutoff, settings.estimator.observe
         )
-        self.names = crystals.elastic_names(crystals.symmetry(points[0].crystal))
+        self.names, self.measured, self.measured_pressure = measured_gpa(self.points)
         self.beta = 1 / (KB * self.ensemble.temperature)
 
     def init(self, params) -> loop.Learner:
@@ -133,12 +133,10 @@ class Teacher:
     def loss(self, means):
         """Weighted mean squared deviation from the measured values."""
         elastic, pressure = self.properties(means)
-        measured = jnp.asarray([[p.elastic_gpa.get(name, jnp.nan) for name in self.names] for p in self.points])
-        present = jnp.isfinite(measured)
-        deviation = jnp.where(present, elastic - jnp.where(present, measured, 0), 0)
-        target = jnp.asarray([p.pressure_gpa for p in self.points])
+        present = np.isfinite(self.measured)
+        deviation = jnp.where(present, elastic - jnp.asarray(np.where(present, self.measured, 0)), 0)
         of_elastic = jnp.sum(deviation**2) / jnp.maximum(jnp.sum(present), 1)
-        of_pressure = jnp.mean((pressure - target) ** 2)
+        of_pressure = jnp.mean((pressure - jnp.asarray(self.measured_pressure)) ** 2)
         return self.settings.elastic_weight * of_elastic + self.settings.pressure_weight * of_pressure
 
     def report(self, means) -> dict:

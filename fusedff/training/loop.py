@@ -16,7 +16,7 @@ class Learner(NamedTuple):
 
     params: Any
     optimizer: Any  # state(s) of the optax optimizer(s)
-    key: jax.Array  # the seed; epoch n draws from fold_in(key, n), so a resumed run sees the same numbers
+    key: jax.Array  # for epochs that draw: epoch n from fold_in(key, n), so a resumed run sees the same numbers
     extra: Any = ()  # what else a trainer carries from epoch to epoch, e.g. trajectories
 
 
