@@ -2,20 +2,19 @@
 
 Gasteiger et al., "Fast and uncertainty-aware directional message passing for non-equilibrium
 molecules" (2020). The network is the published one; the evaluation is not. Usually every message
-k -> j -> i is formed for every triplet of atoms. Here, because the spherical basis enters linearly and
-P_l(cos kji) = sum_m Y_lm(ji) Y_lm(jk) (addition theorem), all messages meet at the central atom j:
+k -> j -> i is formed for every triplet of atoms. Here, because the spherical basis enters linearly,
 
-    sum_{k != i} x_kj o (W sum_ln R_ln(d_kj) P_l(cos kji))
-        =  sum_lm Y_lm(ji) [sum_k Y_lm(jk) x_kj o (R_l(d_kj) W_l)]  -  sum_l x_ij o (R_l(d_ij) W_l).
+    sum_{k != i} x_kj o (W sum_ln R_ln(d_kj) P_l(cos kji))  =  sum_{k != i} sum_l P_l(cos kji) wave_kl
+    with  wave_kl = x_kj o (R_l(d_kj) W_l),
 
-Cost grows linearly with the number of neighbours, no triplet is ever listed, the numbers are the same.
+so all messages meet at the central atom j in dense products over its slots (`angles.py`). No triplet is ever
+listed, the numbers are the same.
 
 Messages live at (receiver, slot): slot (i, b) holds the message j -> i from `source[i, b] = j`.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import factorial
 from typing import NamedTuple
 
 import haiku as hk
@@ -25,6 +24,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import spherical_jn
 
+from fusedff.angles import Angles, angles, meet
 from fusedff.neighbors import Neighbors, turn_around
 
 
@@ -86,11 +86,11 @@ def _network(config, n_species, displacements, neighbors, species):
 class Geometry(NamedTuple):
     bessel: jax.Array  # (n, K, radial), radial basis of the distances
     chebyshev: jax.Array  # (n, K, degree), polynomials from which the spherical basis' radial parts are made
-    harmonics: jax.Array  # (n, K, l * l), real spherical harmonics of the directions to the neighbours
+    angles: Angles  # between the slots of an atom
 
 
 def _geometry(config, displacements, neighbors):
-    """What all blocks share: Bessel functions (n, K, radial), Chebyshev basis (n, K, degree), harmonics (n, K, l*l)."""
+    """What all blocks share, computed once."""
     dtype = displacements.dtype
     outside = jnp.array([2 * config.cutoff, 0, 0], dtype)
     vectors = jnp.where(neighbors.mask[..., None], displacements, outside)
@@ -104,41 +104,13 @@ def _geometry(config, displacements, neighbors):
     degree = len(_radial_table(config.radial, config.spherical, str(dtype)))
     chebyshev = envelope[..., None] * _chebyshev(x, degree)
 
-    return Geometry(bessel, chebyshev, spherical_harmonics(unit, config.spherical))
+    return Geometry(bessel, chebyshev, angles(unit, config.spherical))
 
 
 def _envelope(x, p):
     """Polynomial cut-off of DimeNet (eq. 8), 1 at x = 0 and zero with two derivatives at x = 1."""
     a, b, c = -(p + 1) * (p + 2) / 2, p * (p + 2), -p * (p + 1) / 2
     return jnp.where(x < 1, 1 + x**p * (a + x * (b + x * c)), 0.0)
-
-
-def spherical_harmonics(unit: jax.Array, n_l: int) -> jax.Array:
-    """Real spherical harmonics (..., n_l^2) of unit vectors (..., 3), scaled so that sum_m Y_lm Y'_lm = P_l.
-
-    Ordered l = 0, 1, ... and m = -l .. l. Polynomials in x, y, z, hence smooth everywhere: associated Legendre
-    recursion in z times Re and Im of (x + i y)^m.
-    """
-    x, y, z = unit[..., 0], unit[..., 1], unit[..., 2]
-    real, imaginary = [jnp.ones_like(x)], [jnp.zeros_like(x)]
-    for _ in range(1, n_l):
-        real, imaginary = (
-            real + [x * real[-1] - y * imaginary[-1]],
-            imaginary + [x * imaginary[-1] + y * real[-1]],
-        )
-    legendre = {}
-    for m in range(n_l):
-        legendre[m, m] = jnp.full_like(z, float(np.prod(np.arange(1, 2 * m, 2))))
-        if m + 1 < n_l:
-            legendre[m + 1, m] = (2 * m + 1) * z * legendre[m, m]
-        for l in range(m + 2, n_l):
-            legendre[l, m] = ((2 * l - 1) * z * legendre[l - 1, m] - (l + m - 1) * legendre[l - 2, m]) / (l - m)
-    columns = []
-    for l in range(n_l):
-        for m in range(-l, l + 1):
-            norm = ((2 if m else 1) * factorial(l - abs(m)) / factorial(l + abs(m))) ** 0.5
-            columns.append(norm * legendre[l, abs(m)] * (real[m] if m >= 0 else imaginary[-m]))
-    return jnp.stack(columns, -1)
 
 
 def spherical_bessel_roots(n: int, n_l: int) -> np.ndarray:
@@ -204,8 +176,14 @@ def _multiples_of_pi(shape, dtype):
     return np.pi * jnp.arange(1, shape[0] + 1, dtype=dtype)
 
 
+def _times(x, matrix):
+    """x (..., n) @ matrix (n, m), flat: contracting one axis, the gradient of the matrix needs no transposed copies."""
+    return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], -1)
+
+
 def _linear(x, size, name, bias=False, init=_glorot):
-    return hk.Linear(size, with_bias=bias, w_init=init, name=name)(x)
+    flat = hk.Linear(size, with_bias=bias, w_init=init, name=name)(x.reshape(-1, x.shape[-1]))
+    return flat.reshape(*x.shape[:-1], size)
 
 
 def _layer(x, size, name):
@@ -244,15 +222,15 @@ def _interact(config, message, geometry, reverse, name):
     n, capacity, channels = message.shape
     both = _layer(message, 2 * channels, f"{name}_kj_ji")
     incoming, own = both[..., :channels], both[..., channels:]
-    incoming = incoming * (geometry.bessel @ _bottleneck(config.radial, config.basis, channels, f"{name}_radial"))
+    incoming = incoming * _times(geometry.bessel, _bottleneck(config.radial, config.basis, channels, f"{name}_radial"))
     incoming = silu(_linear(incoming, config.interaction, f"{name}_down"))
 
-    # At the central atom j: messages times radial weights, then through the harmonics to every slot and back.
-    radial = (geometry.chebyshev @ _spherical_weights(config, name, geometry.chebyshev.dtype)).reshape(
+    # At the central atom j: messages times radial weights, then to every other slot.
+    radial = _times(geometry.chebyshev, _spherical_weights(config, name, geometry.chebyshev.dtype)).reshape(
         n, capacity, config.spherical, -1
     )
     waves = incoming[:, :, None, :] * radial
-    met = _meet(geometry.harmonics, waves) - jnp.sum(waves, 2)
+    met = meet(geometry.angles, waves)
     # Slot i of atom j is where the message i -> j lives; its turned-around partner is j -> i.
     met = turn_around(met, reverse)
 
@@ -263,16 +241,6 @@ def _interact(config, message, geometry, reverse, name):
     for layer in range(config.layers_after_skip):
         update = _residual(update, f"{name}_after_{layer}")
     return update
-
-
-def _meet(harmonics, waves):
-    """sum_k P_l(cos of slots i, k) waves_kl: harmonics (n, K, l*l), waves (n, K, l, C) -> (n, K, C)."""
-    n, capacity, n_l, channels = waves.shape
-    angular = np.repeat(np.eye(n_l), 2 * np.arange(n_l) + 1, axis=0)  # (l*l, l), which l a harmonic belongs to
-    # one product over all (lm, l') of which only l' = l is kept: wasteful on paper, fastest in practice
-    moments = jnp.einsum("akm,akd->amd", harmonics, waves.reshape(n, capacity, n_l * channels))
-    moments = jnp.einsum("amlc,ml->amc", moments.reshape(n, -1, n_l, channels), jnp.asarray(angular, waves.dtype))
-    return jnp.einsum("akm,amc->akc", harmonics, moments)
 
 
 def _spherical_weights(config, name, dtype):

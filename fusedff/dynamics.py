@@ -194,7 +194,7 @@ def _advance(settings, cutoff, rooms, images, observe, sampled, ensemble, state)
         return simulate.momentum_step(langevin, dt / 2), listed, listed_at, near, evaluation
 
     def step(carry, _):
-        langevin, listed, listed_at, needed, insane, count = carry
+        langevin, listed, listed_at, _, _, needed, insane, count = carry
         langevin, listed, listed_at, near, evaluation = baoab(langevin, listed, listed_at)
         needed = Rooms(jnp.maximum(needed.candidates, listed.needed), jnp.maximum(needed.slots, near.needed))
         temperature = kinetic_temperature(langevin.momentum, mass)
@@ -202,7 +202,7 @@ def _advance(settings, cutoff, rooms, images, observe, sampled, ensemble, state)
         sane = jnp.isfinite(evaluation.energy) & (temperature < 10 * ensemble.temperature + 1000) & (force < 1e3)
         now = (jnp.broadcast_to(count, sane.shape), temperature, force)
         insane = tuple(jnp.where(~sane & (insane[0] < 0), new, old) for new, old in zip(now, insane, strict=True))
-        return (langevin, listed, listed_at, needed, insane, count + 1), None
+        return (langevin, listed, listed_at, near, evaluation, needed, insane, count + 1), None
 
     listed = candidates(state.positions)
     near, evaluation = forces(state.positions, listed)
@@ -210,10 +210,10 @@ def _advance(settings, cutoff, rooms, images, observe, sampled, ensemble, state)
         state.positions, state.momenta, evaluation.forces.reshape(state.positions.shape), mass, state.key
     )
     none = (jnp.full(ensemble.n_cells, -1), jnp.zeros_like(kt), jnp.zeros_like(kt))
-    carry = (langevin, listed, state.positions, Rooms(listed.needed, near.needed), none, jnp.int32(0))
+    needed = Rooms(listed.needed, near.needed)
+    carry = (langevin, listed, state.positions, near, evaluation, needed, none, jnp.int32(0))
     carry, _ = jax.lax.scan(step, carry, None, length=settings.steps_per_snapshot)
-    langevin, listed, _, needed, insane, _ = carry
-    near, evaluation = forces(langevin.position, listed)
+    langevin, _, _, near, evaluation, needed, insane, _ = carry
     observed = observe(sampled, ensemble.system(langevin.position), near, evaluation)
     temperature = kinetic_temperature(langevin.momentum, mass)
     record = Trajectory(langevin.position, evaluation.energy, observed, temperature)

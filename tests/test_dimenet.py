@@ -11,7 +11,7 @@ from ase.neighborlist import neighbor_list
 from scipy.optimize import brentq
 from scipy.special import eval_legendre, spherical_jn
 
-from fusedff import dimenet, potential
+from fusedff import angles, dimenet, potential
 from fusedff.dimenet import DimeNet
 
 SMALL = DimeNet(
@@ -212,13 +212,30 @@ def test_single_precision_keeps_the_energies_to_one_part_in_100_000(alloy_potent
 def test_spherical_harmonics_obey_the_addition_theorem(rng):
     unit = rng.normal(size=(2, 50, 3))
     unit /= np.linalg.norm(unit, axis=-1, keepdims=True)
-    first, second = (np.asarray(dimenet.spherical_harmonics(jnp.asarray(u), 7)) for u in unit)
+    first, second = (np.asarray(angles.spherical_harmonics(jnp.asarray(u), 7)) for u in unit)
     cosine = (unit[0] * unit[1]).sum(-1)
     start = 0
     for l in range(7):
         part = slice(start, start + 2 * l + 1)
         np.testing.assert_allclose((first[:, part] * second[:, part]).sum(-1), eval_legendre(l, cosine), atol=1e-13)
         start = part.stop
+
+
+def test_both_forms_of_the_angular_part_are_the_same_sum(rng, monkeypatch):
+    unit = rng.normal(size=(4, 9, 3))
+    unit /= np.linalg.norm(unit, axis=-1, keepdims=True)
+    waves = rng.normal(size=(4, 9, 6, 5))
+
+    def both():
+        return np.asarray(angles.meet(angles.angles(jnp.asarray(unit), 6), jnp.asarray(waves)))
+
+    pairs = both()
+    monkeypatch.setattr(angles, "PAIRS_UP_TO", 8)
+    np.testing.assert_allclose(both(), pairs, atol=1e-12)
+    cosine = np.einsum("aix,akx->aik", unit, unit)
+    apart = 1 - np.eye(9)
+    exact = sum(np.einsum("aik,akc->aic", apart * eval_legendre(l, cosine), waves[:, :, l]) for l in range(6))
+    np.testing.assert_allclose(pairs, exact, atol=1e-12)
 
 
 def test_spherical_bessel_roots_are_zeros_in_order():

@@ -151,16 +151,24 @@ def optimizer(settings: ForceMatching, steps: int) -> optax.GradientTransformati
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _step(settings, steps, template, learner, batch):
-    value, gradient = jax.value_and_grad(lambda p: loss(settings, template.with_params(p), batch))(learner.params)
-    updates, state = optimizer(settings, steps).update(gradient, learner.optimizer, learner.params)
-    params = optax.apply_updates(learner.params, updates)
-    return learner._replace(params=params, optimizer=state), value
+def _steps(settings, steps, template, learner, batches):
+    """One optimizer step per batch; compiled as one loop, so that temporaries are allocated once and not per step."""
+
+    def step(learner, batch):
+        value, gradient = jax.value_and_grad(lambda p: loss(settings, template.with_params(p), batch))(learner.params)
+        updates, state = optimizer(settings, steps).update(gradient, learner.optimizer, learner.params)
+        params = optax.apply_updates(learner.params, updates)
+        return learner._replace(params=params, optimizer=state), value
+
+    return jax.lax.scan(step, learner, batches)
 
 
 @partial(jax.jit, static_argnums=0)
 def _validate(settings, candidate, batch):
     return loss(settings, candidate, batch), mean_squared_errors(candidate, batch)
+
+
+AT_ONCE = 32  # batches on the device at a time
 
 
 class Matcher:
@@ -190,12 +198,13 @@ class Matcher:
 
     def epoch(self, learner: loop.Learner, n: int) -> tuple[loop.Learner, float]:
         """One pass over the frames; returns the learner and the mean training loss."""
-        values = []
-        for indices in self.batches(n):
-            batch = self.store.batch(indices, self.n_frames, self.n_atoms)
-            learner, value = _step(self.settings, self.steps, self.template, learner, batch)
+        values, batches = [], self.batches(n)
+        for chunk in (batches[k : k + AT_ONCE] for k in range(0, len(batches), AT_ONCE)):
+            stacked = [self.store.batch(indices, self.n_frames, self.n_atoms) for indices in chunk]
+            stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *stacked)
+            learner, value = _steps(self.settings, self.steps, self.template, learner, stacked)
             values.append(value)
-        return learner, float(np.mean(values))
+        return learner, float(np.mean(np.concatenate(values)))
 
 
 def train(

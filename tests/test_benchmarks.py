@@ -1,0 +1,149 @@
+"""The benchmarks' own arithmetic; nothing here is timed, and chemtrain need not be installed."""
+
+import io
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import case, compare, figures, record, report, sides, titanium
+from benchmarks.compare import Disagreement, Row
+from benchmarks.mapping import to_chemtrain
+from benchmarks.scaling import Cost
+from benchmarks.snapshots import Need
+from benchmarks.statistics import Spread, paired_ratio, spread
+from fusedff.dimenet import DimeNet
+
+TINY = DimeNet(embedding=4, blocks=2, radial=3, spherical=2, interaction=2, basis=2, type_embedding=2, output=4)
+ABOUT = {
+    "date": "2026-01-02T03:04:05+00:00",
+    "command": "python -m benchmarks",
+    "commit": "abc",
+    "processor": "a processor",
+    "cores": 2,
+    "memory_GiB": 8.0,
+    "system": "Linux",
+    "load_before": 0.0,
+    "versions": {"python": "3.11"},
+}
+SPREAD = Spread(0.9, 1.0, 1.2)
+
+
+def test_spread_is_median_and_quartiles():
+    assert spread([4, 1, 3, 2, 5]) == Spread(2, 3, 4)
+
+
+def test_ratio_is_taken_within_rounds_so_that_a_slow_round_does_not_count():
+    ours, theirs = [1.0, 10.0, 1.0, 1.0], [3.0, 30.0, 3.0, 3.0]
+    assert paired_ratio(theirs, ours) == Spread(3, 3, 3)
+    assert np.median(theirs) / np.median(ours) == 3
+
+
+def test_ratio_needs_as_many_rounds_of_either_side():
+    with pytest.raises(ValueError, match="2 rounds of one side cannot be paired with 1"):
+        paired_ratio([1.0, 2.0], [1.0])
+
+
+def numbered(tree):
+    """The tree with a different number in every entry."""
+    leaves, structure = jax.tree.flatten(tree)
+    starts = np.cumsum([0, *(leaf.size for leaf in leaves)])
+    return structure.unflatten(
+        [1.0 + start + np.arange(leaf.size).reshape(leaf.shape) for start, leaf in zip(starts, leaves, strict=False)]
+    )
+
+
+@pytest.mark.parametrize("model", [TINY, DimeNet()], ids=["tiny", "default"])
+def test_mapping_uses_every_parameter_exactly_once(model, key):
+    params = numbered(jax.eval_shape(lambda: model.init(key, 1)))
+    mapped = to_chemtrain(params, model)
+    unscaled = {
+        (module, leaf): x / (0.5**1.5 if "RBF_Dense" in module or "rbf1" in module else 1)
+        for module, leaves in mapped.items()
+        for leaf, x in leaves.items()
+    }
+    entries = np.sort(np.concatenate([np.ravel(x) for x in unscaled.values()]))
+    total = sum(leaf.size for leaf in jax.tree.leaves(params))
+    np.testing.assert_allclose(entries, 1.0 + np.arange(total), rtol=1e-12)
+
+
+def test_mapping_splits_the_common_layer_of_both_messages(key):
+    params = numbered(jax.eval_shape(lambda: TINY.init(key, 1)))
+    mapped = to_chemtrain(params, TINY)
+    both = params["interaction_1_kj_ji"]
+    for leaf in "wb":
+        parts = [mapped[f"DimeNetPP/~/Interaction_1/~/Dense_{which}/~/linear"][leaf] for which in ("kj", "ji")]
+        np.testing.assert_array_equal(np.concatenate(parts, -1), both[leaf])
+
+
+def test_case_survives_its_file(tmp_path):
+    made = titanium.make(54)
+    made.write(tmp_path / "case.npz")
+    again = case.read(tmp_path / "case.npz")
+    jax.tree.map(np.testing.assert_array_equal, made._asdict(), again._asdict())
+    assert again.n_atoms == 54
+
+
+def test_case_counts_edges_and_triplets_of_its_fullest_snapshot():
+    made = titanium.make(54)
+    assert made.edges <= 54 * made.neighbors
+    assert made.triplets <= made.edges * (made.neighbors - 1)
+    assert made.triplets > 0.8 * made.edges * (made.neighbors - 1)
+
+
+class Fake:
+    """A side that answers what it is told to."""
+
+    def __init__(self, **answers):
+        self.answers = answers
+
+    def ask(self, do, path):
+        return self.answers
+
+
+def test_nothing_is_timed_unless_both_sides_agree():
+    same = {"energy": -3.0, "forces": [[0.1, 0.2, 0.3]]}
+    everyone = {"fusedff": Fake(**same), "tight": Fake(**same)}
+    assert "forces to 0e+00" in compare._agreement(everyone, "case.npz")
+    everyone["tight"] = Fake(energy=-3.0, forces=[[0.1, 0.2, 0.3001]])
+    with pytest.raises(Disagreement, match="forces to 3e-04"):
+        compare._agreement(everyone, "case.npz")
+
+
+def rows():
+    both = {"fusedff": SPREAD, "tight": Spread(2.0, 2.1, 2.2)}
+    ratio = {"tight": Spread(2.0, 2.1, 2.3)}
+    whole = Row(96, "forces", both, ratio, {"fusedff": 5.0, "tight": 9.0}, {"fusedff": 10.0, "tight": 2000.0}, {})
+    failed = Row(96, "born", {"fusedff": SPREAD}, {}, {"fusedff": 5.0}, {"fusedff": 1.0}, {"tight": "out of memory"})
+    return [whole, failed]
+
+
+def test_report_shows_ratios_and_says_what_failed():
+    text = report.comparison(rows(), ["96 atoms, energy to 1e-07"], ABOUT)
+    assert "| energy and forces | 96 | 1000.0 | 2100.0 | 2.1 (2.0–2.3) |" in text
+    assert "| Born stress and stiffness | 96 | 1000.0 | failed | failed |" in text
+    assert "chemtrain, tight: out of memory" in text
+    assert "chemtrain 0.2.0" in text
+
+
+def test_figures_can_be_drawn():
+    costs = [Cost(54, n, SPREAD, SPREAD) for n in (1, 2)]
+    drawn = (
+        figures.comparison(rows()),
+        figures.atoms(costs),
+        figures.replicas(costs),
+        figures.memory([Need(10, 1.0, 0.1), Need(100, 1.0, 1.0)]),
+    )
+    for figure in drawn:
+        figure.savefig(io.BytesIO(), dpi=30)
+
+
+def test_results_are_plain_data():
+    assert record.plain({"rows": rows()})["rows"][0]["ratio"]["tight"]["median"] == 2.1
+
+
+def test_chemtrain_environment_is_pinned_without_addresses():
+    lines = sides.REQUIREMENTS.read_text().split()
+    assert all(line.count("==") == 1 and "/" not in line for line in lines)
+    wanted = {"chemtrain": "0.2.0", "jax": "0.4.37", "jaxlib": "0.4.36", "jax-md": "0.2.8"}
+    assert wanted.items() <= sides.pinned(wanted).items()
