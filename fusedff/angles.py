@@ -7,59 +7,33 @@ at a cost that grows linearly with the number of neighbours.
 """
 
 from math import factorial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_derivatives import linear_call
 
 PAIRS_UP_TO = 36  # slots; beyond, harmonics are faster (measured on CPU for l <= 6)
 
 
-class Angles(NamedTuple):
-    """Directions to the neighbours as one matrix per atom, in both layouts, because processors multiply rows."""
-
-    rows: jax.Array  # (n, K, F), F = K * n_l in the Legendre form and n_l^2 in the harmonic form
-    columns: jax.Array  # (n, F, K), the same numbers
-
-
-def angles(unit: jax.Array, n_l: int) -> Angles:
+def angles(unit: jax.Array, n_l: int) -> jax.Array:
     """What `meet` needs to know of the directions to the neighbours, unit (n, K, 3): computed once per geometry."""
-    n, capacity, _ = unit.shape
-    if capacity > PAIRS_UP_TO:
-        harmonics = spherical_harmonics(unit, n_l)
-        return Angles(harmonics, harmonics.swapaxes(1, 2))
+    if unit.shape[1] > PAIRS_UP_TO:
+        return spherical_harmonics(unit, n_l)
     cosine = jnp.einsum("aix,akx->aik", unit, unit)
-    itself = jnp.eye(capacity, dtype=unit.dtype)  # P_l(1) = 1: no message meets its own slot
-    pairs = [p - itself for p in legendre(cosine, n_l)]  # symmetric, so that either stack is the other's transpose
-    return Angles(jnp.stack(pairs, 3).reshape(n, capacity, -1), jnp.stack(pairs, 2).reshape(n, -1, capacity))
+    itself = jnp.eye(unit.shape[1], dtype=unit.dtype)  # P_l(1) = 1: no message meets its own slot
+    return jnp.stack([p - itself for p in legendre(cosine, n_l)], 3)
 
 
-def meet(angles: Angles, waves: jax.Array) -> jax.Array:
+def meet(angles: jax.Array, waves: jax.Array) -> jax.Array:
     """What every slot receives (n, K, C) from the waves (n, K, n_l, C) of the other slots of its atom."""
     n, capacity, n_l, channels = waves.shape
     if capacity <= PAIRS_UP_TO:
-        return _product(*angles, waves.reshape(n, -1, channels))
+        return angles.reshape(n, capacity, -1) @ waves.reshape(n, -1, channels)
     own = np.repeat(np.eye(n_l), 2 * np.arange(n_l) + 1, axis=0)  # (l*l, l), which l a harmonic belongs to
     # one product over all (lm, l') of which only l' = l is kept: wasteful on paper, faster than many small ones
-    moments = _product(angles.columns, angles.rows, waves.reshape(n, capacity, n_l * channels))
+    moments = jnp.einsum("akm,akd->amd", angles, waves.reshape(n, capacity, n_l * channels))
     moments = jnp.einsum("amlc,ml->amc", moments.reshape(n, -1, n_l, channels), jnp.asarray(own, waves.dtype))
-    return _product(*angles, moments) - jnp.sum(waves, 2)
-
-
-@jax.custom_jvp
-def _product(a, transposed, b):
-    """a @ b (batched), whose reverse derivative multiplies by the transpose at hand: several times faster on CPUs."""
-    return linear_call(
-        lambda both, b: both[0] @ b, lambda both, back: _product(both[1], both[0], back), (a, transposed), b
-    )
-
-
-@_product.defjvp
-def _product_jvp(primals, tangents):
-    (a, transposed, b), (da, _, db) = primals, tangents
-    return _product(a, transposed, b), da @ b + _product(a, transposed, db)
+    return jnp.einsum("akm,amc->akc", angles, moments) - jnp.sum(waves, 2)
 
 
 def legendre(x: jax.Array, n_l: int) -> list[jax.Array]:

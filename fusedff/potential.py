@@ -123,19 +123,15 @@ def strained_energies(potential: Potential, system: System, neighbors: Neighbors
 def born(potential: Potential, system: System, neighbors: Neighbors) -> tuple[jax.Array, jax.Array]:
     """Born stress (n_cells, 6) and stiffness (n_cells, 6, 6), eV/Å^3: (1/V) dU/d eta and (1/V) d2U/d eta d eta.
 
-    eta is the Lagrangian strain; six forward-mode derivatives of the gradient, one per Voigt direction.
+    eta is the Lagrangian strain; the gradient is linearized once and its derivative taken in the six Voigt directions.
     """
     zero = jnp.zeros((system.n_cells, 6), system.positions.dtype)
-
-    def gradient(strain):
-        return jax.grad(lambda s: jnp.sum(strained_energies(potential, system, neighbors, s)))(strain)
-
-    def derivative(direction):
-        return jax.jvp(gradient, (zero,), (jnp.broadcast_to(direction, zero.shape),))
-
-    stress, stiffness = jax.lax.map(derivative, jnp.eye(6, dtype=zero.dtype))
+    gradient = jax.grad(lambda strain: jnp.sum(strained_energies(potential, system, neighbors, strain)))
+    stress, derivative = jax.linearize(gradient, zero)
+    directions = jnp.eye(6, dtype=zero.dtype)
+    stiffness = jax.lax.map(lambda direction: derivative(jnp.broadcast_to(direction, zero.shape)), directions)
     volumes = system.volumes[:, None]
-    return stress[0] / volumes, jnp.moveaxis(stiffness, 0, 1) / volumes[..., None]
+    return stress / volumes, jnp.moveaxis(stiffness, 0, 1) / volumes[..., None]
 
 
 _MODELS = {model.__name__: model for model in (DimeNet, LennardJones)}
