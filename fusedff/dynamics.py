@@ -15,7 +15,7 @@ import numpy as np
 from ase.data import atomic_masses
 from jax_md import simulate
 
-from fusedff import neighbors, potential, progress, systems
+from fusedff import devices, neighbors, potential, progress, systems
 from fusedff.potential import Potential, require_species
 from fusedff.units import FS, KB, PS
 
@@ -46,6 +46,9 @@ class Ensemble(NamedTuple):
     def system(self, positions: jax.Array) -> systems.System:
         """The cells with the given positions (n_cells, n, 3)."""
         return systems.stack(positions, self.cells, self.numbers)
+
+
+PER_CELL = Ensemble(sites=0, cells=0, temperature=0, stream=0, numbers=None)  # which axis counts cells
 
 
 class State(NamedTuple):
@@ -100,6 +103,7 @@ class Simulation:
 
     def __init__(self, ensemble: Ensemble, settings: Langevin, cutoff: float, observe: Callable = observe_stress):
         self.ensemble, self.settings, self.cutoff, self.observe = ensemble, settings, cutoff, observe
+        devices.warn_if_idle(ensemble.n_cells)
         reach = cutoff + settings.skin
         self.images = tuple(map(tuple, neighbors.image_offsets(ensemble.cells, reach).tolist()))
         # a first guess for atoms that vibrate: what slightly displaced sites need, and a little more
@@ -168,6 +172,12 @@ def kinetic_temperature(momenta: jax.Array, mass: jax.Array) -> jax.Array:
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _advance(settings, cutoff, rooms, images, observe, sampled, ensemble, state):
     """To the next snapshot: new state, the record, list sizes needed and, per cell, the first insane step (or -1)."""
+    advance = partial(_advance_cells, settings, cutoff, rooms, images, observe)
+    spread = devices.spread(advance, takes=(None, PER_CELL, 0), gives=(0, 0, None, 0), n=ensemble.n_cells)
+    return spread(sampled, ensemble, state)
+
+
+def _advance_cells(settings, cutoff, rooms, images, observe, sampled, ensemble, state):
     dt, friction = settings.timestep_fs * FS, settings.friction_per_ps / PS
     kt = KB * ensemble.temperature
     mass = _masses(ensemble)
@@ -217,4 +227,4 @@ def _advance(settings, cutoff, rooms, images, observe, sampled, ensemble, state)
     observed = observe(sampled, ensemble.system(langevin.position), near, evaluation)
     temperature = kinetic_temperature(langevin.momentum, mass)
     record = Trajectory(langevin.position, evaluation.energy, observed, temperature)
-    return State(langevin.position, langevin.momentum, langevin.rng), record, needed, insane
+    return State(langevin.position, langevin.momentum, langevin.rng), record, devices.largest(needed), insane

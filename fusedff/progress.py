@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from fusedff import devices
+
 SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -14,8 +16,9 @@ def bar(name: str | None, total: int, start: int = 0):
     """Yield `report(record, advance=1)`, to be called as items get done with the numbers worth showing.
 
     Without a name nothing is shown. A terminal gets a bar; a notebook records its output, so it gets lines.
+    Of several processes, only the first shows anything.
     """
-    if name is None:
+    if name is None or not devices.first():
         yield lambda record=None, advance=1: None
     elif sys.stderr.isatty():
         with tqdm(total=total, initial=start, desc=name, dynamic_ncols=True) as shown:

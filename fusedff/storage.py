@@ -9,6 +9,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from fusedff import devices
+
 
 class DamagedFile(ValueError):
     """A file that cannot be read, or does not hold what it should."""
@@ -28,7 +30,12 @@ def write_tree(path: str | Path, tree, metadata: dict) -> None:
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Replace a file atomically: a reader, or a crash, sees the old content or the new, never a part."""
+    """Replace a file atomically: a reader, or a crash, sees the old content or the new, never a part.
+
+    Of several processes, which all hold the same, only the first writes.
+    """
+    if not devices.first():
+        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")

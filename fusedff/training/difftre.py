@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fusedff import dynamics, neighbors, potential, reweighting
+from fusedff import devices, dynamics, neighbors, potential, reweighting
 from fusedff.dynamics import Langevin
 from fusedff.elasticity import CoupledStrains, StressFluctuation
 from fusedff.experiments import StatePoint, measured_gpa
@@ -159,25 +159,37 @@ def _near(cutoff, rooms, images, system):
 def _reevaluate(estimator, cutoff, rooms, images, candidate, ensemble, positions):
     """Energies (n_snapshots, n_cells) and observables of stored snapshots, one snapshot at a time."""
 
-    def one(r):
-        system = ensemble.system(r)
-        near = _near(cutoff, rooms, images, system)
-        evaluation = potential.evaluate(candidate, system, near)
-        return evaluation.energy, estimator.observe(candidate, system, near, evaluation)
+    def cells(candidate, ensemble, positions):
+        def one(r):
+            system = ensemble.system(r)
+            near = _near(cutoff, rooms, images, system)
+            evaluation = potential.evaluate(candidate, system, near)
+            return evaluation.energy, estimator.observe(candidate, system, near, evaluation)
 
-    return jax.lax.map(one, positions)
+        return jax.lax.map(one, positions)
+
+    spread = devices.spread(cells, takes=(None, dynamics.PER_CELL, 1), gives=1, n=ensemble.n_cells)
+    return spread(candidate, ensemble, positions)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _gradient(estimator, cutoff, rooms, images, candidate, ensemble, positions, w, observed, cotangent, beta):
-    def scalar(params, r, along, against):
-        model = candidate.with_params(params)
-        system = ensemble.system(r)
-        near = _near(cutoff, rooms, images, system)
-        first = estimator.contract(model, system, near, along)
-        return jnp.sum(first) + jnp.sum(against * potential.energies(model, system, near))
+    """d loss / d params from the snapshots (n_snapshots, n_cells, n, 3) and `cotangent`, d loss / d averages."""
 
-    return reweighting.gradient(scalar, candidate.params, positions, w, observed, cotangent, beta)
+    def cells(candidate, ensemble, positions, w, observed, cotangent, beta):
+        def scalar(params, r, along, against):
+            model = candidate.with_params(params)
+            system = ensemble.system(r)
+            near = _near(cutoff, rooms, images, system)
+            first = estimator.contract(model, system, near, along)
+            return jnp.sum(first) + jnp.sum(against * potential.energies(model, system, near))
+
+        gradient = reweighting.gradient(scalar, candidate.params, positions, w, observed, cotangent, beta)
+        return devices.total(gradient)
+
+    takes = (None, dynamics.PER_CELL, 1, 1, 1, 0, 0)
+    spread = devices.spread(cells, takes, gives=None, n=ensemble.n_cells)
+    return spread(candidate, ensemble, positions, devices.without_repeats(w, 1), observed, cotangent, beta)
 
 
 def train(

@@ -1,6 +1,6 @@
 """Bottom-up training: a potential that reproduces the energies, forces and virials of DFT frames."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import optax
 from ase import Atoms
 from optax.contrib import muon
 
-from fusedff import datasets, neighbors, potential
+from fusedff import datasets, devices, neighbors, potential
 from fusedff.neighbors import Neighbors
 from fusedff.potential import Potential
 from fusedff.systems import System
@@ -71,8 +71,25 @@ class FrameStore:
         self.stress = np.stack([f.get_stress() if datasets.has_stress(f) else np.zeros(6) for f in self.frames])
         self.has_virial = np.array([float(datasets.use_virial(f)) for f in self.frames])
 
+    def split(self, indices) -> list[np.ndarray]:
+        """The frames `indices` in one share for every device: equally many frames, about as many atoms."""
+        by_size, n = np.argsort(-self.sizes[indices], kind="stable"), devices.count()
+        return [indices[np.sort(by_size[k::n])] for k in range(n)]
+
+    def fullest(self, batches: Sequence[np.ndarray]) -> int:
+        """Atoms of the fullest share of any of `batches`."""
+        return max(int(self.sizes[share].sum()) for indices in batches for share in self.split(indices))
+
+    def shares(self, indices, n_frames: int, n_atoms: int) -> list[Batch]:
+        """A batch of up to `n_frames` frames in NumPy arrays, as one batch of `n_atoms` atoms for every device."""
+        n_frames = -(-n_frames // devices.count())
+        return [self._lay_out(share, n_frames, n_atoms) for share in self.split(indices)]
+
     def batch(self, indices, n_frames: int, n_atoms: int) -> Batch:
         """The frames `indices` laid end to end, padded to `n_frames` cells and `n_atoms` atoms."""
+        return jax.tree.map(jnp.asarray, self._lay_out(indices, n_frames, n_atoms))
+
+    def _lay_out(self, indices, n_frames, n_atoms):
         starts = np.cumsum([0, *self.sizes[indices]])
         used, capacity = starts[-1], self.capacity
         positions, forces = np.zeros((2, n_atoms, 3))
@@ -105,29 +122,34 @@ class FrameStore:
         dtype = jnp.zeros(()).dtype
         batch = Batch(system, Neighbors(source, image, reverse, mask, np.int32(capacity)), labels)
         assert used <= n_atoms
-        return jax.tree.map(lambda x: jnp.asarray(x, dtype if np.issubdtype(x.dtype, np.floating) else None), batch)
+        return jax.tree.map(lambda x: np.asarray(x, dtype if np.issubdtype(x.dtype, np.floating) else None), batch)
 
 
-def mean_squared_errors(candidate: Potential, batch: Batch) -> dict[str, jax.Array]:
-    """Mean squared errors: energy and virial in (eV/atom)^2, force in (eV/Å)^2, stress in (eV/Å^3)^2."""
+def mean_squared_errors(candidate: Potential, batch: Batch, total: Callable = lambda x: x) -> dict[str, jax.Array]:
+    """Mean squared errors: energy and virial in (eV/atom)^2, force in (eV/Å)^2, stress in (eV/Å^3)^2.
+
+    When `batch` is a share, `total` adds up what is counted over all of them; the errors of the shares then add up
+    to those of the whole.
+    """
     predicted = potential.evaluate(candidate, batch.system, batch.neighbors)
     labels = batch.labels
     present = labels.atoms > 0
     atoms = jnp.maximum(labels.atoms, 1)
     in_cell = (batch.system.owner < batch.system.n_cells).astype(atoms.dtype)
-    with_virial = jnp.maximum(jnp.sum(labels.has_virial), 1) * 6
+    with_virial = jnp.maximum(total(jnp.sum(labels.has_virial)), 1) * 6
     stress = (predicted.stress - labels.stress) * labels.has_virial[:, None]
     virial = stress * (batch.system.volumes / atoms)[:, None]
+    energy = (predicted.energy - labels.energy) / atoms
     return {
-        "energy": jnp.sum(jnp.where(present, (predicted.energy - labels.energy) / atoms, 0) ** 2) / jnp.sum(present),
-        "force": jnp.sum((predicted.forces - batch.labels.forces) ** 2 * in_cell[:, None]) / (3 * jnp.sum(in_cell)),
+        "energy": jnp.sum(jnp.where(present, energy, 0) ** 2) / total(jnp.sum(present)),
+        "force": jnp.sum((predicted.forces - labels.forces) ** 2 * in_cell[:, None]) / (3 * total(jnp.sum(in_cell))),
         "virial": jnp.sum(virial**2) / with_virial,
         "stress": jnp.sum(stress**2) / with_virial,
     }
 
 
-def loss(settings: ForceMatching, candidate: Potential, batch: Batch) -> jax.Array:
-    errors = mean_squared_errors(candidate, batch)
+def loss(settings: ForceMatching, candidate: Potential, batch: Batch, total: Callable = lambda x: x) -> jax.Array:
+    errors = mean_squared_errors(candidate, batch, total)
     return (
         settings.energy_weight * errors["energy"]
         + settings.force_weight * errors["force"]
@@ -154,21 +176,28 @@ def optimizer(settings: ForceMatching, steps: int) -> optax.GradientTransformati
 def _steps(settings, steps, template, learner, batches):
     """One optimizer step per batch; compiled as one loop, so that temporaries are allocated once and not per step."""
 
+    def of_share(params, batch):
+        return loss(settings, template.with_params(params), batch, devices.total)
+
     def step(learner, batch):
-        value, gradient = jax.value_and_grad(lambda p: loss(settings, template.with_params(p), batch))(learner.params)
+        value, gradient = devices.total(jax.value_and_grad(of_share)(learner.params, batch))
         updates, state = optimizer(settings, steps).update(gradient, learner.optimizer, learner.params)
         params = optax.apply_updates(learner.params, updates)
         return learner._replace(params=params, optimizer=state), value
 
-    return jax.lax.scan(step, learner, batches)
+    return devices.spread(partial(jax.lax.scan, step), takes=(None, devices.DEALT), gives=None)(learner, batches)
 
 
 @partial(jax.jit, static_argnums=0)
 def _validate(settings, candidate, batch):
-    return loss(settings, candidate, batch), mean_squared_errors(candidate, batch)
+    def of_share(candidate, batch):
+        value = loss(settings, candidate, batch, devices.total)
+        return devices.total((value, mean_squared_errors(candidate, batch, devices.total)))
+
+    return devices.spread(of_share, takes=(None, devices.DEALT), gives=None)(candidate, batch)
 
 
-AT_ONCE = 32  # batches on the device at a time
+AT_ONCE = 32  # batches on the devices at a time
 
 
 class Matcher:
@@ -185,7 +214,7 @@ class Matcher:
         epochs = epochs or settings.epochs
         self.steps = self.per_epoch * epochs
         # the fullest batch that will come: one shape for all, and as little padding as that allows
-        self.n_atoms = max(int(self.store.sizes[b].sum()) for n in range(epochs) for b in self.batches(n))
+        self.n_atoms = self.store.fullest([indices for n in range(epochs) for indices in self.batches(n)])
 
     def init(self, params) -> loop.Learner:
         state = optimizer(self.settings, self.steps).init(params)
@@ -200,9 +229,9 @@ class Matcher:
         """One pass over the frames; returns the learner and the mean training loss."""
         values, batches = [], self.batches(n)
         for chunk in (batches[k : k + AT_ONCE] for k in range(0, len(batches), AT_ONCE)):
-            stacked = [self.store.batch(indices, self.n_frames, self.n_atoms) for indices in chunk]
-            stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *stacked)
-            learner, value = _steps(self.settings, self.steps, self.template, learner, stacked)
+            shares = [self.store.shares(indices, self.n_frames, self.n_atoms) for indices in chunk]
+            dealt = devices.deal([jax.tree.map(lambda *x: np.stack(x), *own) for own in zip(*shares, strict=True)])
+            learner, value = _steps(self.settings, self.steps, self.template, learner, dealt)
             values.append(value)
         return learner, float(np.mean(np.concatenate(values)))
 
@@ -220,7 +249,8 @@ def train(
     """
     matcher = Matcher(settings, start, frames)
     check = FrameStore(validation, start.cutoff)
-    held_out = check.batch(np.arange(len(validation)), len(validation), int(check.sizes.sum()))
+    everything = np.arange(len(validation))
+    held_out = devices.deal(check.shares(everything, len(validation), check.fullest([everything])))
 
     def epoch(learner, n):
         learner, training_loss = matcher.epoch(learner, n)

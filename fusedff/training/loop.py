@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fusedff import progress, storage
+from fusedff import devices, progress, storage
 
 
 class Learner(NamedTuple):
@@ -68,7 +68,7 @@ def train(
                 }
                 storage.write_tree(checkpoint, {"learner": learner, "best": best[0]}, metadata)
             report({key: record[key] for key in shown or record})
-    return Result(best[0], learner, history)
+    return Result(devices.local(best[0]), learner, history)
 
 
 def _resume(checkpoint, learner, settings):

@@ -1,0 +1,162 @@
+"""One device or several, one process or several: the same numbers.
+
+Everything runs in double precision, where other orders of summation show in the fifteenth digit; a few dozen steps of
+dynamics and training let that grow to 1e-9 at most. A share that is lost or counted twice changes the first digits.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from argon import argon
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from fusedff import crystals, devices, dynamics, potential
+from fusedff.crystals import Crystal
+from fusedff.dimenet import DimeNet
+from fusedff.dynamics import Ensemble, Langevin, Rooms
+from fusedff.experiments import StatePoint
+from fusedff.training import force_matching, fused
+from fusedff.training.difftre import DiffTRe
+from fusedff.training.force_matching import ForceMatching
+from fusedff.training.fused import Fused
+from fusedff.units import GPA
+
+LANGEVIN = Langevin(timestep_fs=8.0, friction_per_ps=10.0, steps_per_snapshot=5, skin=0.6)
+NETWORK = DimeNet(
+    cutoff=4.2, embedding=4, blocks=1, radial=3, spherical=2, interaction=4, basis=4, type_embedding=4, output=4,
+    output_layers=1, layers_before_skip=0, layers_after_skip=1,
+)  # fmt: skip
+
+
+def trajectory():
+    """Five cells, the last one the densest: only the device that has it sees that neighbour lists are too small."""
+    crystal = [crystals.supercell(Crystal("Ar", "fcc", a), (1, 1, 1)) for a in (5.5, 5.5, 5.5, 5.5, 5.0)]
+    ensemble = Ensemble(
+        jnp.asarray([atoms.positions for atoms in crystal]), jnp.asarray([atoms.cell.array for atoms in crystal]),
+        jnp.full(5, 20.0), jnp.asarray([0, 1, 2, 0, 1], jnp.int32), jnp.asarray(crystal[0].numbers, jnp.int32),
+    )  # fmt: skip
+    simulation = dynamics.Simulation(ensemble, LANGEVIN, 7.0)
+    simulation.rooms = rooms = Rooms(45, 44)
+    state, found = simulation.run(argon(), dynamics.start(ensemble, jax.random.PRNGKey(0)), 3)
+    assert simulation.rooms.candidates > rooms.candidates
+    return {"state": state, "trajectory": found}
+
+
+def frames():
+    """Argon cells of 1 and 4 atoms, rattled, with any labels; the second has no stress."""
+    made = [bulk("Ar", "fcc", a=a, cubic=cubic) for a, cubic in [(5.2, 0), (5.3, 1), (5.4, 0), (5.1, 1), (5.25, 1)]]
+    rng = np.random.default_rng(0)
+    for n, frame in enumerate(made):
+        frame.rattle(0.08, seed=n)
+        labels = {"energy": -0.05 * len(frame), "forces": 0.02 * rng.normal(size=(len(frame), 3))}
+        if n != 1:
+            labels["stress"] = 1e-3 * rng.normal(size=6)
+        frame.calc = SinglePointCalculator(frame, **labels)
+    return made
+
+
+def both_teachers(folder):
+    """DiffTRe on six cells, the second update with the snapshots of the first, and force matching on five frames."""
+    elastic = {"C11": 4.4 * GPA, "C12": 2.3 * GPA, "C44": 2.4 * GPA}
+    points = [StatePoint(t, Crystal("Ar", "fcc", 5.2), elastic, 0.1 * GPA) for t in (10.0, 15.0, 20.0)]
+    experiment = DiffTRe(
+        learning_rate=1e-5, final_learning_rate=1e-5, repeats=(1, 1, 1), first_equilibration=1, equilibration=1,
+        snapshots=4, langevin=LANGEVIN, reuse_above=0.3,
+    )  # fmt: skip
+    dft = ForceMatching(batch=3, learning_rate=1e-5, final_learning_rate=1e-5)
+    settings = Fused(epochs=2, experiment=experiment, dft=dft)
+    trained, history = fused.train(
+        argon(epsilon=0.0095), points, frames(), settings, Path(folder, "checkpoint.safetensors")
+    )
+    assert history[1]["n_eff"] < 1 - 1e-6  # really reused
+    return {"fused": trained.params, "history": history}
+
+
+def network():
+    """Two epochs of force matching of a network, with validation, and the potential used on one device afterwards."""
+    start = potential.create(jax.random.PRNGKey(0), NETWORK, {"Ar": -0.05})
+    start = start.with_params(jax.tree.map(lambda x: x.astype(float), start.params))
+    settings = ForceMatching(epochs=2, batch=3, learning_rate=1e-3)
+    trained, history = force_matching.train(start, frames(), frames()[:2], settings)
+    return {"network": trained.params, "epochs": history, "errors": force_matching.errors(trained, frames()[:2])}
+
+
+def numbers(*parts) -> dict[str, np.ndarray]:
+    """All numbers in the results of the functions above, by name."""
+    leaves = jax.tree_util.tree_flatten_with_path(parts)[0]
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def launch(n_devices, *arguments):
+    """This file as a program with so many CPU devices."""
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={n_devices}", "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [sys.executable, __file__, *map(str, arguments)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, **flags, "JAX_ENABLE_X64": "1"},
+    )  # fmt: skip
+
+
+def output(process):
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    return out, err
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def on_one_device(tmp_path_factory):
+    assert devices.count() == 1
+    return numbers(trajectory(), both_teachers(tmp_path_factory.mktemp("one")), network())
+
+
+def test_four_devices_find_what_one_finds(on_one_device, tmp_path):
+    _, err = output(launch(4, tmp_path / "found.npz"))
+    assert_same(dict(np.load(tmp_path / "found.npz")), on_one_device)
+    assert "6 cells on 4 devices, 2 on each: 2 of 8 places stay idle; choose replicas" in err
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds_and_only_the_first_writes_and_talks(on_one_device, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    processes = [launch(2, tmp_path / f"found_{k}.npz", address, k, tmp_path / f"folder_{k}") for k in (0, 1)]
+    first, second = (output(process)[0] for process in processes)
+    for k in (0, 1):
+        assert_same(dict(np.load(tmp_path / f"found_{k}.npz")), on_one_device)
+    assert "fused training: 2/2" in first
+    assert "training" not in second
+    assert (tmp_path / "folder_0/checkpoint.safetensors").exists()
+    assert not (tmp_path / "folder_1").exists()
+
+
+def test_frames_are_dealt_once_each_and_evenly(monkeypatch):
+    monkeypatch.setattr(devices, "count", lambda: 2)
+    store = force_matching.FrameStore(frames(), 4.0)
+    shares = store.split(np.array([4, 0, 1, 3]))
+    assert sorted(np.concatenate(shares)) == [0, 1, 3, 4]
+    assert [len(share) for share in shares] == [2, 2]
+    assert abs(store.sizes[shares[0]].sum() - store.sizes[shares[1]].sum()) <= 3  # no more than frames differ
+
+
+if __name__ == "__main__":
+    found, *several = sys.argv[1:]
+    folder = tempfile.mkdtemp()
+    if several:
+        address, k, folder = several
+        jax.distributed.initialize(coordinator_address=address, num_processes=2, process_id=int(k))
+    np.savez(found, **numbers(trajectory(), both_teachers(folder), network()))
