@@ -24,9 +24,8 @@ test: $(SYNCED) ## run the tests, without those marked slow or gpu
 lab: $(SYNCED) ## open the notebooks in JupyterLab
 	cd notebooks && ../$(VENV_PYTHON) -m jupyter lab
 
-bench: $(SYNCED) ## time the core
-	@if [ -f benchmarks/__main__.py ]; then $(VENV_PYTHON) -m benchmarks; \
-	else echo "no benchmarks yet: benchmarks/__main__.py is missing"; fi
+bench: $(SYNCED) ## time fusedff against chemtrain, on the same cells
+	$(VENV_PYTHON) -m benchmarks
 
 lint: $(SYNCED) ## check style and formatting, and that notebooks hold no output
 	$(VENV_PYTHON) -m ruff check
@@ -43,7 +42,7 @@ lock: $(SYNCED) ## pin the dependencies anew (LOCK_FLAGS=--upgrade moves to newe
 	$(PIN) --upgrade --no-annotate --constraints requirements.lock --output-file binder/requirements.txt
 
 clean: ## remove .venv, caches and build leftovers, never runs/
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-chemtrain build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # uv installs in seconds what takes pip minutes. pip fetches it once, by the version and hashes in the lock.

@@ -1,0 +1,1 @@
+"""How fast fusedff is: against chemtrain (`python -m benchmarks`), with size (`scaling`), and in memory (`memory`)."""

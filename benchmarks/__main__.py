@@ -1,0 +1,39 @@
+"""`python -m benchmarks`: time fusedff against chemtrain; `scaling` and `memory`: fusedff alone, as problems grow."""
+
+import argparse
+
+from benchmarks import compare, figures, record, report, scaling, snapshots
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("what", nargs="?", default="compare", choices=("compare", "scaling", "memory"))
+    parser.add_argument("--quick", action="store_true", help="compare three quantities at one size, in a few minutes")
+    parser.add_argument("--all", action="store_true", help="compare everything at both sizes, in hours")
+    options = parser.parse_args()
+    about = record.circumstances()
+    if options.what == "compare":
+        name = "quick" if options.quick else "all" if options.all else "comparison"
+        tasks = {"quick": compare.QUICK, "all": compare.ALL, "comparison": compare.DEFAULT}[name]
+        for rows, agreement in compare.run(tasks):  # written after every row, so that an interruption loses little
+            text = report.comparison(rows, agreement, about)
+            record.write(name, text, about | {"agreement": agreement, "rows": rows})
+            record.draw(name, figures.comparison(rows))
+        print(text)
+    elif options.what == "scaling":
+        sizes, replicas = scaling.run()
+        text = report.scaling(sizes, replicas, about)
+        record.write("scaling", text, about | {"sizes": sizes, "replicas": replicas})
+        print(text)
+        record.draw("scaling-atoms", figures.atoms(sizes))
+        record.draw("scaling-replicas", figures.replicas(replicas))
+    else:
+        needs = snapshots.run()
+        text = report.memory(needs, about)
+        record.write("memory", text, about | {"needs": needs})
+        print(text)
+        record.draw("memory", figures.memory(needs))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""One problem for both sides: cells, labels and parameters in a file that needs nothing but numpy to read."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+# What both sides do in one call; the table divides by it.
+EVALUATIONS = 5  # energies and forces inside one scan
+STEPS = 20  # of Langevin dynamics
+CELLS = 2  # in a batch of force matching
+SNAPSHOTS = 2  # in a DiffTRe gradient
+
+TEMPERATURE = 323.0  # K
+TIMESTEP_FS = 2.0
+FRICTION_PER_PS = 100.0  # timestep and friction of chemtrain's titanium example
+WEIGHTS = {"energy": 1.0, "forces": 1.0, "stress": 1.0}
+
+
+class Case(NamedTuple):
+    """Displaced titanium cells of one size, in Å and eV."""
+
+    positions: np.ndarray  # (snapshots, n, 3)
+    cell: np.ndarray  # (3, 3), rows are lattice vectors
+    energy: np.ndarray  # (snapshots,) labels for force matching
+    forces: np.ndarray  # (snapshots, n, 3)
+    stress: np.ndarray  # (snapshots, 6) Voigt
+    neighbors: int  # of the atom that has most, in any snapshot
+    edges: int  # directed pairs, most in any snapshot
+    triplets: int  # pairs of edges that meet at an atom, most in any snapshot
+    params: dict  # fusedff's, {module: {leaf: array}}
+    peer_params: dict  # the same for chemtrain
+
+    @property
+    def n_atoms(self) -> int:
+        return self.positions.shape[1]
+
+    def write(self, path: Path) -> None:
+        arrays = {}
+        for field, value in self._asdict().items():
+            if isinstance(value, dict):
+                arrays |= {f"{field}|{m}|{leaf}": x for m, leaves in value.items() for leaf, x in leaves.items()}
+            else:
+                arrays[field] = value
+        np.savez(path, **arrays)
+
+
+def read(path: Path) -> Case:
+    """What `Case.write` wrote."""
+    fields = {"params": {}, "peer_params": {}}
+    with np.load(path) as arrays:
+        for key in arrays.files:
+            field, *place = key.split("|")
+            if place:
+                fields[field].setdefault(place[0], {})[place[1]] = arrays[key]
+            else:
+                fields[field] = arrays[key]
+    return Case(**fields)

@@ -1,0 +1,95 @@
+"""Figures of the results, in the project's style."""
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from benchmarks.compare import Row
+from benchmarks.report import NAMES
+from benchmarks.scaling import Cost
+from benchmarks.snapshots import Need
+from benchmarks.work import LABELS
+from fusedff import plots
+
+COLORS = {"fusedff": "#0072B2", "tight": "#E69F00", "example": "#D55E00"}
+MARKERS = {"fusedff": "o", "tight": "s", "example": "^"}
+QUANTITIES = {"forces": "energy and forces", "step": "one Langevin step"}
+
+
+def comparison(rows: list[Row]) -> Figure:
+    """Time of every quantity at every size, all sides on one line; ratios are those of the paired rounds."""
+    with plots.style():
+        fig, ax = plt.subplots(figsize=(7.5, 1.1 + 0.44 * len(rows)))
+        for y, row in enumerate(reversed(rows)):
+            medians = [seconds.median for seconds in row.seconds.values()]
+            ax.plot([min(medians), max(medians)], [y, y], color="#CCCCCC", linewidth=1, zorder=1)
+            for name, (low, median, high) in row.seconds.items():
+                ax.plot([low, high], [y, y], color=COLORS[name], linewidth=5, alpha=0.35, zorder=2)
+                ax.plot(median, y, marker=MARKERS[name], color=COLORS[name], zorder=3)
+            for name, ratio in row.ratio.items():
+                place = (row.seconds[name].median, y)
+                style = {"ha": "center", "fontsize": 8.5, "color": COLORS[name]}
+                ax.annotate(f"{ratio.median:.1f}×", place, (0, 6), textcoords="offset points", **style)
+        ax.set_yticks(range(len(rows)), [f"{LABELS[row.quantity]}, {row.n_atoms} atoms" for row in reversed(rows)])
+        ax.set_ylim(-0.6, len(rows) - 0.3)
+        ax.grid(axis="y", visible=False)
+        ax.tick_params(axis="y", length=0)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda s, _: f"{1e3 * s:g} ms" if s < 1 else f"{s:g} s"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        present = [name for name in COLORS if any(name in row.seconds for row in rows)]
+        keys = [plt.Line2D([], [], color=COLORS[n], marker=MARKERS[n], linestyle="", label=NAMES[n]) for n in present]
+        fig.legend(handles=keys, loc="outside upper right", ncols=len(keys))
+    return fig
+
+
+def atoms(costs: list[Cost]) -> Figure:
+    """Cost per atom of one cell against its size: flat where cost grows linearly."""
+    fig = _costs(costs, lambda cost: cost.n_atoms, "atoms in the cell", "milliseconds per atom")
+    fig.axes[0].set_title("Cost per atom as the cell grows")
+    return fig
+
+
+def replicas(costs: list[Cost]) -> Figure:
+    """Cost per cell against the number of cells simulated together."""
+    label = f"cells of {costs[0].n_atoms} atoms simulated together"
+    fig = _costs(costs, lambda cost: cost.n_cells, label, "milliseconds per cell")
+    fig.axes[0].set_title("Cost per cell as replicas are added")
+    fig.axes[0].set_xticks([c.n_cells for c in costs], [str(c.n_cells) for c in costs])
+    return fig
+
+
+def _costs(costs, units, xlabel, ylabel):
+    with plots.style():
+        fig, ax = plt.subplots(figsize=(5.6, 3.6))
+        x = np.array([units(cost) for cost in costs])
+        for marker, (name, label) in zip("os", QUANTITIES.items(), strict=True):
+            low, median, high = 1e3 * np.array([getattr(cost, name) for cost in costs]).T / x
+            ax.errorbar(x, median, (median - low, high - median), marker=marker, label=label)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}".replace(",", " ")))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_ylim(0)
+        ax.set_xlabel(xlabel)
+        ax.set_ylabel(ylabel)
+        ax.legend()
+    return fig
+
+
+def memory(needs: list[Need]) -> Figure:
+    """Peak memory of a DiffTRe update against the number of snapshots."""
+    with plots.style():
+        fig, ax = plt.subplots(figsize=(5.6, 3.6))
+        x = [need.snapshots for need in needs]
+        ax.plot(x, [need.update for need in needs], marker="o", label="peak of an update")
+        ax.plot(x, [need.stored for need in needs], marker="s", label="the snapshots themselves")
+        ax.set_xscale("log")
+        ax.set_xticks(x, [str(n) for n in x])
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_ylim(0)
+        ax.set_xlabel("snapshots")
+        ax.set_ylabel("MiB")
+        ax.set_title("Memory of a DiffTRe update")
+        ax.legend()
+    return fig

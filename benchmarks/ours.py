@@ -1,0 +1,141 @@
+"""fusedff's side of the comparison: each function prepares one quantity the way a user of fusedff would get it."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from benchmarks import titanium
+from benchmarks.case import (
+    CELLS,
+    EVALUATIONS,
+    FRICTION_PER_PS,
+    STEPS,
+    TEMPERATURE,
+    TIMESTEP_FS,
+    Case,
+)
+from benchmarks.work import Work
+from fusedff import crystals, dynamics, neighbors, potential, systems
+from fusedff.dimenet import DimeNet
+from fusedff.dynamics import Langevin
+from fusedff.elasticity import StressFluctuation
+from fusedff.experiments import StatePoint
+from fusedff.potential import Potential
+from fusedff.training import difftre, force_matching
+from fusedff.units import GPA
+
+LANGEVIN = Langevin(timestep_fs=TIMESTEP_FS, friction_per_ps=FRICTION_PER_PS, steps_per_snapshot=STEPS)
+
+
+def _potential(case):
+    return Potential(jax.tree.map(jnp.asarray, case.params), DimeNet(), (22,), (0.0,))
+
+
+def _from_positions(case: Case, function):
+    """`function(potential, system, neighbors)` of one snapshot, as a function of the potential and positions (n, 3)."""
+    cells = jnp.asarray(case.cell, jnp.float32)[None]
+    numbers = np.full(case.n_atoms, 22)
+    images = neighbors.image_offsets(case.cell, DimeNet().cutoff)
+
+    def of_positions(model, positions):
+        system = systems.stack(positions[None], cells, numbers)
+        near = neighbors.search_cells(system, model.cutoff, int(case.neighbors) + 2, images)
+        return function(model, system, near)
+
+    return of_positions
+
+
+def _single(case, function):
+    run = jax.jit(_from_positions(case, function))
+    return Work(partial(run, _potential(case), jnp.asarray(case.positions[0], jnp.float32)))
+
+
+def energy(case: Case) -> Work:
+    return _single(case, potential.energies)
+
+
+def forces(case: Case) -> Work:
+    return _single(case, potential.evaluate)
+
+
+def born(case: Case) -> Work:
+    return _single(case, potential.born)
+
+
+def forces_in_scan(case: Case) -> Work:
+    evaluate = _from_positions(case, potential.evaluate)
+    run = jax.jit(lambda model, stack: jax.lax.map(partial(evaluate, model), stack))
+    stack = np.resize(case.positions, (EVALUATIONS, case.n_atoms, 3))
+    return Work(partial(run, _potential(case), jnp.asarray(stack, jnp.float32)), EVALUATIONS)
+
+
+def _points():
+    """One state point; its targets need no meaning."""
+    constants = dict.fromkeys(crystals.elastic_names("hexagonal"), 100 * GPA)
+    return (StatePoint(TEMPERATURE, titanium.CRYSTAL, constants),)
+
+
+def md(case: Case) -> Work:
+    ensemble = StressFluctuation().ensemble(_points(), titanium.REPEATS[case.n_atoms])
+    ensemble = ensemble._replace(sites=jnp.asarray(case.positions[:1], jnp.float32))
+    model = _potential(case)
+    simulation = dynamics.Simulation(ensemble, LANGEVIN, model.cutoff)
+    state = dynamics.start(ensemble, jax.random.PRNGKey(0))
+    return Work(lambda: simulation.run(model, state, 1)[0].positions, STEPS)
+
+
+def force_matching_(case: Case) -> Work:
+    frames = []
+    for positions, energy, forces, stress in zip(case.positions, case.energy, case.forces, case.stress, strict=True):
+        frame = Atoms("Ti" * case.n_atoms, positions, cell=case.cell, pbc=True)
+        frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces, stress=stress)
+        frames.append(frame)
+    model = _potential(case)
+    store = force_matching.FrameStore(frames[:CELLS], model.cutoff)
+    batch = store.batch(np.arange(CELLS), CELLS, CELLS * case.n_atoms)
+    settings = force_matching.ForceMatching()
+    run = jax.jit(
+        lambda params, batch: jax.value_and_grad(lambda p: force_matching.loss(settings, model.with_params(p), batch))(
+            params
+        )
+    )
+    return Work(partial(run, model.params, batch))
+
+
+def difftre_(case: Case) -> Work:
+    return Work(stored_update(_potential(case), titanium.REPEATS[case.n_atoms], case.positions), len(case.positions))
+
+
+def stored_update(model: Potential, repeats, positions):
+    """A whole DiffTRe update, optimizer included, from stored snapshots (snapshots, n, 3) of one cell."""
+    settings = difftre.DiffTRe(
+        estimator=StressFluctuation(), repeats=repeats, langevin=LANGEVIN, snapshots=len(positions), reuse_above=1e-6
+    )
+    teacher = difftre.Teacher(settings, model, _points())
+    learner = teacher.init(model.params)
+    positions = jnp.asarray(positions[:, None], jnp.float32)
+    energy, observed = teacher._reevaluate(model, positions)
+    trajectory = dynamics.Trajectory(positions, energy, observed, energy)
+    learner = learner._replace(extra=learner.extra._replace(trajectory=trajectory))
+    return lambda: teacher.update(learner, 1)[0].params
+
+
+def answers(case: Case) -> dict:
+    """Energy and forces (n, 3) of the first snapshot, eV and Å."""
+    found = forces(case).run()
+    return {"energy": found.energy[0], "forces": found.forces}
+
+
+QUANTITIES = {
+    "energy": energy,
+    "forces": forces,
+    "forces_in_scan": forces_in_scan,
+    "md": md,
+    "force_matching": force_matching_,
+    "born": born,
+    "difftre": difftre_,
+}

@@ -1,0 +1,82 @@
+"""Results and what goes with them: when, where, with which versions and by which command they were measured."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("fusedff", "jax", "jaxlib", "jax-md", "dm-haiku", "numpy")
+
+
+def circumstances() -> dict:
+    """Taken before measuring, so that the load is that of others."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "commit": _commit(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "load_before": round(os.getloadavg()[0], 2),
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def describe(about: dict) -> str:
+    """The circumstances in a few sentences of Markdown."""
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return (
+        f"Measured on {about['date'][:10]} with `{about['command']}` at commit {about['commit']}: {about['cores']} "
+        f"cores of {about['processor']}, {about['memory_GiB']} GiB, {about['system']}, load {about['load_before']} "
+        f"before the start; {versions}."
+    )
+
+
+def write(name: str, text: str, data: dict) -> None:
+    """Keep a result as `results/NAME.md` and `results/NAME.json`."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(text + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(plain(data), indent=1) + "\n")
+
+
+def draw(name: str, figure: Figure) -> None:
+    """Keep a figure as `results/NAME.png`."""
+    figure.savefig(RESULTS / f"{name}.png")
+    plt.close(figure)
+
+
+def plain(value):
+    """Named tuples as dictionaries, all the way down."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def table(head: list, body: list[list]) -> str:
+    """Markdown; the first column is text, the others are numbers."""
+    rows = [head, ["---"] + ["---:"] * (len(head) - 1), *body]
+    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)
+
+
+def _commit():
+    def git(*words):
+        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=RESULTS.parents[1]).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + (" with local changes" if git("status", "--porcelain") else "")
+
+
+def _processor():
+    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    return found[1] if found else platform.machine()

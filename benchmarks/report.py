@@ -1,0 +1,95 @@
+"""Results in words and tables."""
+
+from benchmarks import record, sides
+from benchmarks.compare import Row
+from benchmarks.record import table
+from benchmarks.scaling import Cost
+from benchmarks.snapshots import Need
+from benchmarks.work import LABELS
+
+NAMES = {"fusedff": "fusedff", "tight": "chemtrain, tight", "example": "chemtrain, example"}
+VISIBLE = 64  # MiB
+
+
+def comparison(rows: list[Row], agreement: list[str], about: dict) -> str:
+    """Time of one evaluation, of the first call, and memory, side by side."""
+    present = [name for name in NAMES if any(name in row.first_call for row in rows)]
+    peers = present[1:]
+
+    def entries(row, names, values, show):
+        return [show(values[n]) if n in values else "failed" if n in row.failed else "–" for n in names]
+
+    def three(unit, of, show):
+        head = [unit, "atoms", *(NAMES[n] for n in present)]
+        return table(head, [[LABELS[r.quantity], r.n_atoms, *entries(r, present, of(r), show)] for r in rows])
+
+    times = table(
+        ["milliseconds", "atoms", *(NAMES[n] for n in present), *(f"{NAMES[n]} / fusedff" for n in peers)],
+        [
+            [
+                LABELS[row.quantity],
+                row.n_atoms,
+                *entries(row, present, row.seconds, lambda s: f"{1e3 * s.median:.1f}"),
+                *entries(row, peers, row.ratio, lambda s: f"{s.median:.1f} ({s.low:.1f}–{s.high:.1f})"),
+            ]
+            for row in rows
+        ],
+    )
+    failures = [
+        f"- {LABELS[r.quantity]}, {r.n_atoms} atoms, {NAMES[s]}: {why}" for r in rows for s, why in r.failed.items()
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in sides.pinned(record.PACKAGES).items())
+    return f"""# fusedff and chemtrain
+
+{record.describe(about)} chemtrain runs beside it with {versions}.
+
+Both evaluate the same network on the same cells: {"; ".join(agreement)}. "Example" is the room for neighbours, edges
+and triplets that chemtrain's titanium notebook sets, "tight" is the least that these cells need, and 2 % more.
+
+## Time
+
+Medians over rounds in which the sides took turns. A ratio is the median over these pairs, with quartiles.
+
+{times}
+
+## First call
+
+Tracing, compiling and one execution.
+
+{three("seconds", lambda row: row.first_call, "{:.1f}".format)}
+
+## Memory
+
+Peak of one call beyond what the process held before it. An allocator reuses what it kept of earlier calls, so that
+little needs cannot be told from none.
+
+{three("MiB", lambda row: row.memory, lambda mib: f"{mib:.0f}" if mib > VISIBLE else f"< {VISIBLE}")}
+""" + ("\n## What could not be measured\n\n" + "\n".join(failures) + "\n" if failures else "")
+
+
+def scaling(sizes: list[Cost], replicas: list[Cost], about: dict) -> str:
+    """Costs with the number of atoms and of cells."""
+
+    def costs(of, unit, rows):
+        body = [[n, f"{1e3 * cost.forces.median / n:.3g}", f"{1e3 * cost.step.median / n:.3g}"] for n, cost in rows]
+        return table([of, f"energy and forces, {unit}", f"Langevin step, {unit}"], body)
+
+    return f"""# How fusedff scales
+
+{record.describe(about)}
+
+{costs("atoms in the cell", "ms per atom", [(cost.n_atoms, cost) for cost in sizes])}
+
+{costs("cells of 54 atoms", "ms per cell", [(cost.n_cells, cost) for cost in replicas])}
+"""
+
+
+def memory(needs: list[Need], about: dict) -> str:
+    """Memory of a DiffTRe update."""
+    body = [[need.snapshots, f"{need.update:.0f}", f"{need.stored:.1f}"] for need in needs]
+    return f"""# Memory of a DiffTRe update
+
+{record.describe(about)} Stress-fluctuation estimator, one cell of 54 atoms, network of the demo preset.
+
+{table(["snapshots", "peak of an update, MiB", "the snapshots themselves, MiB"], body)}
+"""

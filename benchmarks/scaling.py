@@ -1,0 +1,68 @@
+"""What fusedff costs per atom as cells grow, and per cell as replicas are added."""
+
+import time
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import titanium
+from benchmarks.case import FRICTION_PER_PS, TEMPERATURE, TIMESTEP_FS
+from benchmarks.statistics import Spread, spread
+from fusedff import dynamics, neighbors, potential, systems
+
+SIZES = ((4, 4, 3), (6, 6, 4), (9, 9, 6), (13, 13, 9), (20, 20, 13))  # 96 to 10 400 atoms
+REPLICAS = (1, 2, 4, 8, 16, 32, 64)
+REPLICATED = (3, 3, 3)  # 54 atoms
+STEPS = 10  # from one snapshot to the next; each begins with a search for neighbours
+LANGEVIN = dynamics.Langevin(timestep_fs=TIMESTEP_FS, friction_per_ps=FRICTION_PER_PS, steps_per_snapshot=STEPS)
+
+
+class Cost(NamedTuple):
+    """Seconds for all cells together."""
+
+    n_atoms: int  # in one cell
+    n_cells: int
+    forces: Spread  # energy and forces, neighbours at hand
+    step: Spread  # of dynamics
+
+
+def run(report=print) -> tuple[list[Cost], list[Cost]]:
+    """Costs of one cell of growing size, and of a growing number of cells."""
+    model = titanium.with_forces(titanium.network(), titanium.frames(SIZES[0], 1)[0])
+    sizes = [_cost(model, repeats, 1, report) for repeats in SIZES]
+    return sizes, [_cost(model, REPLICATED, n_cells, report) for n_cells in REPLICAS]
+
+
+def _cost(model, repeats, n_cells, report):
+    frames = titanium.frames(repeats, n_cells)
+    near = neighbors.from_frames(frames, model.cutoff)
+    evaluate = jax.jit(potential.evaluate)
+    forces = _time(partial(evaluate, model, systems.from_atoms(frames), near))
+
+    ensemble = dynamics.Ensemble(
+        jnp.asarray(np.stack([atoms.positions for atoms in frames]), jnp.float32),
+        jnp.asarray(np.stack([atoms.cell.array for atoms in frames]), jnp.float32),
+        jnp.full(n_cells, TEMPERATURE, jnp.float32),
+        jnp.arange(n_cells, dtype=jnp.int32),
+        jnp.asarray(frames[0].numbers, jnp.int32),
+    )
+    simulation = dynamics.Simulation(ensemble, LANGEVIN, model.cutoff)
+    state = dynamics.start(ensemble, jax.random.PRNGKey(0))
+    steps = _time(lambda: simulation.run(model, state, 1)[0])
+    cost = Cost(len(frames[0]), n_cells, forces, Spread(*(seconds / STEPS for seconds in steps)))
+    report(f"{cost.n_atoms} atoms x {n_cells}: {1e3 * forces.median:.1f} ms, step {1e3 * cost.step.median:.1f} ms")
+    return cost
+
+
+def _time(run, at_least=3, about=4.0):
+    """Seconds of a call: at least so many calls and about so many seconds of them, after one to compile."""
+    jax.block_until_ready(run())
+    seconds = []
+    while len(seconds) < at_least or (sum(seconds) < about and len(seconds) < 30):
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        seconds.append(time.perf_counter() - start)
+    return spread(seconds)

@@ -1,0 +1,45 @@
+"""Memory of a DiffTRe update against the number of snapshots it learns from (fusedff only)."""
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import NamedTuple
+
+import numpy as np
+
+NUMBERS = (10, 100, 1000)
+N_ATOMS = 54
+
+
+class Need(NamedTuple):
+    """What one update needs beyond what the process held before it."""
+
+    snapshots: int
+    update: float  # MiB
+    stored: float  # MiB that the snapshots themselves take: positions and 79 numbers each
+
+
+def run(report=print) -> list[Need]:
+    """One fresh process per number of snapshots."""
+    # every large block is mapped when it is taken and unmapped when it is given back: slow, but nothing is hidden
+    os.environ |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    needs = []
+    for number in NUMBERS:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            needs.append(pool.submit(_need, number).result())
+        report(f"{number} snapshots: {needs[-1].update:.0f} MiB")
+    return needs
+
+
+def _need(number):
+    import jax
+
+    from benchmarks import memory, ours, titanium
+    from fusedff import presets
+
+    model = titanium.network(presets.DEMO.network)  # smaller than the paper's, for the sake of time
+    positions = np.stack([atoms.positions for atoms in titanium.frames(titanium.REPEATS[N_ATOMS], number)])
+    update = ours.stored_update(model, titanium.REPEATS[N_ATOMS], positions)
+    jax.block_until_ready(update())
+    stored = number * 4 * (3 * N_ATOMS + 79) / 2**20
+    return Need(number, memory.peak(lambda: jax.block_until_ready(update())), stored)
