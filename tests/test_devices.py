@@ -13,6 +13,10 @@ from functools import cache
 from pathlib import Path
 
 import jax
+
+if __name__ == "__main__" and len(sys.argv) > 2:  # one of two processes; they must meet before jax-md is imported
+    jax.distributed.initialize(coordinator_address=sys.argv[2], num_processes=2, process_id=int(sys.argv[3]))
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -160,10 +164,7 @@ def test_frames_are_dealt_once_each_and_evenly(monkeypatch):
 
 if __name__ == "__main__":
     path, *several = sys.argv[1:]
-    folder = tempfile.mkdtemp()
-    if several:
-        address, k, folder = several
-        jax.distributed.initialize(coordinator_address=address, num_processes=2, process_id=int(k))
+    folder = several[2] if several else tempfile.mkdtemp()
     found = numbers([shares_of_cells(), both_teachers(folder)])
     if several:
         found |= {f"network{name}": value for name, value in numbers(network()).items()}
