@@ -5,7 +5,6 @@ Outside `spread` every array is whole and the same on every device. Inside, each
 results travel. With one device nothing here does anything.
 """
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,12 +16,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 _AXIS = "device"
 DEALT = "dealt"  # in `takes`: what `deal` made
-
-
-def start() -> None:
-    """Join the other tasks of a SLURM step; call it before anything else of jax. Alone, it does nothing."""
-    if "SLURM_STEP_NODELIST" in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1:
-        jax.distributed.initialize()
 
 
 def first() -> bool:
