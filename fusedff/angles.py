@@ -7,33 +7,47 @@ at a cost that grows linearly with the number of neighbours.
 """
 
 from math import factorial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fusedff.products import product
+
 PAIRS_UP_TO = 36  # slots; beyond, harmonics are faster (measured on CPU for l <= 6)
 
 
-def angles(unit: jax.Array, n_l: int) -> jax.Array:
+class Angles(NamedTuple):
+    """The matrix that takes waves to the slots (pairs), or slots to harmonics and back, and its transposed twin."""
+
+    forth: jax.Array
+    back: jax.Array
+
+
+def angles(unit: jax.Array, n_l: int) -> Angles:
     """What `meet` needs to know of the directions to the neighbours, unit (n, K, 3): computed once per geometry."""
-    if unit.shape[1] > PAIRS_UP_TO:
-        return spherical_harmonics(unit, n_l)
+    n, capacity, _ = unit.shape
+    if capacity > PAIRS_UP_TO:
+        harmonics = spherical_harmonics(unit, n_l)
+        return Angles(harmonics, jnp.swapaxes(harmonics, 1, 2))
     cosine = jnp.einsum("aix,akx->aik", unit, unit)
-    itself = jnp.eye(unit.shape[1], dtype=unit.dtype)  # P_l(1) = 1: no message meets its own slot
-    return jnp.stack([p - itself for p in legendre(cosine, n_l)], 3)
+    itself = jnp.eye(capacity, dtype=unit.dtype)  # P_l(1) = 1: no message meets its own slot
+    pairs = [p - itself for p in legendre(cosine, n_l)]
+    # symmetric in the two slots: the transposed matrix is the same numbers stacked the other way
+    return Angles(jnp.stack(pairs, 3).reshape(n, capacity, -1), jnp.stack(pairs, 2).reshape(n, -1, capacity))
 
 
-def meet(angles: jax.Array, waves: jax.Array) -> jax.Array:
+def meet(angles: Angles, waves: jax.Array) -> jax.Array:
     """What every slot receives (n, K, C) from the waves (n, K, n_l, C) of the other slots of its atom."""
     n, capacity, n_l, channels = waves.shape
     if capacity <= PAIRS_UP_TO:
-        return angles.reshape(n, capacity, -1) @ waves.reshape(n, -1, channels)
+        return product(angles.forth, angles.back, waves.reshape(n, -1, channels))
     own = np.repeat(np.eye(n_l), 2 * np.arange(n_l) + 1, axis=0)  # (l*l, l), which l a harmonic belongs to
     # one product over all (lm, l') of which only l' = l is kept: wasteful on paper, faster than many small ones
-    moments = jnp.einsum("akm,akd->amd", angles, waves.reshape(n, capacity, n_l * channels))
+    moments = product(angles.back, angles.forth, waves.reshape(n, capacity, n_l * channels))
     moments = jnp.einsum("amlc,ml->amc", moments.reshape(n, -1, n_l, channels), jnp.asarray(own, waves.dtype))
-    return jnp.einsum("akm,amc->akc", angles, moments) - jnp.sum(waves, 2)
+    return product(angles.forth, angles.back, moments) - jnp.sum(waves, 2)
 
 
 def legendre(x: jax.Array, n_l: int) -> list[jax.Array]:

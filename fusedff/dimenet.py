@@ -24,7 +24,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import spherical_jn
 
-from fusedff.angles import angles, meet
+from fusedff.angles import Angles, angles, meet
 from fusedff.neighbors import Neighbors, turn_around
 
 
@@ -86,7 +86,7 @@ def _network(config, n_species, displacements, neighbors, species):
 class Geometry(NamedTuple):
     bessel: jax.Array  # (n, K, radial), radial basis of the distances
     chebyshev: jax.Array  # (n, K, degree), polynomials from which the spherical basis' radial parts are made
-    angles: jax.Array  # between the slots of an atom, in the form that `meet` understands
+    angles: Angles  # between the slots of an atom, in the form that `meet` understands
 
 
 def _geometry(config, displacements, neighbors):
