@@ -9,6 +9,7 @@ import numpy as np
 EVALUATIONS = 5  # energies and forces inside one scan
 STEPS = 20  # of Langevin dynamics
 CELLS = 2  # in a batch of force matching
+BATCHES = 4  # of force matching inside one scan
 SNAPSHOTS = 2  # in a DiffTRe gradient
 
 TEMPERATURE = 323.0  # K

@@ -32,8 +32,8 @@ QUICK = [Task(96, quantity, TIGHT) for quantity in ("energy", "forces", "force_m
 # Second derivatives take chemtrain minutes to compile, and with the example's padding minutes to run.
 DEFAULT = [
     *(Task(150, quantity, BOTH) for quantity in ("energy", "forces", "force_matching", "md")),
-    *(Task(150, quantity, TIGHT) for quantity in ("forces_in_scan", "born")),
-    *(Task(96, quantity, TIGHT) for quantity in ("forces", "force_matching", "difftre")),
+    *(Task(150, quantity, TIGHT) for quantity in ("forces_in_scan", "force_matching_in_scan", "born")),
+    *(Task(96, quantity, TIGHT) for quantity in ("forces", "force_matching_in_scan", "difftre")),
 ]
 ALL = [Task(n_atoms, quantity, BOTH) for n_atoms in (96, 150) for quantity in LABELS]
 

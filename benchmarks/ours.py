@@ -10,6 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from benchmarks import titanium
 from benchmarks.case import (
+    BATCHES,
     CELLS,
     EVALUATIONS,
     FRICTION_PER_PS,
@@ -18,7 +19,7 @@ from benchmarks.case import (
     TIMESTEP_FS,
     Case,
 )
-from benchmarks.work import Work
+from benchmarks.work import Work, descend
 from fusedff import crystals, dynamics, neighbors, potential, systems
 from fusedff.dimenet import DimeNet
 from fusedff.dynamics import Langevin
@@ -88,7 +89,8 @@ def md(case: Case) -> Work:
     return Work(lambda: simulation.run(model, state, 1)[0].positions, STEPS)
 
 
-def force_matching_(case: Case) -> Work:
+def _force_matching(case):
+    """Loss and gradient with respect to parameters, where to begin, and a batch."""
     frames = []
     for positions, energy, forces, stress in zip(case.positions, case.energy, case.forces, case.stress, strict=True):
         frame = Atoms("Ti" * case.n_atoms, positions, cell=case.cell, pbc=True)
@@ -98,12 +100,30 @@ def force_matching_(case: Case) -> Work:
     store = force_matching.FrameStore(frames[:CELLS], model.cutoff)
     batch = store.batch(np.arange(CELLS), CELLS, CELLS * case.n_atoms)
     settings = force_matching.ForceMatching()
-    run = jax.jit(
-        lambda params, batch: jax.value_and_grad(lambda p: force_matching.loss(settings, model.with_params(p), batch))(
-            params
-        )
-    )
-    return Work(partial(run, model.params, batch))
+
+    def gradient(params, batch):
+        return jax.value_and_grad(lambda p: force_matching.loss(settings, model.with_params(p), batch))(params)
+
+    return gradient, model.params, batch
+
+
+def force_matching_(case: Case) -> Work:
+    gradient, params, batch = _force_matching(case)
+    return Work(partial(jax.jit(gradient), params, batch))
+
+
+def force_matching_in_scan(case: Case) -> Work:
+    gradient, params, batch = _force_matching(case)
+
+    @jax.jit
+    def run(params, batch):
+        def step(params, _):
+            value, slope = gradient(params, batch)
+            return descend(params, slope), value
+
+        return jax.lax.scan(step, params, length=BATCHES)
+
+    return Work(partial(run, params, batch), BATCHES)
 
 
 def difftre_(case: Case) -> Work:
@@ -136,6 +156,7 @@ QUANTITIES = {
     "forces_in_scan": forces_in_scan,
     "md": md,
     "force_matching": force_matching_,
+    "force_matching_in_scan": force_matching_in_scan,
     "born": born,
     "difftre": difftre_,
 }

@@ -19,6 +19,7 @@ from jax_md_mod import custom_quantity, custom_space
 from jax_md_mod.model import neural_networks
 
 from benchmarks.case import (
+    BATCHES,
     CELLS,
     EVALUATIONS,
     FRICTION_PER_PS,
@@ -28,7 +29,7 @@ from benchmarks.case import (
     TIMESTEP_FS,
     Case,
 )
-from benchmarks.work import Work
+from benchmarks.work import Work, descend
 
 CUTOFF = 0.5  # nm
 MASS = 47.867  # u
@@ -133,8 +134,8 @@ def md(peer: Chemtrain, case: Case) -> Work:
     return Work(partial(run, peer.params, state), STEPS)
 
 
-def force_matching_(peer: Chemtrain, case: Case) -> Work:
-    """As chemtrain's `ForceMatching` trainer does it: energy, forces and virial from one evaluation."""
+def _force_matching(peer, case):
+    """Loss and gradient as chemtrain's `ForceMatching` trainer takes them, and a batch."""
     virial = custom_quantity.init_virial_stress_tensor(peer.template, reference_box=None, include_kinetic=False)
     model = force_matching.init_model(
         peer.neighbors,
@@ -155,8 +156,27 @@ def force_matching_(peer: Chemtrain, case: Case) -> Work:
         "F": jnp.asarray(10 * case.forces[:CELLS], jnp.float32),
         "virial": jnp.zeros((CELLS, 3, 3)),
     }
-    run = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    return Work(partial(run, peer.params, batch))
+    return jax.value_and_grad(loss, has_aux=True), batch
+
+
+def force_matching_(peer: Chemtrain, case: Case) -> Work:
+    """Energy, forces and virial from one evaluation."""
+    gradient, batch = _force_matching(peer, case)
+    return Work(partial(jax.jit(gradient), peer.params, batch))
+
+
+def force_matching_in_scan(peer: Chemtrain, case: Case) -> Work:
+    gradient, batch = _force_matching(peer, case)
+
+    @jax.jit
+    def run(params, batch):
+        def step(params, _):
+            (value, _), slope = gradient(params, batch)
+            return descend(params, slope), value
+
+        return jax.lax.scan(step, params, length=BATCHES)
+
+    return Work(partial(run, peer.params, batch), BATCHES)
 
 
 def _born(peer):
@@ -226,6 +246,7 @@ QUANTITIES = {
     "forces_in_scan": forces_in_scan,
     "md": md,
     "force_matching": force_matching_,
+    "force_matching_in_scan": force_matching_in_scan,
     "born": born,
     "difftre": difftre_,
 }

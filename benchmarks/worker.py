@@ -34,6 +34,7 @@ class Worker:
         import jax
 
         self.work = None
+        jax.config.update("jax_enable_compilation_cache", False)
         jax.clear_caches()
         gc.collect()
         side, arguments = self._arguments(path)

@@ -1,8 +1,9 @@
 """Machine-learned force fields from DFT labels and measured properties, trained together."""
 
-from fusedff import allocator
+from fusedff import startup
 
-allocator.keep_freed_memory()  # before jax starts threads with heaps of their own
+startup.keep_freed_memory()  # before jax starts threads with heaps of their own
+startup.keep_compiled()
 
 from fusedff.runs import load  # noqa: E402
 

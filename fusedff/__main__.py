@@ -1,9 +1,7 @@
 """`python -m fusedff run --preset demo`: execute the numbered notebooks in order and print what they found."""
 
 import argparse
-import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -16,7 +14,7 @@ def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fusedff", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="train and compare the three titanium models")
-    run.add_argument("--preset", default="demo", help="smoke, demo, full or paper (default: demo)")
+    run.add_argument("--preset", default="demo", help="smoke, demo, hours, full or paper (default: demo)")
     run.add_argument("--runs", type=Path, default=Path("runs"), help="where results go (default: runs)")
     options = parser.parse_args(arguments)
     try:
@@ -24,12 +22,7 @@ def main(arguments=None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    # Every notebook is a process of its own; what one has compiled, the next need not. The cache goes with the run,
-    # because compiled code belongs to this machine; XLA's warning to that effect would fill screens.
-    with tempfile.TemporaryDirectory(prefix="fusedff-compiled-") as compiled:
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", compiled)
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # jax has set its own default by now
-        return execute(preset, options.runs.resolve())
+    return execute(preset, options.runs.resolve())
 
 
 def execute(preset: presets.Preset, root: Path) -> int:

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ase.data import atomic_masses
-from jax_md import simulate
 
 from fusedff import devices, neighbors, potential, progress, systems
 from fusedff.potential import Potential, require_species
@@ -102,6 +101,8 @@ class Simulation:
     """Dynamics of one ensemble: settings and list sizes; the state is passed in and comes back."""
 
     def __init__(self, ensemble: Ensemble, settings: Langevin, cutoff: float, observe: Callable = observe_stress):
+        import jax_md  # noqa: F401 - takes seconds, which only simulations should cost
+
         self.ensemble, self.settings, self.cutoff, self.observe = ensemble, settings, cutoff, observe
         devices.warn_if_idle(ensemble.n_cells)
         reach = cutoff + settings.skin
@@ -178,6 +179,8 @@ def _advance(settings, cutoff, rooms, images, observe, sampled, ensemble, state)
 
 
 def _advance_cells(settings, cutoff, rooms, images, observe, sampled, ensemble, state):
+    from jax_md import simulate  # imported by `Simulation`, outside of jit: it computes while it is imported
+
     dt, friction = settings.timestep_fs * FS, settings.friction_per_ps / PS
     kt = KB * ensemble.temperature
     mass = _masses(ensemble)

@@ -1,4 +1,4 @@
-"""Everything that decides a run, in four sizes: smoke, demo, full, paper."""
+"""Everything that decides a run, in five sizes: smoke, demo, hours, full, paper."""
 
 import dataclasses
 from dataclasses import dataclass, replace
@@ -61,6 +61,17 @@ DEMO = Preset(
         dft=replace(_DEMO_DFT, optimizer="adam", learning_rate=5e-5, final_learning_rate=5e-6),
     ),
     evaluation=ElasticRun(repeats=(3, 3, 3), replicas=1, langevin=_DEMO_MD, equilibration=10, snapshots=40),
+)
+
+# The demo, for as long as it goes on improving: the models that ship with fusedff.
+_HOURS_EXPERIMENT = replace(_DEMO_EXPERIMENT, updates=150, final_learning_rate=5e-5, snapshots=12)
+
+HOURS = replace(
+    DEMO,
+    name="hours",
+    experiment=_HOURS_EXPERIMENT,
+    fused=replace(DEMO.fused, epochs=150, experiment=_HOURS_EXPERIMENT),
+    evaluation=replace(DEMO.evaluation, replicas=2, snapshots=200),
 )
 
 _SMOKE_MD = Langevin(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=4)
@@ -133,7 +144,7 @@ PAPER = Preset(
     evaluation=ElasticRun(estimator=StressFluctuation(), replicas=1),
 )
 
-_PRESETS = {preset.name: preset for preset in (SMOKE, DEMO, FULL, PAPER)}
+_PRESETS = {preset.name: preset for preset in (SMOKE, DEMO, HOURS, FULL, PAPER)}
 
 
 def get(name: str) -> Preset:

@@ -11,8 +11,10 @@ import pytest
 
 jax.config.update("jax_enable_x64", True)
 
-# For whoever runs the tests again and again: a folder here, and most compilation is skipped.
-if cache := os.environ.get("FUSEDFF_TEST_CACHE"):
+# Tests compile what they test. For whoever runs them again and again: a folder here, and most compilation is skipped.
+cache = os.environ.get("FUSEDFF_TEST_CACHE")
+jax.config.update("jax_enable_compilation_cache", bool(cache))
+if cache:
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
 
 

@@ -24,7 +24,7 @@ def test_every_preset_is_plain_data_and_says_which_classes_it_is_made_of(name):
 
 
 def test_an_unknown_preset_names_those_there_are():
-    with pytest.raises(ValueError, match="'huge' is unknown; use one of smoke, demo, full, paper"):
+    with pytest.raises(ValueError, match="'huge' is unknown; use one of smoke, demo, hours, full, paper"):
         presets.get("huge")
 
 

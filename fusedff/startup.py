@@ -1,0 +1,49 @@
+"""What the C library and JAX must be told before the first computation; importing fusedff does it."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import sys
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+_ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD = -8, -4, -1  # parameters of mallopt(3)
+
+
+def keep_freed_memory() -> None:
+    """One heap that grows and is reused; what other allocators do is left alone.
+
+    On CPUs XLA allocates the temporaries of every call anew, some 100 MB. glibc returns them to the system after each
+    call, and the next one spends half of its time on page faults.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # musl has none
+        mallopt(_ARENA_MAX, 1)
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def keep_compiled() -> None:
+    """What one notebook has compiled, the next one finds in the user's cache; JAX_COMPILATION_CACHE_DIR moves it.
+
+    Compiled code belongs to one kind of processor, which XLA does not check: each kind has its own folder. XLA warns at
+    length about every program that it finds there.
+    """
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # jax itself sets 1
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(user_cache_path("fusedff") / "compiled" / _processor()))
+        jax.config.update("jax_compilation_cache_max_size", 2**30)
+
+
+def _processor():
+    described = Path("/proc/cpuinfo")
+    kept = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+    lines = described.read_text().splitlines() if described.exists() else [platform.processor()]
+    features = {line for line in lines if line.startswith(kept)} or set(lines)
+    return hashlib.sha256("\n".join(sorted(features)).encode()).hexdigest()[:12]
