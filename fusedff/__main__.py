@@ -1,11 +1,14 @@
-"""`python -m fusedff run --preset demo`: execute the numbered notebooks in order and print what they found."""
+"""`python -m fusedff run --preset demo`: execute the numbered notebooks in order and print what they found.
+
+`python -m fusedff release --preset hours`: make the models of a finished run those that ship.
+"""
 
 import argparse
 import sys
 import time
 from pathlib import Path
 
-from fusedff import presets, runs, study
+from fusedff import presets, release, runs, study
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
@@ -13,16 +16,26 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fusedff", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="train and compare the three titanium models")
-    run.add_argument("--preset", default="demo", help="smoke, demo, hours, full or paper (default: demo)")
-    run.add_argument("--runs", type=Path, default=Path("runs"), help="where results go (default: runs)")
+    running = commands.add_parser("run", help="train and compare the three titanium models")
+    releasing = commands.add_parser("release", help="make the models of a finished run those that ship with fusedff")
+    for command in (running, releasing):
+        command.add_argument("--preset", default="demo", help="smoke, demo, hours, full or paper (default: demo)")
+        command.add_argument("--runs", type=Path, default=Path("runs"), help="where results go (default: runs)")
+    releasing.add_argument("--into", type=Path, default=runs.SHIPPED, help="the folder they go to")
     options = parser.parse_args(arguments)
     try:
         preset = presets.get(options.preset)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return execute(preset, options.runs.resolve())
+    if options.command == "run":
+        return execute(preset, options.runs.resolve())
+    try:
+        release.release(runs.folder(preset.name, options.runs), options.into)
+    except FileNotFoundError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def execute(preset: presets.Preset, root: Path) -> int:

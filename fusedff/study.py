@@ -1,5 +1,6 @@
 """The comparison the titanium study ends with: three models against DFT and against experiment."""
 
+import hashlib
 from collections.abc import Sequence
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 
-from fusedff import datasets, neighbors, potential, presets, runs, systems
+from fusedff import datasets, neighbors, paper_archive, potential, presets, runs, systems
 from fusedff.potential import Evaluation, Potential
 from fusedff.presets import Preset
 from fusedff.properties import elastic
@@ -24,6 +25,14 @@ def frames(preset: Preset) -> datasets.Split:
     if preset.data == "paper":
         return datasets.paper_split(datasets.load_paper_archive(datasets.fetch_paper_archive()))
     return datasets.split(datasets.load_frames())
+
+
+def data_version(preset: Preset) -> str:
+    """Which DFT data a preset means: they may grow, so that a name alone does not say."""
+    if preset.data == "paper":
+        return f"archive of the paper, git blob {paper_archive.PAPER_BLOB_IDS['archive']}"
+    digest = hashlib.sha256(datasets.TITANIUM_FRAMES.read_bytes()).hexdigest()
+    return f"{datasets.TITANIUM_FRAMES.name}, sha256 {digest}"
 
 
 def evaluate(candidate: Potential, frames: Sequence[Atoms]) -> Evaluation:
@@ -74,6 +83,7 @@ def summary(models: dict[str, dict], preset: Preset, wall_seconds: float) -> dic
         "seeds": {"training": preset.seed, "evaluation": preset.evaluation.seed},
         "preset": preset.name,
         "frames": {part: len(members) for part, members in frames(preset)._asdict().items()},
+        "data": data_version(preset),
         "settings": presets.as_dict(preset),
         "wall_seconds": wall_seconds,
     }

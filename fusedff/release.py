@@ -1,0 +1,102 @@
+"""From a finished run to the models that ship: parameters that say how good they are, a model card, the record.
+
+titanium-dft.safetensors, titanium-experiment.safetensors, titanium-fused.safetensors
+titanium.json   what notebooks 06 and 07 found
+MODELS.md       the model card
+"""
+
+from pathlib import Path
+
+import jax
+
+from fusedff import potential, storage, study
+from fusedff.runs import MODELS, RunFolder
+
+
+def release(folder: RunFolder, into: Path) -> None:
+    """Write the models of a run, its record and its model card into the folder `into`.
+
+    Raises FileNotFoundError naming what notebook must be run first.
+    """
+    record = folder.read("summary.json") | {"temperatures": folder.read("temperatures.json")}
+    for model in MODELS:
+        about = folder.read(f"{model}/settings.json")
+        about |= {key: record[key] for key in ("preset", "data", "frames", "seeds")}
+        about["errors"] = record["models"][model]["test"] | _deviations(record, model)
+        trained = potential.load(folder.path / model / "potential.safetensors")
+        potential.save(into / f"titanium-{model}.safetensors", trained, **about)
+    storage.write_json(into / "titanium.json", record)
+    storage.write_bytes(into / "MODELS.md", model_card(folder, record).encode())
+
+
+def _deviations(record, model):
+    """Mean deviation of the elastic constants in % and largest |P| in GPa, apart for the two roles of temperatures."""
+    found, train = record["temperatures"]["models"][model], record["temperatures"]["train"]
+    parts = {
+        "trained": {t: point for t, point in found.items() if float(t) in train},
+        "held_out": {t: point for t, point in found.items() if float(t) not in train},
+    }
+    result = {}
+    for part, points in parts.items():
+        (elastic, elastic_noise), (pressure, noise) = study.elastic_deviation(points), study.largest_pressure(points)
+        result |= {
+            f"elastic_{part}_percent": elastic, f"elastic_{part}_percent_stderr": elastic_noise,
+            f"pressure_{part}_GPa": pressure, f"pressure_{part}_GPa_stderr": noise,
+        }  # fmt: skip
+    return result
+
+
+def model_card(folder: RunFolder, record: dict) -> str:
+    """Markdown: what the models are, what they learned from, how far off they are and where they end."""
+    network = potential.load(folder.path / "dft" / "potential.safetensors")
+    size = sum(x.size for x in jax.tree.leaves(network.params))
+    frames, versions = record["frames"], ", ".join(f"{n} {v}" for n, v in record["versions"].items())
+    train = ", ".join(f"{t:g}" for t in record["temperatures"]["train"])
+    seconds = "; ".join(f"{study.TITLES[m]} {folder.seconds(m):.0f} s" for m in MODELS)
+    lines = [
+        "| | trained temperatures: C off by | held-out: C off by | trained: largest P off by | held-out: P | energy | "
+        "forces | stress |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for model in MODELS:
+        errors = record["models"][model]["test"] | _deviations(record, model)
+        cells = [
+            *(f"{errors[k]:.1f} ± {errors[k + '_stderr']:.1f} %" for k in _keys("elastic", "percent")),
+            *(f"{errors[k]:.2f} ± {errors[k + '_stderr']:.2f} GPa" for k in _keys("pressure", "GPa")),
+            f"{errors['energy_mae_meV_per_atom']:.1f} meV/atom", f"{errors['force_mae_meV_per_A']:.0f} meV/Å",
+            f"{errors['stress_mae_GPa']:.2f} GPa",
+        ]  # fmt: skip
+        lines.append(f"| {study.TITLES[model]} | " + " | ".join(cells) + " |")
+    noise = max(
+        entry["stderr"] for found in record["temperatures"]["models"].values() for point in found.values()
+        for entry in point["elastic"].values()
+    )  # fmt: skip
+    return f"""# Model card: titanium-dft, titanium-experiment, titanium-fused
+
+Written by `python -m fusedff release --preset {record["preset"]}` from a run of `make run PRESET={record["preset"]}`.
+
+**What they are.** Three DimeNet++ potentials of one architecture ({network.model.blocks} blocks, embedding
+{network.model.embedding}, {size} parameters, cut-off {network.model.cutoff:g} Å) for titanium. Energies in eV, lengths in Å.
+
+**What they learned from.** DFT: {record["data"]}; {frames["train"]} frames to train on, {frames["validation"]} to decide
+when to stop, {frames["test"]} never seen. Experiment: elastic constants at {train} K and zero pressure at the measured
+lattice constants. DFT-only saw the first alone. Experiment-only began as DFT-only and saw the second alone; fused
+began as DFT-only and saw both.
+
+**How far off they are.** Elastic constants and pressure: mean relative deviation and largest deviation from experiment,
+in simulations that no training step saw, with one standard error of the sampling (of a single constant: at most
+{noise:.1f} GPa). Energies, forces and stress: mean absolute errors on the DFT frames never seen.
+
+{chr(10).join(lines)}
+
+**Where they end.** Checked for hcp titanium at the measured lattice constants between 4 and 973 K. What they say of
+bcc, of the liquid, of defects and surfaces is shown in notebook 08 and was not trained. The DFT frames are few and
+hold at most 16 atoms; one seed was trained, so that the scatter between trainings is not in the errors above.
+
+**How they were made.** Preset `{record["preset"]}`, seeds {record["seeds"]["training"]} (training) and
+{record["seeds"]["evaluation"]} (evaluation); training took {seconds}; {versions}. Every file holds its settings.
+"""
+
+
+def _keys(what, unit):
+    return [f"{what}_{part}_{unit}" for part in ("trained", "held_out")]
