@@ -76,12 +76,12 @@ def model_card(folder: RunFolder, record: dict) -> str:
 Written by `python -m fusedff release --preset {record["preset"]}` from a run of `make run PRESET={record["preset"]}`.
 
 **What they are.** Three DimeNet++ potentials of one architecture ({network.model.blocks} blocks, embedding
-{network.model.embedding}, {size} parameters, cut-off {network.model.cutoff:g} Å) for titanium. Energies in eV, lengths in Å.
+{network.model.embedding}, {size} parameters, cut-off {network.model.cutoff:g} Å) for titanium; units eV and Å.
 
-**What they learned from.** DFT: {record["data"]}; {frames["train"]} frames to train on, {frames["validation"]} to decide
-when to stop, {frames["test"]} never seen. Experiment: elastic constants at {train} K and zero pressure at the measured
-lattice constants. DFT-only saw the first alone. Experiment-only began as DFT-only and saw the second alone; fused
-began as DFT-only and saw both.
+**What they learned from.** DFT: {record["data"]}; {frames["train"]} frames to train on, {frames["validation"]} to
+decide when to stop, {frames["test"]} never seen. Experiment: elastic constants at {train} K and zero pressure at the
+measured lattice constants. DFT-only saw the first alone. Experiment-only began as DFT-only and saw the second alone;
+fused began as DFT-only and saw both.
 
 **How far off they are.** Elastic constants and pressure: mean relative deviation and largest deviation from experiment,
 in simulations that no training step saw, with one standard error of the sampling (of a single constant: at most
