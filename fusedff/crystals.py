@@ -85,6 +85,25 @@ def supercell(crystal: Crystal, repeats) -> ase.Atoms:
     return unit_cell(crystal) * tuple(int(n) for n in counts)
 
 
+def prototype(symbol: str, structure: str, volume: float) -> ase.Atoms:
+    """Unit cell of hcp, bcc, fcc or omega at a volume per atom in Å^3, its c/a the usual one: a start for relaxations.
+
+    omega is titanium's phase under pressure, of space group P6/mmm (AlB2 with one element): three atoms, c/a 0.61.
+    Raises ValueError for an unknown symbol or structure, or a volume that is not positive.
+    """
+    if not (np.isfinite(volume) and volume > 0):
+        raise ValueError(f"{structure} {symbol}: {volume} is not a volume per atom; give it in Å^3")
+    if structure == "omega":
+        a, ratio = (3 * volume / (np.sqrt(3) / 2 * 0.613)) ** (1 / 3), 0.613
+        sites = ((0, 0, 0), (1 / 3, 2 / 3, 1 / 2), (2 / 3, 1 / 3, 1 / 2))
+        lattice = unit_cell(Crystal(symbol, "hcp", a, ratio * a)).cell
+        return ase.Atoms(3 * [symbol], scaled_positions=sites, cell=lattice, pbc=True)
+    ratio = np.sqrt(8 / 3) if structure == "hcp" else None
+    cell = unit_cell(Crystal(symbol, structure, 1.0, ratio))
+    cell.set_cell(cell.cell * (volume * len(cell) / cell.get_volume()) ** (1 / 3), scale_atoms=True)
+    return cell
+
+
 def symmetry(crystal: Crystal) -> str:
     """Elastic symmetry of a crystal: 'hexagonal' (hcp) or 'cubic' (bcc, fcc)."""
     return _SYMMETRY_OF[crystal.structure]

@@ -4,7 +4,7 @@ All cells (state points x replicas x strains) advance as one batch. Cells that s
 same random numbers, so that small differences between them are not drowned in noise.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ase import Atoms
 from ase.data import atomic_masses
 
 from fusedff import devices, neighbors, potential, progress, systems
@@ -45,6 +46,25 @@ class Ensemble(NamedTuple):
     def system(self, positions: jax.Array) -> systems.System:
         """The cells with the given positions (n_cells, n, 3)."""
         return systems.stack(positions, self.cells, self.numbers)
+
+
+def replicate(frames: Sequence[Atoms], temperatures: Sequence[float], replicas: int = 1, dtype=jnp.float32) -> Ensemble:
+    """`replicas` independent copies of every frame at its temperature (K), the copies of a frame side by side.
+
+    Raises ValueError unless there is one temperature per frame and all frames hold the same atoms in the same order.
+    """
+    if not frames or len(frames) != len(temperatures):
+        raise ValueError(f"{len(frames)} frames and {len(temperatures)} temperatures; give one temperature per frame")
+    for n, frame in enumerate(frames):
+        if not np.array_equal(frame.numbers, frames[0].numbers):
+            raise ValueError(f"frame {n} holds other atoms than frame 0; simulate different compositions apart")
+    return Ensemble(
+        jnp.asarray(np.repeat([frame.positions for frame in frames], replicas, 0), dtype),
+        jnp.asarray(np.repeat([frame.cell.array for frame in frames], replicas, 0), dtype),
+        jnp.asarray(np.repeat(temperatures, replicas), dtype),
+        jnp.arange(len(frames) * replicas, dtype=jnp.int32),
+        jnp.asarray(frames[0].numbers, jnp.int32),
+    )
 
 
 PER_CELL = Ensemble(sites=0, cells=0, temperature=0, stream=0, numbers=None)  # which axis counts cells

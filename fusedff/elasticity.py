@@ -28,6 +28,7 @@ class Properties(NamedTuple):
 
     elastic: jax.Array  # (n_points, replicas, n_constants) eV/Å^3, in the order of `crystals.elastic_names`
     pressure: jax.Array  # (n_points, replicas) eV/Å^3
+    stress: jax.Array  # (n_points, replicas, 6) eV/Å^3, with its kinetic part
 
 
 def _ensemble(points, repeats, replicas, stretches, dtype):
@@ -59,9 +60,19 @@ def _common_symmetry(points: Sequence[StatePoint]) -> str:
     return next(iter(kinds))[0]
 
 
-def _ideal_gas_pressure(ensemble):
+def ideal_gas_pressure(ensemble):
     """N kT / V of every cell, eV/Å^3."""
     return len(ensemble.numbers) * KB * ensemble.temperature / jnp.abs(jnp.linalg.det(ensemble.cells))
+
+
+def contract_stress(candidate, system, near, coefficients) -> jax.Array:
+    """sum_k coefficients_k stress_k (n_cells,) of the configurational stress, as one derivative of the energy."""
+
+    def energy(step):
+        return potential.strained_energies(candidate, system, near, step * coefficients)
+
+    zero, one = jnp.zeros((), coefficients.dtype), jnp.ones((), coefficients.dtype)
+    return jax.jvp(energy, (zero,), (one,))[1] / system.volumes
 
 
 @dataclass(frozen=True)
@@ -95,15 +106,8 @@ class CoupledStrains:
         return evaluation.stress
 
     def contract(self, candidate, system, near, coefficients) -> jax.Array:
-        """sum_k coefficients_k stress_k (n_cells,) as one derivative of the energy along a strain."""
-
-        def energy(step):
-            return potential.strained_energies(candidate, system, near, step * coefficients)
-
-        return (
-            jax.jvp(energy, (jnp.zeros((), coefficients.dtype),), (jnp.ones((), coefficients.dtype),))[1]
-            / system.volumes
-        )
+        """sum_k coefficients_k stress_k (n_cells,)."""
+        return contract_stress(candidate, system, near, coefficients)
 
     def properties(
         self, means: jax.Array, ensemble: Ensemble, points: Sequence[StatePoint], replicas: int
@@ -112,7 +116,7 @@ class CoupledStrains:
         symmetry = _common_symmetry(points)
         stretches = jnp.asarray(np.stack(self._stretches(symmetry)), means.dtype)
         cauchy = from_voigt(means)
-        cauchy = cauchy - _ideal_gas_pressure(ensemble)[:, None, None] * jnp.eye(3, dtype=means.dtype)
+        cauchy = cauchy - ideal_gas_pressure(ensemble)[:, None, None] * jnp.eye(3, dtype=means.dtype)
         grouped = cauchy.reshape(len(points), replicas, len(stretches), 3, 3)
         inverse = jnp.linalg.inv(stretches)
         piola = jnp.linalg.det(stretches)[:, None, None] * (inverse @ grouped @ inverse)
@@ -121,7 +125,7 @@ class CoupledStrains:
         constants = crystals.constants_from_response(response, symmetry)
         elastic = jnp.stack([constants[name] for name in crystals.elastic_names(symmetry)], -1)
         pressure = -jnp.trace(grouped, axis1=-2, axis2=-1).mean(-1) / 3
-        return Properties(elastic, pressure)
+        return Properties(elastic, pressure, to_voigt(grouped).mean(-2))
 
 
 @dataclass(frozen=True)
@@ -176,12 +180,12 @@ class StressFluctuation:
         symmetry = _common_symmetry(points)
         stress = means[:, :6]
         square, stiffness = (means[:, k : k + 36].reshape(-1, 6, 6) for k in (6, 42))
-        ideal = _ideal_gas_pressure(ensemble)
+        ideal = ideal_gas_pressure(ensemble)
         volume_over_kt = len(ensemble.numbers) / ideal
         fluctuation = volume_over_kt[:, None, None] * (square - stress[:, :, None] * stress[:, None, :])
         kinetic = ideal[:, None, None] * jnp.diag(jnp.asarray([2, 2, 2, 1, 1, 1], means.dtype))
         total = (stiffness - fluctuation + kinetic).reshape(len(points), replicas, 6, 6)
         constants = crystals.reduce_stiffness(total, symmetry)
         elastic = jnp.stack([constants[name] for name in crystals.elastic_names(symmetry)], -1)
-        pressure = (ideal - stress[:, :3].mean(-1)).reshape(len(points), replicas)
-        return Properties(elastic, pressure)
+        cauchy = (stress - ideal[:, None] * np.array([1, 1, 1, 0, 0, 0])).reshape(len(points), replicas, 6)
+        return Properties(elastic, -cauchy[..., :3].mean(-1), cauchy)

@@ -55,7 +55,7 @@ def reweighted_loss(teacher, sampled):
     def loss(params):
         energy, observed = teacher._reevaluate(START.with_params(params), sampled.trajectory.positions)
         w = reweighting.weights(teacher.beta, energy, sampled.trajectory.energy)
-        return teacher.loss(reweighting.averages(w, observed))
+        return teacher.target.loss(reweighting.averages(w, observed))
 
     return loss
 
@@ -66,12 +66,8 @@ def test_the_gradient_is_that_of_the_loss_reweighted_on_the_same_trajectory(esti
     sampled, energy, observed = teacher._snapshots(START, teacher.init(START.params).extra, 0)
     w = reweighting.weights(teacher.beta, energy, sampled.trajectory.energy)
     np.testing.assert_allclose(reweighting.effective_samples(w), SETTINGS.snapshots, rtol=1e-12)
-    simulation = teacher.simulation
-    found = difftre._gradient(
-        estimator, START.cutoff, simulation.rooms, simulation.images, START, teacher.ensemble,
-        sampled.trajectory.positions, w, observed, jax.grad(teacher.loss)(reweighting.averages(w, observed)),
-        teacher.beta,
-    )  # fmt: skip
+    cotangent = jax.grad(teacher.target.loss)(reweighting.averages(w, observed))
+    found = teacher._gradient(START, sampled.trajectory.positions, w, observed, cotangent)
     loss = reweighted_loss(teacher, sampled)
     for name, h in [("epsilon", 1e-7), ("sigma", 1e-5)]:
         up, down = (loss({**START.params, name: START.params[name] + s * h}) for s in (1, -1))
@@ -85,12 +81,12 @@ def true_points():
     truth = argon()
     teacher = Teacher(SETTINGS, truth, points(C11=1.0))
     sampled, _, observed = teacher._snapshots(truth, teacher.init(truth.params).extra, 0)
-    constants, pressure = teacher.properties(observed.mean(0))
+    constants, pressure = teacher.target.properties(observed.mean(0))
     return [
         StatePoint(
             p.temperature, CRYSTAL, dict(zip(("C11", "C12", "C44"), c * GPA, strict=True)), pressure=float(q) * GPA
         )
-        for p, c, q in zip(teacher.points, np.asarray(constants), pressure, strict=True)
+        for p, c, q in zip(teacher.target.points, np.asarray(constants), pressure, strict=True)
     ]
 
 
@@ -129,19 +125,19 @@ def test_an_interrupted_training_ends_bit_for_bit_where_it_would_have(true_point
 
 
 def test_constants_that_were_not_measured_do_not_count():
-    teacher = Teacher(SETTINGS, START, points(C11=4.0, C44=2.0))
-    means = 1e-3 * jax.random.normal(jax.random.key(0), (teacher.ensemble.n_cells, 6))
-    constants, pressure = (np.asarray(x) for x in teacher.properties(means))
+    target = difftre.elastic_target(points(C11=4.0, C44=2.0), SETTINGS)
+    means = 1e-3 * jax.random.normal(jax.random.key(0), (target.ensemble.n_cells, 6))
+    constants, pressure = (np.asarray(x) for x in target.properties(means))
     deviation = constants[:, [0, 2]] - [4.0, 2.0]
     expected = np.mean(deviation**2) + SETTINGS.pressure_weight * np.mean((pressure - 0.1) ** 2)
-    value, gradient = jax.value_and_grad(teacher.loss)(means)
+    value, gradient = jax.value_and_grad(target.loss)(means)
     assert float(value) == pytest.approx(expected, rel=1e-10)
     assert np.isfinite(gradient).all()
 
 
 def test_with_nothing_but_pressures_the_loss_is_that_of_the_pressures():
-    teacher = Teacher(SETTINGS, START, points())
-    means = 1e-3 * jax.random.normal(jax.random.key(1), (teacher.ensemble.n_cells, 6))
-    _, pressure = teacher.properties(means)
+    target = difftre.elastic_target(points(), SETTINGS)
+    means = 1e-3 * jax.random.normal(jax.random.key(1), (target.ensemble.n_cells, 6))
+    _, pressure = target.properties(means)
     expected = SETTINGS.pressure_weight * np.mean((np.asarray(pressure) - 0.1) ** 2)
-    assert float(teacher.loss(means)) == pytest.approx(expected, rel=1e-10)
+    assert float(target.loss(means)) == pytest.approx(expected, rel=1e-10)

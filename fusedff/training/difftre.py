@@ -1,4 +1,8 @@
-"""Top-down training: a potential whose simulated elastic constants and pressure match measured ones."""
+"""Top-down training: a potential whose simulated averages match measured ones (DiffTRe).
+
+Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021). What was measured is a `targets.Target`: it says which cells to
+simulate, what to record of a snapshot and how far the averages are from the measurement.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,15 +18,20 @@ import optax
 from fusedff import devices, dynamics, neighbors, potential, reweighting
 from fusedff.dynamics import Langevin
 from fusedff.elasticity import CoupledStrains, StressFluctuation
-from fusedff.experiments import StatePoint, measured_gpa
+from fusedff.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.training import loop
-from fusedff.units import GPA, KB
+from fusedff.training.targets import ElasticTarget, Target
+from fusedff.units import KB
 
 
 @dataclass(frozen=True)
 class DiffTRe:
-    """Settings. The loss is the mean squared deviation of elastic constants and pressure, in GPa, weighted."""
+    """Settings of the training, and of how measured state points are simulated and weighed.
+
+    The fields from `elastic_weight` to `replicas` make state points a target (`elastic_target`); any other target
+    brings its own cells and weights.
+    """
 
     updates: int = 200
     learning_rate: float = 2e-4
@@ -50,19 +59,30 @@ class Sampled(NamedTuple):
     rooms: jax.Array  # (2,) sizes of the neighbour lists
 
 
+def elastic_target(points: Sequence[StatePoint], settings: DiffTRe) -> ElasticTarget:
+    """Elastic constants and pressures of measured state points as a target."""
+    s = settings
+    return ElasticTarget(points, s.estimator, s.repeats, s.replicas, s.elastic_weight, s.pressure_weight)
+
+
 class Teacher:
-    """One DiffTRe update: sample or reuse, reweight, differentiate, step."""
+    """One DiffTRe update: sample or reuse, reweight, differentiate, step.
+
+    `target` is what to match: any `Target`, or measured state points, which mean their `elastic_target`.
+    """
 
     def __init__(
-        self, settings: DiffTRe, template: Potential, points: Sequence[StatePoint], updates: int | None = None
+        self,
+        settings: DiffTRe,
+        template: Potential,
+        target: Target | Sequence[StatePoint],
+        updates: int | None = None,
     ):
-        self.settings, self.template, self.points = settings, template, tuple(points)
+        self.settings, self.template = settings, template
+        self.target = elastic_target(target, settings) if isinstance(target, Sequence) else target
         self.updates = updates or settings.updates
-        self.ensemble = settings.estimator.ensemble(points, settings.repeats, settings.replicas)
-        self.simulation = dynamics.Simulation(
-            self.ensemble, settings.langevin, template.cutoff, settings.estimator.observe
-        )
-        self.names, self.measured, self.measured_pressure = measured_gpa(self.points)
+        self.ensemble = self.target.ensemble
+        self.simulation = dynamics.Simulation(self.ensemble, settings.langevin, template.cutoff, self.target.observe)
         self.beta = 1 / (KB * self.ensemble.temperature)
 
     def init(self, params) -> loop.Learner:
@@ -80,22 +100,19 @@ class Teacher:
         return optax.adam(optax.exponential_decay(s.learning_rate, max(self.updates, 1), decay), b1=s.b1, b2=s.b2)
 
     def update(self, learner: loop.Learner, n: int) -> tuple[loop.Learner, dict]:
-        """The learner after one optimizer step, and what the properties were before it."""
+        """The learner after one optimizer step, and what the averages were before it."""
         candidate = self.template.with_params(learner.params)
         sampled, energy, observed = self._snapshots(candidate, learner.extra, n)
         w = reweighting.weights(self.beta, energy, sampled.trajectory.energy)
         means = reweighting.averages(w, observed)
-        value, cotangent = jax.value_and_grad(self.loss)(means)
-        gradient = _gradient(
-            self.settings.estimator, self.template.cutoff, self.simulation.rooms, self.simulation.images,
-            candidate, self.ensemble, sampled.trajectory.positions, w, observed, cotangent, self.beta,
-        )  # fmt: skip
+        value, cotangent = jax.value_and_grad(self.target.loss)(means)
+        gradient = self._gradient(candidate, sampled.trajectory.positions, w, observed, cotangent)
         updates, state = self.optimizer().update(gradient, learner.optimizer, learner.params)
         params = optax.apply_updates(learner.params, updates)
         record = {
             "loss": value,
             "n_eff": jnp.min(reweighting.effective_samples(w)) / len(w),
-            **self.report(means),
+            **self.target.report(means),
         }
         return learner._replace(params=params, optimizer=state, extra=sampled), record
 
@@ -121,34 +138,15 @@ class Teacher:
 
     def _reevaluate(self, candidate, positions):
         return _reevaluate(
-            self.settings.estimator, self.template.cutoff, self.simulation.rooms, self.simulation.images,
+            self.target.observe, self.template.cutoff, self.simulation.rooms, self.simulation.images,
             candidate, self.ensemble, positions,
         )  # fmt: skip
 
-    def properties(self, means):
-        """Elastic constants (n_points, n_constants) and pressure (n_points,), GPa, averaged over replicas."""
-        found = self.settings.estimator.properties(means, self.ensemble, self.points, self.settings.replicas)
-        return found.elastic.mean(1) / GPA, found.pressure.mean(1) / GPA
-
-    def loss(self, means):
-        """Weighted mean squared deviation from the measured values."""
-        elastic, pressure = self.properties(means)
-        present = np.isfinite(self.measured)
-        deviation = jnp.where(present, elastic - jnp.asarray(np.where(present, self.measured, 0)), 0)
-        of_elastic = jnp.sum(deviation**2) / jnp.maximum(jnp.sum(present), 1)
-        of_pressure = jnp.mean((pressure - jnp.asarray(self.measured_pressure)) ** 2)
-        return self.settings.elastic_weight * of_elastic + self.settings.pressure_weight * of_pressure
-
-    def report(self, means) -> dict:
-        """Name -> GPa for the history: every constant and the pressure at every temperature."""
-        elastic, pressure = self.properties(means)
-        record = {}
-        for point, constants, p in zip(self.points, np.asarray(elastic), np.asarray(pressure), strict=True):
-            record |= {
-                f"{name}@{point.temperature:g}K": value for name, value in zip(self.names, constants, strict=True)
-            }
-            record[f"P@{point.temperature:g}K"] = p
-        return record
+    def _gradient(self, candidate, positions, w, observed, cotangent):
+        return _gradient(
+            self.target.contract, self.template.cutoff, self.simulation.rooms, self.simulation.images,
+            candidate, self.ensemble, positions, w, observed, cotangent, self.beta,
+        )  # fmt: skip
 
 
 def _near(cutoff, rooms, images, system):
@@ -156,7 +154,7 @@ def _near(cutoff, rooms, images, system):
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _reevaluate(estimator, cutoff, rooms, images, candidate, ensemble, positions):
+def _reevaluate(observe, cutoff, rooms, images, candidate, ensemble, positions):
     """Energies (n_snapshots, n_cells) and observables of stored snapshots, one snapshot at a time."""
 
     def cells(candidate, ensemble, positions):
@@ -164,7 +162,7 @@ def _reevaluate(estimator, cutoff, rooms, images, candidate, ensemble, positions
             system = ensemble.system(r)
             near = _near(cutoff, rooms, images, system)
             evaluation = potential.evaluate(candidate, system, near)
-            return evaluation.energy, estimator.observe(candidate, system, near, evaluation)
+            return evaluation.energy, observe(candidate, system, near, evaluation)
 
         return jax.lax.map(one, positions)
 
@@ -173,7 +171,7 @@ def _reevaluate(estimator, cutoff, rooms, images, candidate, ensemble, positions
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _gradient(estimator, cutoff, rooms, images, candidate, ensemble, positions, w, observed, cotangent, beta):
+def _gradient(contract, cutoff, rooms, images, candidate, ensemble, positions, w, observed, cotangent, beta):
     """d loss / d params from the snapshots (n_snapshots, n_cells, n, 3) and `cotangent`, d loss / d averages."""
 
     def cells(candidate, ensemble, positions, w, observed, cotangent, beta):
@@ -181,7 +179,7 @@ def _gradient(estimator, cutoff, rooms, images, candidate, ensemble, positions, 
             model = candidate.with_params(params)
             system = ensemble.system(r)
             near = _near(cutoff, rooms, images, system)
-            first = estimator.contract(model, system, near, along)
+            first = contract(model, system, near, along)
             return jnp.sum(first) + jnp.sum(against * potential.energies(model, system, near))
 
         gradient = reweighting.gradient(scalar, candidate.params, positions, w, observed, cotangent, beta)
@@ -193,10 +191,14 @@ def _gradient(estimator, cutoff, rooms, images, candidate, ensemble, positions, 
 
 
 def train(
-    start: Potential, points: Sequence[StatePoint], settings: DiffTRe, checkpoint: str | Path | None = None
+    start: Potential, target: Target | Sequence[StatePoint], settings: DiffTRe, checkpoint: str | Path | None = None
 ) -> tuple[Potential, list[dict]]:
-    """Teach `start` the measured state points; returns the last potential and the history (GPa per temperature)."""
-    teacher = Teacher(settings, start, points)
+    """Teach `start` a target, or measured state points; returns the last potential and the history.
+
+    The history holds, for every update, the loss, the smallest N_eff / n_snapshots of any cell and what the target
+    reports (for state points: GPa per temperature).
+    """
+    teacher = Teacher(settings, start, target)
     result = loop.train(
         teacher.update, teacher.init(start.params), settings.updates, name="DiffTRe",
         settings=asdict(settings), checkpoint=checkpoint, shown=("loss", "n_eff"),

@@ -11,6 +11,7 @@ from fusedff.potential import Potential
 from fusedff.training import loop
 from fusedff.training.difftre import DiffTRe, Teacher
 from fusedff.training.force_matching import ForceMatching, Matcher
+from fusedff.training.targets import Target
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,16 @@ class Fused:
 
 def train(
     start: Potential,
-    points: Sequence[StatePoint],
+    target: Target | Sequence[StatePoint],
     frames: Sequence[Atoms],
     settings: Fused,
     checkpoint: str | Path | None = None,
 ) -> tuple[Potential, list[dict]]:
-    """Teach `start` measured state points and labelled frames; returns the last potential and the history.
+    """Teach `start` a target (or measured state points) and labelled frames; returns the last potential, the history.
 
-    The history holds what the properties (GPa) were during each epoch and the mean DFT training loss.
+    The history holds what the target reports of each epoch (for state points: GPa) and the mean DFT training loss.
     """
-    teacher = Teacher(settings.experiment, start, points, settings.epochs * settings.experiment_updates)
+    teacher = Teacher(settings.experiment, start, target, settings.epochs * settings.experiment_updates)
     matcher = Matcher(settings.dft, start, frames, settings.epochs * settings.dft_epochs)
     first = teacher.init(start.params)
     optimizer = {"experiment": first.optimizer, "dft": matcher.init(start.params).optimizer}

@@ -1,0 +1,178 @@
+"""Measurements to learn from: what to simulate, what to record of a snapshot, and how far the averages are off.
+
+A target whose averages are means of per-snapshot numbers O needs nothing else: its gradient is
+<dO/d theta> - beta (<O dU/d theta> - <O> <dU/d theta>), `contract` standing for the first term and reweighting for the
+others. Functions of several averages are welcome: a heat capacity records U and U^2 and takes their variance in `loss`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fusedff import structure
+from fusedff.dynamics import Ensemble
+from fusedff.elasticity import CoupledStrains, StressFluctuation, contract_stress, ideal_gas_pressure
+from fusedff.experiments import StatePoint, measured_gpa
+from fusedff.units import GPA
+
+
+class Target(Protocol):
+    """What DiffTRe asks of a measurement. `means` are averages of what was observed, (n_cells, n_quantities)."""
+
+    ensemble: Ensemble  # the cells to simulate
+
+    def observe(self, potential, system, near, evaluation) -> jax.Array:
+        """What to record of a snapshot: (n_cells, n_quantities)."""
+
+    def contract(self, potential, system, near, coefficients) -> jax.Array:
+        """sum_k coefficients_k observed_k (n_cells,), as a function of the parameters; zero where it is none."""
+
+    def loss(self, means) -> jax.Array:
+        """The weighted squared deviation from the measurement, a number."""
+
+    def report(self, means) -> dict:
+        """Name -> number for the history."""
+
+
+@dataclass(frozen=True, eq=False)
+class ElasticTarget:
+    """Elastic constants and pressure of crystals: mean squared deviations in GPa^2, each times its weight.
+
+    Constants that were not measured do not count.
+    """
+
+    points: Sequence[StatePoint]
+    estimator: CoupledStrains | StressFluctuation
+    repeats: tuple[int, int, int]
+    replicas: int
+    elastic_weight: float  # per GPa^2
+    pressure_weight: float  # per GPa^2
+
+    @cached_property
+    def ensemble(self) -> Ensemble:
+        return self.estimator.ensemble(self.points, self.repeats, self.replicas)
+
+    @property
+    def observe(self):
+        return self.estimator.observe
+
+    @property
+    def contract(self):
+        return self.estimator.contract
+
+    def properties(self, means):
+        """Elastic constants (n_points, n_constants) and pressure (n_points,), GPa, averaged over replicas."""
+        found = self.estimator.properties(means, self.ensemble, self.points, self.replicas)
+        return found.elastic.mean(1) / GPA, found.pressure.mean(1) / GPA
+
+    def loss(self, means):
+        elastic, pressure = self.properties(means)
+        _, measured, measured_pressure = measured_gpa(self.points)
+        present = np.isfinite(measured)
+        deviation = jnp.where(present, elastic - jnp.asarray(np.where(present, measured, 0)), 0)
+        of_elastic = jnp.sum(deviation**2) / jnp.maximum(jnp.sum(present), 1)
+        of_pressure = jnp.mean((pressure - jnp.asarray(measured_pressure)) ** 2)
+        return self.elastic_weight * of_elastic + self.pressure_weight * of_pressure
+
+    def report(self, means) -> dict:
+        """GPa: every constant and the pressure at every temperature, e.g. C11@323K and P@323K."""
+        elastic, pressure = self.properties(means)
+        names, _, _ = measured_gpa(self.points)
+        record = {}
+        for point, constants, p in zip(self.points, np.asarray(elastic), np.asarray(pressure), strict=True):
+            at = f"@{point.temperature:g}K"
+            record |= {f"{name}{at}": value for name, value in zip(names, constants, strict=True)} | {f"P{at}": p}
+        return record
+
+
+@dataclass(frozen=True, eq=False)
+class RadialTarget:
+    """Radial distribution functions, e.g. of a liquid: the mean squared deviation of g(r) over radii and states.
+
+    `measured` (n_states, n_bins) is g at the evenly spaced radii `r` (n_bins,) in Å, see
+    `structure.radial_distribution`. The cells of a state lie side by side in the ensemble, as `dynamics.replicate`
+    makes them, and are averaged. Raises ValueError for radii that do not fit the cells and curves of another shape.
+    """
+
+    ensemble: Ensemble
+    r: np.ndarray
+    measured: np.ndarray
+    weight: float = 1.0
+
+    def __post_init__(self):
+        structure.require_radii(self.r, self.ensemble.cells)
+        _require_states(self.ensemble, self.measured, (len(self.r),), "g(r)")
+
+    def observe(self, potential, system, near, evaluation):
+        return structure.radial_distribution(system, self.r)
+
+    def contract(self, potential, system, near, coefficients):
+        """Zero: a structure is what it is, whatever the parameters."""
+        return jnp.zeros_like(system.volumes)
+
+    def loss(self, means):
+        return self.weight * jnp.mean((_by_state(means, self.measured) - self.measured) ** 2)
+
+    def report(self, means) -> dict:
+        """Root mean square deviation of g from the measured curve of every state."""
+        deviation = np.sqrt(np.mean((np.asarray(_by_state(means, self.measured)) - self.measured) ** 2, 1))
+        return {f"g_rms@{t}": value for t, value in zip(_states(self.ensemble, self.measured), deviation, strict=True)}
+
+
+@dataclass(frozen=True, eq=False)
+class PressureTarget:
+    """Pressures (n_states,) in eV/Å^3 of cells of given volume: the mean squared deviation in GPa^2.
+
+    The cells of a state lie side by side in the ensemble, as `dynamics.replicate` makes them.
+    """
+
+    ensemble: Ensemble
+    measured: np.ndarray
+    weight: float = 1.0  # per GPa^2
+
+    def __post_init__(self):
+        _require_states(self.ensemble, self.measured, (), "pressures")
+
+    def observe(self, potential, system, near, evaluation):
+        return evaluation.stress
+
+    def contract(self, potential, system, near, coefficients):
+        return contract_stress(potential, system, near, coefficients)
+
+    def pressure(self, means):
+        """Pressures (n_states,), eV/Å^3."""
+        return _by_state(ideal_gas_pressure(self.ensemble) - means[:, :3].mean(1), self.measured)
+
+    def loss(self, means):
+        return self.weight * jnp.mean(((self.pressure(means) - jnp.asarray(self.measured)) / GPA) ** 2)
+
+    def report(self, means) -> dict:
+        """GPa, e.g. P@94K."""
+        found = np.asarray(self.pressure(means)) / GPA
+        return {f"P@{t}": value for t, value in zip(_states(self.ensemble, self.measured), found, strict=True)}
+
+
+def _by_state(means, measured):
+    """Averages over the cells of every state."""
+    return means.reshape(len(measured), -1, *means.shape[1:]).mean(1)
+
+
+def _states(ensemble, measured):
+    """The temperature of every state as text."""
+    return [f"{t:g}K" for t in np.asarray(ensemble.temperature)[:: ensemble.n_cells // len(measured)]]
+
+
+def _require_states(ensemble, measured, shape, what):
+    measured = np.asarray(measured)
+    if measured.ndim == 0 or measured.shape[1:] != shape or ensemble.n_cells % max(len(measured), 1):
+        raise ValueError(
+            f"measured {what} of shape {measured.shape} for {ensemble.n_cells} cells; give "
+            f"{('n_states', *shape)}, and as many cells for every state"
+        )
+    if not np.isfinite(measured).all():
+        raise ValueError(f"measured {what} are not finite numbers; leave out what was not measured")
