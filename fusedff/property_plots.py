@@ -1,0 +1,120 @@
+"""Figures of what models predict beyond the targets, in the colours of `plots`: every function returns a Figure."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from fusedff.plots import COLORS, MARKERS, STRUCTURES, color_of, style
+from fusedff.properties.energy_volume import EnergyVolumeResult
+from fusedff.properties.phonons import Phonons
+from fusedff.study import TITLES
+
+
+def energy_volume(results: Mapping[str, EnergyVolumeResult], dft: Mapping[str, tuple]) -> Figure:
+    """One panel per model: energies (meV/atom) of every structure above its hcp minimum against volume.
+
+    `dft` is structure -> (volumes, energies), Å^3 and eV per atom, shown as open circles in every panel, relative to
+    the lowest hcp energy.
+    """
+    with style():
+        fig, axes = plt.subplots(1, len(results), figsize=(3.1 * len(results), 3.6), squeeze=False, sharey=True)
+        for ax, (model, result) in zip(axes[0], results.items(), strict=True):
+            zero = result.curves["hcp"].energy
+            for structure, curve in result.curves.items():
+                color = STRUCTURES.get(structure, "#777777")
+                ax.plot(curve.volumes, 1e3 * (curve.fitted - zero), color=color, lw=1.5)
+            for structure, (volumes, energies) in dft.items():
+                above = 1e3 * (np.asarray(energies) - np.min(dft["hcp"][1]))
+                ax.plot(volumes, above, "o", mfc="none", ms=4, color=STRUCTURES.get(structure, "#777777"))
+            ax.set_title(TITLES.get(model, model))
+            ax.set_xlabel("volume (Å³/atom)")
+        axes[0, 0].set_ylabel("energy above hcp (meV/atom)")
+        keys = [Line2D([], [], color=STRUCTURES.get(s, "#777777"), label=s) for s in result.curves]
+        keys.append(Line2D([], [], color="#777777", marker="o", mfc="none", ls="", label="DFT"))
+        fig.legend(handles=keys, loc="outside upper center", ncols=len(keys))
+    return fig
+
+
+def dispersion(results: Mapping[str, Phonons], measured: Mapping[str, Sequence[float]], heading: str) -> Figure:
+    """Phonon branches of several models along one path, and their densities of states.
+
+    `measured` is label of a special point -> frequencies in THz, shown as black diamonds.
+    """
+    with style():
+        fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.8), width_ratios=(3, 1), sharey=True)
+        for k, (model, found) in enumerate(results.items()):
+            color = color_of(model, k)
+            left.plot(found.distances, found.frequencies, color=color, lw=1.1)
+            if found.frequencies_stderr is not None:
+                low, high = found.frequencies - found.frequencies_stderr, found.frequencies + found.frequencies_stderr
+                for branch in range(low.shape[1]):
+                    left.fill_between(found.distances, low[:, branch], high[:, branch], color=color, alpha=0.25, lw=0)
+            right.plot(found.dos, found.dos_frequencies, color=color, lw=1.1)
+        for label, frequencies in measured.items():
+            for place in (distance for distance, name in found.ticks if name == label):
+                left.plot([place] * len(frequencies), frequencies, "D", ms=4, color=COLORS["measured"], zorder=3)
+        for place, _ in found.ticks:
+            left.axvline(place, color="#CCCCCC", lw=0.8, zorder=0)
+        left.axhline(0, color="#777777", lw=0.8)
+        left.set_xticks([place for place, _ in found.ticks], [_spelled(name) for _, name in found.ticks])
+        left.set_xlim(found.distances[0], found.distances[-1])
+        left.set_ylabel("frequency (THz)")
+        left.setTITLES.get(heading, heading)
+        right.set_xlabel("states per THz and atom")
+        keys = [Line2D([], [], color=color_of(m, k), label=TITLES.get(m, m)) for k, m in enumerate(results)]
+        if measured:
+            keys.append(Line2D([], [], color=COLORS["measured"], marker="D", ls="", ms=4, label="measured"))
+        fig.legend(handles=keys, loc="outside upper center", ncols=len(keys))
+    return fig
+
+
+def _spelled(label):
+    return "Γ" if label == "G" else label
+
+
+def curves(
+    results: Mapping[str, tuple], xlabel: str, ylabel: str, measured: tuple | None = None, heading: str = ""
+) -> Figure:
+    """Model -> (x, y, standard error of y or None) as lines with bands; `measured` (x, y) in black."""
+    with style():
+        fig, ax = plt.subplots(figsize=(5.6, 3.5))
+        for k, (model, (x, y, stderr)) in enumerate(results.items()):
+            color = color_of(model, k)
+            ax.plot(x, y, color=color, label=TITLES.get(model, model))
+            if stderr is not None:
+                ax.fill_between(x, y - stderr, y + stderr, color=color, alpha=0.25, lw=0)
+        if measured is not None:
+            ax.plot(*measured, color=COLORS["measured"], marker="D", ms=3.5, ls="", label="measured")
+        ax.set_xlabel(xlabel)
+        ax.set_ylabel(ylabel)
+        ax.setTITLES.get(heading, heading)
+        ax.legend()
+    return fig
+
+
+def against_temperature(results: Mapping[str, Mapping], measured: Mapping[str, tuple], labels: Mapping[str, str]):
+    """Panels of quantities against temperature: model -> quantity -> (T, value, standard error).
+
+    `measured` is quantity -> (T, value), `labels` quantity -> label of its axis and the order of the panels.
+    """
+    with style():
+        fig, axes = plt.subplots(1, len(labels), figsize=(3.3 * len(labels), 3.4), squeeze=False)
+        for ax, (quantity, label) in zip(axes[0], labels.items(), strict=True):
+            if quantity in measured:
+                ax.plot(*measured[quantity], color=COLORS["measured"], marker="D", ms=2.5, lw=1, zorder=1)
+            for k, (model, found) in enumerate(results.items()):
+                ax.errorbar(
+                    *found[quantity], color=color_of(model, k), marker=MARKERS.get(model, "o"), ls=":", lw=1, ms=4
+                )
+            ax.set_xlabel("temperature (K)")
+            ax.set_ylabel(label)
+        keys = [
+            Line2D([], [], color=color_of(m, k), marker=MARKERS.get(m, "o"), ls="", ms=5, label=TITLES.get(m, m))
+            for k, m in enumerate(results)
+        ]
+        keys.append(Line2D([], [], color=COLORS["measured"], marker="D", ms=4, lw=1, label="measured"))
+        fig.legend(handles=keys, loc="outside upper center", ncols=len(keys))
+    return fig
