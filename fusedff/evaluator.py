@@ -1,0 +1,104 @@
+"""Energy, forces and stress of one cell at a time, for callers who move its atoms a little between calls."""
+
+from functools import partial
+
+import jax
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from fusedff import neighbors, potential, systems
+from fusedff.potential import Evaluation, Potential, require_species
+
+
+class Evaluator:
+    """Call it with an ASE frame; successive frames of one system reuse neighbours and compiled code.
+
+    Pairs within the cut-off and a skin (Å) are listed on the host by a search whose cost grows like the number of
+    atoms, and again when a pair left out could have come within the cut-off. Atoms may jump by lattice vectors
+    and the cell may change its shape: the list follows both. Slots are rounded up and only ever grow, so that
+    moving atoms rarely means compiling again.
+    """
+
+    def __init__(self, potential_: Potential, skin: float = 1.0):
+        self.potential, self.skin = potential_, skin
+        self.lists_made = 0
+        self._candidates = self._slots = 8
+        self._frame = self._listed = None
+
+    def __call__(self, frame: Atoms) -> Evaluation:
+        """Energy (1,), forces (n, 3) and stress (1, 6) of the frame, periodic or not.
+
+        Raises ValueError for an element the potential does not know and for positions that are not finite.
+        """
+        require_species(self.potential, frame.numbers)
+        _require_finite(frame)
+        frame = _in_a_box(frame)
+        if self._listed is None or (positions := self._followed(frame)) is None:
+            self._list(frame)
+            positions = frame.positions
+        frame = frame.copy()
+        frame.positions = positions
+        system = systems.from_atoms(frame)
+        while True:
+            result, needed = _evaluate(self.potential, system, self._listed, self.potential.cutoff, self._slots)
+            if int(needed) <= self._slots:
+                return result
+            self._slots = _rounded_up(needed)
+
+    def _followed(self, frame):
+        """Positions in the periodic images that the list knows, or None if a pair may be missing from it.
+
+        With the cell, listed vectors deform by F; what remains of the motion is u. A pair left out was further apart
+        than cut-off + skin, so it is now further apart than s (cut-off + skin) - 2 max |u|, s the smallest singular
+        value of F.
+        """
+        then = self._frame
+        if len(then) != len(frame) or (then.pbc != frame.pbc).any():
+            return None
+        deformation = np.linalg.solve(then.cell.array, frame.cell.array)
+        carried = then.positions @ deformation
+        jumps = np.rint((frame.positions - carried) @ np.linalg.inv(frame.cell.array)) * frame.pbc
+        positions = frame.positions - jumps @ frame.cell.array
+        moved = np.linalg.norm(positions - carried, axis=1).max(initial=0)
+        cutoff, squeeze = self.potential.cutoff, np.linalg.svd(deformation, compute_uv=False).min()
+        return positions if squeeze * (cutoff + self.skin) - 2 * moved >= cutoff else None
+
+    def _list(self, frame):
+        reach = self.potential.cutoff + self.skin
+        try:
+            listed = neighbors.from_frames(frame, reach, self._candidates)
+        except neighbors.NeighborOverflow:
+            self._candidates = _rounded_up(neighbors.from_frames(frame, reach).needed)
+            listed = neighbors.from_frames(frame, reach, self._candidates)
+        vectors = frame.positions[listed.source] + listed.image @ frame.cell.array - frame.positions[:, None]
+        within = listed.mask & (np.sum(vectors**2, -1) < self.potential.cutoff**2)
+        self._slots = max(self._slots, _rounded_up(within.sum(1).max(initial=0)))
+        self._frame, self._listed = frame.copy(), jax.device_put(listed)
+        self.lists_made += 1
+
+
+@partial(jax.jit, static_argnames=("cutoff", "slots"))
+def _evaluate(potential_, system, listed, cutoff, slots):
+    near = neighbors.prune(system, listed, cutoff, slots)
+    return potential.evaluate(potential_, system, near), near.needed
+
+
+def _rounded_up(slots) -> int:
+    return -(-int(slots) // 8) * 8
+
+
+def _require_finite(frame):
+    lost = np.flatnonzero(~np.isfinite(frame.positions).all(1))
+    if len(lost) or not np.isfinite(frame.cell.array).all():
+        what = f"atom {lost[0]} ({chemical_symbols[frame.numbers[lost[0]]]})" if len(lost) else "the cell"
+        raise ValueError(f"{what} is not at a finite position; the run has blown up, use a shorter timestep")
+
+
+def _in_a_box(frame):
+    """Directions without periodicity may lack a cell vector; any will do, their images are never neighbours."""
+    if frame.cell.rank == 3:
+        return frame
+    frame = frame.copy()
+    frame.cell = frame.cell.complete()
+    return frame
