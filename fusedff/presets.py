@@ -64,14 +64,14 @@ DEMO = Preset(
 )
 
 # The demo, for as long as it goes on improving: the models that ship with fusedff.
-_HOURS_EXPERIMENT = replace(_DEMO_EXPERIMENT, updates=150, final_learning_rate=5e-5, snapshots=12)
+_HOURS_EXPERIMENT = replace(_DEMO_EXPERIMENT, updates=80, final_learning_rate=5e-5, snapshots=10)
 
 HOURS = replace(
     DEMO,
     name="hours",
     experiment=_HOURS_EXPERIMENT,
-    fused=replace(DEMO.fused, epochs=150, experiment=_HOURS_EXPERIMENT),
-    evaluation=replace(DEMO.evaluation, replicas=2, snapshots=200),
+    fused=replace(DEMO.fused, epochs=80, experiment=_HOURS_EXPERIMENT),
+    evaluation=replace(DEMO.evaluation, snapshots=100),
 )
 
 _SMOKE_MD = Langevin(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=4)
