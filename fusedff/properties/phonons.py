@@ -15,6 +15,7 @@ from ase import Atoms
 from phonopy import Phonopy
 from phonopy.api_gruneisen import PhonopyGruneisen
 from phonopy.structure.atoms import PhonopyAtoms
+from phonopy.structure.cells import guess_primitive_matrix
 
 from fusedff import progress
 from fusedff.properties.relax import Relaxation, relax_crystal
@@ -257,7 +258,7 @@ def _phonopy(atoms, repeats):
         symbols=atoms.get_chemical_symbols(), cell=atoms.cell.array,
         scaled_positions=atoms.get_scaled_positions(), masses=atoms.get_masses(),
     )  # fmt: skip
-    return Phonopy(cell, np.diag(repeats), primitive_matrix="auto")
+    return Phonopy(cell, np.diag(repeats), primitive_matrix=guess_primitive_matrix(cell))
 
 
 def _to_ase(cell):

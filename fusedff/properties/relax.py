@@ -56,7 +56,7 @@ def relax_crystal(
 def relax_normal(atoms: Atoms, calculator, settings: Relaxation | None = None, name: str | None = None) -> Atoms:
     """The structure with ions, and the height of the cell, at rest along z; nothing moves along x and y.
 
-    What remains of a fault once its planes have found their distance. Needs a calculator with stress. Raises NotRelaxed.
+    For faults, whose planes find their distance. Needs a calculator with stress. Raises NotRelaxed.
     """
     frame = _with(atoms, calculator)
     frame.set_constraint(FixCartesian(range(len(frame)), mask=(True, True, False)))
@@ -85,8 +85,8 @@ def _relaxed(frame, movable, settings, name):
             largest = float(np.linalg.norm(movable.get_forces(), axis=1).max())
             if not np.isfinite(largest):
                 raise NotRelaxed(
-                    f"{_called(frame, name)}: a force is {largest} after {optimizer.nsteps} steps; start closer to rest, "
-                    "or ask whether the potential was made for such a structure"
+                    f"{_called(frame, name)}: a force is {largest} after {optimizer.nsteps} steps; start "
+                    "closer to rest, or ask whether the potential was made for such a structure"
                 )
             report({"largest force": largest})
 
@@ -95,7 +95,9 @@ def _relaxed(frame, movable, settings, name):
     if not converged:
         forces = np.linalg.norm(movable.get_forces(), axis=1)
         row = int(forces.argmax())
-        where = f"on atom {row} is {forces[row]:.2g} eV/Å" if row < len(frame) else f"is the cell's, {forces[row]:.2g} eV"
+        where = (
+            f"on atom {row} is {forces[row]:.2g} eV/Å" if row < len(frame) else f"is the cell's, {forces[row]:.2g} eV"
+        )
         raise NotRelaxed(
             f"{_called(frame, name)}: after {settings.steps} steps the largest force {where}, not below "
             f"{settings.fmax:g}; allow more steps, start closer to rest, or raise fmax if it no longer falls "

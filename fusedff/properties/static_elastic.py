@@ -65,8 +65,7 @@ def run(
 
     eta is the Lagrangian strain, as in `fusedff.elasticity`, whose constants become these as T -> 0; at zero pressure
     they are those of any other definition. The cell is taken as it is: relax it first for equilibrium. `symmetry` is one
-    of `crystals.symmetry` for crystals in its axes. Errors of second order in `strain`: a few 0.1 % at 0.005. Raises
-    NotRelaxed, and ValueError for a strain outside (0, 0.05].
+    of `crystals.symmetry`, for a crystal in the axes of that module. Raises NotRelaxed, and ValueError for a strain outside (0, 0.05].
     """
     if not 0 < strain <= 0.05:
         raise ValueError(f"strain = {strain:g} is no small strain; use one between 1e-4 and 1e-2")
@@ -100,6 +99,4 @@ def _stresses(rest, stretch, calculator, relaxation):
     clamped = frame.get_stress()
     relaxed = relax_ions(frame, calculator, relaxation).get_stress()
     inverse = np.linalg.inv(stretch)
-    return np.stack(
-        [to_voigt(np.linalg.det(stretch) * inverse @ from_voigt(s) @ inverse) for s in (relaxed, clamped)]
-    )
+    return np.stack([to_voigt(np.linalg.det(stretch) * inverse @ from_voigt(s) @ inverse) for s in (relaxed, clamped)])
