@@ -6,19 +6,18 @@ absent). A row may leave all its elastic cells empty: it then only says at which
 pressure is known.
 """
 
-import csv
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from fusedff import crystals
+from fusedff import crystals, tables
 from fusedff.crystals import Crystal
 from fusedff.units import GPA
 
 TITANIUM_TABLE = Path(__file__).parent / "data" / "titanium_experiment.csv"
+ALUMINIUM_TABLE = Path(__file__).parent / "data" / "aluminium_experiment.csv"
 ROLES = ("train", "held-out")
 
 
@@ -55,12 +54,12 @@ def load_state_points(path=None, symbol="Ti", structure="hcp") -> tuple[StatePoi
     """
     path = TITANIUM_TABLE if path is None else Path(path)
     symmetry = crystals.symmetry(Crystal(symbol, structure, 1.0, 1.0 if structure == "hcp" else None))
-    rows = _read_rows(path)
+    rows = tables.read_rows(path)
     _check_header(rows[0], structure, crystals.elastic_names(symmetry), path.name)
     points, line_of = [], {}
     for line, row in rows[1:]:
         where = f"{path.name}, line {line}"
-        point = _state_point(_cells(rows[0][1], row, where), symbol, structure, symmetry, where)
+        point = _state_point(tables.cells(rows[0][1], row, where), symbol, structure, symmetry, where)
         if point.temperature in line_of:
             raise ValueError(f"{where}: {point.temperature:g} K is on line {line_of[point.temperature]} too; keep one")
         line_of[point.temperature] = line
@@ -112,14 +111,14 @@ def load_paper_elastic(path) -> dict[float, dict[str, float]]:
     path = Path(path)
     names = crystals.elastic_names("hexagonal")
     table = {}
-    for line, text in enumerate(_read_text(path).splitlines(), start=1):
+    for line, text in enumerate(tables.read_text(path).splitlines(), start=1):
         if line == 1 or not text.strip():
             continue
         where = f"{path.name}, line {line}"
         cells = text.split()
         if len(cells) != 2 + len(names):
             raise ValueError(f"{where}: {len(cells)} numbers instead of 7; use the file as published")
-        temperature, density, *constants = (_number(cell, "entry", where) for cell in cells)
+        temperature, density, *constants = (tables.number(cell, "entry", where) for cell in cells)
         if not 4.0 < density < 5.0:
             raise ValueError(
                 f"{where}: second column is {density:g}, not titanium's density in g/cm^3; use the file as published"
@@ -135,25 +134,6 @@ def load_paper_elastic(path) -> dict[float, dict[str, float]]:
     if not table:
         raise ValueError(f"{path.name} has no rows; use the file as published")
     return table
-
-
-def _read_text(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give the path of a table of measured state points")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} is not text ({error.reason}); save it as UTF-8 CSV") from None
-
-
-def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """(line number, cells) of the header and each row, without comments and blank lines."""
-    lines = enumerate(_read_text(path).splitlines(), start=1)
-    kept = [(number, text) for number, text in lines if text.strip() and not text.lstrip().startswith("#")]
-    if not kept:
-        raise ValueError(f"{path.name} is empty; give a header line and at least one measured temperature")
-    numbers, texts = zip(*kept, strict=True)
-    return [(n, [c.strip() for c in row]) for n, row in zip(numbers, csv.reader(texts), strict=True)]
 
 
 def _check_header(header, structure: str, names, file: str) -> None:
@@ -174,15 +154,9 @@ def _check_header(header, structure: str, names, file: str) -> None:
             )
 
 
-def _cells(columns, row, where: str) -> dict[str, str]:
-    if len(row) != len(columns):
-        raise ValueError(f"{where}: {len(row)} cells under {len(columns)} columns; complete the row")
-    return dict(zip(columns, row, strict=True))
-
-
 def _state_point(cells, symbol: str, structure: str, symmetry: str, where: str) -> StatePoint:
-    temperature = _positive(cells["temperature_K"], "temperature_K", where)
-    lattice = {x: _positive(cells[f"{x}_A"], f"{x}_A", where) for x in "ac" if f"{x}_A" in cells}
+    temperature = tables.positive(cells["temperature_K"], "temperature_K", where)
+    lattice = {x: tables.positive(cells[f"{x}_A"], f"{x}_A", where) for x in "ac" if f"{x}_A" in cells}
     _check_lattice(lattice, where)
     elastic_gpa = _elastic_gpa(cells, symmetry, where)
     role = cells.get("role", "") or "train"
@@ -192,7 +166,7 @@ def _state_point(cells, symbol: str, structure: str, symmetry: str, where: str) 
         temperature=temperature,
         crystal=Crystal(symbol, structure, **lattice),
         elastic={name: value * GPA for name, value in elastic_gpa.items()},
-        pressure=_number(cells.get("pressure_GPa", "") or "0", "pressure_GPa", where) * GPA,
+        pressure=tables.number(cells.get("pressure_GPa", "") or "0", "pressure_GPa", where) * GPA,
         role=role,
     )
 
@@ -213,7 +187,7 @@ def _elastic_gpa(cells, symmetry: str, where: str) -> dict[str, float]:
         return {}
     if empty:
         raise ValueError(f"{where}: {', '.join(empty)} missing; give all of {', '.join(names)} or none")
-    constants = {name: _number(cells[f"{name}_GPa"], f"{name}_GPa", where) for name in names}
+    constants = {name: tables.number(cells[f"{name}_GPa"], f"{name}_GPa", where) for name in names}
     values = ", ".join(f"{name} = {value:g}" for name, value in constants.items())
     if all(abs(value) < 5.0 for value in constants.values()):
         raise ValueError(f"{where}: {values} looks like units of 100 GPa; multiply by 100 and give GPa")
@@ -225,20 +199,3 @@ def _elastic_gpa(cells, symmetry: str, where: str) -> dict[str, float]:
             "check the values and the order of the columns"
         )
     return constants
-
-
-def _number(cell: str, column: str, where: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        raise ValueError(f"{where}: {column} is {cell!r}, not a number; correct or drop the row") from None
-    if not math.isfinite(value):
-        raise ValueError(f"{where}: {column} is {cell}, not finite; correct or drop the row")
-    return value
-
-
-def _positive(cell: str, column: str, where: str) -> float:
-    value = _number(cell, column, where)
-    if value <= 0:
-        raise ValueError(f"{where}: {column} is {value:g}, but must be positive; correct or drop the row")
-    return value

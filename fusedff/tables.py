@@ -1,0 +1,51 @@
+"""CSV tables written by people: rows with their line numbers, and cells that are what they should be."""
+
+import csv
+import math
+from pathlib import Path
+
+
+def read_text(path: Path) -> str:
+    """The text of a table; FileNotFoundError, or ValueError if it is no UTF-8."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give the path of a CSV table")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not text ({error.reason}); save it as UTF-8 CSV") from None
+
+
+def read_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """(line number, cells) of the header and each row, without `#` comments and blank lines; ValueError if empty."""
+    lines = enumerate(read_text(path).splitlines(), start=1)
+    kept = [(number, text) for number, text in lines if text.strip() and not text.lstrip().startswith("#")]
+    if not kept:
+        raise ValueError(f"{path.name} is empty; give a header line and at least one row")
+    numbers, texts = zip(*kept, strict=True)
+    return [(n, [c.strip() for c in row]) for n, row in zip(numbers, csv.reader(texts), strict=True)]
+
+
+def cells(columns: list[str], row: list[str], where: str) -> dict[str, str]:
+    """The cells of a row by column; `where` (file, line) begins every error."""
+    if len(row) != len(columns):
+        raise ValueError(f"{where}: {len(row)} cells under {len(columns)} columns; complete the row")
+    return dict(zip(columns, row, strict=True))
+
+
+def number(cell: str, column: str, where: str) -> float:
+    """A finite number, or ValueError."""
+    try:
+        value = float(cell)
+    except ValueError:
+        raise ValueError(f"{where}: {column} is {cell!r}, not a number; correct or drop the row") from None
+    if not math.isfinite(value):
+        raise ValueError(f"{where}: {column} is {cell}, not finite; correct or drop the row")
+    return value
+
+
+def positive(cell: str, column: str, where: str) -> float:
+    """A finite number above zero, or ValueError."""
+    value = number(cell, column, where)
+    if value <= 0:
+        raise ValueError(f"{where}: {column} is {value:g}, but must be positive; correct or drop the row")
+    return value

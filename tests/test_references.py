@@ -1,0 +1,129 @@
+"""The table of cited numbers: read strictly, and consistent with what else the package knows."""
+
+import itertools
+
+import numpy as np
+import pytest
+from ase.eos import EquationOfState
+
+from fusedff import crystals, datasets, experiments, references
+from fusedff.references import Reference
+
+HEADER = ",".join(references.COLUMNS)
+ROW = "Ti,hcp,a,298,2.951,Å,0.001,experiment,no,somebody (1950)"
+TABLE = references.load()
+
+
+@pytest.fixture
+def table(tmp_path):
+    def write(*lines):
+        path = tmp_path / "mine.csv"
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    return write
+
+
+def value(phase, quantity, **more):
+    (found,) = references.select(TABLE, "Ti", phase, quantity, **more)
+    return found.value
+
+
+def test_a_row_becomes_a_typed_record_that_prints_itself(table):
+    (reference,) = references.load(table("# note", HEADER, ROW))
+    assert reference == Reference("Ti", "hcp", "a", 298.0, 2.951, "Å", 0.001, "experiment", False, "somebody (1950)")
+    assert str(reference) == "hcp Ti a at 298 K: 2.951 ± 0.001 Å (somebody (1950))"
+    (bare,) = references.load(table(HEADER, ROW.replace("298", "").replace("0.001", "").replace(",no,", ",yes,")))
+    assert (bare.temperature, bare.uncertainty, bare.confirmed) == (None, None, True)
+
+
+BAD_TABLES = {
+    "another column": ([HEADER.replace("unit", "units"), ROW], ["line 1", "units", "give material"]),
+    "short row": ([HEADER, ROW.rpartition(",")[0]], ["line 2", "9 cells under 10"]),
+    "text": ([HEADER, ROW.replace("2.951", "about 3")], ["line 2", "value is 'about 3'", "correct or drop"]),
+    "nan": ([HEADER, ROW.replace("2.951", "nan")], ["line 2", "not finite"]),
+    "Celsius": ([HEADER, ROW.replace("298", "-20")], ["line 2", "Kelvin, not Celsius"]),
+    "no error": ([HEADER, ROW.replace("0.001", "0")], ["line 2", "uncertainty is 0", "positive"]),
+    "kind": ([HEADER, ROW.replace("experiment", "EAM")], ["line 2", "'EAM'", "experiment, DFT"]),
+    "confirmed": ([HEADER, ROW.replace(",no,", ",maybe,")], ["line 2", "'maybe'", "yes, no"]),
+    "no source": ([HEADER, ROW.replace("somebody (1950)", "")], ["line 2", "source is empty"]),
+    "two units": ([HEADER, ROW, ROW.replace("Å", "nm").replace("298", "4")], ["line 3", "in nm, on line 2 in Å"]),
+    "twice": ([HEADER, ROW, ROW], ["line 3", "repeats line 2"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TABLES)
+def test_a_table_that_cannot_be_right_is_refused_by_file_line_and_remedy(case, table):
+    lines, named = BAD_TABLES[case]
+    with pytest.raises(ValueError, match=r"^mine\.csv") as error:
+        references.load(table(*lines))
+    for text in named:
+        assert text in str(error.value)
+
+
+def test_selection_says_what_there_is():
+    diffusion = references.select(TABLE, "Ti", "liquid", "self_diffusion")
+    assert [reference.value for reference in diffusion] == [5.3]
+    assert {r.phase for r in references.select(TABLE, "Ti", quantity="energy_above_hcp")} == {"bcc", "fcc", "omega"}
+    with pytest.raises(ValueError, match=r"no reference has phase 'fcc2'; Al has fcc"):
+        references.select(TABLE, "Al", "fcc2")
+    with pytest.raises(ValueError, match=r"material 'Cu'; the table has Al, Ti"):
+        references.select(TABLE, "Cu")
+
+
+def test_computed_rows_are_what_the_packaged_frames_say():
+    energy_of, fits = {}, {}
+    for frame in datasets.load_frames():
+        phase, _, family = frame.info["config_type"].partition("-")
+        if family == "eos":
+            energy = (frame.get_volume() / len(frame), frame.get_potential_energy() / len(frame))
+            energy_of.setdefault(phase, []).append(energy)
+    for phase, points in energy_of.items():
+        fits[phase] = EquationOfState(*np.transpose(points), eos="birchmurnaghan").fit()
+    for phase, (volume, energy, modulus) in fits.items():
+        # other equations of state move the minimum within the stated uncertainty
+        for quantity, fitted in (("volume", volume), ("bulk_modulus", modulus / experiments.GPA)):
+            own = [r for r in references.select(TABLE, "Ti", phase, quantity, "DFT") if "titanium_pbe" in r.source]
+            assert fitted == pytest.approx(own[0].value, abs=own[0].uncertainty)
+        if phase != "hcp":
+            difference = 1000 * (energy - fits["hcp"][1])
+            assert difference == pytest.approx(value(phase, "energy_above_hcp"), abs=0.5)
+
+
+def test_bulk_moduli_of_titanium_follow_from_the_measured_elastic_constants():
+    for temperature in (4, 298):
+        (point,) = experiments.select(experiments.load_state_points(), [temperature])
+        stiffness = crystals.stiffness(point.elastic_gpa, "hexagonal")
+        (found,) = (
+            r
+            for r in references.select(TABLE, "Ti", "hcp", "bulk_modulus", "experiment")
+            if r.temperature == temperature
+        )
+        assert stiffness[:3, :3].mean() == pytest.approx(found.value, abs=0.1)
+
+
+def test_the_state_points_of_aluminium_are_the_references():
+    points = experiments.load_state_points(experiments.ALUMINIUM_TABLE, "Al", "fcc")
+    assert [p.temperature for p in experiments.select(points, role="train")] == [100, 300, 500, 700]
+    for point, (name, got) in itertools.product(points, [("a", None), ("C11", 1), ("C12", 1), ("C44", 1)]):
+        rows = references.select(TABLE, "Al", "fcc", name, "experiment")
+        mine = point.elastic_gpa[name] if got else point.crystal.a
+        nearest = min(rows, key=lambda r: abs(r.temperature - point.temperature))
+        # the lattice constant is tabulated at 298 K and used at 300 K
+        assert mine == pytest.approx(nearest.value, abs=0.00021 if name == "a" else 1e-9)
+
+
+def test_aluminium_expands_smoothly_and_softens():
+    points = experiments.load_state_points(experiments.ALUMINIUM_TABLE, "Al", "fcc")
+    temperature = np.array([p.temperature for p in points])
+    expansion = np.diff([p.crystal.a for p in points]) / np.diff(temperature) / 4.05
+    assert (np.diff(expansion) > 0).all()
+    for name in ("C11", "C12", "C44"):
+        assert (np.diff([p.elastic[name] for p in points]) < 0).all()
+
+
+def test_every_number_is_of_a_size_that_its_unit_can_have():
+    size = {"Å": (2, 6), "GPa": (10, 300), "THz": (1, 10), "J/m^2": (0.1, 3), "eV": (0.3, 3), "1e-6/K": (1, 40)}
+    for reference in TABLE:
+        low, high = size.get(reference.unit, (-np.inf, np.inf))
+        assert low < reference.value < high, reference
