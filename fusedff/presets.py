@@ -7,14 +7,35 @@ from fusedff.dimenet import DimeNet
 from fusedff.dynamics import Langevin
 from fusedff.elasticity import StressFluctuation
 from fusedff.properties.elastic import ElasticRun
+from fusedff.properties.lattice import LatticeRun
+from fusedff.properties.liquid import LiquidRun
 from fusedff.training.difftre import DiffTRe
 from fusedff.training.force_matching import ForceMatching
 from fusedff.training.fused import Fused
 
 
 @dataclass(frozen=True)
+class Checks:
+    """Settings of what notebooks 07 and 08 ask of the models."""
+
+    temperatures: tuple[float, ...]  # K, of the elastic constants; none means all that were measured
+    elastic: ElasticRun
+    lattice_temperatures: tuple[float, ...]  # K
+    lattice: LatticeRun
+    liquid: LiquidRun
+    liquid_repeats: tuple[int, int, int]  # of the bcc cube it is melted from
+    langevin: Langevin  # of hot bcc
+    bcc_repeats: tuple[int, int, int]
+    bcc_equilibration: int  # snapshots
+    bcc_snapshots: int
+    phonon_repeats: tuple[int, int, int] = (4, 4, 3)
+    vacancy_repeats: tuple[int, int, int] = (4, 4, 3)
+    volumes: int = 9  # of energy-volume curves
+
+
+@dataclass(frozen=True)
 class Preset:
-    """Settings of the three models and of their evaluation."""
+    """Settings of the three models, of their evaluation and of further checks."""
 
     name: str
     data: str  # "embedded" or "paper": where the DFT frames come from
@@ -24,6 +45,7 @@ class Preset:
     experiment: DiffTRe
     fused: Fused
     evaluation: ElasticRun
+    checks: Checks
     energy_scale: float = 1.0  # eV, unit of the network's output
     seed: int = 0
 
@@ -47,6 +69,26 @@ _DEMO_EXPERIMENT = DiffTRe(
     langevin=_DEMO_MD, first_equilibration=8, equilibration=1, snapshots=8, reuse_above=0.6,
 )  # fmt: skip
 
+_DEMO_EVALUATION = ElasticRun(repeats=(3, 3, 3), replicas=1, langevin=_DEMO_MD, equilibration=10, snapshots=40)
+_HOT_MD = Langevin(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=25)
+_DEMO_CHECKS = Checks(
+    temperatures=(4, 23, 173, 323, 473, 623, 773, 923, 973),
+    elastic=replace(_DEMO_EVALUATION, snapshots=30),
+    lattice_temperatures=(23, 173, 323, 623, 923),
+    lattice=LatticeRun(
+        repeats=(3, 3, 3), replicas=1, langevin=_DEMO_MD, passes=2, equilibration=10, approach=10, snapshots=40
+    ),
+    liquid=LiquidRun(
+        replicas=2, langevin=_HOT_MD, melting=20, equilibration=40, snapshots=200, friction_per_ps=0.5,
+        diffusive_ps=(0.5, 3.0),
+    ),
+    liquid_repeats=(3, 3, 3),
+    langevin=_HOT_MD,
+    bcc_repeats=(3, 3, 3),
+    bcc_equilibration=20,
+    bcc_snapshots=80,
+)  # fmt: skip
+
 DEMO = Preset(
     name="demo",
     data="embedded",
@@ -60,7 +102,8 @@ DEMO = Preset(
         # gentle, so that the DFT data hold on to the potential without pulling it back to the PBE constants
         dft=replace(_DEMO_DFT, optimizer="adam", learning_rate=5e-5, final_learning_rate=5e-6),
     ),
-    evaluation=ElasticRun(repeats=(3, 3, 3), replicas=1, langevin=_DEMO_MD, equilibration=10, snapshots=40),
+    evaluation=_DEMO_EVALUATION,
+    checks=_DEMO_CHECKS,
 )
 
 # The demo, for as long as it goes on improving: the models that ship with fusedff.
@@ -71,7 +114,8 @@ HOURS = replace(
     name="hours",
     experiment=_HOURS_EXPERIMENT,
     fused=replace(DEMO.fused, epochs=80, experiment=_HOURS_EXPERIMENT),
-    evaluation=replace(DEMO.evaluation, snapshots=100),
+    evaluation=replace(_DEMO_EVALUATION, snapshots=100),
+    checks=replace(_DEMO_CHECKS, temperatures=(), elastic=replace(_DEMO_EVALUATION, snapshots=60)),
 )
 
 _SMOKE_MD = Langevin(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=4)
@@ -79,6 +123,24 @@ _SMOKE_EXPERIMENT = DiffTRe(
     updates=2, learning_rate=1e-4, final_learning_rate=1e-5, repeats=(2, 2, 1), langevin=_SMOKE_MD,
     first_equilibration=2, equilibration=1, snapshots=5,
 )  # fmt: skip
+_SMOKE_EVALUATION = ElasticRun(
+    repeats=(2, 2, 1), replicas=1, langevin=_SMOKE_MD, equilibration=2, snapshots=10, blocks=5
+)
+_SMOKE_CHECKS = replace(
+    _DEMO_CHECKS,
+    temperatures=(323, 473),
+    elastic=_SMOKE_EVALUATION,
+    lattice_temperatures=(323, 623),
+    lattice=LatticeRun(
+        repeats=(2, 2, 1), replicas=1, langevin=_SMOKE_MD, passes=1, equilibration=2, snapshots=10, blocks=5
+    ),
+    liquid=replace(_DEMO_CHECKS.liquid, melting=16, equilibration=2, snapshots=12, diffusive_ps=(0.1, 0.3)),
+    bcc_equilibration=2,
+    bcc_snapshots=10,
+    phonon_repeats=(2, 2, 2),
+    vacancy_repeats=(2, 2, 2),
+    volumes=5,
+)
 _SMOKE_DFT = ForceMatching(epochs=3, batch=20, learning_rate=1e-2, final_learning_rate=1e-3, energy_weight=100.0)
 
 SMOKE = Preset(
@@ -105,7 +167,8 @@ SMOKE = Preset(
         experiment=_SMOKE_EXPERIMENT,
         dft=replace(_SMOKE_DFT, learning_rate=1e-3, final_learning_rate=1e-4),
     ),
-    evaluation=ElasticRun(repeats=(2, 2, 1), replicas=1, langevin=_SMOKE_MD, equilibration=2, snapshots=10, blocks=5),
+    evaluation=_SMOKE_EVALUATION,
+    checks=_SMOKE_CHECKS,
 )
 
 _FULL_MD = Langevin(timestep_fs=2.0, friction_per_ps=4.0, steps_per_snapshot=50)
@@ -114,6 +177,20 @@ _FULL_DFT = ForceMatching(
     epochs=2000, batch=8, optimizer="muon", learning_rate=1e-2, final_learning_rate=1e-5, energy_weight=100.0,
     virial_weight=5.0,
 )  # fmt: skip
+
+_FULL_EVALUATION = ElasticRun(repeats=(5, 5, 3), replicas=8, langevin=_FULL_MD, snapshots=700)
+_FULL_CHECKS = Checks(
+    temperatures=(),
+    elastic=_FULL_EVALUATION,
+    lattice_temperatures=(23, 123, 223, 323, 423, 523, 623, 723, 823, 923),
+    lattice=LatticeRun(langevin=_FULL_MD),
+    liquid=LiquidRun(replicas=8, langevin=_FULL_MD, snapshots=400),
+    liquid_repeats=(5, 5, 5),
+    langevin=_FULL_MD,
+    bcc_repeats=(5, 5, 5),
+    bcc_equilibration=50,
+    bcc_snapshots=400,
+)
 
 FULL = Preset(
     name="full",
@@ -126,7 +203,8 @@ FULL = Preset(
         experiment=_FULL_EXPERIMENT,
         dft=replace(_FULL_DFT, optimizer="adam", learning_rate=5e-5, final_learning_rate=5e-6),
     ),
-    evaluation=ElasticRun(repeats=(5, 5, 3), replicas=8, langevin=_FULL_MD, snapshots=700),
+    evaluation=_FULL_EVALUATION,
+    checks=_FULL_CHECKS,
 )
 
 # Weights of the paper in its units (kJ/mol, nm): U 1e-6 per 256-atom cell, F 1e-2, virial 4e-6; elastic 1e-10, pressure
@@ -142,6 +220,7 @@ PAPER = Preset(
     experiment=_PAPER_EXPERIMENT,
     fused=Fused(experiment=_PAPER_EXPERIMENT),
     evaluation=ElasticRun(estimator=StressFluctuation(), replicas=1),
+    checks=_FULL_CHECKS,
 )
 
 _PRESETS = {preset.name: preset for preset in (SMOKE, DEMO, HOURS, FULL, PAPER)}

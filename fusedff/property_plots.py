@@ -62,7 +62,7 @@ def dispersion(results: Mapping[str, Phonons], measured: Mapping[str, Sequence[f
         left.set_xticks([place for place, _ in found.ticks], [_spelled(name) for _, name in found.ticks])
         left.set_xlim(found.distances[0], found.distances[-1])
         left.set_ylabel("frequency (THz)")
-        left.setTITLES.get(heading, heading)
+        left.set_title(heading)
         right.set_xlabel("states per THz and atom")
         keys = [Line2D([], [], color=color_of(m, k), label=TITLES.get(m, m)) for k, m in enumerate(results)]
         if measured:
@@ -90,7 +90,7 @@ def curves(
             ax.plot(*measured, color=COLORS["measured"], marker="D", ms=3.5, ls="", label="measured")
         ax.set_xlabel(xlabel)
         ax.set_ylabel(ylabel)
-        ax.setTITLES.get(heading, heading)
+        ax.set_title(heading)
         ax.legend()
     return fig
 
