@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ase.spacegroup.symmetrize import check_symmetry
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +62,24 @@ def test_hcp_lies_with_c_along_z_and_a_along_x():
     cell = crystals.unit_cell(TITANIUM).cell.array
     np.testing.assert_allclose(cell[0], [2.95, 0, 0])
     np.testing.assert_allclose(cell[2], [0, 0, 4.68])
+
+
+@pytest.mark.parametrize(
+    ("structure", "group", "n_atoms"), [("hcp", 194, 2), ("bcc", 229, 2), ("fcc", 225, 4), ("omega", 191, 3)]
+)
+def test_prototypes_have_the_volume_asked_for_and_the_space_group_of_their_structure(structure, group, n_atoms):
+    cell = crystals.prototype("Ti", structure, 17.3)
+    assert len(cell) == n_atoms
+    assert cell.get_volume() / n_atoms == pytest.approx(17.3)
+    assert check_symmetry(cell, 1e-6).number == group
+
+
+def test_omega_is_bcc_of_which_two_of_three_111_planes_have_collapsed_into_one():
+    """With c/a = sqrt(3/8) and its two inner atoms back at 1/3 and 2/3 of c, it is bcc in another cell."""
+    cell = crystals.prototype("Ti", "omega", 17.3)
+    cell.set_cell(cell.cell.array * (1, 1, np.sqrt(3 / 8) / 0.613), scale_atoms=True)
+    cell.positions[1:, 2] = cell.cell[2, 2] * np.array([1, 2]) / 3
+    assert check_symmetry(cell, 1e-6).number == 229
 
 
 def test_hexagonal_stiffness_has_c66_of_half_c11_minus_c12():
@@ -177,6 +196,8 @@ def test_born_stability_means_a_positive_definite_stiffness(symmetry, data):
         (lambda: Crystal("Al", "fcc", 4.05, 4.05), ["fcc Al", "4.05", "leave out c"]),
         (lambda: Crystal("Al", "fcc", -4.05), ["a = -4.05", "Å"]),
         (lambda: Crystal("Ti", "hcp", 2.9, float("nan")), ["c = nan", "Å"]),
+        (lambda: crystals.prototype("Ti", "hcp", 0.0), ["hcp Ti", "volume per atom", "Å^3"]),
+        (lambda: crystals.prototype("Ti", "sc", 17.0), ["'sc'", "hcp"]),
         (lambda: crystals.supercell(TITANIUM, (5, 5)), ["(5, 5)", "three"]),
         (lambda: crystals.supercell(TITANIUM, (5, 0, 3)), ["(5, 0, 3)", "positive"]),
         (lambda: crystals.supercell(TITANIUM, (5, 2.5, 3)), ["(5, 2.5, 3)", "whole"]),

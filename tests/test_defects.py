@@ -71,7 +71,7 @@ def test_a_surface_of_emt_copper_is_the_intercept_of_slabs_of_growing_thickness(
 
 
 def test_a_vacancy_in_a_pair_potential_costs_the_energy_of_an_atom():
-    """Taking an atom away cuts all its bonds, putting it back on the surface of the crystal makes half of them again."""
+    """Taking an atom away cuts all its bonds; putting it back on the surface makes half of them again."""
     calculator = smooth_lennard_jones(2.2)
     argon = relax.equilibrium(Crystal("Ar", "fcc", 1.55), calculator)
     cell = crystals.unit_cell(argon)

@@ -66,7 +66,9 @@ def test_the_tensor_is_the_second_derivative_of_the_energy_with_ions_relaxed():
     directions = np.random.default_rng(0).normal(size=(7, 6)) / 2
     expected = curvatures(atoms, SMOOTH, directions)
     # finite strains of 1e-3 in the stresses, and of 2e-3 in the energies
-    np.testing.assert_allclose(np.einsum("ki,ij,kj->k", directions, found.stiffness_gpa, directions), expected, rtol=2e-3)
+    np.testing.assert_allclose(
+        np.einsum("ki,ij,kj->k", directions, found.stiffness_gpa, directions), expected, rtol=2e-3
+    )
 
 
 def test_ions_of_hcp_soften_c11_and_those_of_a_lattice_of_inversion_centres_do_not():

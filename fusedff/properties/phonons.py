@@ -150,7 +150,7 @@ def effective(
     """Phonons of the harmonic crystal that fits the forces on snapshots of molecular dynamics best.
 
     `displacements` from the sites (Å) and `forces` (eV/Å), both (n_snapshots, n_atoms, 3), are of `atoms * repeats` in
-    that order: of `crystals.supercell`, for dynamics of this project, with forces from `observe_forces`. A structure
+    that order: that of `crystals.supercell`, hence of this project's dynamics (forces: `observe_forces`). A structure
     that is unstable at 0 K but not at the temperature of the snapshots has real frequencies here (Hellman et al., Phys.
     Rev. B 84, 180301 (2011)). Standard errors: jackknife over `blocks` consecutive parts. Raises ValueError for arrays
     of another shape, values that are not finite, or fewer snapshots than blocks.
@@ -236,7 +236,7 @@ def gruneisen(
 
 
 def observe_forces(potential_, system, near, evaluation) -> jax.Array:
-    """Forces (n_cells, 3 n) in eV/Å, as observable of a `dynamics.Simulation` from which `effective` is to be fitted."""
+    """Forces (n_cells, 3 n) in eV/Å, as observable of a `dynamics.Simulation`: what `effective` is fitted to."""
     return evaluation.forces.reshape(system.n_cells, -1)
 
 

@@ -64,8 +64,9 @@ def run(
     """C_ij = dS_i/d eta_j of a crystal by central differences, S the second Piola-Kirchhoff stress, ions at rest.
 
     eta is the Lagrangian strain, as in `fusedff.elasticity`, whose constants become these as T -> 0; at zero pressure
-    they are those of any other definition. The cell is taken as it is: relax it first for equilibrium. `symmetry` is one
-    of `crystals.symmetry`, for a crystal in the axes of that module. Raises NotRelaxed, and ValueError for a strain outside (0, 0.05].
+    they are those of any other definition. The cell is taken as it is: relax it first for equilibrium. `symmetry` is
+    what `crystals.symmetry` says, for a crystal in the axes of that module. Raises NotRelaxed, and ValueError for an
+    unknown symmetry or a strain outside (0, 0.05].
     """
     if not 0 < strain <= 0.05:
         raise ValueError(f"strain = {strain:g} is no small strain; use one between 1e-4 and 1e-2")
