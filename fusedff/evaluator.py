@@ -16,14 +16,14 @@ class Evaluator:
 
     Pairs within the cut-off and a skin (Å) are listed on the host by a search whose cost grows like the number of
     atoms, and again when a pair left out could have come within the cut-off. Atoms may jump by lattice vectors
-    and the cell may change its shape: the list follows both. Slots are rounded up and only ever grow, so that
-    moving atoms rarely means compiling again.
+    and the cell may change its shape: the list follows both. Slots are rounded up to a multiple of four and only ever
+    grow, so that moving atoms rarely means compiling again.
     """
 
     def __init__(self, potential_: Potential, skin: float = 1.0):
         self.potential, self.skin = potential_, skin
         self.lists_made = 0
-        self._candidates = self._slots = 8
+        self._candidates = self._slots = 4
         self._frame = self._listed = None
 
     def __call__(self, frame: Atoms) -> Evaluation:
@@ -85,7 +85,7 @@ def _evaluate(potential_, system, listed, cutoff, slots):
 
 
 def _rounded_up(slots) -> int:
-    return -(-int(slots) // 8) * 8
+    return -(-int(slots) // 4) * 4
 
 
 def _require_finite(frame):

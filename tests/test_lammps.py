@@ -76,8 +76,11 @@ def frame_of(lmp, symbol="Ar"):
     return ase.Atoms([symbol] * n, np.array(lmp.numpy.extract_atom("x")[:n]), cell=cell, pbc=pbc)
 
 
+_evaluate = jax.jit(potential.evaluate)
+
+
 def directly(model, frame):
-    return jax.jit(potential.evaluate)(model, *laid_out(frame, model.cutoff))
+    return _evaluate(model, *laid_out(frame, model.cutoff))
 
 
 def potential_energy(lmp, model):
@@ -105,8 +108,8 @@ def test_a_thousand_atoms_in_a_triclinic_box_have_the_energy_forces_and_pressure
 
 
 def test_a_network_of_two_species_says_the_same_inside_lammps_and_outside(key):
-    model = DimeNet(cutoff=4.0, embedding=8, blocks=1, radial=3, spherical=3, interaction=4, basis=4, type_embedding=4,
-                    output=8, output_layers=1)  # fmt: skip
+    model = DimeNet(cutoff=4.0, embedding=8, blocks=1, radial=3, spherical=2, interaction=4, basis=4, type_embedding=4,
+                    output=8, output_layers=1, layers_after_skip=1)  # fmt: skip
     network = potential.create(key, model, {"Ti": -5.0, "Al": -3.0})
     frame = bulk("Ti", "hcp", a=2.95, c=4.68, orthorhombic=True) * (3, 2, 2)
     frame.symbols[::3] = "Al"
@@ -132,7 +135,7 @@ def test_newtons_dynamics_conserve_energy(boundary):
     lammps.attach(lmp, SMOOTH, {1: "Ar"})
     lmp.command("run 0")
     before = lmp.get_thermo("etotal")
-    lmp.command("run 400")
+    lmp.command("run 200")
     # of the thermal energy, Verlet's error is of order (w dt)^2 / 24: 5e-5 for argon's fastest vibration, 0.5 ps
     assert abs(lmp.get_thermo("etotal") - before) < 3e-4 * len(frame) * KB * 60
     assert np.abs(np.sum(forces(lmp), 0)).max() < 1e-10
@@ -147,7 +150,7 @@ def test_a_thermostat_keeps_its_conserved_quantity_while_hot_argon_melts_and_ato
     lammps.attach(lmp, SMOOTH, {1: "Ar"})
     lmp.command("run 0")
     before, start = lmp.get_thermo("econserve"), frame_of(lmp).positions
-    lmp.command("run 800")
+    lmp.command("run 500")
     # the step is twice as long as above; it wanders by 3e-4 of the thermal energy and does not drift
     assert abs(lmp.get_thermo("econserve") - before) < 1e-3 * len(frame) * KB * 250
     n = len(frame)
@@ -165,7 +168,7 @@ def test_a_barostat_turns_the_sheared_box_into_one_without_stress():
     lammps.attach(lmp, SMOOTH, {1: "Ar"})
     lmp.command("run 0")
     before, cell = stress(lmp), lammps._box(lmp)[0]
-    lmp.command("run 1500")
+    lmp.command("run 600")
     # drag damps the box; what is left is its last oscillation
     assert np.abs(stress(lmp)).max() < 0.1 * np.abs(before).max()
     assert np.abs(lammps._box(lmp)[0] - cell).max() > 0.3

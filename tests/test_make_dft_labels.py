@@ -68,6 +68,35 @@ def test_the_plan_is_reproducible_and_physically_sound(script, plan):
     assert all(np.linalg.det(atoms.cell.array) > 0 for _, atoms in plan.values())
 
 
+@pytest.mark.parametrize(
+    ("crystal", "sizes"),
+    [(("Al", "fcc", 4.04), (1, 4, 8)), (("Mg", "hcp", 3.2, 5.2), (2, 8, 16)), (("Nb", "bcc", 3.3), (1, 8, 16))],
+)
+def test_any_elemental_crystal_has_a_plan_that_a_longer_run_only_adds_to(script, crystal, sizes):
+    everything = list(script.structures_of(*crystal))
+    names = [name for _, name, _ in everything]
+    assert len(set(names)) == len(names)
+    for (_, name, atoms), (_, again, same) in zip(everything[:70], script.structures_of(*crystal), strict=False):
+        assert name == again
+        np.testing.assert_array_equal(atoms.positions, same.positions)
+    primitive, cell, large = sizes
+    expected = {"eos": {primitive}, "strain": {primitive}, "rattled": {cell}, f"rattled-{large}": {large}}
+    for family, counts in expected.items():
+        kinds = [len(atoms) for kind, _, atoms in everything[:70] if kind == f"{crystal[1]}-{family}"]
+        assert set(kinds) == counts
+    nearest = min(script.shortest_distance(atoms) for _, name, atoms in everything if name.endswith("+0.00"))
+    assert all(script.shortest_distance(atoms) > 0.67 * nearest for _, _, atoms in everything)
+
+
+def test_the_plans_of_elements_never_change(script):
+    """Labels are resumed by id: these numbers are those of the first published plan."""
+    atoms = {name: atoms for _, name, atoms in script.structures_of("Al", "fcc", 4.04)}
+    assert len(atoms) == 214
+    assert atoms["fcc-rattled-000-1"].positions[0] == pytest.approx(
+        [0.025703933606, 0.189420997258, -0.075837239636], abs=1e-10
+    )
+
+
 def test_own_structures_keep_their_ids_or_get_the_files(script, tmp_path):
     path = tmp_path / "mine.extxyz"
     named = bulk("Cu", "fcc", a=3.6)
@@ -132,12 +161,51 @@ def test_frames_of_other_settings_are_never_mixed(script, tmp_path):
     assert len(script.labelled_ids(datasets.TITANIUM_FRAMES)) == len(datasets.load_frames())
 
 
+def test_an_id_of_another_material_is_not_taken_for_done(script, tmp_path):
+    titanium, path = list(script.structures()), tmp_path / "out.extxyz"
+    assert script.labelled_ids(datasets.TITANIUM_FRAMES, plan=titanium)
+    with pytest.raises(ValueError, match=r"holds Ti in another cell than the Al to be labelled now; write another"):
+        script.labelled_ids(datasets.TITANIUM_FRAMES, plan=script.structures_of("Al", "fcc", 4.04))
+    kind, name, atoms = next(script.structures_of("Al", "fcc", 4.04))
+    write(path, script.with_labels(atoms, kind, name, -3.0, np.zeros((1, 3)), np.zeros(6)))
+    with pytest.raises(ValueError, match=r"holds Al in another cell than the Al"):
+        script.labelled_ids(path, plan=script.structures_of("Al", "fcc", 4.05))
+
+
 def test_settings_come_from_the_command_line_with_the_datasets_values_as_defaults(script):
     assert script.arguments(["out.extxyz"]).settings == script.DEFAULTS
     changed = script.arguments(["out.extxyz", "--cutoff", "340", "--k-spacing-large", "0.5"]).settings
     assert changed == script.DEFAULTS._replace(cutoff=340.0, k_spacing_large=0.5)
     with pytest.raises(SystemExit):
         script.arguments(["out.extxyz", "--smearing", "-1"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--element Al", "--element needs --structure and --a"),
+        ("--element Al --structure fcc", "--element needs --structure and --a"),
+        ("--a 4.04", "describe a crystal of --element"),
+        ("--element Al --structure fcc --a 4.04 --structures x.extxyz", "give one of the two"),
+        ("--element Al --structure hcp --a 2.9", "give c for hcp, and for hcp alone"),
+        ("--element Al --structure fcc --a 4.04 --c 5", "give c for hcp, and for hcp alone"),
+        ("--element Aluminium --structure fcc --a 4.04", "chemical symbol 'Aluminium' is unknown"),
+        ("--frames 0", "--frames must be positive"),
+    ],
+)
+def test_half_a_crystal_is_refused(script, words, says, capsys):
+    with pytest.raises(SystemExit):
+        script.arguments(["out.extxyz", *words.split()])
+    assert says in capsys.readouterr().err
+
+
+def test_the_first_frames_of_another_element_can_be_listed(script, tmp_path, capsys):
+    words = "--element Al --structure fcc --a 4.04 --frames 9 --k-spacing 0.2 --k-spacing-large 0.2 --list"
+    script.main([str(tmp_path / "al.extxyz"), *words.split()])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 9
+    assert lines[3] == "fcc-eos-+0.00: fcc-eos, 1 atoms, k-points (14, 14, 14)"
+    assert lines[8].startswith("fcc-strain-yz+0.010: fcc-strain, 1 atoms")
 
 
 def test_what_is_left_to_do_can_be_listed_without_gpaw(script, tmp_path, capsys):

@@ -1,8 +1,9 @@
 """Label structures with PBE-DFT (GPAW) and append them to an extended-XYZ file.
 
-Without --structures the list is the titanium plan below, a pure function of one seed, so an interrupted run
-resumes where it stopped and a longer run only ever adds to a shorter one. With --structures the frames of any
-extended-XYZ file, of any material, are labelled in their order, under their `config_id` or `<file>#<index>`.
+The list of structures is the titanium plan below or, with --element, that of another elemental crystal. A plan is a
+pure function of one seed, so an interrupted run resumes where it stopped and a longer run only ever adds to a
+shorter one. With --structures the frames of any extended-XYZ file, of any material, are labelled in their order,
+under their `config_id` or `<file>#<index>`.
 Each frame gets `config_type`, `config_id`, `k_mesh`, `dft` (the settings), free energy (eV), forces (eV/Å)
 and stress (eV/Å^3, ASE's sign and Voigt order). Kill it at any time: a half-written last frame is cut off on
 the next start.
@@ -11,6 +12,7 @@ This script stands alone: it needs GPAW and ASE of the system's Python, not this
 
     apt-get install gpaw gpaw-data        # Debian: GPAW and its PBE PAW datasets
     OMP_NUM_THREADS=1 mpirun -np 2 /usr/bin/python3 make_dft_labels.py titanium_pbe.extxyz
+    ... make_dft_labels.py aluminium_pbe.extxyz --element Al --structure fcc --a 4.04 --frames 60
 """
 
 import argparse
@@ -23,6 +25,7 @@ import numpy as np
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import chemical_symbols
 from ase.io import iread, write
 from ase.neighborlist import neighbor_list
 
@@ -128,6 +131,45 @@ def structures():
             yield kind, f"{kind}-{i:03d}-{j}", atoms
 
 
+def crystal(element, structure, a, c=None) -> tuple:
+    """Primitive cell of an elemental hcp, bcc or fcc crystal and one for rattling, of 8, 8 and 4 atoms.
+
+    Lengths are DFT's own, in Å, near zero pressure.
+    """
+    if structure == "hcp":
+        return bulk(element, "hcp", a=a, c=c), bulk(element, "hcp", a=a, c=c) * (2, 2, 1)
+    repeats = {"bcc": (2, 2, 1), "fcc": (1, 1, 1)}[structure]
+    return bulk(element, structure, a=a), bulk(element, structure, a=a, cubic=True) * repeats
+
+
+def structures_of(element, structure, a, c=None):
+    """Yield (config_type, config_id, atoms) for one elemental crystal: volumes, strains, then rattled cells.
+
+    What titanium's plan does by hand, with displacements in units of the nearest-neighbour distance. Like there,
+    neither the order nor one random draw may ever change.
+    """
+    primitive, cell = crystal(element, structure, a, c)
+    for v in (-0.10, -0.06, -0.03, 0.0, 0.03, 0.06, 0.10):
+        yield f"{structure}-eos", f"{structure}-eos-{v:+.2f}", deformed(primitive, np.eye(3) * (1 + v) ** (1 / 3))
+    modes = {"xx": [1, 0, 0, 0, 0, 0], "yz": [0, 0, 0, 1, 0, 0], "ca": [-0.5, -0.5, 1, 0, 0, 0]}
+    if structure == "hcp":
+        modes |= {"zz": [0, 0, 1, 0, 0, 0], "xy": [0, 0, 0, 0, 0, 1]}
+    for size in (0.01, -0.01, 0.025, -0.025):
+        for name, mode in modes.items():
+            strained = deformed(primitive, strain(np.array(mode) * size))
+            yield f"{structure}-strain", f"{structure}-strain-{name}{size:+.3f}", strained
+    rng = np.random.default_rng(2024)
+    nearest = neighbor_list("d", primitive, 1.2 * max(a, c or a)).min()
+    large = cell * (1, 1, 2)
+    for i in range(60):
+        for j, share in enumerate((0.02, 0.04, 0.07)):
+            atoms = rattled(rng, cell, share * nearest, 0.012, (-0.05, 0.06), 0.68 * nearest)
+            yield f"{structure}-rattled", f"{structure}-rattled-{i:03d}-{j}", atoms
+        if i % 4 == 3:
+            atoms = rattled(rng, large, 0.05 * nearest, 0.008, (-0.02, 0.05), 0.68 * nearest)
+            yield f"{structure}-rattled-{len(large)}", f"{structure}-rattled-{len(large)}-{i:03d}", atoms
+
+
 def structures_from(path):
     """Yield (config_type, config_id, atoms) of an extended-XYZ file; ValueError for a repeated id, no pbc."""
     seen = set()
@@ -181,9 +223,9 @@ def cut_incomplete_frame(path) -> int:
     return len(content) - end
 
 
-def labelled_ids(path, settings=DEFAULTS) -> set:
-    """Ids already in the output; ValueError if any frame was labelled with other settings."""
-    done = set()
+def labelled_ids(path, settings=DEFAULTS, plan=()) -> set:
+    """Ids already in the output; ValueError for other settings, or an id that the plan gives to another structure."""
+    done, planned_as = set(), {name: atoms for _, name, atoms in plan}
     if not os.path.exists(path) or os.path.getsize(path) == 0:
         return done
     for i, atoms in enumerate(iread(path, index=":", format="extxyz")):
@@ -193,6 +235,12 @@ def labelled_ids(path, settings=DEFAULTS) -> set:
             raise ValueError(
                 f"{path}, frame {i} ({name}): labelled with {found}, now {describe(settings)}; "
                 "write to another file, or use the same settings"
+            )
+        wanted = planned_as.get(name, atoms)
+        if str(wanted.symbols) != str(atoms.symbols) or not np.allclose(wanted.cell, atoms.cell, atol=1e-6):
+            raise ValueError(
+                f"{path}, frame {i} ({name}): holds {atoms.symbols} in another cell than the {wanted.symbols} to be "
+                "labelled now; write another material, or other lattice constants, to another file"
             )
         done.add(name)
     return done
@@ -228,7 +276,12 @@ def arguments(argv=None):
     """Command line -> namespace with output, structures, budget, list and settings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", help="extended-XYZ file to append to")
-    parser.add_argument("--structures", help="extended-XYZ file to label instead of the titanium plan")
+    parser.add_argument("--structures", help="extended-XYZ file to label instead of a plan")
+    parser.add_argument("--element", help="chemical symbol of another elemental crystal to plan, with:")
+    parser.add_argument("--structure", choices=("hcp", "bcc", "fcc"), help="its structure")
+    parser.add_argument("--a", type=float, help="its DFT lattice constant in Å")
+    parser.add_argument("--c", type=float, help="the other one, for hcp")
+    parser.add_argument("--frames", type=int, help="stop after so many structures of the list (default: all)")
     parser.add_argument("--budget", type=float, default=np.inf, help="start no structure after this many s")
     parser.add_argument("--list", action="store_true", help="only say what is still to be labelled")
     for name, text in (
@@ -240,6 +293,19 @@ def arguments(argv=None):
         default = getattr(DEFAULTS, name.replace("-", "_"))
         parser.add_argument(f"--{name}", type=float, default=default, help=f"{text} (default {default})")
     args = parser.parse_args(argv)
+    if args.element and args.structures:
+        parser.error("--element plans structures and --structures reads them; give one of the two")
+    described = (args.structure, args.a, args.c)
+    if args.element and None in described[:2]:
+        parser.error("--element needs --structure and --a")
+    if args.element and (args.structure == "hcp") != (args.c is not None):
+        parser.error("give c for hcp, and for hcp alone")
+    if args.element and args.element not in chemical_symbols:
+        parser.error(f"chemical symbol {args.element!r} is unknown; write it like 'Al'")
+    if args.frames is not None and args.frames < 1:
+        parser.error("--frames must be positive")
+    if not args.element and described != (None, None, None):
+        parser.error("--structure, --a and --c describe a crystal of --element; give it")
     args.settings = Settings(*(getattr(args, name) for name in Settings._fields))
     for name, value in args.settings._asdict().items():
         if not value > 0:
@@ -247,12 +313,21 @@ def arguments(argv=None):
     return args
 
 
+def planned(args) -> list:
+    """The structures that the command line asks for."""
+    if args.structures:
+        return list(structures_from(args.structures))
+    if args.element:
+        return list(structures_of(args.element, args.structure, args.a, args.c))
+    return list(structures())
+
+
 def main(argv=None):
     """Label what the output does not hold yet."""
     args = arguments(argv)
-    plan = list(structures_from(args.structures) if args.structures else structures())
+    plan = planned(args)[: args.frames]
     if args.list:
-        done = labelled_ids(args.output, args.settings)
+        done = labelled_ids(args.output, args.settings, plan)
         for kind, name, atoms in plan:
             if name not in done:
                 print(f"{name}: {kind}, {len(atoms)} atoms, k-points {k_mesh(atoms, args.settings)}")
@@ -267,7 +342,7 @@ def main(argv=None):
     if world.rank == 0 and os.path.exists(args.output) and (cut := cut_incomplete_frame(args.output)):
         say(f"{args.output}: cut off an incomplete last frame ({cut} bytes)")
     world.barrier()
-    done = labelled_ids(args.output, args.settings)
+    done = labelled_ids(args.output, args.settings, plan)
     start = time.time()
     for number, (kind, name, atoms) in enumerate(plan, start=1):
         if name in done:
