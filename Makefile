@@ -22,7 +22,7 @@ test: $(SYNCED) ## run the tests, without those marked slow or gpu
 	$(VENV_PYTHON) -m pytest $(PYTEST_FLAGS)
 
 lab: $(SYNCED) ## open the notebooks in JupyterLab
-	cd notebooks && ../$(VENV_PYTHON) -m jupyter lab
+	cd notebooks && TF_CPP_MIN_LOG_LEVEL=3 ../$(VENV_PYTHON) -m jupyter lab
 
 bench: $(SYNCED) ## time fusedff against chemtrain, on the same cells
 	$(VENV_PYTHON) -m benchmarks

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -42,6 +43,7 @@ def execute(preset: presets.Preset, root: Path) -> int:
     """Run every notebook with this preset into the run folder; 1 if one of them fails."""
     import papermill
 
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # of the kernels, see `startup`
     folder = runs.folder(preset.name, root)
     output = folder.path / "notebooks"
     output.mkdir(parents=True, exist_ok=True)

@@ -31,9 +31,13 @@ def keep_compiled() -> None:
     """What one notebook has compiled, the next one finds in the user's cache; JAX_COMPILATION_CACHE_DIR moves it.
 
     Compiled code belongs to one kind of processor, which XLA does not check: each kind has its own folder. XLA warns at
-    length about every program that it finds there.
+    length about every program that it finds there, and can only be silenced before jax is imported: where that came
+    first and TF_CPP_MIN_LOG_LEVEL is not 3, nothing is kept.
     """
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # jax itself sets 1
+    if "jax" not in sys.modules:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3":
+        return
     import jax
 
     if jax.config.jax_compilation_cache_dir is None:

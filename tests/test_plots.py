@@ -37,6 +37,7 @@ def result(points, factor, pressure=0.0):
     return ElasticResult(
         np.array([p.temperature for p in points]), NAMES, factor * measured, np.full(measured.shape, 2.0),
         np.full(n, pressure), np.full(n, 0.05), measured, np.zeros(n),
+        factor * measured + 1, np.full(measured.shape, 2.0),
     )  # fmt: skip
 
 

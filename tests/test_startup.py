@@ -39,7 +39,8 @@ def test_importing_fusedff_keeps_freed_memory():
 
 
 COMPILE = """
-import jax, fusedff
+import fusedff
+import jax
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 print(jax.config.jax_compilation_cache_dir)
 jax.jit(lambda x: x @ x + 1)(jax.numpy.ones((3, 3))).block_until_ready()
@@ -61,6 +62,13 @@ def test_a_second_process_finds_what_the_first_has_compiled(tmp_path):
     assert made
     assert compile_in(tmp_path) == (folder, "")  # and XLA says nothing about it
     assert {path.name for path in tmp_path.rglob("*-cache")} == made
+
+
+def test_nothing_is_kept_where_xla_would_warn(tmp_path):
+    script = "import jax, fusedff; print(jax.config.jax_compilation_cache_dir)"
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "None"
 
 
 def test_the_users_own_cache_folder_wins(tmp_path):

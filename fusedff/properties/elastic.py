@@ -1,18 +1,30 @@
-"""Elastic constants and pressure of a potential at measured state points, with standard errors."""
+"""Elastic constants and pressure of a potential at measured state points, with standard errors.
+
+Constants are isothermal, and adiabatic beside them: ultrasound is too fast for heat to flow. The difference is
+C^S - C^T = (T V / C_V) lambda lambda with lambda = d stress / dT at constant strain (Wallace, Thermodynamics of
+Crystals, 1972); lambda and the heat capacity C_V are fluctuations of the same trajectories.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import jax
 import numpy as np
 
-from fusedff import dynamics
+from fusedff import crystals, dynamics
 from fusedff.dynamics import Langevin
 from fusedff.elasticity import CoupledStrains, StressFluctuation
 from fusedff.experiments import StatePoint, measured_gpa
 from fusedff.observables import jackknife
 from fusedff.potential import Potential
-from fusedff.units import GPA
+from fusedff.units import GPA, KB
+
+# Averages over the normal stresses that symmetry makes equal.
+_EQUAL = {
+    "cubic": np.full((3, 3), 1 / 3),
+    "hexagonal": np.array([[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1.0]]),
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,8 @@ class ElasticResult:
     pressure_stderr: np.ndarray
     measured: np.ndarray  # (n_points, n_constants) GPa, nan where there is no measurement
     measured_pressure: np.ndarray  # (n_points,) GPa
+    adiabatic: np.ndarray  # (n_points, n_constants) GPa
+    adiabatic_stderr: np.ndarray
 
     def as_dict(self) -> dict:
         """Nested plain data by temperature, for JSON."""
@@ -51,7 +65,11 @@ class ElasticResult:
                 for c, name in enumerate(self.names)
             }
             pressure = _entry(self.pressure[t], self.pressure_stderr[t], self.measured_pressure[t])
-            table[f"{row:g}"] = {"elastic": elastic, "pressure": pressure}
+            adiabatic = {
+                name: {"value": float(self.adiabatic[t, c]), "stderr": float(self.adiabatic_stderr[t, c])}
+                for c, name in enumerate(self.names)
+            }
+            table[f"{row:g}"] = {"elastic": elastic, "pressure": pressure, "adiabatic": adiabatic}
         return table
 
 
@@ -81,7 +99,43 @@ def run(
     value = estimate.value.mean(1)
     stderr = np.sqrt((estimate.stderr**2).sum(1)) / replicas
     names, measured, measured_pressure = measured_gpa(points)
+    shift = jackknife(
+        with_energy(trajectory), partial(adiabatic_shift, ensemble=ensemble, points=points), settings.blocks
+    )
+    elastic, error = value[:, :-1], stderr[:, :-1]
     return ElasticResult(
-        np.array([p.temperature for p in points]), names, value[:, :-1], stderr[:, :-1], value[:, -1], stderr[:, -1],
-        measured, measured_pressure,
+        np.array([p.temperature for p in points]), names, elastic, error, value[:, -1], stderr[:, -1],
+        measured, measured_pressure, elastic + shift.value / GPA, np.hypot(error, shift.stderr / GPA),
     )  # fmt: skip
+
+
+def with_energy(trajectory: dynamics.Trajectory) -> np.ndarray:
+    """Of every snapshot and cell, U, U^2, the configurational stress and U times it: (n_snapshots, n_cells, 14).
+
+    U is counted from its mean over the trajectory, so that nothing is lost in single precision.
+    """
+    energy = np.asarray(trajectory.energy, float)[..., None]
+    energy, stress = energy - energy.mean(0), np.asarray(trajectory.observed[..., :6], float)
+    return np.concatenate([energy, energy**2, stress, energy * stress], -1)
+
+
+def adiabatic_shift(means, ensemble, points: Sequence[StatePoint]) -> np.ndarray:
+    """C^S - C^T (n_points, n_constants) in eV/Å^3 from means (n_cells, 14) of `with_energy`.
+
+    Averages over all cells of a point: strained up and down, they err by the square of the strain. The kinetic parts
+    count N atoms, the centre of mass among them, as the pressure does.
+    """
+    means, symmetry = np.asarray(means, float), crystals.symmetry(points[0].crystal)
+    energy, square, stress, product = means[:, :1], means[:, 1:2], means[:, 2:8], means[:, 8:]
+    n, temperature = len(ensemble.numbers), np.asarray(ensemble.temperature, float)[:, None]
+    volume = np.abs(np.linalg.det(np.asarray(ensemble.cells, float)))[:, None]
+    heat = (square - energy**2) / (KB * temperature**2) + 1.5 * n * KB
+    thermal = (product - energy * stress) / (KB * temperature**2) - n * KB / volume * np.array([1, 1, 1, 0, 0, 0])
+    heat, thermal, volume, temperature = (
+        x.reshape(len(points), -1, x.shape[1]).mean(1) for x in (heat, thermal, volume, temperature)
+    )
+    normal = _EQUAL[symmetry] @ thermal[:, :3, None]
+    lam = np.concatenate([normal[..., 0], np.zeros_like(normal[..., 0])], 1)  # symmetry leaves no shear
+    shift = (temperature * volume / heat)[..., None] * lam[:, :, None] * lam[:, None, :]
+    constants = crystals.reduce_stiffness(shift, symmetry)
+    return np.stack([constants[name] for name in crystals.elastic_names(symmetry)], -1)
