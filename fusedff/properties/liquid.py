@@ -2,11 +2,7 @@
 
 The crystal one starts from sets the density. It is melted at a higher temperature, brought to its own, and sampled
 with weak friction: friction gamma slows diffusion, for free atoms to kT / (m gamma), in a liquid to about
-<<<<<<< HEAD
-D / (1 + m gamma D / kT), which at 0.05/ps is below 1 % in simple liquids near melting.
-=======
 D / (1 + m gamma D / kT), which at 0.05/ps is 1 % or less in simple liquids near melting.
->>>>>>> finite
 
 D belongs to the simulated number of atoms: in a periodic cube of edge L it is too small by 2.837 kT / (6 pi eta L)
 (Yeh & Hummer, J. Phys. Chem. B 108, 15873 (2004)), a few to ten per cent for some hundred atoms. That needs the
@@ -96,16 +92,10 @@ def run(
     spacing = settings.spacing
     r = spacing * np.arange(1, int(structure.largest_radius(ensemble.cells) / spacing))
     structure.require_radii(r, ensemble.cells)
-<<<<<<< HEAD
-    state = _melted(candidate, ensemble, settings, name)
-    gentle = replace(settings.langevin, friction_per_ps=settings.friction_per_ps)
-    simulation = dynamics.Simulation(ensemble, gentle, candidate.cutoff, partial(_observe, r=tuple(r.tolist())))
-=======
     state, rooms = _melted(candidate, ensemble, settings, name)
     gentle = replace(settings.langevin, friction_per_ps=settings.friction_per_ps)
     simulation = dynamics.Simulation(ensemble, gentle, candidate.cutoff, partial(_observe, r=tuple(r.tolist())))
     simulation.rooms = rooms  # of a liquid, not of the crystal in the frames
->>>>>>> finite
     _, trajectory = simulation.run(candidate, state, settings.snapshots, name)
 
     def over_replicas(per_cell):
@@ -134,19 +124,11 @@ def run(
 
 
 def first_minimum(r, g) -> float:
-<<<<<<< HEAD
-    """Where g is smallest between its main peak and 1.8 times that radius, Å: the edge of the first shell."""
-    peak = r[np.argmax(g)]
-    beyond = (r > peak) & (r < 1.8 * peak)
-    if not beyond.any():
-        raise ValueError(f"the first peak of g(r) is at {peak:.2f} Å, where the radii end; use a larger cell")
-=======
     """Where g is smallest between its main peak and 1.8 times that radius, Å: the edge of the first shell.
 
     A gas without a peak may have its edge anywhere.
     """
     beyond = (r >= r[np.argmax(g)]) & (r < 1.8 * r[np.argmax(g)])
->>>>>>> finite
     return float(r[beyond][np.argmin(g[beyond])])
 
 
@@ -182,11 +164,7 @@ def _lags(settings):
 
 
 def _melted(candidate, ensemble: Ensemble, settings, name):
-<<<<<<< HEAD
-    """The equilibrated liquid; ValueError for cells whose atoms are still near their sites after melting."""
-=======
     """The equilibrated liquid and the list sizes it needs; ValueError for atoms that stay near their sites."""
->>>>>>> finite
     hot = ensemble._replace(temperature=settings.melting_factor * ensemble.temperature)
     state = dynamics.start(hot, jax.random.PRNGKey(settings.seed))
     simulation = dynamics.Simulation(hot, settings.langevin, candidate.cutoff)
@@ -200,14 +178,9 @@ def _melted(candidate, ensemble: Ensemble, settings, name):
             f"are {moved[cell]:.2f} Å from their sites, less than half their spacing: still a crystal; raise "
             "melting_factor or melting"
         )
-<<<<<<< HEAD
-    simulation = dynamics.Simulation(ensemble, settings.langevin, candidate.cutoff)
-    return simulation.run(candidate, state, settings.equilibration, name and f"{name}, equilibration")[0]
-=======
     simulation.ensemble = ensemble
     state, _ = simulation.run(candidate, state, settings.equilibration, name and f"{name}, equilibration")
     return state, simulation.rooms
->>>>>>> finite
 
 
 def _angular(ensemble, positions, shells, most=100):
