@@ -20,12 +20,16 @@ def energy_volume(results: Mapping[str, EnergyVolumeResult], dft: Mapping[str, t
     the lowest hcp energy.
     """
     with style():
-        fig, axes = plt.subplots(1, len(results), figsize=(3.1 * len(results), 3.6), squeeze=False, sharey=True)
+        fig, axes = plt.subplots(
+            1, len(results), figsize=(max(4.4, 3.1 * len(results)), 3.6), squeeze=False, sharey=True
+        )
         for ax, (model, result) in zip(axes[0], results.items(), strict=True):
             zero = result.curves["hcp"].energy
             for structure, curve in result.curves.items():
                 color = STRUCTURES.get(structure, "#777777")
-                ax.plot(curve.volumes, 1e3 * (curve.fitted - zero), color=color, lw=1.5)
+                fine = np.linspace(curve.volumes[0], curve.volumes[-1], 100)
+                smooth = np.polynomial.Polynomial.fit(curve.volumes, curve.fitted - zero, 4)(fine)
+                ax.plot(fine, 1e3 * smooth, color=color, lw=1.5)
             for structure, (volumes, energies) in dft.items():
                 above = 1e3 * (np.asarray(energies) - np.min(dft["hcp"][1]))
                 ax.plot(volumes, above, "o", mfc="none", ms=4, color=STRUCTURES.get(structure, "#777777"))
@@ -47,7 +51,9 @@ def dispersion(results: Mapping[str, Phonons], measured: Mapping[str, Sequence[f
         fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.8), width_ratios=(3, 1), sharey=True)
         for k, (model, found) in enumerate(results.items()):
             color = color_of(model, k)
-            left.plot(found.distances, found.frequencies, color=color, lw=1.1)
+            # where one piece of the path ends and another begins, nothing is drawn from one to the other
+            jump = np.append(np.diff(found.distances) == 0, False)[:, None]
+            left.plot(found.distances, np.where(jump, np.nan, found.frequencies), color=color, lw=1.1)
             if found.frequencies_stderr is not None:
                 low, high = found.frequencies - found.frequencies_stderr, found.frequencies + found.frequencies_stderr
                 for branch in range(low.shape[1]):
@@ -59,7 +65,10 @@ def dispersion(results: Mapping[str, Phonons], measured: Mapping[str, Sequence[f
         for place, _ in found.ticks:
             left.axvline(place, color="#CCCCCC", lw=0.8, zorder=0)
         left.axhline(0, color="#777777", lw=0.8)
-        left.set_xticks([place for place, _ in found.ticks], [_spelled(name) for _, name in found.ticks])
+        labels = {}
+        for place, name in found.ticks:
+            labels.setdefault(round(place, 6), []).append(_spelled(name))
+        left.set_xticks(list(labels), ["|".join(names) for names in labels.values()])
         left.set_xlim(found.distances[0], found.distances[-1])
         left.set_ylabel("frequency (THz)")
         left.set_title(heading)
