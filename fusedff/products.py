@@ -16,7 +16,8 @@ def product(a: jax.Array, a_transposed: jax.Array, x: jax.Array) -> jax.Array:
 
     `a_transposed` must hold the values of `a`; only `a` receives a gradient. It cannot be vmapped.
     """
-    return _product.bind(a, a_transposed, x)
+    dtype = jnp.result_type(a, x)
+    return _product.bind(a.astype(dtype), a_transposed.astype(dtype), x.astype(dtype))
 
 
 _product = Primitive("product_with_transposed_at_hand")

@@ -50,6 +50,14 @@ def test_second_derivatives_are_those_of_the_plain_product(operands, derivative)
     )
 
 
+def test_mixed_precision_is_promoted_and_gradients_keep_their_own(operands):
+    a, x = operands[0].astype(np.float32), operands[1].astype(np.float64)
+    assert ours(a, x).dtype == np.float64
+    gradients = jax.grad(lambda a, x: jnp.sum(ours(a, x)), (0, 1))(a, x)
+    assert [g.dtype for g in gradients] == [np.float32, np.float64]
+    np.testing.assert_allclose(gradients[1], jax.grad(lambda x: jnp.sum(plain(a, x)))(x), atol=1e-12)
+
+
 def test_no_transposed_product_is_left_in_the_gradient(operands):
     """What the module is for: where the matrix is contracted over its rows, XLA on CPUs is slow."""
     a, x = operands
