@@ -1,5 +1,7 @@
 """Elastic constants of Lennard-Jones crystals: from dynamics, by two estimators, and without any dynamics."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from argon import HCP, argon
 from ase.optimize import BFGS
 
-from fusedff import crystals, dynamics, neighbors, potential
+from fusedff import crystals, dynamics, neighbors, potential, systems
 from fusedff.calculator import FusedCalculator
 from fusedff.crystals import Crystal
 from fusedff.dynamics import Langevin
@@ -149,7 +151,12 @@ def test_the_library_call_gives_the_same_constants_in_single_precision(warm):
     found = np.append(result.elastic[0], result.pressure[0])
     error = np.hypot(np.append(result.elastic_stderr[0], result.pressure_stderr[0]), coupled.stderr[0])
     assert (np.abs(found - coupled.value[0]) < 4 * error + 0.005).all()
+    shift = result.adiabatic[0] - result.elastic[0]
+    assert 0 < shift[0] < 0.3 * found[0]  # a few per cent of C11 and C12 alike, nothing of C44
+    np.testing.assert_allclose(shift, [shift[0], shift[0], 0], atol=1e-9)
+    assert (result.adiabatic_stderr >= result.elastic_stderr).all()
     entry = result.as_dict()["40"]
+    assert entry["adiabatic"]["C11"]["value"] == pytest.approx(result.adiabatic[0, 0])
     assert entry["elastic"]["C11"]["measured"] == pytest.approx(5.0)
     assert np.isnan(entry["elastic"]["C12"]["measured"])
     assert entry["pressure"]["measured"] == pytest.approx(0.1)
@@ -202,3 +209,44 @@ def test_different_crystals_cannot_share_an_ensemble():
     points = [StatePoint(20.0, HCP), StatePoint(20.0, SQUEEZED)]
     with pytest.raises(ValueError, match="different crystals .* train them apart"):
         CoupledStrains().ensemble(points, (1, 1, 1))
+
+
+@pytest.mark.parametrize(("crystal", "repeats"), [(SQUEEZED, (1, 1, 1)), (HCP, (2, 2, 1))], ids=["fcc", "hcp"])
+def test_adiabatic_constants_of_a_cold_crystal_follow_from_its_frequencies(crystal, repeats):
+    """Every vibration carries k of heat and pushes with its Grueneisen parameters, the centre of mass like a gas."""
+    temperature, n = 5.0, len(crystals.supercell(crystal, repeats))
+
+    @jax.jit
+    def curvatures(system, near):
+        energy = jax.hessian(lambda r: potential.energies(MODEL, system._replace(positions=r), near)[0])
+        return jnp.linalg.eigvalsh(energy(system.positions).reshape(3 * n, 3 * n))[3:]
+
+    def log_frequencies(**stretched):
+        """Sum of ln omega over the vibrations of the periodic cell, from second derivatives of its energy."""
+        atoms = crystals.supercell(replace(crystal, **stretched), repeats)
+        near = jax.tree.map(jnp.asarray, neighbors.from_frames(atoms, MODEL.cutoff, 110))
+        return float(jnp.sum(jnp.log(curvatures(systems.from_atoms(atoms), near)))) / 2
+
+    def slope(name, h=1e-4):
+        length = getattr(crystal, name)
+        up, down = (log_frequencies(**{name: length * (1 + s * h)}) for s in (1, -1))
+        return (up - down) / (2 * h)
+
+    volume, heat = crystals.supercell(crystal, repeats).get_volume(), (3 * n - 1.5) * KB
+    if crystal.c:
+        along_a, along_c = KB / volume * (slope("a") / 2 - 1), KB / volume * (slope("c") - 1)
+    else:
+        along_a = along_c = KB / volume * (slope("a") / 3 - 1)
+    factor = temperature * volume / heat / GPA
+    expected = factor * np.array([along_a**2, along_a**2, along_a * along_c, along_c**2, 0])
+    if not crystal.c:
+        expected = expected[[0, 1, 4]]
+
+    point, strains = StatePoint(temperature, crystal), CoupledStrains(0.002)
+    ensemble, trajectory = sample(strains, [point], repeats, 6, 10, 100, seed=3)
+    found = jackknife(
+        elastic.with_energy(trajectory), lambda means: elastic.adiabatic_shift(means, ensemble, [point]) / GPA, 10
+    )
+    assert (found.stderr[0] < 0.1 * expected.max()).all()
+    # beside the noise, a few per cent of anharmonicity
+    assert (np.abs(found.value[0] - expected) <= 4 * found.stderr[0] + 0.05 * expected).all(), (found, expected)

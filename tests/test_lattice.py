@@ -63,7 +63,6 @@ def test_lattice_constants_and_expansion_at_low_temperature_are_quasi_harmonic(s
     expected = [quasi_harmonic(structure, t, pressure) for t in temperatures]
     lengths, volumes = np.array([e[0] for e in expected]), np.array([e[1] for e in expected])
     shift = lengths[-1] - lengths[0]
-    print(result, lengths, shift, (result.lengths - lengths) / result.lengths_stderr)
     assert (result.lengths_stderr < 0.1 * shift).all()
     # four standard errors, and what quasi-harmonic leaves out: of second order in T, a few % of the shift
     allowance = 0.03 * np.abs(shift) * (np.array(temperatures)[:, None] / 8) ** 2

@@ -56,9 +56,9 @@ def test_a_lennard_jones_liquid_is_recovered_from_its_radial_distribution():
     trained, history = difftre.train(WRONG, RadialTarget(cells(16), R, curve[None]), SETTINGS)
     assert history[-1]["loss"] < 0.1 * history[0]["loss"]
     assert history[-1]["g_rms@150K"] < 0.03
-    # The well depth hardly shows in the structure of a dense liquid: with the noise of these curves (0.01 at the peak)
-    # it is known to 4 %, the diameter to 0.3 %; they start 15 % and 2 % off
-    assert float(trained.params["epsilon"][0]) == pytest.approx(0.1, rel=0.08)
+    # One standard error, from the scatter of the cells and the derivatives of g, is 5 % of the well depth (structure
+    # hardly shows it) and 0.4 % of the diameter; they start 15 % and 2 % off
+    assert float(trained.params["epsilon"][0]) == pytest.approx(0.1, rel=0.1)
     assert float(trained.params["sigma"][0]) == pytest.approx(3.4, rel=0.008)
 
 

@@ -198,7 +198,8 @@ def _angular(ensemble, positions, shells, most=100):
             capacity = int(needed)
         found.append(np.asarray(angular, float))
     found = np.concatenate(found)
-    return found / np.trapezoid(found, structure.ANGLES)[:, None]
+    total = np.trapezoid(found, structure.ANGLES)[:, None]
+    return found / np.where(total > 0, total, 1)  # no neighbours, no angles
 
 
 @partial(jax.jit, static_argnums=(2, 3))
