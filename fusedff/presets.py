@@ -79,8 +79,8 @@ _DEMO_CHECKS = Checks(
         repeats=(3, 3, 3), replicas=1, langevin=_DEMO_MD, passes=2, equilibration=10, approach=10, snapshots=40
     ),
     liquid=LiquidRun(
-        replicas=2, langevin=_HOT_MD, melting_factor=1.6, melting=20, equilibration=40, snapshots=200, friction_per_ps=0.5,
-        diffusive_ps=(0.5, 3.0),
+        replicas=2, langevin=_HOT_MD, melting_factor=1.6, melting=20, equilibration=40, snapshots=200,
+        friction_per_ps=0.5, diffusive_ps=(0.5, 3.0),
     ),
     liquid_repeats=(3, 3, 3),
     langevin=_HOT_MD,
