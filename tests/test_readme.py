@@ -15,7 +15,7 @@ from fusedff import study
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-RECORD = json.loads((ROOT / "fusedff/data/titanium-demo.json").read_text())
+RECORD = json.loads((ROOT / "fusedff/data/titanium.json").read_text())
 
 
 @pytest.fixture

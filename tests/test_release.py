@@ -8,7 +8,7 @@ import pytest
 from fusedff import __main__ as command
 from fusedff import potential, runs, storage
 
-RECORD = json.loads(next(runs.SHIPPED.glob("titanium-demo.json")).read_text())
+RECORD = json.loads((runs.SHIPPED / "titanium.json").read_text())
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def release(folder, into):
 def test_files_carry_data_preset_seeds_and_errors(finished, tmp_path):
     assert release(finished, tmp_path / "out") == 0
     about = storage.read_metadata(tmp_path / "out" / "titanium-fused.safetensors")["about"]
-    assert about["preset"] == "demo"
+    assert about["preset"] == RECORD["preset"]
     assert about["seeds"] == RECORD["seeds"]
     assert about["frames"] == RECORD["frames"]
     assert about["data"].startswith("titanium_pbe.extxyz")
