@@ -5,8 +5,9 @@ with weak friction: friction gamma slows diffusion, for free atoms to kT / (m ga
 D / (1 + m gamma D / kT), which at 0.05/ps is 1 % or less in simple liquids near melting.
 
 D belongs to the simulated number of atoms: in a periodic cube of edge L it is too small by 2.837 kT / (6 pi eta L)
-(Yeh & Hummer, J. Phys. Chem. B 108, 15873 (2004)), a few to ten per cent for some hundred atoms. That needs the
-shear viscosity eta, which is not computed here, so nothing is added.
+(Yeh & Hummer, J. Phys. Chem. B 108, 15873 (2004)). With the viscosity eta of Stokes and Einstein (slip) that is about
+one atomic diameter over L of D itself: a fifth for 108 atoms, a tenth for 1000. The viscosity is not computed here, so
+nothing is added; runs at two sizes, against 1 / L, show the limit.
 """
 
 from collections.abc import Sequence
@@ -178,7 +179,7 @@ def _melted(candidate, ensemble: Ensemble, settings, name):
             f"are {moved[cell]:.2f} Å from their sites, less than half their spacing: still a crystal; raise "
             "melting_factor or melting"
         )
-    simulation.ensemble = ensemble
+    simulation.ensemble = ensemble  # the same cells at another temperature: list sizes and compiled code serve again
     state, _ = simulation.run(candidate, state, settings.equilibration, name and f"{name}, equilibration")
     return state, simulation.rooms
 
