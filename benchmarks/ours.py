@@ -19,7 +19,7 @@ from benchmarks.case import (
     TIMESTEP_FS,
     Case,
 )
-from benchmarks.work import Work, descend
+from benchmarks.work import Work, in_scan
 from fusedff import crystals, dynamics, neighbors, potential, systems
 from fusedff.dimenet import DimeNet
 from fusedff.dynamics import Langevin
@@ -114,16 +114,7 @@ def force_matching_(case: Case) -> Work:
 
 def force_matching_in_scan(case: Case) -> Work:
     gradient, params, batch = _force_matching(case)
-
-    @jax.jit
-    def run(params, batch):
-        def step(params, _):
-            value, slope = gradient(params, batch)
-            return descend(params, slope), value
-
-        return jax.lax.scan(step, params, length=BATCHES)
-
-    return Work(partial(run, params, batch), BATCHES)
+    return in_scan(gradient, params, batch, BATCHES)
 
 
 def difftre_(case: Case) -> Work:

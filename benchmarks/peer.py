@@ -29,7 +29,7 @@ from benchmarks.case import (
     TIMESTEP_FS,
     Case,
 )
-from benchmarks.work import Work, descend
+from benchmarks.work import Work, in_scan
 
 CUTOFF = 0.5  # nm
 MASS = 47.867  # u
@@ -168,15 +168,11 @@ def force_matching_(peer: Chemtrain, case: Case) -> Work:
 def force_matching_in_scan(peer: Chemtrain, case: Case) -> Work:
     gradient, batch = _force_matching(peer, case)
 
-    @jax.jit
-    def run(params, batch):
-        def step(params, _):
-            (value, _), slope = gradient(params, batch)
-            return descend(params, slope), value
+    def without_predictions(params, batch):
+        (value, _), slope = gradient(params, batch)
+        return value, slope
 
-        return jax.lax.scan(step, params, length=BATCHES)
-
-    return Work(partial(run, peer.params, batch), BATCHES)
+    return in_scan(without_predictions, peer.params, batch, BATCHES)
 
 
 def _born(peer):

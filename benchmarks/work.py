@@ -11,8 +11,20 @@ class Work(NamedTuple):
     units: int = 1
 
 
-def descend(params: dict, gradient: dict) -> dict:
-    """The shortest of optimizers, so that no gradient of a loop is left out."""
+def in_scan(gradient: Callable, params: dict, batch, steps: int) -> Work:
+    """`gradient(params, batch)` -> (value, slope), step after step inside one compiled loop."""
+    import jax
+
+    def step(params, batch):
+        value, slope = gradient(params, batch)
+        return _descend(params, slope), value
+
+    run = jax.jit(lambda params, batch: jax.lax.scan(lambda p, _: step(p, batch), params, length=steps))
+    return Work(lambda: run(params, batch), steps)
+
+
+def _descend(params, gradient):
+    """The shortest of optimizers, so that no gradient of the loop is left out."""
     return {m: {leaf: x - 1e-9 * gradient[m][leaf] for leaf, x in leaves.items()} for m, leaves in params.items()}
 
 

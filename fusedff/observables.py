@@ -7,6 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 
+def entry(value, stderr) -> dict:
+    """A number with its standard error as plain data for JSON."""
+    return {"value": float(value), "stderr": float(stderr)}
+
+
 class Estimate(NamedTuple):
     """A mean and its standard error, arrays of one shape."""
 

@@ -72,7 +72,8 @@ def color_of(name: str, position: int = 0) -> str:
     return COLORS.get(name, _OTHERS[position % len(_OTHERS)])
 
 
-def _title(name):
+def title_of(name: str) -> str:
+    """How a model is called in figures."""
     return study.TITLES.get(name, name)
 
 
@@ -175,7 +176,7 @@ def parity(
             ax.scatter(x, y, s=16, color=color_of(model), alpha=0.75 if len(x) < 300 else 0.35, lw=0, rasterized=True)
             ax.set(xlim=ends, ylim=ends, aspect="equal", title=name)
             ax.set_xlabel(f"DFT ({units[name]})")
-            ax.set_ylabel(f"{_title(model)} model ({units[name]})")
+            ax.set_ylabel(f"{title_of(model)} model ({units[name]})")
             ax.text(
                 0.05, 0.95, f"mean absolute error\n{np.mean(np.abs(x - y)):.3g} {units[name]}",
                 transform=ax.transAxes, va="top", fontsize=9,
@@ -210,7 +211,7 @@ def elastic_against_temperature(results: Mapping[str, ElasticResult], points) ->
             ax.set_title("pressure" if name == "P" else name)
             ax.set_xlabel("temperature (K)")
             ax.set_ylabel("GPa")
-        fig.legend(handles=_legend(["measured", *results]), loc="outside upper center", ncols=len(results) + 1)
+        fig.legend(handles=legend_of(["measured", *results]), loc="outside upper center", ncols=len(results) + 1)
     return fig
 
 
@@ -221,11 +222,12 @@ def _at_least(ax, span):
         ax.set_ylim((low + high - span) / 2, (low + high + span) / 2)
 
 
-def _legend(models) -> list[Line2D]:
+def legend_of(models) -> list[Line2D]:
+    """Keys of a legend: markers in the models' colours, a line for 'measured', which comes first."""
     return [
         Line2D(
             [], [], color=color_of(m, k - 1), marker=MARKERS.get(m, "o"), ls="-" if m == "measured" else "", ms=5, lw=1,
-            label=_title(m),
+            label=title_of(m),
         )
         for k, m in enumerate(models)
     ]  # fmt: skip
@@ -263,7 +265,7 @@ def models_compared(summary: Mapping) -> Figure:
         ax.axhspan(-study.BOUNDS["pressure"], study.BOUNDS["pressure"], color="#EDEDED", zorder=0)
         ax.set_title("pressure")
         ax.set_ylabel("simulated - measured (GPa)")
-        handles = _legend(models)
+        handles = legend_of(models)
         for handle, found in zip(handles, models.values(), strict=True):
             mean, noise = study.elastic_deviation(found["experiment"])
             handle.set_label(f"{handle.get_label()} ({mean:.1f} ± {noise:.1f} %)")
@@ -305,7 +307,7 @@ def _held_out_bars(axes, errors):
     for ax, (key, quantity, unit) in zip(axes, _HELD_OUT, strict=True):
         values = [found[key] for found in errors.values()]
         colors = [color_of(m, k) for k, m in enumerate(errors)]
-        bars = ax.barh([_title(m) for m in errors], values, color=colors, height=0.62)
+        bars = ax.barh([title_of(m) for m in errors], values, color=colors, height=0.62)
         ax.bar_label(bars, labels=[f"{value:.3g}" for value in values], padding=4, fontsize=9)
         ax.invert_yaxis()
         ax.grid(axis="y", visible=False)

@@ -115,7 +115,6 @@ HOURS = replace(
     experiment=_HOURS_EXPERIMENT,
     fused=replace(DEMO.fused, epochs=80, experiment=_HOURS_EXPERIMENT),
     evaluation=replace(_DEMO_EVALUATION, snapshots=100),
-    checks=_DEMO_CHECKS,
 )
 
 _SMOKE_MD = Langevin(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=4)

@@ -7,10 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fusedff.plots import COLORS, MARKERS, STRUCTURES, color_of, style
+from fusedff.plots import COLORS, MARKERS, STRUCTURES, color_of, legend_of, style, title_of
 from fusedff.properties.energy_volume import EnergyVolumeResult
 from fusedff.properties.phonons import Phonons
-from fusedff.study import TITLES
 
 
 def energy_volume(results: Mapping[str, EnergyVolumeResult], dft: Mapping[str, tuple]) -> Figure:
@@ -33,7 +32,7 @@ def energy_volume(results: Mapping[str, EnergyVolumeResult], dft: Mapping[str, t
             for structure, (volumes, energies) in dft.items():
                 above = 1e3 * (np.asarray(energies) - np.min(dft["hcp"][1]))
                 ax.plot(volumes, above, "o", mfc="none", ms=4, color=STRUCTURES.get(structure, "#777777"))
-            ax.set_title(TITLES.get(model, model))
+            ax.set_title(title_of(model))
             ax.set_xlabel("volume (Å³/atom)")
         axes[0, 0].set_ylabel("energy above hcp (meV/atom)")
         keys = [Line2D([], [], color=STRUCTURES.get(s, "#777777"), label=s) for s in result.curves]
@@ -73,7 +72,7 @@ def dispersion(results: Mapping[str, Phonons], measured: Mapping[str, Sequence[f
         left.set_ylabel("frequency (THz)")
         left.set_title(heading)
         right.set_xlabel("states per THz and atom")
-        keys = [Line2D([], [], color=color_of(m, k), label=TITLES.get(m, m)) for k, m in enumerate(results)]
+        keys = [Line2D([], [], color=color_of(m, k), label=title_of(m)) for k, m in enumerate(results)]
         if measured:
             keys.append(Line2D([], [], color=COLORS["measured"], marker="D", ls="", ms=4, label="measured"))
         fig.legend(handles=keys, loc="outside upper center", ncols=len(keys))
@@ -92,7 +91,7 @@ def curves(
         fig, ax = plt.subplots(figsize=(5.6, 3.5))
         for k, (model, (x, y, stderr)) in enumerate(results.items()):
             color = color_of(model, k)
-            ax.plot(x, y, color=color, label=TITLES.get(model, model))
+            ax.plot(x, y, color=color, label=title_of(model))
             if stderr is not None:
                 ax.fill_between(x, y - stderr, y + stderr, color=color, alpha=0.25, lw=0)
         if measured is not None:
@@ -120,10 +119,6 @@ def against_temperature(results: Mapping[str, Mapping], measured: Mapping[str, t
                 )
             ax.set_xlabel("temperature (K)")
             ax.set_ylabel(label)
-        keys = [
-            Line2D([], [], color=color_of(m, k), marker=MARKERS.get(m, "o"), ls="", ms=5, label=TITLES.get(m, m))
-            for k, m in enumerate(results)
-        ]
-        keys.append(Line2D([], [], color=COLORS["measured"], marker="D", ms=4, lw=1, label="measured"))
+        keys = legend_of(["measured", *results])
         fig.legend(handles=keys, loc="outside upper center", ncols=len(keys))
     return fig

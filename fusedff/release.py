@@ -32,12 +32,8 @@ def release(folder: RunFolder, into: Path) -> None:
 def _deviations(record, model):
     """Mean deviation of the elastic constants in % and largest |P| in GPa, apart for the two roles of temperatures."""
     found, train = record["temperatures"]["models"][model], record["temperatures"]["train"]
-    parts = {
-        "trained": {t: point for t, point in found.items() if float(t) in train},
-        "held_out": {t: point for t, point in found.items() if float(t) not in train},
-    }
     result = {}
-    for part, points in parts.items():
+    for part, points in study.by_role(found, train).items():
         (elastic, elastic_noise), (pressure, noise) = study.elastic_deviation(points), study.largest_pressure(points)
         result |= {
             f"elastic_{part}_percent": elastic, f"elastic_{part}_percent_stderr": elastic_noise,

@@ -101,6 +101,14 @@ def elastic_deviation(experiment: dict) -> tuple[float, float]:
     return 100 * float(np.mean(relative)), 100 * float(np.sqrt(np.sum(np.square(noise))) / len(noise))
 
 
+def by_role(experiment: dict, train: Sequence[float]) -> dict[str, dict]:
+    """The results of a model by temperature, apart for those it was `train`ed at and those held out."""
+    return {
+        "trained": {t: point for t, point in experiment.items() if float(t) in train},
+        "held_out": {t: point for t, point in experiment.items() if float(t) not in train},
+    }
+
+
 def largest_pressure(experiment: dict) -> tuple[float, float]:
     """The largest |P - P_exp| of all temperatures and its standard error, GPa."""
     worst = max((point["pressure"] for point in experiment.values()), key=lambda p: abs(p["value"] - p["measured"]))

@@ -28,3 +28,15 @@ def key():
 def rng():
     """A NumPy generator."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A function that writes lines into mine.csv and returns its path."""
+
+    def write(*lines):
+        path = tmp_path / "mine.csv"
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    return write

@@ -10,18 +10,6 @@ HEADER = "temperature_K,a_A,c_A,C11_GPa,C12_GPa,C13_GPa,C33_GPa,C44_GPa,role"
 ROW = "323,2.95125,4.67942,160.9,92.5,69.1,179.5,46.2,train"
 
 
-@pytest.fixture
-def table(tmp_path):
-    """A function that writes lines into mine.csv and returns its path."""
-
-    def write(*lines):
-        path = tmp_path / "mine.csv"
-        path.write_text("\n".join(lines) + "\n")
-        return path
-
-    return write
-
-
 def test_the_packaged_table_is_titanium_at_22_temperatures_of_which_the_paper_trains_on_four():
     points = experiments.load_state_points()
     assert len(points) == 22

@@ -14,16 +14,6 @@ ROW = "Ti,hcp,a,298,2.951,Å,0.001,experiment,no,somebody (1950)"
 TABLE = references.load()
 
 
-@pytest.fixture
-def table(tmp_path):
-    def write(*lines):
-        path = tmp_path / "mine.csv"
-        path.write_text("\n".join(lines) + "\n")
-        return path
-
-    return write
-
-
 def value(phase, quantity, **more):
     (found,) = references.select(TABLE, "Ti", phase, quantity, **more)
     return found.value

@@ -16,7 +16,7 @@ from fusedff import crystals, dynamics
 from fusedff.dynamics import Langevin
 from fusedff.elasticity import CoupledStrains, StressFluctuation
 from fusedff.experiments import StatePoint, measured_gpa
-from fusedff.observables import jackknife
+from fusedff.observables import entry, jackknife
 from fusedff.potential import Potential
 from fusedff.units import GPA, KB
 
@@ -66,15 +66,14 @@ class ElasticResult:
             }
             pressure = _entry(self.pressure[t], self.pressure_stderr[t], self.measured_pressure[t])
             adiabatic = {
-                name: {"value": float(self.adiabatic[t, c]), "stderr": float(self.adiabatic_stderr[t, c])}
-                for c, name in enumerate(self.names)
+                name: entry(self.adiabatic[t, c], self.adiabatic_stderr[t, c]) for c, name in enumerate(self.names)
             }
             table[f"{row:g}"] = {"elastic": elastic, "pressure": pressure, "adiabatic": adiabatic}
         return table
 
 
 def _entry(value, stderr, measured):
-    return {"value": float(value), "stderr": float(stderr), "measured": float(measured)}
+    return entry(value, stderr) | {"measured": float(measured)}
 
 
 def run(

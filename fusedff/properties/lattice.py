@@ -17,7 +17,7 @@ from fusedff.crystals import Crystal
 from fusedff.dynamics import Langevin
 from fusedff.elasticity import CoupledStrains
 from fusedff.experiments import StatePoint
-from fusedff.observables import jackknife
+from fusedff.observables import entry, jackknife
 from fusedff.potential import Potential
 from fusedff.units import GPA
 
@@ -61,16 +61,12 @@ class LatticeResult:
         """Nested plain data by temperature, for JSON."""
         table = {}
         for t, temperature in enumerate(self.temperature):
-            row = {"volume_A3_per_atom": _entry(self.volume[t], self.volume_stderr[t])}
+            row = {"volume_A3_per_atom": entry(self.volume[t], self.volume_stderr[t])}
             for n, name in enumerate(self.names):
-                row[f"{name}_A"] = _entry(self.lengths[t, n], self.lengths_stderr[t, n])
-                row[f"expansion_{name}_per_K"] = _entry(self.expansion[t, n], self.expansion_stderr[t, n])
+                row[f"{name}_A"] = entry(self.lengths[t, n], self.lengths_stderr[t, n])
+                row[f"expansion_{name}_per_K"] = entry(self.expansion[t, n], self.expansion_stderr[t, n])
             table[f"{temperature:g}"] = row
         return table
-
-
-def _entry(value, stderr):
-    return {"value": float(value), "stderr": float(stderr)}
 
 
 def run(

@@ -23,7 +23,7 @@ from ase import Atoms
 from fusedff import dynamics, neighbors, structure
 from fusedff.dynamics import Ensemble, Langevin
 from fusedff.elasticity import ideal_gas_pressure
-from fusedff.observables import Estimate
+from fusedff.observables import Estimate, entry
 from fusedff.potential import Potential
 from fusedff.units import GPA
 
@@ -71,7 +71,7 @@ class LiquidResult:
         }
         return {
             f"{temperature:g}": {"shell_A": float(self.shell[t])}
-            | {name: {"value": float(e.value[t]), "stderr": float(e.stderr[t])} for name, e in numbers.items()}
+            | {name: entry(e.value[t], e.stderr[t]) for name, e in numbers.items()}
             for t, temperature in enumerate(self.temperature)
         }
 
