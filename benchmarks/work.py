@@ -34,7 +34,7 @@ LABELS = {
     "forces_in_scan": "energy and forces, inside a scan",
     "md": "one Langevin step",
     "force_matching": "force-matching gradient, 2 cells",
-    "force_matching_in_scan": "the same, inside a scan",
+    "force_matching_in_scan": "force matching, inside a scan",
     "born": "Born stress and stiffness",
     "difftre": "DiffTRe loss and gradient, per snapshot",
 }
