@@ -24,7 +24,7 @@ def keep_freed_memory() -> None:
     if mallopt is not None:  # musl has none
         mallopt(_ARENA_MAX, 1)
         mallopt(_MMAP_MAX, 0)
-        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_TRIM_THRESHOLD, -1)  # never
 
 
 def keep_compiled() -> None:
