@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fusedff import devices, dynamics, neighbors, potential, reweighting
+from fusedff import devices, dynamics, neighbors, potential, ranges, reweighting
 from fusedff.dynamics import Langevin
 from fusedff.elasticity import CoupledStrains, StressFluctuation
 from fusedff.experiments import StatePoint
@@ -49,6 +49,18 @@ class DiffTRe:
     snapshots: int = 700
     reuse_above: float = 0.9  # sample again when N_eff / n_snapshots falls below this in any cell
     seed: int = 0
+
+    def __post_init__(self):
+        ranges.require(
+            self,
+            count=["updates", "replicas", "snapshots"],
+            whole=["first_equilibration", "equilibration"],
+            positive=["learning_rate", "final_learning_rate"],
+            not_negative=["b1", "b2", "elastic_weight", "pressure_weight", "reuse_above"],
+        )
+        for name in ("b1", "b2"):
+            if getattr(self, name) >= 1:
+                ranges.refuse(self, name, "a memory decays: give a number from 0 to below 1")
 
 
 class Sampled(NamedTuple):
