@@ -48,8 +48,12 @@ def write_bytes(path: str | Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(
+                error.errno, f"cannot write {path} ({error.strerror}); what was there is kept: make room and run again"
+            ) from error
         raise
 
 
