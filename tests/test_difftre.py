@@ -1,6 +1,5 @@
 """DiffTRe: its gradient, and the training of a Lennard-Jones crystal whose true parameters are known."""
 
-import warnings
 from dataclasses import dataclass, replace
 
 import jax
@@ -158,6 +157,7 @@ class Fragile:
         monkeypatch.setattr(dynamics.Simulation, "run", explodes)
 
 
+@pytest.mark.filterwarnings("ignore:update 2")
 def test_a_state_point_that_is_lost_halves_the_step_and_the_rest_goes_on(true_points, monkeypatch):
     settings = replace(SETTINGS, updates=3, learning_rate=4e-4, final_learning_rate=1e-5, reuse_above=1.0)
     epsilon = float(START.params["epsilon"][0])  # the first step is about one learning rate long, upwards
@@ -169,10 +169,10 @@ def test_a_state_point_that_is_lost_halves_the_step_and_the_rest_goes_on(true_po
     assert float(trained.params["epsilon"][0]) > epsilon
 
 
+@pytest.mark.filterwarnings("ignore:update")
 @pytest.mark.parametrize("limit", [-1e-3, 1e-9], ids=["from the start", "at the first step"])
 def test_a_state_point_that_cannot_be_kept_is_an_error(true_points, monkeypatch, limit):
     Fragile(monkeypatch, limit=float(START.params["epsilon"][0]) + limit)
     settings = replace(SETTINGS, updates=2, reuse_above=1.0)
-    with warnings.catch_warnings(), pytest.raises(dynamics.ExplodedTrajectory):
-        warnings.simplefilter("ignore")
+    with pytest.raises(dynamics.ExplodedTrajectory):
         difftre.train(START, true_points, settings)
