@@ -4,6 +4,7 @@ All cells (state points x replicas x strains) advance as one batch. Cells that s
 same random numbers, so that small differences between them are not drowned in noise.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -106,6 +107,9 @@ class Rooms(NamedTuple):
     slots: int  # slots within the cut-off
 
 
+LOST = 0.3  # of the distance between neighbours
+
+
 class ExplodedTrajectory(RuntimeError):
     """A cell left the region where its potential means anything; `cell` is its index."""
 
@@ -185,6 +189,25 @@ class Simulation:
                 f"{self.settings.timestep_fs} fs); use a shorter timestep, or train the potential on frames like these",
                 cell,
             )
+
+
+def warn_if_lost(ensemble: Ensemble, trajectory: Trajectory) -> None:
+    """Say so when atoms have left their sites: what is measured then is not the crystal that was asked about.
+
+    Crystals melt when the root mean square distance from the sites is a tenth to a seventh of that between neighbours,
+    which is about the cube root of the volume of an atom.
+    """
+    late = trajectory.positions[len(trajectory.positions) // 2 :] - ensemble.sites
+    distance = np.sqrt(np.mean(np.sum(np.asarray(late, float) ** 2, -1), (0, 2)))
+    spacing = np.abs(np.linalg.det(np.asarray(ensemble.cells, float)) / len(ensemble.numbers)) ** (1 / 3)
+    cell = int(np.argmax(distance / spacing))
+    if distance[cell] > LOST * spacing[cell] and devices.first():
+        warnings.warn(
+            f"cell {cell} at {float(ensemble.temperature[cell]):.0f} K is no longer the crystal it began as: atoms are "
+            f"{distance[cell]:.2f} Å from their sites; its averages are of something else, lower the temperature, or "
+            "train the potential on frames like these",
+            stacklevel=3,
+        )
 
 
 def _masses(ensemble):

@@ -93,6 +93,7 @@ def run(
     state = dynamics.start(ensemble, jax.random.PRNGKey(settings.seed))
     state, _ = simulation.run(candidate, state, settings.equilibration, name and f"{name}, equilibration")
     _, trajectory = simulation.run(candidate, state, settings.snapshots, name)
+    dynamics.warn_if_lost(ensemble, trajectory)
 
     def statistic(means):
         found = estimator.properties(means, ensemble, points, replicas)
