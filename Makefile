@@ -10,7 +10,7 @@ VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 SYNCED := $(VENV)/.synced
 
-.PHONY: help run test lab bench lint lock clean
+.PHONY: help run test lab bench lint audit lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,13 @@ lint: $(SYNCED) ## check style and formatting, and that notebooks hold no output
 	$(VENV_PYTHON) -m ruff check
 	$(VENV_PYTHON) -m ruff format --check
 	find notebooks -name '*.ipynb' -not -path '*/.*' -exec $(VENV)/bin/nbstripout --verify --keep-id {} +
+
+# High-entropy strings are not asked for: hashes and git object ids are all over the lock and the data.
+AUDITOR := $(VENV)/bin/uv tool run --quiet --from
+audit: $(SYNCED) ## look for secrets in the files and for known vulnerabilities in the lock (asks PyPI)
+	git ls-files -z | xargs -0 $(AUDITOR) detect-secrets==1.5.0 detect-secrets-hook \
+		--disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString
+	$(AUDITOR) pip-audit==2.10.1 pip-audit --requirement requirements.lock --disable-pip --strict --progress-spinner off
 
 # One file for every platform and every Python from 3.11 on, and no index address in it, so that it works behind any
 # mirror. Binder gets the same pins without the development tools.

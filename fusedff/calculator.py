@@ -1,7 +1,7 @@
 """A potential as an ASE calculator."""
 
 import numpy as np
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
 from fusedff.evaluator import Evaluator
 from fusedff.potential import Potential
@@ -19,6 +19,8 @@ class FusedCalculator(Calculator):
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
+        if "stress" in properties and not atoms.pbc.all():
+            raise PropertyNotImplementedError("stress needs a cell that is periodic along all three vectors; set pbc")
         result = self._evaluate(atoms)
         energy = float(result.energy[0])
         self.results = {"energy": energy, "free_energy": energy, "forces": np.asarray(result.forces, float)}

@@ -16,6 +16,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import iread
 from ase.neighborlist import neighbor_list
 
+from fusedff import plausibility
 from fusedff.paper_archive import PAPER_BLOB_IDS, fetch_paper_archive, git_blob_sha1, read_paper_arrays
 from fusedff.units import to_voigt
 
@@ -25,6 +26,8 @@ __all__ = [
     "Split",
     "assign",
     "check_frame",
+    "check_geometry",
+    "check_labels",
     "fetch_paper_archive",
     "fit_reference_energies",
     "git_blob_sha1",
@@ -39,7 +42,6 @@ __all__ = [
 
 TITANIUM_FRAMES = Path(__file__).parent / "data" / "titanium_pbe.extxyz"
 
-MIN_DISTANCE = 0.5  # Å
 MAX_FORCE = 200.0  # eV/Å
 MAX_STRESS = 1.0  # eV/Å^3, 160 GPa
 MAX_ENERGY = 1e6  # eV per atom; all-electron total energies of the heaviest elements stay below
@@ -68,7 +70,8 @@ def load_frames(path=None) -> tuple[ase.Atoms, ...]:
 
     Missing `config_type` becomes 'unlabelled', missing `config_id` '<file>#<frame>'. Raises
     FileNotFoundError, or ValueError naming file, frame, value and remedy for the first frame that fails
-    `check_frame`, for repeated ids and for energies of one composition too far apart to be of one kind.
+    `check_frame`, for repeated frames and ids, for energies of one composition too far apart to be of one kind, and
+    for units that contradict each other (`plausibility`).
     """
     path = TITANIUM_FRAMES if path is None else Path(path)
     if not path.is_file():
@@ -88,6 +91,7 @@ def load_frames(path=None) -> tuple[ase.Atoms, ...]:
         frame.info.setdefault("config_type", "unlabelled")
         frame.info.setdefault("config_id", f"{path.name}#{len(frames)}")
         frames.append(frame)
+    _check_no_frame_twice(frames, path.name)
     return _checked(frames, path.name)
 
 
@@ -98,7 +102,38 @@ def check_frame(frame: ase.Atoms, where="frame") -> None:
     forces of the wrong shape; atoms closer than 0.5 Å, images included; magnitudes that only another unit
     explains (|F| > 200 eV/Å, |stress| > 1 eV/Å^3, |energy| > 1e6 eV per atom); a virial in place of a stress.
     """
-    _check_geometry(frame, where)
+    check_geometry(frame, where)
+    check_labels(frame, where)
+
+
+def check_geometry(frame: ase.Atoms, where="frame") -> None:
+    """The part of `check_frame` that is about atoms and cell."""
+    if len(frame) == 0:
+        raise ValueError(f"{where}: has no atoms; drop the frame")
+    if not np.isfinite(frame.cell.array).all():
+        raise ValueError(f"{where}: the cell is not finite; drop the frame or repair its cell")
+    _check_per_atom(frame.positions, "position of", "drop the frame or repair it", where)
+    if not frame.pbc.all():
+        raise ValueError(
+            f"{where}: periodic along {frame.pbc.tolist()} only; set pbc to T T T, with vacuum for a cluster"
+        )
+    volume = np.linalg.det(frame.cell.array)
+    if abs(volume) <= 1e-6 * max(np.prod(frame.cell.lengths()), 1e-30):
+        raise ValueError(f"{where}: the cell has no volume ({volume:g} Å^3); give three independent vectors")
+    if volume < 0:
+        raise ValueError(f"{where}: the cell is left-handed (volume {volume:.3f} Å^3); exchange two cell vectors")
+    first, second, distance = neighbor_list("ijd", frame, plausibility.MIN_DISTANCE)
+    if len(distance):
+        k = distance.argmin()
+        unit = plausibility.length_unit(plausibility.closest(frame)[1], frame.numbers)
+        raise ValueError(
+            f"{where}: atoms {first[k]} and {second[k]} (or their images) are {distance[k]:.3f} Å apart; "
+            + (f"lengths look {unit}, or drop the frame" if unit else "give lengths in Å, or drop the frame")
+        )
+
+
+def check_labels(frame: ase.Atoms, where="frame") -> None:
+    """The part of `check_frame` that is about energy, forces and stress."""
     results = _results(frame)
     _check_energy_and_forces(frame, results, where)
     _check_stress(frame, results, where)
@@ -220,9 +255,9 @@ def _checked(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
     if not frames:
         raise ValueError(f"{file} has no frames; give a file with at least one labelled frame")
     first_with = {}
-    for i, frame in enumerate(frames):
+    places = [f"{file}, frame {i} ({frame.info['config_id']})" for i, frame in enumerate(frames)]
+    for i, (frame, where) in enumerate(zip(frames, places, strict=True)):
         config_id = frame.info["config_id"]
-        where = f"{file}, frame {i} ({config_id})"
         if config_id in first_with:
             raise ValueError(
                 f"{where}: config_id is that of frame {first_with[config_id]} too; "
@@ -230,8 +265,25 @@ def _checked(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
             )
         first_with[config_id] = i
         check_frame(frame, where)
-    _check_energies_agree(frames, file)
+    plausibility.check_lengths(frames, places)
+    plausibility.check_labels(frames, [labels(frame) for frame in frames], places)
+    _check_energies_agree(frames, places)
     return tuple(frames)
+
+
+def _check_no_frame_twice(frames, file: str) -> None:
+    """A frame given twice would be trained on and tested with."""
+    first_with = {}
+    for i, frame in enumerate(frames):
+        energy = _results(frame).get("energy")
+        lengths = np.round(np.concatenate([frame.cell.array, frame.positions]), 6) + 0.0  # no minus zero
+        found = (frame.numbers.tobytes(), lengths.tobytes(), energy)
+        if found in first_with:
+            raise ValueError(
+                f"{file}, frame {i} ({frame.info['config_id']}): the same atoms as frame {first_with[found]} with the "
+                "same energy; drop one of them"
+            )
+        first_with[found] = i
 
 
 def _check_last_line(path: Path) -> None:
@@ -249,34 +301,12 @@ def _results(frame: ase.Atoms) -> dict:
     return getattr(frame.calc, "results", {})
 
 
-def _check_geometry(frame, where) -> None:
-    if len(frame) == 0:
-        raise ValueError(f"{where}: has no atoms; drop the frame")
-    if not np.isfinite(frame.cell.array).all():
-        raise ValueError(f"{where}: the cell is not finite; drop the frame or repair its cell")
-    _check_per_atom(frame.positions, "position of", "drop the frame or repair it", where)
-    if not frame.pbc.all():
-        raise ValueError(
-            f"{where}: periodic along {frame.pbc.tolist()} only; set pbc to T T T, with vacuum for a cluster"
-        )
-    volume = np.linalg.det(frame.cell.array)
-    if abs(volume) <= 1e-6 * max(np.prod(frame.cell.lengths()), 1e-30):
-        raise ValueError(f"{where}: the cell has no volume ({volume:g} Å^3); give three independent vectors")
-    if volume < 0:
-        raise ValueError(f"{where}: the cell is left-handed (volume {volume:.3f} Å^3); exchange two cell vectors")
-    first, second, distance = neighbor_list("ijd", frame, MIN_DISTANCE)
-    if len(distance):
-        k = distance.argmin()
-        raise ValueError(
-            f"{where}: atoms {first[k]} and {second[k]} (or their images) are {distance[k]:.3f} Å apart; "
-            "give lengths in Å, or drop the frame"
-        )
-
-
 def _check_energy_and_forces(frame, results, where) -> None:
     energy = results.get("energy", results.get("free_energy"))
     if energy is None:
         raise ValueError(f"{where}: energy is missing; write it as `energy=` (eV), or drop the frame")
+    if not isinstance(energy, (int, float, np.number)):
+        raise ValueError(f"{where}: energy is {energy!r}, not a number; write it as `energy=` (eV), or drop the frame")
     if not np.isfinite(energy):
         raise ValueError(f"{where}: energy is {energy}; drop the frame or relabel it")
     if abs(energy) > MAX_ENERGY * len(frame):
@@ -323,7 +353,7 @@ def _check_per_atom(values, what: str, remedy: str, where: str) -> None:
         raise ValueError(f"{where}: {what} atom {bad[0]} is {value}; {remedy}")
 
 
-def _check_energies_agree(frames, file: str) -> None:
+def _check_energies_agree(frames, places) -> None:
     """One composition, one kind of energy: mixed units or mixed references are tens of eV per atom apart."""
     groups = defaultdict(list)
     for i, frame in enumerate(frames):
@@ -332,9 +362,10 @@ def _check_energies_agree(frames, file: str) -> None:
         typical = np.median([energy for _, energy in members])
         for i, energy in members:
             if abs(energy - typical) > MAX_ENERGY_SPREAD:
+                unit = plausibility.look_like(energy / typical, plausibility.ENERGIES)
                 raise ValueError(
-                    f"{file}, frame {i} ({frames[i].info['config_id']}): energy is {energy:.3f} eV per atom, "
-                    f"but {formula} frames have {typical:.3f}; use one unit and one reference, or drop it"
+                    f"{places[i]}: energy is {energy:.3f} eV per atom, but {formula} frames have {typical:.3f}; "
+                    + (f"it looks {unit}" if unit else "use one unit and one reference, or drop it")
                 )
 
 

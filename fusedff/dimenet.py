@@ -24,6 +24,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import spherical_jn
 
+from fusedff import ranges
 from fusedff.angles import Angles, angles, meet
 from fusedff.neighbors import Neighbors, turn_around
 
@@ -48,6 +49,11 @@ class DimeNet:
     layers_before_skip: int = 1
     layers_after_skip: int = 2
     envelope: int = 6  # exponent p of the polynomial cut-off
+
+    def __post_init__(self):
+        layers = ["blocks", "output_layers", "layers_before_skip", "layers_after_skip"]
+        sizes = [name for name in vars(self) if name not in ("cutoff", *layers)]
+        ranges.require(self, count=sizes, whole=layers, positive=["cutoff"])
 
     def init(self, key: jax.Array, n_species: int) -> dict:
         """Random parameters for `n_species` chemical species (nested dict of arrays)."""

@@ -4,6 +4,7 @@ All cells (state points x replicas x strains) advance as one batch. Cells that s
 same random numbers, so that small differences between them are not drowned in noise.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_masses
 
-from fusedff import devices, neighbors, potential, progress, systems
+from fusedff import datasets, devices, neighbors, potential, progress, ranges, systems
 from fusedff.potential import Potential, require_species
 from fusedff.units import FS, KB, PS
 
@@ -28,6 +29,12 @@ class Langevin:
     friction_per_ps: float = 4.0
     steps_per_snapshot: int = 200
     skin: float = 2.0  # Å beyond the cut-off within which neighbour candidates are listed
+
+    def __post_init__(self):
+        ranges.require(
+            self, positive=["timestep_fs"], count=["steps_per_snapshot"], not_negative=["friction_per_ps", "skin"]
+        )
+        ranges.between(self, "timestep_fs", 1e-3, 200, "give femtoseconds, 0.1 to 10; no solid is stable above 200 fs")
 
 
 class Ensemble(NamedTuple):
@@ -51,11 +58,17 @@ class Ensemble(NamedTuple):
 def replicate(frames: Sequence[Atoms], temperatures: Sequence[float], replicas: int = 1, dtype=jnp.float32) -> Ensemble:
     """`replicas` independent copies of every frame at its temperature (K), the copies of a frame side by side.
 
-    Raises ValueError unless there is one temperature per frame and all frames hold the same atoms in the same order.
+    Raises ValueError unless there is one positive temperature per frame and all frames are periodic cells with the same
+    atoms, two or more, in the same order, none on top of another.
     """
     if not frames or len(frames) != len(temperatures):
         raise ValueError(f"{len(frames)} frames and {len(temperatures)} temperatures; give one temperature per frame")
-    for n, frame in enumerate(frames):
+    for n, (frame, temperature) in enumerate(zip(frames, temperatures, strict=True)):
+        datasets.check_geometry(frame, f"frame {n}")
+        if len(frame) < 2:
+            raise ValueError(f"frame {n} has 1 atom, which cannot move against others; repeat the cell")
+        if not temperature > 0:
+            raise ValueError(f"frame {n}: temperature is {temperature:g} K, but must be positive; give Kelvin")
         if not np.array_equal(frame.numbers, frames[0].numbers):
             raise ValueError(f"frame {n} holds other atoms than frame 0; simulate different compositions apart")
     return Ensemble(
@@ -92,6 +105,9 @@ class Rooms(NamedTuple):
 
     candidates: int  # slots within cut-off + skin
     slots: int  # slots within the cut-off
+
+
+LOST = 0.3  # of the distance between neighbours
 
 
 class ExplodedTrajectory(RuntimeError):
@@ -173,6 +189,25 @@ class Simulation:
                 f"{self.settings.timestep_fs} fs); use a shorter timestep, or train the potential on frames like these",
                 cell,
             )
+
+
+def warn_if_lost(ensemble: Ensemble, trajectory: Trajectory) -> None:
+    """Say so when atoms have left their sites: what is measured then is not the crystal that was asked about.
+
+    Crystals melt when the root mean square distance from the sites is a tenth to a seventh of that between neighbours,
+    which is about the cube root of the volume of an atom.
+    """
+    late = trajectory.positions[len(trajectory.positions) // 2 :] - ensemble.sites
+    distance = np.sqrt(np.mean(np.sum(np.asarray(late, float) ** 2, -1), (0, 2)))
+    spacing = np.abs(np.linalg.det(np.asarray(ensemble.cells, float)) / len(ensemble.numbers)) ** (1 / 3)
+    cell = int(np.argmax(distance / spacing))
+    if distance[cell] > LOST * spacing[cell] and devices.first():
+        warnings.warn(
+            f"cell {cell} at {float(ensemble.temperature[cell]):.0f} K is no longer the crystal it began as: atoms are "
+            f"{distance[cell]:.2f} Å from their sites; its averages are of something else, lower the temperature, or "
+            "train the potential on frames like these",
+            stacklevel=3,
+        )
 
 
 def _masses(ensemble):

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusedff import crystals, potential
+from fusedff import crystals, potential, ranges
 from fusedff.dynamics import Ensemble
 from fusedff.experiments import StatePoint
 from fusedff.units import KB, from_voigt, strain_from_voigt, to_voigt
@@ -52,6 +52,8 @@ def _ensemble(points, repeats, replicas, stretches, dtype):
 
 
 def _common_symmetry(points: Sequence[StatePoint]) -> str:
+    if not points:
+        raise ValueError("no state points; give at least one measured temperature")
     kinds = {(crystals.symmetry(p.crystal), p.crystal.symbol, p.crystal.structure) for p in points}
     if len(kinds) != 1:
         raise ValueError(
@@ -86,6 +88,12 @@ class CoupledStrains:
     """
 
     strain: float = 0.01
+
+    def __post_init__(self):
+        ranges.require(self, positive=["strain"])
+        ranges.between(
+            self, "strain", high=0.1, why="give a small strain, 0.001 to 0.02: the error grows as its square"
+        )
 
     def ensemble(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> Ensemble:
         """All cells to simulate: every state point, replica, strain pattern and sign."""

@@ -3,11 +3,13 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
+from ase.neighborlist import neighbor_list
 
-from fusedff import neighbors, potential, systems
+from fusedff import neighbors, plausibility, potential, systems
 from fusedff.potential import Evaluation, Potential, require_species
 
 
@@ -29,7 +31,8 @@ class Evaluator:
     def __call__(self, frame: Atoms) -> Evaluation:
         """Energy (1,), forces (n, 3) and stress (1, 6) of the frame, periodic or not.
 
-        Raises ValueError for an element the potential does not know and for positions that are not finite.
+        Raises ValueError for an element the potential does not know, for positions that are not finite, for a periodic
+        cell without volume and for atoms that overlap.
         """
         require_species(self.potential, frame.numbers)
         _require_finite(frame)
@@ -41,8 +44,12 @@ class Evaluator:
         frame.positions = positions
         system = systems.from_atoms(frame)
         while True:
-            result, needed = _evaluate(self.potential, system, self._listed, self.potential.cutoff, self._slots)
+            result, needed, nearest = _evaluate(
+                self.potential, system, self._listed, self.potential.cutoff, self._slots
+            )
             if int(needed) <= self._slots:
+                if nearest < plausibility.MIN_DISTANCE:
+                    _refuse_overlap(frame)
                 return result
             self._slots = _rounded_up(needed)
 
@@ -81,14 +88,27 @@ class Evaluator:
 @partial(jax.jit, static_argnames=("cutoff", "slots"))
 def _evaluate(potential_, system, listed, cutoff, slots):
     near = neighbors.prune(system, listed, cutoff, slots)
-    return potential.evaluate(potential_, system, near), near.needed
+    squared = jnp.sum(neighbors.displacements(system, near) ** 2, -1)
+    nearest = jnp.sqrt(jnp.min(jnp.where(near.mask, squared, jnp.inf)))
+    return potential.evaluate(potential_, system, near), near.needed, nearest
 
 
 def _rounded_up(slots) -> int:
     return -(-int(slots) // 4) * 4
 
 
+def _refuse_overlap(frame):
+    i, j, distance = neighbor_list("ijd", frame, 2 * plausibility.MIN_DISTANCE)
+    k = distance.argmin()
+    raise ValueError(
+        f"atoms {i[k]} and {j[k]} (or their images) are {distance[k]:.3f} Å apart, where no potential means anything; "
+        "give lengths in Å, or use a shorter timestep"
+    )
+
+
 def _require_finite(frame):
+    if len(frame) == 0:
+        raise ValueError("no atoms; give at least one")
     lost = np.flatnonzero(~np.isfinite(frame.positions).all(1))
     if len(lost) or not np.isfinite(frame.cell.array).all():
         what = f"atom {lost[0]} ({chemical_symbols[frame.numbers[lost[0]]]})" if len(lost) else "the cell"
@@ -99,6 +119,10 @@ def _in_a_box(frame):
     """Directions without periodicity may lack a cell vector; any will do, their images are never neighbours."""
     if frame.cell.rank == 3:
         return frame
+    if not frame.cell.any(1)[frame.pbc].all():
+        raise ValueError(
+            f"the cell has no volume along a periodic direction (pbc {frame.pbc.tolist()}); give its vector"
+        )
     frame = frame.copy()
     frame.cell = frame.cell.complete()
     return frame

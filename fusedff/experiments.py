@@ -12,13 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fusedff import crystals, tables
+from fusedff import crystals, plausibility, ranges, tables
 from fusedff.crystals import Crystal
 from fusedff.units import GPA
 
 TITANIUM_TABLE = Path(__file__).parent / "data" / "titanium_experiment.csv"
 ALUMINIUM_TABLE = Path(__file__).parent / "data" / "aluminium_experiment.csv"
 ROLES = ("train", "held-out")
+MAX_TEMPERATURE = 10_000.0  # K
+MAX_PRESSURE_GPA = 1_000.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class StatePoint:
     elastic: Mapping[str, float] = field(default_factory=dict, hash=False)
     pressure: float = 0.0
     role: str = "train"
+
+    def __post_init__(self):
+        ranges.require(self, positive=["temperature"])
 
     @property
     def elastic_gpa(self) -> dict[str, float]:
@@ -156,31 +161,40 @@ def _check_header(header, structure: str, names, file: str) -> None:
 
 def _state_point(cells, symbol: str, structure: str, symmetry: str, where: str) -> StatePoint:
     temperature = tables.positive(cells["temperature_K"], "temperature_K", where)
+    if temperature > MAX_TEMPERATURE:
+        raise ValueError(f"{where}: temperature_K is {temperature:g}, where no crystal is left; give Kelvin")
     lattice = {x: tables.positive(cells[f"{x}_A"], f"{x}_A", where) for x in "ac" if f"{x}_A" in cells}
-    _check_lattice(lattice, where)
-    elastic_gpa = _elastic_gpa(cells, symmetry, where)
+    crystal = Crystal(symbol, structure, **lattice)
+    _check_lattice(crystal, where)
+    elastic_gpa = _elastic_gpa(cells, crystal, symmetry, where)
+    pressure = tables.number(cells.get("pressure_GPa", "") or "0", "pressure_GPa", where)
+    if abs(pressure) > MAX_PRESSURE_GPA:
+        raise ValueError(f"{where}: pressure_GPa is {pressure:g}; give GPa (1 GPa = 1e9 Pa = 1e4 bar = 10 kbar)")
     role = cells.get("role", "") or "train"
     if role not in ROLES:
         raise ValueError(f"{where}: role {role!r} is unknown; use one of {', '.join(ROLES)}")
     return StatePoint(
         temperature=temperature,
-        crystal=Crystal(symbol, structure, **lattice),
+        crystal=crystal,
         elastic={name: value * GPA for name, value in elastic_gpa.items()},
-        pressure=tables.number(cells.get("pressure_GPa", "") or "0", "pressure_GPa", where) * GPA,
+        pressure=pressure * GPA,
         role=role,
     )
 
 
-def _check_lattice(lattice: dict, where: str) -> None:
-    for name, length in lattice.items():
-        if not 1.5 < length < 20.0:
-            raise ValueError(f"{where}: {name} = {length:g} is no lattice constant in Å; convert it to Å")
-    ratio = lattice.get("c", 1.6 * lattice["a"]) / lattice["a"]
+def _check_lattice(crystal: Crystal, where: str) -> None:
+    cell = crystals.unit_cell(crystal)
+    unit = plausibility.length_unit(plausibility.closest(cell)[1], cell.numbers)
+    if unit or not 1.5 < crystal.a < 20.0:
+        raise ValueError(
+            f"{where}: a = {crystal.a:g} is no lattice constant in Å; " + (f"it looks {unit}" if unit else "give Å")
+        )
+    ratio = (crystal.c or 1.6 * crystal.a) / crystal.a
     if not 1.3 < ratio < 2.2:
         raise ValueError(f"{where}: c/a = {ratio:.3f} is not hcp; check that a_A and c_A are not swapped")
 
 
-def _elastic_gpa(cells, symmetry: str, where: str) -> dict[str, float]:
+def _elastic_gpa(cells, crystal: Crystal, symmetry: str, where: str) -> dict[str, float]:
     names = crystals.elastic_names(symmetry)
     empty = [name for name in names if not cells[f"{name}_GPa"]]
     if len(empty) == len(names):
@@ -189,13 +203,23 @@ def _elastic_gpa(cells, symmetry: str, where: str) -> dict[str, float]:
         raise ValueError(f"{where}: {', '.join(empty)} missing; give all of {', '.join(names)} or none")
     constants = {name: tables.number(cells[f"{name}_GPa"], f"{name}_GPa", where) for name in names}
     values = ", ".join(f"{name} = {value:g}" for name, value in constants.items())
-    if all(abs(value) < 5.0 for value in constants.values()):
-        raise ValueError(f"{where}: {values} looks like units of 100 GPa; multiply by 100 and give GPa")
-    if any(abs(value) > 2000.0 for value in constants.values()):
-        raise ValueError(f"{where}: {values} looks like MPa, bar or kbar; convert to GPa")
+    if unit := _elastic_unit(max(map(abs, constants.values())), crystal):
+        raise ValueError(f"{where}: {values} looks {unit}")
     if not crystals.born_stability(constants, symmetry):
         raise ValueError(
             f"{where}: {values} GPa is elastically unstable for a {symmetry} crystal; "
             "check the values and the order of the columns"
         )
     return constants
+
+
+def _elastic_unit(largest_gpa: float, crystal: Crystal) -> str | None:
+    """The unit that the largest elastic constant looks like, or None where GPa will do.
+
+    Times the volume of an atom it is an energy: 1 eV in solid argon, 2 in potassium, 18 in titanium, 75 in osmium.
+    """
+    cell = crystals.unit_cell(crystal)
+    energy = largest_gpa * GPA * cell.get_volume() / len(cell)
+    if 0.8 < energy < 90.0:
+        return None
+    return plausibility.look_like(energy / 15.0, plausibility.GPAS, within=np.inf)

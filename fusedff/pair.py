@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from fusedff import ranges
 from fusedff.neighbors import Neighbors
 
 
@@ -17,6 +18,10 @@ class LennardJones:
 
     cutoff: float  # Å
     onset: float = 0.8  # fraction of the cut-off at which the switch begins
+
+    def __post_init__(self):
+        ranges.require(self, positive=["cutoff", "onset"])
+        ranges.between(self, "onset", high=0.999, why="the switch needs room: give a fraction below 1")
 
     def init(self, key: jax.Array, n_species: int) -> dict:
         """Unit epsilon and a sigma that puts the minimum at half the cut-off (the key is not used)."""

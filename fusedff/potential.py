@@ -66,13 +66,16 @@ def create(key: jax.Array, model: Model, reference: dict[str, float], scale: flo
     return Potential(model.init(key, len(numbers)), model, numbers, tuple(energy_of[z] for z in numbers), float(scale))
 
 
-def require_species(potential: Potential, numbers) -> None:
-    """Raise ValueError if `numbers` holds an element the potential was not made for (call it outside jit)."""
+def require_species(potential: Potential, numbers, where: str = "") -> None:
+    """Raise ValueError if `numbers` holds an element the potential was not made for (call it outside jit).
+
+    `where` begins the message.
+    """
     unknown = sorted(set(np.asarray(numbers).tolist()) - set(potential.numbers))
     if unknown:
         known = ", ".join(chemical_symbols[z] for z in potential.numbers)
         raise ValueError(
-            f"the potential knows {known} but not {', '.join(chemical_symbols[z] for z in unknown)}; "
+            f"{where}the potential knows {known} but not {', '.join(chemical_symbols[z] for z in unknown)}; "
             "train one on frames that contain every element"
         )
 
@@ -162,10 +165,21 @@ def load(path: str | Path) -> Potential:
         config = metadata["potential"]
         model = _MODELS[config["model"]](**config["settings"])
         numbers, reference, scale = tuple(config["numbers"]), tuple(config["reference"]), config["scale"]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise storage.DamagedFile(
             f"{path} describes a model that fusedff does not know ({error}); train it again"
         ) from error
+    _require_description(path, numbers, reference, scale)
     template = jax.eval_shape(lambda: model.init(jax.random.PRNGKey(0), len(numbers)))
     template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), template)
     return Potential(storage.read_tree(path, template)[0], model, numbers, reference, scale)
+
+
+def _require_description(path, numbers, reference, scale):
+    """One finite reference energy for every species, and a scale that is one: an array index never complains."""
+    finite = np.isfinite([*reference, scale]).all()
+    if not numbers or len(reference) != len(numbers) or not finite or scale <= 0:
+        raise storage.DamagedFile(
+            f"{path} describes species {list(numbers)} with reference energies {list(reference)} eV and scale {scale} "
+            "eV; restore it or train again"
+        )

@@ -1,5 +1,6 @@
 """Trees of arrays in one safetensors file with JSON beside them: written whole or not at all, never pickled."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fusedff import devices
+
+_CHECKSUM = "sha256"  # of all else in the file; files from before there was one are read without
 
 
 class DamagedFile(ValueError):
@@ -26,7 +29,7 @@ def write_tree(path: str | Path, tree, metadata: dict) -> None:
     named, _ = _leaf_names(tree)
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in named}
     text = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
-    write_bytes(path, save(arrays, text))
+    write_bytes(path, save(arrays, {**text, _CHECKSUM: json.dumps(_digest(arrays, text))}))
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -45,8 +48,12 @@ def write_bytes(path: str | Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(
+                error.errno, f"cannot write {path} ({error.strerror}); what was there is kept: make room and run again"
+            ) from error
         raise
 
 
@@ -93,13 +100,34 @@ def read_tree(path: str | Path, like):
     return jax.tree_util.tree_unflatten(structure, leaves), metadata
 
 
+def _digest(arrays, text) -> str:
+    found = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        found.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    for key, value in sorted(text.items()):
+        found.update(f"{key} {value}\n".encode())
+    return found.hexdigest()
+
+
 def _read(path, arrays=True):
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-            return {name: file.get_tensor(name) for name in file.keys()} if arrays else {}, metadata
+            text = dict(file.metadata() or {})
+            content = {name: file.get_tensor(name) for name in file.keys()} if arrays else {}
+        checksum = json.loads(text.pop(_CHECKSUM, "null"))
+        metadata = {key: json.loads(value) for key, value in text.items()}
     except (SafetensorError, OSError, ValueError) as error:
+        with open(path, "rb") as file:
+            if file.read(2) in (b"PK", *(b"\x80%c" % protocol for protocol in range(2, 6))):
+                raise DamagedFile(
+                    f"{path} is a pickle or a zip archive, which is never opened; give a file written by "
+                    "fusedff.potential.save"
+                ) from error
         raise DamagedFile(f"{path} is damaged ({error}); restore it or train again") from error
+    if arrays and checksum not in (None, _digest(content, text)):
+        raise DamagedFile(f"{path} is damaged: its checksum is not {checksum}; restore it or train again")
+    return content, metadata

@@ -37,7 +37,8 @@ def data_version(preset: Preset) -> str:
 
 def evaluate(candidate: Potential, frames: Sequence[Atoms]) -> Evaluation:
     """Energy, forces and stress of any ASE structures in one call: (n_frames,), (n_atoms, 3), (n_frames, 6)."""
-    potential.require_species(candidate, np.concatenate([frame.numbers for frame in frames]))
+    for n, frame in enumerate(frames):
+        potential.require_species(candidate, frame.numbers, f"frame {n}: ")
     near = jax.tree.map(jnp.asarray, neighbors.from_frames(frames, candidate.cutoff))
     return jax.jit(potential.evaluate)(candidate, systems.from_atoms(frames), near)
 

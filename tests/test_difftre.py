@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from argon import argon
 
-from fusedff import reweighting
+from fusedff import dynamics, reweighting
 from fusedff.crystals import Crystal
 from fusedff.dynamics import Langevin
 from fusedff.elasticity import CoupledStrains, StressFluctuation
@@ -141,3 +141,38 @@ def test_with_nothing_but_pressures_the_loss_is_that_of_the_pressures():
     _, pressure = target.properties(means)
     expected = SETTINGS.pressure_weight * np.mean((np.asarray(pressure) - 0.1) ** 2)
     assert float(target.loss(means)) == pytest.approx(expected, rel=1e-10)
+
+
+class Fragile:
+    """Simulations that explode as soon as epsilon is above a limit."""
+
+    def __init__(self, monkeypatch, limit):
+        run = dynamics.Simulation.run
+
+        def explodes(simulation, sampled, *arguments, **options):
+            if float(sampled.params["epsilon"][0]) > limit:
+                raise dynamics.ExplodedTrajectory("cell 0 at 10 K exploded", 0)
+            return run(simulation, sampled, *arguments, **options)
+
+        monkeypatch.setattr(dynamics.Simulation, "run", explodes)
+
+
+@pytest.mark.filterwarnings("ignore:update 2")
+def test_a_state_point_that_is_lost_halves_the_step_and_the_rest_goes_on(true_points, monkeypatch):
+    settings = replace(SETTINGS, updates=3, learning_rate=4e-4, final_learning_rate=1e-5, reuse_above=1.0)
+    epsilon = float(START.params["epsilon"][0])  # the first step is about one learning rate long, upwards
+    Fragile(monkeypatch, limit=epsilon + 2.5e-4)
+    with pytest.warns(UserWarning, match=r"update 1: cell 0 at 10 K exploded.*half of the step back"):
+        trained, history = difftre.train(START, true_points, settings)
+    assert [record["retreats"] for record in history][:2] == [0, 1]
+    assert all(np.isfinite(record["loss"]) for record in history)
+    assert float(trained.params["epsilon"][0]) > epsilon
+
+
+@pytest.mark.filterwarnings("ignore:update")
+@pytest.mark.parametrize("limit", [-1e-3, 1e-9], ids=["from the start", "at the first step"])
+def test_a_state_point_that_cannot_be_kept_is_an_error(true_points, monkeypatch, limit):
+    Fragile(monkeypatch, limit=float(START.params["epsilon"][0]) + limit)
+    settings = replace(SETTINGS, updates=2, reuse_above=1.0)
+    with pytest.raises(dynamics.ExplodedTrajectory):
+        difftre.train(START, true_points, settings)

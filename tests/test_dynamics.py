@@ -1,6 +1,7 @@
 """Trajectories: the right temperature, the same numbers every time, and no silent damage."""
 
 import re
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from argon import FCC, argon, laid_out
 
 from fusedff import crystals, dynamics, potential
+from fusedff.dimenet import DimeNet
 from fusedff.dynamics import Ensemble, ExplodedTrajectory, Langevin, Rooms, Simulation
 from fusedff.units import KB
 
@@ -168,3 +170,57 @@ def test_a_potential_that_does_not_know_the_element_is_refused():
     ensemble = cells([10.0], [0])._replace(numbers=jnp.full(32, 22))
     with pytest.raises(ValueError, match="knows Ar but not Ti"):
         Simulation(ensemble, SETTINGS, MODEL.cutoff).run(MODEL, dynamics.start(ensemble, jax.random.PRNGKey(0)), 1)
+
+
+# ---- potentials and states that cannot go well ----
+
+
+def wild():
+    """A network that was never trained, loud enough to be heard."""
+    size = DimeNet(5.0, 8, 1, 4, 3, 4, 4, 4, 8, 1, 0, 1)
+    made = potential.create(jax.random.key(0), size, {"Ar": 0.0}, scale=100.0)
+    rng = np.random.default_rng(0)
+    return made.with_params(jax.tree.map(lambda x: x + rng.normal(size=x.shape), made.params))
+
+
+@pytest.mark.parametrize(
+    ("bad", "temperature", "overlap"),
+    [
+        pytest.param(wild, 40.0, 0.0, id="random weights"),
+        pytest.param(lambda: argon(epsilon=964.85 * 0.0104), 40.0, 0.0, id="energies in kJ/mol/10"),
+        pytest.param(lambda: argon(sigma=5.4), 40.0, 0.0, id="atoms too large for the cell"),
+        pytest.param(argon, 40.0, 3.0, id="atoms that overlap"),
+        pytest.param(argon, 3e5, 0.0, id="a plasma"),
+    ],
+)
+def test_a_bad_potential_or_state_is_reported_with_temperature_step_force_and_remedy(bad, temperature, overlap):
+    ensemble = cells([temperature], [0], repeats=(1, 1, 1))
+    ensemble = ensemble._replace(sites=ensemble.sites.at[0, 1, 1].add(overlap * np.sqrt(0.5)).at[0, 1, 2].add(-overlap))
+    model = bad()
+    simulation = Simulation(ensemble, SETTINGS, model.cutoff)
+    report = (
+        rf"at {temperature:.0f} K exploded: after \d+ steps .*largest force .*eV/Å .*8.0 fs.*shorter timestep, or train"
+    )
+    with pytest.raises(ExplodedTrajectory, match=report):
+        simulation.run(model, dynamics.start(ensemble, jax.random.PRNGKey(0)), 20)
+
+
+def test_one_slot_too_few_is_noticed_and_made_good(roomy):
+    settings = Langevin(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=10, skin=0.6)
+    simulation, _, _ = simulate(cells([60.0], [1]), 3, settings, Rooms(3, 3))
+    short = Rooms(*(size - 3 for size in simulation.rooms))  # they grow to what is needed and two more
+    again, _, trajectory = simulate(cells([60.0], [1]), 3, settings, short)
+    assert again.rooms.candidates > short.candidates
+    np.testing.assert_allclose(trajectory.positions, roomy.positions, atol=1e-9)
+
+
+def test_a_crystal_that_melts_is_reported_and_one_that_vibrates_is_not(cold):
+    ensemble, _, trajectory = cold
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dynamics.warn_if_lost(ensemble, trajectory)
+    hot = cells([1500.0], [0])
+    settings = Langevin(timestep_fs=2.0, friction_per_ps=5.0, steps_per_snapshot=40, skin=1.0)
+    _, _, trajectory = simulate(hot, 12, settings)
+    with pytest.warns(UserWarning, match=r"cell 0 at 1500 K is no longer the crystal.*lower the temperature"):
+        dynamics.warn_if_lost(hot, trajectory)

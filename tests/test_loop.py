@@ -118,6 +118,24 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
         loop.train(epoch, other, 3, name="toy", settings=SETTINGS, checkpoint=path)
 
 
+@pytest.mark.parametrize("lost", ["loss", "parameters"])
+def test_what_is_not_finite_is_reported_and_never_saved(tmp_path, lost):
+    path = tmp_path / "checkpoint.safetensors"
+
+    def diverging(state, n):
+        state, record = epoch(state, n)
+        if n < 2:
+            return state, record
+        return (
+            (state, {"loss": np.nan}) if lost == "loss" else (state._replace(params={"x": jnp.full(2, np.inf)}), record)
+        )
+
+    with pytest.raises(loop.Diverged, match=rf"toy, epoch 2: {lost} .*keeps the epoch before; lower the learning rate"):
+        train(diverging, checkpoint=path)
+    assert len(storage.read_metadata(path)["history"]) == 2
+    assert train(checkpoint=path).history == train().history
+
+
 # --- progress ---------------------------------------------------------------------------------------------------
 
 

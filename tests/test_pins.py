@@ -140,7 +140,7 @@ needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 def test_plain_make_lists_every_target_with_its_help():
     result = make()
     assert result.returncode == 0, result.stderr
-    for target in ["run", "test", "lab", "bench", "lint", "lock", "clean"]:
+    for target in ["run", "test", "lab", "bench", "lint", "audit", "lock", "clean"]:
         assert re.search(rf"^make {target} +\w", result.stdout, flags=re.MULTILINE), target
 
 

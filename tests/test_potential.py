@@ -11,7 +11,7 @@ import pytest
 from argon import argon, laid_out
 from ase.build import bulk
 
-from fusedff import potential, storage
+from fusedff import potential
 from fusedff.dimenet import DimeNet
 from fusedff.pair import LennardJones
 from fusedff.potential import Potential
@@ -186,95 +186,3 @@ def test_what_is_said_about_a_potential_is_kept_as_json_and_nothing_is_pickled(s
     assert json.loads(header["__metadata__"]["about"]) == {"note": "of no value"}
     end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
     assert len(content) == 8 + size + end
-
-
-def rewrite(path, change):
-    """Write the file again with its JSON header changed by `change`, lengths made right."""
-    content = path.read_bytes()
-    size = struct.unpack("<Q", content[:8])[0]
-    header = json.loads(content[8 : 8 + size])
-    change(header)
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + size :])
-
-
-def truncated(path, made):
-    path.write_bytes(path.read_bytes()[:-40])
-
-
-def scribbled_over(path, made):
-    path.write_bytes(b"not a potential" * 20)
-
-
-def emptied(path, made):
-    path.write_bytes(b"")
-
-
-def with_a_nan(path, made):
-    params = jax.tree.map(lambda x: x, made.params)
-    params["output_up"]["w"] = params["output_up"]["w"].at[0, 0].set(jnp.nan)
-    potential.save(path, made.with_params(params))
-
-
-def of_another_width(path, made):
-    def widen(header):
-        config = json.loads(header["__metadata__"]["potential"])
-        config["settings"]["embedding"] = 12
-        header["__metadata__"]["potential"] = json.dumps(config)
-
-    rewrite(path, widen)
-
-
-def with_another_number_of_blocks(path, made):
-    def deepen(header):
-        config = json.loads(header["__metadata__"]["potential"])
-        config["settings"]["blocks"] = 2
-        header["__metadata__"]["potential"] = json.dumps(config)
-
-    rewrite(path, deepen)
-
-
-def of_an_unknown_model(path, made):
-    def rename(header):
-        config = json.loads(header["__metadata__"]["potential"])
-        config["model"] = "Oracle"
-        header["__metadata__"]["potential"] = json.dumps(config)
-
-    rewrite(path, rename)
-
-
-def of_another_format(path, made):
-    storage.write_tree(path, made.params, {"format": "somebody else's"})
-
-
-def without_a_description(path, made):
-    rewrite(path, lambda header: header["__metadata__"].pop("potential"))
-
-
-@pytest.mark.parametrize(
-    ("damage", "remedy"),
-    [
-        (truncated, "damaged .*restore it or train again"),
-        (scribbled_over, "damaged .*restore it or train again"),
-        (emptied, "damaged .*restore it or train again"),
-        (with_a_nan, r"output_up.* not finite; restore the file or train again"),
-        (of_another_width, r"has shape .*another architecture"),
-        (with_another_number_of_blocks, r"lacks array .*another architecture"),
-        (of_an_unknown_model, r"Oracle.*train it again"),
-        (of_another_format, r"not a fusedff potential; give a file written by"),
-        (without_a_description, r"potential.*train it again"),
-    ],
-)
-def test_a_damaged_potential_is_refused_with_its_name_and_a_remedy(stored, tmp_path, damage, remedy):
-    path, made = stored
-    copy = tmp_path / "hurt.safetensors"
-    copy.write_bytes(path.read_bytes())
-    damage(copy, made)
-    with pytest.raises(storage.DamagedFile, match=remedy) as caught:
-        potential.load(copy)
-    assert "hurt.safetensors" in str(caught.value)
-
-
-def test_a_missing_potential_is_a_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere.safetensors does not exist"):
-        potential.load(tmp_path / "nowhere.safetensors")

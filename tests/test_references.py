@@ -27,30 +27,6 @@ def test_a_row_becomes_a_typed_record_that_prints_itself(table):
     assert (bare.temperature, bare.uncertainty, bare.confirmed) == (None, None, True)
 
 
-BAD_TABLES = {
-    "another column": ([HEADER.replace("unit", "units"), ROW], ["line 1", "units", "give material"]),
-    "short row": ([HEADER, ROW.rpartition(",")[0]], ["line 2", "9 cells under 10"]),
-    "text": ([HEADER, ROW.replace("2.951", "about 3")], ["line 2", "value is 'about 3'", "correct or drop"]),
-    "nan": ([HEADER, ROW.replace("2.951", "nan")], ["line 2", "not finite"]),
-    "Celsius": ([HEADER, ROW.replace("298", "-20")], ["line 2", "Kelvin, not Celsius"]),
-    "no error": ([HEADER, ROW.replace("0.001", "0")], ["line 2", "uncertainty is 0", "positive"]),
-    "kind": ([HEADER, ROW.replace("experiment", "EAM")], ["line 2", "'EAM'", "experiment, DFT"]),
-    "confirmed": ([HEADER, ROW.replace(",no,", ",maybe,")], ["line 2", "'maybe'", "yes, no"]),
-    "no source": ([HEADER, ROW.replace("somebody (1950)", "")], ["line 2", "source is empty"]),
-    "two units": ([HEADER, ROW, ROW.replace("Å", "nm").replace("298", "4")], ["line 3", "in nm, on line 2 in Å"]),
-    "twice": ([HEADER, ROW, ROW], ["line 3", "repeats line 2"]),
-}
-
-
-@pytest.mark.parametrize("case", BAD_TABLES)
-def test_a_table_that_cannot_be_right_is_refused_by_file_line_and_remedy(case, table):
-    lines, named = BAD_TABLES[case]
-    with pytest.raises(ValueError, match=r"^mine\.csv") as error:
-        references.load(table(*lines))
-    for text in named:
-        assert text in str(error.value)
-
-
 def test_selection_says_what_there_is():
     diffusion = references.select(TABLE, "Ti", "liquid", "self_diffusion")
     assert [reference.value for reference in diffusion] == [5.3]

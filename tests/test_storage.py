@@ -1,10 +1,12 @@
 """Files are written whole or not at all, and read back only if they are what they should be."""
 
 import os
+import resource
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from fusedff import storage
 
@@ -36,6 +38,30 @@ def test_a_crash_while_writing_leaves_the_old_file_and_no_litter(tmp_path, monke
         storage.write_tree(path, TREE, {"version": 2})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_one_clear_error_and_the_old_file_stays(tmp_path):
+    path = tmp_path / "tree.safetensors"
+    storage.write_tree(path, TREE, {"version": 1})
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(
+            OSError, match=r"cannot write .*tree\.safetensors \(File too large\); what was there is kept"
+        ):
+            storage.write_tree(path, TREE, {"version": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_from_before_there_were_checksums_is_read(tmp_path):
+    path = tmp_path / "tree.safetensors"
+    path.write_bytes(save({"['x']": np.ones(2)}, {"version": "1"}))
+    tree, metadata = storage.read_tree(path, {"x": np.zeros(2)})
+    np.testing.assert_array_equal(tree["x"], 1)
+    assert metadata == {"version": 1}
 
 
 def test_a_tree_of_another_shape_is_refused_with_the_array_and_the_remedy(tmp_path):

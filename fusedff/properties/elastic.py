@@ -12,7 +12,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from fusedff import crystals, dynamics
+from fusedff import crystals, dynamics, ranges
 from fusedff.dynamics import Langevin
 from fusedff.elasticity import CoupledStrains, StressFluctuation
 from fusedff.experiments import StatePoint, measured_gpa
@@ -39,6 +39,10 @@ class ElasticRun:
     snapshots: int = 700
     blocks: int = 10  # for standard errors
     seed: int = 1
+
+    def __post_init__(self):
+        ranges.require(self, count=["replicas", "snapshots", "blocks"], whole=["equilibration"])
+        ranges.between(self, "blocks", low=2, why="an error bar needs at least 2")
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ def run(
     state = dynamics.start(ensemble, jax.random.PRNGKey(settings.seed))
     state, _ = simulation.run(candidate, state, settings.equilibration, name and f"{name}, equilibration")
     _, trajectory = simulation.run(candidate, state, settings.snapshots, name)
+    dynamics.warn_if_lost(ensemble, trajectory)
 
     def statistic(means):
         found = estimator.properties(means, ensemble, points, replicas)

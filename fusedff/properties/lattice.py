@@ -12,7 +12,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from fusedff import crystals, dynamics
+from fusedff import crystals, dynamics, ranges
 from fusedff.crystals import Crystal
 from fusedff.dynamics import Langevin
 from fusedff.elasticity import CoupledStrains
@@ -36,6 +36,10 @@ class LatticeRun:
     snapshots: int = 400  # of the last pass
     blocks: int = 10  # for standard errors
     seed: int = 1
+
+    def __post_init__(self):
+        ranges.require(self, count=["replicas", "passes", "approach", "snapshots", "blocks"], whole=["equilibration"])
+        ranges.between(self, "blocks", low=2, why="an error bar needs at least 2")
 
 
 @dataclass(frozen=True)

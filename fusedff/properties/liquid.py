@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 
-from fusedff import dynamics, neighbors, structure
+from fusedff import dynamics, neighbors, ranges, structure
 from fusedff.dynamics import Ensemble, Langevin
 from fusedff.elasticity import ideal_gas_pressure
 from fusedff.observables import Estimate, entry
@@ -42,6 +42,15 @@ class LiquidRun:
     diffusive_ps: tuple[float, float] = (2.0, 10.0)  # times between which the mean squared displacement is fitted
     spacing: float = 0.05  # Å, between the radii of g(r)
     seed: int = 1
+
+    def __post_init__(self):
+        ranges.require(
+            self,
+            count=["replicas", "snapshots"],
+            whole=["melting", "equilibration"],
+            positive=["melting_factor", "spacing"],
+            not_negative=["friction_per_ps"],
+        )
 
 
 @dataclass(frozen=True)

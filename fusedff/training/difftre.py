@@ -4,18 +4,19 @@ Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021). What was measured is a `targets
 simulate, what to record of a snapshot and how far the averages are from the measurement.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fusedff import devices, dynamics, neighbors, potential, reweighting
+from fusedff import devices, dynamics, neighbors, potential, ranges, reweighting
 from fusedff.dynamics import Langevin
 from fusedff.elasticity import CoupledStrains, StressFluctuation
 from fusedff.experiments import StatePoint
@@ -50,6 +51,21 @@ class DiffTRe:
     reuse_above: float = 0.9  # sample again when N_eff / n_snapshots falls below this in any cell
     seed: int = 0
 
+    def __post_init__(self):
+        ranges.require(
+            self,
+            count=["updates", "replicas", "snapshots"],
+            whole=["first_equilibration", "equilibration"],
+            positive=["learning_rate", "final_learning_rate"],
+            not_negative=["b1", "b2", "elastic_weight", "pressure_weight", "reuse_above"],
+        )
+        for name in ("b1", "b2"):
+            if getattr(self, name) >= 1:
+                ranges.refuse(self, name, "a memory decays: give a number from 0 to below 1")
+
+
+RETREATS = 4  # times that a step is halved before the state point counts as lost
+
 
 class Sampled(NamedTuple):
     """A simulation between updates: where it stands, and the snapshots in use with their energies."""
@@ -57,6 +73,7 @@ class Sampled(NamedTuple):
     state: dynamics.State
     trajectory: dynamics.Trajectory
     rooms: jax.Array  # (2,) sizes of the neighbour lists
+    params: Any  # with which the snapshots were sampled
 
 
 def elastic_target(points: Sequence[StatePoint], settings: DiffTRe) -> ElasticTarget:
@@ -91,7 +108,7 @@ class Teacher:
         positions = jnp.zeros((self.settings.snapshots, *self.ensemble.sites.shape), self.ensemble.sites.dtype)
         energy, observed = jax.eval_shape(partial(self._reevaluate, self.template), positions)
         empty = dynamics.Trajectory(positions, *(jnp.zeros(x.shape, x.dtype) for x in (energy, observed, energy)))
-        sampled = Sampled(dynamics.start(self.ensemble, key), empty, jnp.asarray(self.simulation.rooms))
+        sampled = Sampled(dynamics.start(self.ensemble, key), empty, jnp.asarray(self.simulation.rooms), params)
         return loop.Learner(params, self.optimizer().init(params), key, sampled)
 
     def optimizer(self) -> optax.GradientTransformation:
@@ -101,20 +118,38 @@ class Teacher:
 
     def update(self, learner: loop.Learner, n: int) -> tuple[loop.Learner, dict]:
         """The learner after one optimizer step, and what the averages were before it."""
-        candidate = self.template.with_params(learner.params)
-        sampled, energy, observed = self._snapshots(candidate, learner.extra, n)
+        candidate, retreats, (sampled, energy, observed) = self._held(learner, n)
         w = reweighting.weights(self.beta, energy, sampled.trajectory.energy)
         means = reweighting.averages(w, observed)
         value, cotangent = jax.value_and_grad(self.target.loss)(means)
         gradient = self._gradient(candidate, sampled.trajectory.positions, w, observed, cotangent)
-        updates, state = self.optimizer().update(gradient, learner.optimizer, learner.params)
-        params = optax.apply_updates(learner.params, updates)
+        updates, state = self.optimizer().update(gradient, learner.optimizer, candidate.params)
+        params = optax.apply_updates(candidate.params, updates)
         record = {
             "loss": value,
             "n_eff": jnp.min(reweighting.effective_samples(w)) / len(w),
+            "retreats": retreats,
             **self.target.report(means),
         }
         return learner._replace(params=params, optimizer=state, extra=sampled), record
+
+    def _held(self, learner, n):
+        """The potential to learn with, and its snapshots.
+
+        When a state point explodes, the step that led there was too long: it is halved, from the parameters whose
+        simulation held, up to `RETREATS` times.
+        """
+        params, sampled = learner.params, learner.extra
+        for retreats in range(RETREATS + 1):
+            candidate = self.template.with_params(params)
+            try:
+                return candidate, retreats, self._snapshots(candidate, sampled, n)
+            except dynamics.ExplodedTrajectory as error:
+                if n == 0 or retreats == RETREATS:
+                    raise
+                if devices.first():
+                    warnings.warn(f"update {n}: {error}. Going half of the step back", stacklevel=2)
+            params = jax.tree.map(lambda held, lost: (held + lost) / 2, sampled.params, params)
 
     def _snapshots(self, candidate, sampled, n):
         """Snapshots to learn from, with energies and observables of `candidate`; sampled anew when they wore out."""
@@ -131,7 +166,7 @@ class Teacher:
             state, _ = self.simulation.run(candidate, state, warm_up, None if n else "equilibration")
         state, trajectory = self.simulation.run(candidate, state, s.snapshots)
         return (
-            Sampled(state, trajectory, jnp.asarray(self.simulation.rooms)),
+            Sampled(state, trajectory, jnp.asarray(self.simulation.rooms), candidate.params),
             trajectory.energy,
             trajectory.observed,
         )

@@ -13,12 +13,14 @@ import optax
 from ase import Atoms
 from optax.contrib import muon
 
-from fusedff import datasets, devices, neighbors, potential
+from fusedff import datasets, devices, neighbors, potential, ranges
 from fusedff.neighbors import Neighbors
 from fusedff.potential import Potential
 from fusedff.systems import System
 from fusedff.training import loop
 from fusedff.units import GPA
+
+OPTIMIZERS = ("adam", "muon")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class ForceMatching:
 
     epochs: int = 400
     batch: int = 30  # frames
-    optimizer: str = "adam"  # or "muon"
+    optimizer: str = "adam"  # or another of OPTIMIZERS
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-5
     energy_weight: float = 0.066  # ratios of the titanium paper, see presets.PAPER
@@ -38,6 +40,16 @@ class ForceMatching:
     virial_weight: float = 0.26
     patience: int | None = None  # stop after so many epochs without a better validation loss
     seed: int = 0
+
+    def __post_init__(self):
+        ranges.require(
+            self,
+            count=["epochs", "batch", *(["patience"] if self.patience is not None else [])],
+            positive=["learning_rate", "final_learning_rate"],
+            not_negative=["energy_weight", "force_weight", "virial_weight"],
+        )
+        if self.optimizer not in OPTIMIZERS:
+            ranges.refuse(self, "optimizer", f"use one of {', '.join(OPTIMIZERS)}")
 
 
 class Labels(NamedTuple):
@@ -63,6 +75,8 @@ class FrameStore:
         self.frames = list(frames)
         if not self.frames:
             raise ValueError("no frames: force matching needs at least one labelled frame")
+        for n, frame in enumerate(self.frames):
+            datasets.check_labels(frame, f"frame {n}")
         pairs = [neighbors.from_frames(frame, cutoff) for frame in self.frames]
         self.capacity = max(int(p.needed) for p in pairs)
         self.neighbors = [neighbors.from_frames(f, cutoff, self.capacity) for f in self.frames]
@@ -125,6 +139,13 @@ class FrameStore:
         return jax.tree.map(lambda x: np.asarray(x, dtype if np.issubdtype(x.dtype, np.floating) else None), batch)
 
 
+def _store(candidate: Potential, frames: Sequence[Atoms]) -> FrameStore:
+    """The frames for a potential, which must know all their elements."""
+    for n, frame in enumerate(frames):
+        potential.require_species(candidate, frame.numbers, f"frame {n}: ")
+    return FrameStore(frames, candidate.cutoff)
+
+
 def mean_squared_errors(candidate: Potential, batch: Batch, total: Callable = lambda x: x) -> dict[str, jax.Array]:
     """Mean squared errors: energy and virial in (eV/atom)^2, force in (eV/Å)^2, stress in (eV/Å^3)^2.
 
@@ -166,10 +187,8 @@ def optimizer(settings: ForceMatching, steps: int) -> optax.GradientTransformati
     begin, end = settings.learning_rate, settings.final_learning_rate
     if settings.optimizer == "adam":
         return optax.adam(optax.exponential_decay(begin, max(steps, 1), end / begin))
-    if settings.optimizer == "muon":
-        warm_up = max(1, steps // 10)
-        return muon(optax.warmup_cosine_decay_schedule(begin / 10, begin, warm_up, max(steps, warm_up + 1), end))
-    raise ValueError(f"optimizer {settings.optimizer!r} is unknown; use 'adam' or 'muon'")
+    warm_up = max(1, steps // 10)
+    return muon(optax.warmup_cosine_decay_schedule(begin / 10, begin, warm_up, max(steps, warm_up + 1), end))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -207,8 +226,7 @@ class Matcher:
         self, settings: ForceMatching, template: Potential, frames: Sequence[Atoms], epochs: int | None = None
     ):
         self.settings, self.template = settings, template
-        self.store = FrameStore(frames, template.cutoff)
-        potential.require_species(template, np.concatenate([f.numbers for f in frames]))
+        self.store = _store(template, frames)
         self.n_frames = min(settings.batch, len(frames))
         self.per_epoch = -(-len(frames) // self.n_frames)
         epochs = epochs or settings.epochs
@@ -248,7 +266,7 @@ def train(
     Returns the trained potential and the history (per epoch: training loss, validation errors).
     """
     matcher = Matcher(settings, start, frames)
-    check = FrameStore(validation, start.cutoff)
+    check = _store(start, validation)
     everything = np.arange(len(validation))
     held_out = devices.deal(check.shares(everything, len(validation), check.fullest([everything])))
 
@@ -271,7 +289,7 @@ def train(
 
 def errors(candidate: Potential, frames: Sequence[Atoms]) -> dict[str, float]:
     """Mean absolute errors on labelled frames: meV/atom, meV/Å and GPa."""
-    store = FrameStore(frames, candidate.cutoff)
+    store = _store(candidate, frames)
     batch = store.batch(np.arange(len(frames)), len(frames), int(store.sizes.sum()))
     predicted = jax.jit(potential.evaluate)(candidate, batch.system, batch.neighbors)
     stressed = batch.labels.has_virial > 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ase import Atoms
 
+from fusedff import ranges
 from fusedff.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.training import loop
@@ -29,6 +30,7 @@ class Fused:
     dft: ForceMatching = field(default_factory=lambda: ForceMatching(learning_rate=5e-7, final_learning_rate=5e-9))
 
     def __post_init__(self):
+        ranges.require(self, count=["epochs", "experiment_updates", "dft_epochs"])
         if sorted(self.order) != ["dft", "experiment"]:
             raise ValueError(
                 f"order = {self.order}: name 'experiment' and 'dft' once each, in the order they are to learn"

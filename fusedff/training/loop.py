@@ -20,6 +20,10 @@ class Learner(NamedTuple):
     extra: Any = ()  # what else a trainer carries from epoch to epoch, e.g. trajectories
 
 
+class Diverged(RuntimeError):
+    """Training left the numbers."""
+
+
 @dataclass
 class Result:
     """What training leaves: the best parameters (by the watched number), the last learner and the history."""
@@ -46,6 +50,7 @@ def train(
     An interrupted run continues from `checkpoint` when called again and ends where it would have ended.
     `watch` names the number in the record whose smallest value marks the best parameters (default: the
     last ones); `patience` epochs without a better one stop the run. `shown` picks what progress prints.
+    Raises `Diverged` before anything that is not finite is saved.
     """
     best, history, stale = (learner.params, np.inf), [], 0
     if checkpoint is not None and Path(checkpoint).exists():
@@ -56,6 +61,7 @@ def train(
                 break
             learner, record = epoch(learner, n)
             record = {key: float(value) for key, value in record.items()}
+            _require_finite(learner.params, record, f"{name}, epoch {n}", checkpoint)
             history.append({"epoch": n, **record})
             score = record[watch] if watch else -n
             best, stale = ((learner.params, score), 0) if score < best[1] else (best, stale + 1)
@@ -83,3 +89,12 @@ def _resume(checkpoint, learner, settings):
         )
     tree, metadata = storage.read_tree(checkpoint, {"learner": learner, "best": learner.params})
     return tree["learner"], (tree["best"], metadata["best_score"]), metadata["history"], metadata["stale"]
+
+
+def _require_finite(params, record, where, checkpoint):
+    lost = [f"{key} is {value}" for key, value in record.items() if not np.isfinite(value)]
+    if not lost and not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(devices.local(params))):
+        lost = ["parameters are not finite"]
+    if lost:
+        kept = f"; {checkpoint} keeps the epoch before" if checkpoint is not None else ""
+        raise Diverged(f"{where}: {lost[0]}{kept}; lower the learning rate, in another run folder")

@@ -1,0 +1,30 @@
+"""Ranges of settings: looked at when settings are made, so that a slip costs an error and not a run."""
+
+from math import inf, isfinite
+from numbers import Integral, Real
+
+
+def require(settings, *, count=(), whole=(), positive=(), not_negative=()) -> None:
+    """Raise ValueError with class, setting, value and range unless every setting named is in the range it is under."""
+    for names, kind, low, says in (
+        (count, Integral, 1, "a whole number from 1 on"),
+        (whole, Integral, 0, "a whole number from 0 on"),
+        (positive, Real, 0, "a number above 0"),
+        (not_negative, Real, 0, "0 or a number above"),
+    ):
+        for name in names:
+            value = getattr(settings, name)
+            good = isinstance(value, kind) and isfinite(value) and value >= low
+            if not good or (names is positive and value == 0):
+                refuse(settings, name, f"give {says}")
+
+
+def between(settings, name: str, low: float = -inf, high: float = inf, why: str = "") -> None:
+    """Raise ValueError unless low <= setting <= high; `why` says what lies beyond."""
+    if not low <= getattr(settings, name) <= high:
+        refuse(settings, name, why)
+
+
+def refuse(settings, name: str, remedy: str) -> None:
+    """Raise ValueError for one setting."""
+    raise ValueError(f"{type(settings).__name__}: {name} = {getattr(settings, name)}; {remedy}")
