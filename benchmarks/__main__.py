@@ -1,13 +1,13 @@
-"""`python -m benchmarks`: time fusedff against chemtrain; `scaling` and `memory`: fusedff alone, as problems grow."""
+"""`python -m benchmarks`: time fusedff against chemtrain; `scaling`, `memory` and `noise`: fusedff alone."""
 
 import argparse
 
-from benchmarks import compare, figures, record, report, scaling, snapshots
+from benchmarks import compare, figures, noise, record, report, scaling, snapshots
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", default="compare", choices=("compare", "scaling", "memory"))
+    parser.add_argument("what", nargs="?", default="compare", choices=("compare", "scaling", "memory", "noise"))
     parser.add_argument("--quick", action="store_true", help="compare three quantities at one size, in a few minutes")
     parser.add_argument("--all", action="store_true", help="compare everything at both sizes, in hours")
     options = parser.parse_args()
@@ -27,6 +27,13 @@ def main() -> None:
         print(text)
         record.draw("scaling-atoms", figures.atoms(sizes))
         record.draw("scaling-replicas", figures.replicas(replicas))
+    elif options.what == "noise":
+        found = []
+        for result in noise.run():
+            found.append(result)
+            text = report.noise(found, noise.TEMPERATURES, about)
+            record.write("noise", text, about | {"temperatures_K": noise.TEMPERATURES, "samplers": found})
+        print(text)
     else:
         needs = snapshots.run()
         text = report.memory(needs, about)

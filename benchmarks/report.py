@@ -1,7 +1,10 @@
 """Results in words and tables."""
 
+import numpy as np
+
 from benchmarks import record, sides
 from benchmarks.compare import Row
+from benchmarks.noise import BLOCKS, Noise, distance
 from benchmarks.record import table
 from benchmarks.scaling import Cost
 from benchmarks.snapshots import Need
@@ -92,4 +95,31 @@ def memory(needs: list[Need], about: dict) -> str:
 {record.describe(about)} Stress-fluctuation estimator, one cell of 54 atoms, network of the demo preset.
 
 {table(["snapshots", "peak of an update, MiB", "the snapshots themselves, MiB"], body)}
+"""
+
+
+def noise(found: list[Noise], temperatures, about: dict) -> str:
+    """Which estimator of the elastic constants is quiet soonest; the first is the one to compare with."""
+    plain = found[0]
+    body = [
+        [
+            sampler.name,
+            f"{sampler.seconds:.0f}",
+            *(f"{cost:.3g}" for cost in sampler.cost),
+            f"{np.mean(plain.cost / sampler.cost):.1f}",
+            "" if sampler is plain else f"{distance(sampler, plain):.1f}",
+        ]
+        for sampler in found
+    ]
+    for_one = [f"seconds for 1 GPa, {t:g} K" for t in temperatures]
+    return f"""# Noise of the elastic constants per second
+
+{record.describe(about)} Model `titanium-fused`, cells of 54 atoms.
+
+Seconds of sampling until the standard error of an elastic constant is 1 GPa (root mean square over the five), how many
+times fewer that is than the first row needs, and how far the constants are from those of the first row in units of the
+standard error of the difference (about 1 where neither is biased). The error bars themselves, from {BLOCKS} blocks, are
+known to a sixth, the seconds thus to a third.
+
+{table(["sampler", "sampled for, s", *for_one, "times faster", "distance, errors"], body)}
 """

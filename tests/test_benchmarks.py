@@ -1,12 +1,13 @@
 """The benchmarks' own arithmetic; nothing here is timed, and chemtrain need not be installed."""
 
 import io
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import case, compare, figures, record, report, sides, titanium
+from benchmarks import case, compare, figures, noise, record, report, sides, titanium
 from benchmarks.compare import Disagreement, Row
 from benchmarks.mapping import to_chemtrain
 from benchmarks.scaling import Cost
@@ -150,3 +151,20 @@ def test_chemtrain_environment_is_pinned_without_addresses():
     assert all(line.count("==") == 1 and "/" not in line for line in lines)
     wanted = {"chemtrain": "0.2.0", "jax": "0.4.37", "jaxlib": "0.4.36", "jax-md": "0.2.8"}
     assert wanted.items() <= sides.pinned(wanted).items()
+
+
+def test_noise_is_judged_by_variance_times_seconds():
+    plain = noise.Noise("plain", 100.0, ("C11", "C12"), [[160.0, 90.0]], [[2.0, 2.0]])
+    quiet = noise.Noise("quiet", 50.0, ("C11", "C12"), [[162.0, 90.0]], [[1.0, 1.0]])
+    assert plain.cost == pytest.approx([400.0])  # four times the hundred seconds, for half the error
+    assert quiet.cost == pytest.approx([50.0])
+    assert noise.distance(quiet, plain) == pytest.approx(np.sqrt(4 / 5 / 2))
+    assert "| quiet | 50 | 50 | 8.0 | 0.6 |" in report.noise([plain, quiet], [323], ABOUT)
+
+
+def test_independent_noise_is_noisier_than_coupled():
+    coupled, alone = (
+        next(noise.run([replace(sampler, snapshots=8)], temperatures=(323,), blocks=4, equilibration=2))
+        for sampler in noise.SAMPLERS[3:5][::-1]
+    )
+    assert np.mean(coupled.stderr) < np.mean(alone.stderr)

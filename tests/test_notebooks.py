@@ -21,7 +21,7 @@ from fusedff import potential, presets, runs
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = {path.stem[:2]: path for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))}
-STUDY = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "10")
+STUDY = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10")
 NEEDS = {"03": ("02",), "04": ("02",), "05": ("02", "04"), "06": ("04", "05")}
 SHIPPED = [runs.SHIPPED / f"titanium-{model}.safetensors" for model in runs.MODELS]
 SMOKE = presets.get("smoke")
@@ -61,7 +61,7 @@ def chain(tmp_path_factory, compile_once):
 
     # A waiting notebook holds a thread, so longest chain first; what needs nothing fills the gaps.
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for number in ("02", "08", "04", "00", "05", "01", "03", "10", "06", "07"):
+        for number in ("02", "08", "04", "00", "05", "09", "01", "03", "10", "06", "07"):
             running[number] = pool.submit(run_after_its_needs, number)
     for future in running.values():
         future.result()
@@ -196,6 +196,20 @@ def test_what_was_not_trained_is_computed_and_put_beside_references(chain):
     assert record["stable"]["fused"]
     rows = chain.read("off_target.json")["rows"]
     assert all(cited for _, _, _, cited in rows), "a number without a reference"
+
+
+def test_another_material_goes_through_the_same_steps(chain):
+    record = chain.read("notebooks/09.json")
+    assert record["elements"] == [13]
+    assert sum(record["frames"].values()) == 60
+    assert -120 < record["reference_eV"] < 0
+    assert record["dft_loss"]["last"] < 0.5 * record["dft_loss"]["first"]
+    assert record["rounds"] == 2 * SMOKE.fused.epochs
+    assert record["taught_K"] == [100, 300, 500, 700]
+    assert set(record["verdict"]) == set(record["test"]) == {"dft", "fused"}
+    for model in ("dft", "fused"):
+        check_test_errors(record["test"][model])
+        assert set(chain.read("aluminium/verdict.json")[model]["400"]["elastic"]) == {"C11", "C12", "C44"}
 
 
 def test_the_models_work_outside(chain):

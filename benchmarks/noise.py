@@ -1,0 +1,101 @@
+"""Noise of the elastic constants per second of simulation: which estimator teaches fastest.
+
+The variance of an average falls as one over the time spent on it, so variance times seconds is a property of the
+estimator (and of the machine). All samplers see the same potential, cell and temperatures.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import fusedff
+from fusedff import dynamics, experiments
+from fusedff.dynamics import Langevin
+from fusedff.elasticity import CoupledStrains, StressFluctuation
+from fusedff.observables import jackknife
+from fusedff.units import GPA
+
+TEMPERATURES = (323, 923)  # K
+REPEATS = (3, 3, 3)  # 54 atoms
+EQUILIBRATION = 40  # snapshots
+BLOCKS = 20
+PLAIN = Langevin(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=50)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """One way to elastic constants; `coupled` cells of a replica share their random numbers."""
+
+    name: str
+    estimator: CoupledStrains | StressFluctuation
+    snapshots: int
+    replicas: int = 1
+    langevin: Langevin = field(default_factory=lambda: PLAIN)
+    coupled: bool = True
+
+
+_LARGE_STEPS = replace(PLAIN, timestep_fs=4.0, steps_per_snapshot=25)
+
+SAMPLERS = (
+    Sampler("stress fluctuation", StressFluctuation(), 500),
+    Sampler("stress fluctuation, 8 replicas", StressFluctuation(), 80, replicas=8),
+    Sampler("stress fluctuation, 4 fs", StressFluctuation(), 800, langevin=_LARGE_STEPS),
+    Sampler("strains, independent noise", CoupledStrains(), 80, coupled=False),
+    Sampler("strains, coupled noise", CoupledStrains(), 80),
+    Sampler("strains, coupled noise, 4 fs", CoupledStrains(), 160, langevin=_LARGE_STEPS),
+)
+
+
+class Noise(NamedTuple):
+    """What a sampler found and what it cost."""
+
+    name: str
+    seconds: float  # of sampling, without compilation and equilibration
+    names: tuple[str, ...]
+    value: list  # (n_temperatures, n_constants) GPa
+    stderr: list  # (n_temperatures, n_constants) GPa
+
+    @property
+    def cost(self) -> np.ndarray:
+        """Seconds for a standard error of 1 GPa, root mean square over the constants: (n_temperatures,)."""
+        return self.seconds * np.mean(np.square(self.stderr), 1)
+
+
+def run(samplers=SAMPLERS, temperatures=TEMPERATURES, **length) -> Iterator[Noise]:
+    """One sampler after the other, with the fused titanium model that ships."""
+    candidate = fusedff.load("titanium-fused")
+    points = experiments.select(experiments.load_state_points(), temperatures=temperatures)
+    for sampler in samplers:
+        yield measure(sampler, candidate, points, **length)
+
+
+def measure(sampler: Sampler, candidate, points, blocks: int = BLOCKS, equilibration: int = EQUILIBRATION) -> Noise:
+    """Simulate, time and average."""
+    estimator, replicas = sampler.estimator, sampler.replicas
+    ensemble = estimator.ensemble(points, REPEATS, replicas)
+    if not sampler.coupled:
+        ensemble = ensemble._replace(stream=jnp.arange(ensemble.n_cells, dtype=jnp.int32))
+    simulation = dynamics.Simulation(ensemble, sampler.langevin, candidate.cutoff, estimator.observe)
+    state = dynamics.start(ensemble, jax.random.PRNGKey(0))
+    state, _ = simulation.run(candidate, state, equilibration, f"{sampler.name}, equilibration")
+    begun = time.perf_counter()
+    _, trajectory = simulation.run(candidate, state, sampler.snapshots, sampler.name)
+    jax.block_until_ready(trajectory.observed)
+    seconds = time.perf_counter() - begun
+
+    def constants(means):
+        return estimator.properties(means, ensemble, points, replicas).elastic.mean(1) / GPA
+
+    found = jackknife(trajectory.observed, constants, blocks)
+    return Noise(sampler.name, seconds, tuple(points[0].elastic), found.value.tolist(), found.stderr.tolist())
+
+
+def distance(noise: Noise, plain: Noise) -> float:
+    """Root mean square difference from `plain` in units of its standard error: about 1 where neither is biased."""
+    error = np.hypot(noise.stderr, plain.stderr)
+    return float(np.sqrt(np.mean(np.square((np.array(noise.value) - np.array(plain.value)) / error))))
