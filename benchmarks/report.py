@@ -111,15 +111,15 @@ def noise(found: list[Noise], temperatures, about: dict) -> str:
         ]
         for sampler in found
     ]
-    for_one = [f"seconds for 1 GPa, {t:g} K" for t in temperatures]
-    return f"""# Noise of the elastic constants per second
+    for_one = [f"CPU s for 1 GPa, {t:g} K" for t in temperatures]
+    return f"""# Noise of the elastic constants per CPU second
 
 {record.describe(about)} Model `titanium-fused`, cells of 54 atoms.
 
-Seconds of sampling until the standard error of an elastic constant is 1 GPa (root mean square over the five), how many
+CPU seconds of sampling until the standard error of an elastic constant is 1 GPa (root mean square over the five), how many
 times fewer that is than the first row needs, and how far the constants are from those of the first row in units of the
 standard error of the difference (about 1 where neither is biased). The error bars themselves, from {BLOCKS} blocks, are
 known to a sixth, the seconds thus to a third.
 
-{table(["sampler", "sampled for, s", *for_one, "times faster", "distance, errors"], body)}
+{table(["sampler", "sampled for, CPU s", *for_one, "times faster", "distance, errors"], body)}
 """
