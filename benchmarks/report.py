@@ -116,10 +116,10 @@ def noise(found: list[Noise], temperatures, about: dict) -> str:
 
 {record.describe(about)} Model `titanium-fused`, cells of 54 atoms.
 
-CPU seconds of sampling until the standard error of an elastic constant is 1 GPa (root mean square over the five), how many
-times fewer that is than the first row needs, and how far the constants are from those of the first row in units of the
-standard error of the difference (about 1 where neither is biased). The error bars themselves, from {BLOCKS} blocks, are
-known to a sixth, the seconds thus to a third.
+CPU seconds of sampling until the standard error of an elastic constant is 1 GPa (root mean square over the five), how
+many times fewer that is than the first row needs, and how far the constants are from those of the first row in units of
+the standard error of the difference (about 1 where neither is biased). The error bars themselves, from {BLOCKS} blocks,
+are known to a sixth, the seconds thus to a third.
 
 {table(["sampler", "sampled for, CPU s", *for_one, "times faster", "distance, errors"], body)}
 """
