@@ -116,6 +116,17 @@ def largest_pressure(experiment: dict) -> tuple[float, float]:
     return abs(worst["value"] - worst["measured"]), worst["stderr"]
 
 
+def rows(models: dict[str, dict]) -> list[dict]:
+    """Elastic constants and pressure of models, as `ElasticResult.as_dict` has them, one row per number (GPa)."""
+    return [
+        {"model": model, "temperature_K": t, "quantity": name}
+        | {f"{key}_GPa": entry[key] for key in ("value", "stderr", "measured")}
+        for model, found in models.items()
+        for t, point in found.items()
+        for name, entry in (point["elastic"] | {"P": point["pressure"]}).items()
+    ]
+
+
 BOUNDS = {"elastic": 5.0, "pressure": 0.3, "force": 1.15}
 
 
