@@ -1,10 +1,12 @@
 """Run folders: where one notebook leaves what the next one needs.
 
-runs/demo/dft/potential.safetensors   the model
-runs/demo/dft/history.json            its training, epoch by epoch
-runs/demo/dft/settings.json           what decided it
-runs/demo/dft/checkpoint.safetensors  from which an interrupted training continues
-runs/demo/tables/*.csv                the tables of the notebooks, to compute with
+Below `runs/demo`::
+
+    dft/potential.safetensors   the model
+    dft/history.json            its training, epoch by epoch
+    dft/settings.json           what decided it
+    dft/checkpoint.safetensors  from which an interrupted training continues
+    tables/*.csv                the tables of the notebooks, to compute with
 """
 
 import csv

@@ -103,7 +103,7 @@ def elastic_deviation(experiment: dict) -> tuple[float, float]:
 
 
 def by_role(experiment: dict, train: Sequence[float]) -> dict[str, dict]:
-    """The results of a model by temperature, apart for those it was `train`ed at and those held out."""
+    """The results of a model by temperature, apart for the temperatures in `train` and those held out."""
     return {
         "trained": {t: point for t, point in experiment.items() if float(t) in train},
         "held_out": {t: point for t, point in experiment.items() if float(t) not in train},
