@@ -10,7 +10,7 @@ VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 SYNCED := $(VENV)/.synced
 
-.PHONY: help run test lab bench lint audit lock clean
+.PHONY: help run test lab bench docs lookat lint audit lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,14 @@ lab: $(SYNCED) ## open the notebooks in JupyterLab
 
 bench: $(SYNCED) ## time fusedff against chemtrain, on the same cells
 	$(VENV_PYTHON) -m benchmarks
+
+docs: $(SYNCED) ## build the book from the notebooks executed with PRESET, into build/docs
+	$(VENV_PYTHON) docs/book.py --preset $(PRESET)
+
+# Needs node, npm and Chromium; npm lays what it fetches beside the script.
+lookat: docs ## open every page of the book in Chromium, and check it
+	cd tests/site && npm install --no-package-lock --silent
+	node tests/site/check.mjs build/docs build/screenshots
 
 lint: $(SYNCED) ## check style and formatting, and that notebooks hold no output
 	$(VENV_PYTHON) -m ruff check

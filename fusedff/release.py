@@ -1,8 +1,10 @@
 """From a finished run to the models that ship: parameters that say how good they are, a model card, the record.
 
-titanium-dft.safetensors, titanium-experiment.safetensors, titanium-fused.safetensors
-titanium.json   what notebooks 06 and 07 found
-MODELS.md       the model card
+Three models with what is said of them::
+
+    titanium-dft.safetensors, titanium-experiment.safetensors, titanium-fused.safetensors
+    titanium.json   what notebooks 06 and 07 found
+    MODELS.md       the model card
 """
 
 from pathlib import Path

@@ -1,12 +1,18 @@
 """Run folders: where one notebook leaves what the next one needs.
 
-runs/demo/dft/potential.safetensors   the model
-runs/demo/dft/history.json            its training, epoch by epoch
-runs/demo/dft/settings.json           what decided it
-runs/demo/dft/checkpoint.safetensors  from which an interrupted training continues
+Below `runs/demo`::
+
+    dft/potential.safetensors   the model
+    dft/history.json            its training, epoch by epoch
+    dft/settings.json           what decided it
+    dft/checkpoint.safetensors  from which an interrupted training continues
+    tables/*.csv                the tables of the notebooks, to compute with
 """
 
+import csv
+import io
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -62,6 +68,14 @@ class RunFolder:
     def write(self, name: str, data) -> None:
         """Keep plain data as JSON under `name` in this folder."""
         storage.write_json(self.path / name, data)
+
+    def write_table(self, name: str, rows: Sequence[Mapping]) -> None:
+        """Keep rows, one mapping with the same keys each, as `tables/NAME.csv` in this folder."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        storage.write_bytes(self.path / "tables" / f"{name}.csv", text.getvalue().encode())
 
     def read(self, name: str):
         """What `write` kept."""

@@ -103,7 +103,7 @@ def elastic_deviation(experiment: dict) -> tuple[float, float]:
 
 
 def by_role(experiment: dict, train: Sequence[float]) -> dict[str, dict]:
-    """The results of a model by temperature, apart for those it was `train`ed at and those held out."""
+    """The results of a model by temperature, apart for the temperatures in `train` and those held out."""
     return {
         "trained": {t: point for t, point in experiment.items() if float(t) in train},
         "held_out": {t: point for t, point in experiment.items() if float(t) not in train},
@@ -114,6 +114,17 @@ def largest_pressure(experiment: dict) -> tuple[float, float]:
     """The largest |P - P_exp| of all temperatures and its standard error, GPa."""
     worst = max((point["pressure"] for point in experiment.values()), key=lambda p: abs(p["value"] - p["measured"]))
     return abs(worst["value"] - worst["measured"]), worst["stderr"]
+
+
+def rows(models: dict[str, dict]) -> list[dict]:
+    """Elastic constants and pressure of models, as `ElasticResult.as_dict` has them, one row per number (GPa)."""
+    return [
+        {"model": model, "temperature_K": t, "quantity": name}
+        | {f"{key}_GPa": entry[key] for key in ("value", "stderr", "measured")}
+        for model, found in models.items()
+        for t, point in found.items()
+        for name, entry in (point["elastic"] | {"P": point["pressure"]}).items()
+    ]
 
 
 BOUNDS = {"elastic": 5.0, "pressure": 0.3, "force": 1.15}

@@ -1,0 +1,79 @@
+"""Builds the book into build/docs: executed notebooks, explanations, glossary, API. `make docs` calls it.
+
+Notebooks are executed (`python -m fusedff run`) where no execution of them as they are now lies in runs/PRESET.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+TARGET = ROOT / "build" / "docs"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", default="demo", help="size of the run whose notebooks the book shows")
+    preset = parser.parse_args().preset
+    folder = ROOT / "runs" / preset
+    sources = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    if not all(is_current(source, folder / "notebooks" / source.name) for source in sources):
+        subprocess.run([sys.executable, "-m", "fusedff", "run", "--preset", preset], check=True, cwd=ROOT)
+    gather(folder, sources)
+    shutil.rmtree(TARGET, ignore_errors=True)
+    command = ["-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "--builder", "html", HERE, TARGET]
+    return subprocess.run([sys.executable, *command]).returncode
+
+
+def is_current(source: Path, executed: Path) -> bool:
+    """Whether `executed` holds the outputs of the notebook as it is."""
+    if not executed.exists():
+        return False
+    return _code(nbformat.read(source, 4)) == _code(nbformat.read(executed, 4))
+
+
+def _code(notebook):
+    return [cell.source for cell in notebook.cells if not _injected(cell)]
+
+
+def _injected(cell):
+    return "injected-parameters" in cell.metadata.get("tags", [])
+
+
+def gather(folder: Path, sources) -> None:
+    """Notebooks and tables of a run, where Sphinx finds them."""
+    for part in ("_notebooks", "_tables"):
+        shutil.rmtree(HERE / part, ignore_errors=True)
+        (HERE / part).mkdir()
+    for source in sources:
+        notebook = nbformat.read(folder / "notebooks" / source.name, 4)
+        nbformat.write(as_page(notebook, source.name), HERE / "_notebooks" / source.name)
+    for table in folder.glob("tables/*.csv"):
+        shutil.copy(table, HERE / "_tables")
+
+
+def as_page(notebook, name: str):
+    """The notebook without what needs a kernel. RuntimeError where a cell failed or a picture has no words."""
+    notebook.cells = [cell for cell in notebook.cells if not _injected(cell)]
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+        for output in cell.outputs:
+            if output.output_type == "error":
+                raise RuntimeError(f"{name}, cell {cell.id}: {output.ename}: {output.evalue}")
+            data = output.get("data", {})
+            if "image/png" in data and ' alt="' not in data.get("text/html", ""):
+                raise RuntimeError(f"{name}, cell {cell.id}: a figure without alternative text; use plots.show")
+    return notebook
+
+
+if __name__ == "__main__":
+    sys.exit(main())

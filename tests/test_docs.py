@@ -1,0 +1,71 @@
+"""The sources of the book: complete, and every link leads somewhere. `make docs` builds it and fails on any warning."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+NOTEBOOKS = {path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
+
+_spec = importlib.util.spec_from_file_location("book", DOCS / "book.py")
+book = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(book)
+
+
+def modules():
+    for path in sorted((ROOT / "fusedff").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if "data" not in parts and not parts[-1].startswith("__"):
+            yield ".".join(parts)
+
+
+def test_api_has_every_module_once():
+    listed = re.findall(r"automodule:: (\S+)", (DOCS / "api.md").read_text())
+    assert sorted(listed) == sorted(modules())
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+def test_links_lead_to_pages_and_notebooks_that_exist(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", (DOCS / page).read_text()):
+        if target.startswith("_notebooks/"):
+            assert target.removeprefix("_notebooks/") in NOTEBOOKS, target
+        elif "://" not in target:
+            assert (DOCS / target).exists(), target
+
+
+def test_every_path_through_the_book_is_offered_and_every_notebook_is_on_one():
+    index = (DOCS / "index.md").read_text()
+    for reader in ("You are a student", "You are a practitioner", "You develop methods"):
+        assert reader in index
+    assert NOTEBOOKS == set(re.findall(r"_notebooks/(\d\w+)", index))
+
+
+def test_glossary_explains_words_of_both_fields():
+    terms = re.findall(r"^([^\s:#][^\n]*)\n: ", (DOCS / "glossary.md").read_text(), re.M)
+    assert len(terms) == len(set(terms)) >= 30
+    assert {"phonon", "embedding", "elastic constants, C_ij", "overfitting"} <= set(terms)
+
+
+def page_of(output):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[output])])
+    return book.as_page(notebook, "n.ipynb")
+
+
+def test_a_failed_cell_is_not_published():
+    with pytest.raises(RuntimeError, match=r"n\.ipynb, cell .*: ValueError: no"):
+        page_of(nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[]))
+
+
+def test_a_picture_without_words_is_not_published():
+    picture = nbformat.v4.new_output("display_data", {"image/png": "aGk=", "text/plain": "<Figure>"})
+    with pytest.raises(RuntimeError, match="without alternative text"):
+        page_of(picture)
+
+
+def test_widgets_are_left_out_since_no_kernel_runs():
+    widget = nbformat.v4.new_output("display_data", {book.WIDGET: {"model_id": "1"}, "text/plain": "NGLWidget()"})
+    assert page_of(widget).cells[0].outputs == []
