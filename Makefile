@@ -21,8 +21,9 @@ run: $(SYNCED) ## train and compare the titanium models (PRESET=smoke|demo|full;
 test: $(SYNCED) ## run the tests, without those marked slow or gpu
 	$(VENV_PYTHON) -m pytest $(PYTEST_FLAGS)
 
+# binder/overrides.json spares a newcomer the question whether JupyterLab may fetch its news.
 lab: $(SYNCED) ## open the notebooks in JupyterLab
-	cd notebooks && TF_CPP_MIN_LOG_LEVEL=3 ../$(VENV_PYTHON) -m jupyter lab
+	cd notebooks && TF_CPP_MIN_LOG_LEVEL=3 ../$(VENV_PYTHON) -m jupyter lab --LabApp.app_settings_dir=../binder
 
 bench: $(SYNCED) ## time fusedff against chemtrain, on the same cells
 	$(VENV_PYTHON) -m benchmarks
