@@ -16,7 +16,7 @@ from fusedff import plots, viewer
 def shown(monkeypatch):
     """What `view` displays: widgets, and alternative texts of pictures."""
     found = {"widgets": [], "alts": []}
-    monkeypatch.setattr(viewer, "display", found["widgets"].append)
+    monkeypatch.setattr(viewer, "show_widget", found["widgets"].append)
     monkeypatch.setattr(plots, "show", lambda fig, alt: found["alts"].append((len(fig.axes), alt)))
     return found
 
@@ -60,6 +60,15 @@ def test_atoms_of_a_trajectory_do_not_jump_across_the_cell(crystal):
 def test_frames_with_different_atoms_are_no_trajectory(crystal):
     with pytest.raises(ValueError, match="no trajectory; give titles"):
         viewer.view([crystal, crystal[:-1]])
+
+
+def test_a_page_without_a_kernel_shows_a_sentence_where_the_widget_was(crystal, monkeypatch):
+    displayed = []
+    monkeypatch.setattr(viewer, "display", lambda data, raw: displayed.append(data))
+    viewer.show_widget(viewer.movie([crystal] * 2))
+    (data,) = displayed
+    assert "application/vnd.jupyter.widget-view+json" in data
+    assert "needs a running notebook" in data["text/plain"]
 
 
 def test_nothing_to_show_is_an_error():
