@@ -10,16 +10,20 @@ VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 SYNCED := $(VENV)/.synced
 
-.PHONY: help run test lab bench lint audit lock clean
+.PHONY: help run test browser lab bench lint audit lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
 run: $(SYNCED) ## train and compare the titanium models (PRESET=smoke|demo|full; default: demo)
 	$(VENV_PYTHON) -m fusedff run --preset $(PRESET)
 
 test: $(SYNCED) ## run the tests, without those marked slow or gpu
 	$(VENV_PYTHON) -m pytest $(PYTEST_FLAGS)
+
+browser: $(SYNCED) ## run every notebook in JupyterLab in a headless Chromium (needs node, npm, Chromium)
+	npm install --prefix tests/browser --no-package-lock --no-audit --no-fund --loglevel=error
+	$(VENV_PYTHON) -m pytest -m slow tests/test_browser.py
 
 # binder/overrides.json spares a newcomer the question whether JupyterLab may fetch its news.
 lab: $(SYNCED) ## open the notebooks in JupyterLab
