@@ -42,7 +42,7 @@ def scrub(frames: Sequence[Atoms], clock: Sequence[float], stress_gpa: np.ndarra
         draw()
         slider.observe(draw, "value")
         ipywidgets.link((slider, "value"), (atoms, "frame"))  # the player in the widget moves the slider, too
-        atoms.layout.width = "360px"
+        atoms.layout.width = "340px"
         side_by_side = ipywidgets.HBox([atoms, picture], layout={"align_items": "center"})
         viewer.show_widget(ipywidgets.VBox([side_by_side, slider]))
     spread = ", ".join(f"{name} {s:.2f}" for name, s in zip(plots.VOIGT, stress_gpa.std(0), strict=True))

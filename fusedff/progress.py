@@ -42,7 +42,7 @@ def bar(name: str | None, total: int, start: int = 0):
 
                 yield draw
         elif _watched():
-            with _InPlace(total=total, initial=start, desc=name, file=io.StringIO(), ncols=90) as shown:
+            with _InPlace(total=total, initial=start, desc=name, file=io.StringIO(), ascii=False, ncols=90) as shown:
                 yield shown.report
         else:
             yield _lines(name, total, start)

@@ -5,15 +5,20 @@ The picture is what remains in a page without a running kernel, on paper, and wh
 
 from collections.abc import Sequence
 
+import ipywidgets
 import matplotlib.pyplot as plt
+import numpy as np
 from ase import Atoms
 from ase.visualize.plot import plot_atoms
 from IPython.display import display
 from matplotlib.figure import Figure
+from scipy.spatial.transform import Rotation
 
 from fusedff import plots
 
-_ANGLES = "15z,-80x"  # z upwards, seen a little from the side and from above
+# z upwards, seen a little from the side and from above: for ASE, and as an axis times an angle for nglview
+_ANGLES = "15z,-80x"
+_TURN = Rotation.from_euler("zx", [15, -80], degrees=True).as_rotvec()
 _MOST_PICTURES = 6
 
 
@@ -35,8 +40,10 @@ def view(structures: Atoms | Sequence[Atoms], titles: Sequence[str] | None = Non
     shown = [_wrapped(frame) for frame in frames[:_MOST_PICTURES]]
     titles = list(titles or [frames[0].get_chemical_formula()])[: len(shown)]
     nglview = _nglview()
-    for frame in shown if nglview else ():
-        show_widget(_dressed(nglview.show_ase(frame)))
+    if nglview:
+        widgets = [_dressed(nglview.show_ase(frame)) for frame in shown]
+        titled = [ipywidgets.VBox([ipywidgets.Label(t), w]) for t, w in zip(titles, widgets, strict=True)]
+        show_widget(ipywidgets.Box(titled, layout={"flex_flow": "row wrap"}))
     _show_pictures(shown, titles, alt)
 
 
@@ -113,5 +120,8 @@ def _dressed(widget):
     widget.add_representation("spacefill", radiusType="covalent", radiusScale=0.45)
     widget.add_unitcell()
     widget.camera = "orthographic"
-    widget.layout.height = "260px"
+    widget.layout.width, widget.layout.height = "250px", "260px"
+    widget.center()  # once more when it is shown: within a box it began with no size, and would stay empty
+    angle = float(np.linalg.norm(_TURN))
+    widget.control.spin((_TURN / angle).tolist(), angle)
     return widget
