@@ -10,10 +10,10 @@ VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 SYNCED := $(VENV)/.synced
 
-.PHONY: help run test lab bench docs lookat lint audit lock clean
+.PHONY: help run test lab bench docs lookat lint audit lock clean browser
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
 run: $(SYNCED) ## train and compare the titanium models (PRESET=smoke|demo|full; default: demo)
 	$(VENV_PYTHON) -m fusedff run --preset $(PRESET)
@@ -21,8 +21,13 @@ run: $(SYNCED) ## train and compare the titanium models (PRESET=smoke|demo|full;
 test: $(SYNCED) ## run the tests, without those marked slow or gpu
 	$(VENV_PYTHON) -m pytest $(PYTEST_FLAGS)
 
+browser: $(SYNCED) ## run every notebook in JupyterLab in a headless Chromium (needs node, npm, Chromium)
+	npm install --prefix tests/browser --no-package-lock --no-audit --no-fund --loglevel=error
+	$(VENV_PYTHON) -m pytest -m slow tests/test_browser.py
+
+# binder/overrides.json spares a newcomer the question whether JupyterLab may fetch its news.
 lab: $(SYNCED) ## open the notebooks in JupyterLab
-	cd notebooks && TF_CPP_MIN_LOG_LEVEL=3 ../$(VENV_PYTHON) -m jupyter lab
+	cd notebooks && TF_CPP_MIN_LOG_LEVEL=3 ../$(VENV_PYTHON) -m jupyter lab --LabApp.app_settings_dir=../binder
 
 bench: $(SYNCED) ## time fusedff against chemtrain, on the same cells
 	$(VENV_PYTHON) -m benchmarks

@@ -40,7 +40,7 @@ def main(arguments=None) -> int:
 
 
 def execute(preset: presets.Preset, root: Path) -> int:
-    """Run every notebook with this preset into the run folder; 1 if one of them fails."""
+    """Run every notebook with this preset into the run folder; 1 if one of them fails, 130 after Ctrl-C."""
     import papermill
 
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # of the kernels, see `startup`
@@ -62,6 +62,9 @@ def execute(preset: presets.Preset, root: Path) -> int:
                 file=sys.stderr,
             )
             return 1
+        except KeyboardInterrupt:
+            print(f"\ninterrupted in {notebook.name}; the same command goes on from the last epoch", file=sys.stderr)
+            return 130
     found = folder.read("summary.json")
     found["wall_seconds"] = time.monotonic() - began
     folder.write("summary.json", found)

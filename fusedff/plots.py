@@ -7,7 +7,7 @@ function returns a matplotlib Figure: hand it to `show` with a sentence for read
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -52,19 +52,30 @@ def show(fig: Figure, alt: str, dpi: int = 150) -> None:
     JupyterLab drops the alternative text of a plain PNG, so an HTML image comes first; the PNG lies beside
     it for front ends that show no HTML, and the text for those that show neither.
     """
-    width = int(100 * fig.get_figwidth())
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=dpi)
-    plt.close(fig)
+    data = bundle(fig, alt, dpi)
     if get_ipython() is None:  # a plain script, in which a picture cannot be seen
         print(alt)
         return
-    png = base64.b64encode(buffer.getvalue()).decode()
+    display(data, raw=True)
+
+
+def bundle(fig: Figure, alt: str, dpi: int = 150) -> dict[str, str]:
+    """What `show` displays, by MIME type; closes the figure."""
+    width = int(100 * fig.get_figwidth())
+    encoded = base64.b64encode(png(fig, dpi)).decode()
+    plt.close(fig)
     image = (
-        f'<img src="data:image/png;base64,{png}" alt="{html.escape(alt, quote=True)}" '
+        f'<img src="data:image/png;base64,{encoded}" alt="{html.escape(alt, quote=True)}" '
         f'style="width:{width}px; max-width:100%; background:white">'
     )
-    display({"text/html": image, "image/png": png, "text/plain": alt}, raw=True)
+    return {"text/html": image, "image/png": encoded, "text/plain": alt}
+
+
+def png(fig: Figure, dpi: int = 150) -> bytes:
+    """A figure as the content of a PNG file."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
 
 
 def color_of(name: str, position: int = 0) -> str:
@@ -110,6 +121,7 @@ def training(
             ax.plot(epoch, value, label=_spoken(key), marker="o" if len(epoch) < 12 else None)
         if log:
             ax.set_yscale("log")
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_xlabel("epoch")
         if len(keys) == 1:
             ax.set_ylabel(_spoken(keys[0]))
@@ -131,8 +143,11 @@ def _spoken(key: str) -> str:
     return key.replace("_", " ")
 
 
-def approach(history: Sequence[Mapping], points) -> Figure:
-    """How the constants and the pressure of a DiffTRe or fused history move towards the measured ones (dashed)."""
+def approach(history: Sequence[Mapping], points, updates: int | None = None) -> Figure:
+    """How the constants and the pressure of a DiffTRe or fused history move towards the measured ones (dashed).
+
+    `updates` makes the axes long enough for all that is to come.
+    """
     names = list(dict.fromkeys(key.split("@")[0] for key in history[0] if "@" in key))
     temperatures = sorted({float(key.split("@")[1][:-1]) for key in history[0] if "@" in key})
     measured = {p.temperature: {**p.elastic_gpa, "P": p.pressure_gpa} for p in points}
@@ -147,6 +162,9 @@ def approach(history: Sequence[Mapping], points) -> Figure:
                 ax.plot(epoch, value, color=shades[t], marker="o" if len(epoch) < 12 else None, ms=3)
                 if name in measured.get(t, {}):
                     ax.axhline(measured[t][name], color=shades[t], ls=(0, (4, 2)), lw=1.1)
+            if updates is not None:
+                ax.set_xlim(-0.03 * updates, 1.03 * max(updates - 1, 1))
+            ax.xaxis.get_major_locator().set_params(integer=True)
             ax.set_title("pressure" if name == "P" else name)
             ax.set_ylabel("GPa")
             ax.set_xlabel("update")
@@ -419,6 +437,39 @@ def block_errors(errors: Mapping[int, float], snapshots: int, unit: str, ax: Axe
         ax.set_xlabel("block length (snapshots)")
         ax.set_ylabel(f"standard error ({unit})")
     return fig
+
+
+VOIGT = ("xx", "yy", "zz", "yz", "xz", "xy")
+_DIRECTIONS = ("#0072B2", "#56B4E9", "#D55E00")  # a and b alike, c apart
+
+
+def stress_trace(clock: Sequence[float], stress_gpa: np.ndarray) -> tuple[Figure, Callable[[int], None]]:
+    """The stress (n, 6) in GPa, Voigt order, against `clock` in ps, means dashed; and a function that marks a frame.
+
+    Normal components above, shears below, on one scale.
+    """
+    with style():
+        fig, axes = plt.subplots(2, 1, figsize=(6.4, 4.2), sharex=True, sharey=True)
+        lines, dots = [ax.axvline(clock[0], color=_FAINT, lw=1, visible=False) for ax in axes], []
+        for k, (name, values) in enumerate(zip(VOIGT, stress_gpa.T, strict=True)):
+            ax, color = axes[k // 3], _DIRECTIONS[k % 3]
+            ax.axhline(values.mean(), color=color, ls=(0, (4, 2)), lw=0.9)
+            ax.plot(clock, values, color=color, lw=1.2, label=rf"$\sigma_{{{name}}}$")
+            dots += ax.plot([], [], "o", color=color, ms=5)
+        for ax in axes:
+            ax.set_ylabel("stress (GPa)")
+            ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        axes[1].set_xlabel("time (ps)")
+
+    def mark(n):
+        for line in lines:
+            line.set(xdata=[clock[n]] * 2, visible=True)
+        for dot, values in zip(dots, stress_gpa.T, strict=True):
+            dot.set_data([clock[n]], [values[n]])
+        now = ", ".join(f"{name} {value:+.2f}" for name, value in zip(VOIGT[:3], stress_gpa[n], strict=False))
+        axes[0].set_title(f"at {clock[n]:.2f} ps: {now} GPa", weight="normal")
+
+    return fig, mark
 
 
 def estimates(

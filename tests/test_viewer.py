@@ -16,7 +16,7 @@ from fusedff import plots, viewer
 def shown(monkeypatch):
     """What `view` displays: widgets, and alternative texts of pictures."""
     found = {"widgets": [], "alts": []}
-    monkeypatch.setattr(viewer, "display", found["widgets"].append)
+    monkeypatch.setattr(viewer, "show_widget", found["widgets"].append)
     monkeypatch.setattr(plots, "show", lambda fig, alt: found["alts"].append((len(fig.axes), alt)))
     return found
 
@@ -28,7 +28,8 @@ def crystal():
 
 def test_a_structure_comes_as_widget_and_picture(shown, crystal):
     viewer.view(crystal)
-    assert [type(widget).__name__ for widget in shown["widgets"]] == ["NGLWidget"]
+    ((_, widget),) = [part.children for part in shown["widgets"][0].children]
+    assert type(widget).__name__ == "NGLWidget"
     assert shown["alts"] == [(1, "Ti16: Ti16, 16 atoms in a periodic cell of 5.90 x 5.90 x 9.36 Å")]
 
 
@@ -43,7 +44,8 @@ def test_a_trajectory_is_one_widget_and_two_pictures(shown, crystal):
 
 def test_several_structures_have_a_widget_and_a_title_each(shown, crystal):
     viewer.view([crystal, bulk("Ti", "bcc", a=3.3)], titles=["hcp", "bcc"])
-    assert len(shown["widgets"]) == 2
+    (box,) = shown["widgets"]
+    assert [label.value for label, _ in (part.children for part in box.children)] == ["hcp", "bcc"]
     assert shown["alts"][0][1].startswith("hcp: ")
 
 
@@ -60,6 +62,15 @@ def test_atoms_of_a_trajectory_do_not_jump_across_the_cell(crystal):
 def test_frames_with_different_atoms_are_no_trajectory(crystal):
     with pytest.raises(ValueError, match="no trajectory; give titles"):
         viewer.view([crystal, crystal[:-1]])
+
+
+def test_a_page_without_a_kernel_shows_a_sentence_where_the_widget_was(crystal, monkeypatch):
+    displayed = []
+    monkeypatch.setattr(viewer, "display", lambda data, raw: displayed.append(data))
+    viewer.show_widget(viewer.movie([crystal] * 2))
+    (data,) = displayed
+    assert "application/vnd.jupyter.widget-view+json" in data
+    assert "needs a running notebook" in data["text/plain"]
 
 
 def test_nothing_to_show_is_an_error():

@@ -5,7 +5,7 @@ simulate, what to record of a snapshot and how far the averages are from the mea
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -225,17 +225,29 @@ def _gradient(contract, cutoff, rooms, images, candidate, ensemble, positions, w
     return spread(candidate, ensemble, positions, devices.without_repeats(w, 1), observed, cotangent, beta)
 
 
+def shown(record: dict) -> dict:
+    """What progress shows of a record: losses, N_eff, and the target's report on the state nearest to 300 K."""
+    temperatures = [float(key.split("@")[1].rstrip("K")) for key in record if "@" in key]
+    nearest = f"@{min(temperatures, key=lambda t: abs(t - 300)):g}K" if temperatures else "@"
+    of_all = [key for key in ("loss", "dft_loss", "n_eff") if key in record]
+    return {key: record[key] for key in [*of_all, *(key for key in record if key.endswith(nearest))]}
+
+
 def train(
-    start: Potential, target: Target | Sequence[StatePoint], settings: DiffTRe, checkpoint: str | Path | None = None
+    start: Potential,
+    target: Target | Sequence[StatePoint],
+    settings: DiffTRe,
+    checkpoint: str | Path | None = None,
+    on_epoch: Callable[[list[dict]], None] | None = None,
 ) -> tuple[Potential, list[dict]]:
     """Teach `start` a target, or measured state points; returns the last potential and the history.
 
     The history holds, for every update, the loss, the smallest N_eff / n_snapshots of any cell and what the target
-    reports (for state points: GPa per temperature).
+    reports (for state points: GPa per temperature). `on_epoch` gets it after every update, e.g. to draw it.
     """
     teacher = Teacher(settings, start, target)
     result = loop.train(
         teacher.update, teacher.init(start.params), settings.updates, name="DiffTRe",
-        settings=asdict(settings), checkpoint=checkpoint, shown=("loss", "n_eff"),
+        settings=asdict(settings), checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
     )  # fmt: skip
     return start.with_params(result.params), result.history

@@ -1,6 +1,6 @@
 """Fused training: experiments and DFT labels in turn, on the same parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from fusedff import ranges
 from fusedff.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.training import loop
-from fusedff.training.difftre import DiffTRe, Teacher
+from fusedff.training.difftre import DiffTRe, Teacher, shown
 from fusedff.training.force_matching import ForceMatching, Matcher
 from fusedff.training.targets import Target
 
@@ -43,10 +43,12 @@ def train(
     frames: Sequence[Atoms],
     settings: Fused,
     checkpoint: str | Path | None = None,
+    on_epoch: Callable[[list[dict]], None] | None = None,
 ) -> tuple[Potential, list[dict]]:
     """Teach `start` a target (or measured state points) and labelled frames; returns the last potential, the history.
 
     The history holds what the target reports of each epoch (for state points: GPa) and the mean DFT training loss.
+    `on_epoch` gets it after every epoch, e.g. to draw it.
     """
     teacher = Teacher(settings.experiment, start, target, settings.epochs * settings.experiment_updates)
     matcher = Matcher(settings.dft, start, frames, settings.epochs * settings.dft_epochs)
@@ -75,6 +77,6 @@ def train(
 
     result = loop.train(
         epoch, first._replace(optimizer=optimizer), settings.epochs, name="fused training",
-        settings=asdict(settings), checkpoint=checkpoint, shown=("loss", "n_eff", "dft_loss"),
+        settings=asdict(settings), checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
     )  # fmt: skip
     return start.with_params(result.params), result.history

@@ -1,6 +1,6 @@
 """The one training loop: epochs, history, checkpoints, early stopping, progress."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,38 +43,58 @@ def train(
     checkpoint: str | Path | None = None,
     watch: str | None = None,
     patience: int | None = None,
-    shown: Sequence[str] | None = None,
+    shown: Callable[[dict], dict] = dict,
+    on_epoch: Callable[[list[dict]], None] | None = None,
 ) -> Result:
     """Call `epoch(learner, n) -> (learner, record)` until `epochs` are done, saving everything after each.
 
     An interrupted run continues from `checkpoint` when called again and ends where it would have ended.
     `watch` names the number in the record whose smallest value marks the best parameters (default: the
-    last ones); `patience` epochs without a better one stop the run. `shown` picks what progress prints.
-    Raises `Diverged` before anything that is not finite is saved.
+    last ones); `patience` epochs without a better one stop the run. `shown` picks from a record what progress
+    prints; `on_epoch` gets the history as often as it has grown, first what an earlier call has left.
+    Raises `Diverged` before anything that is not finite is saved, and `progress.Interrupted` for Ctrl-C.
     """
     best, history, stale = (learner.params, np.inf), [], 0
     if checkpoint is not None and Path(checkpoint).exists():
         learner, best, history, stale = _resume(checkpoint, learner, settings)
-    with progress.bar(name, epochs, start=len(history)) as report:
-        for n in range(len(history), epochs):
-            if patience is not None and stale >= patience:
-                break
-            learner, record = epoch(learner, n)
-            record = {key: float(value) for key, value in record.items()}
-            _require_finite(learner.params, record, f"{name}, epoch {n}", checkpoint)
-            history.append({"epoch": n, **record})
-            score = record[watch] if watch else -n
-            best, stale = ((learner.params, score), 0) if score < best[1] else (best, stale + 1)
-            if checkpoint is not None:
-                metadata = {
-                    "settings": settings,
-                    "history": history,
-                    "best_score": float(best[1]),
-                    "stale": stale,
-                }
-                storage.write_tree(checkpoint, {"learner": learner, "best": best[0]}, metadata)
-            report({key: record[key] for key in shown or record})
+    on_epoch = on_epoch or (lambda history: None)
+    if history:
+        on_epoch(history)
+    kept = len(history)
+    with progress.bar(name, epochs, start=kept) as report:
+        try:
+            for n in range(len(history), epochs):
+                if patience is not None and stale >= patience:
+                    break
+                learner, record = epoch(learner, n)
+                record = {key: float(value) for key, value in record.items()}
+                _require_finite(learner.params, record, f"{name}, epoch {n}", checkpoint)
+                history.append({"epoch": n, **record})
+                score = record[watch] if watch else -n
+                best, stale = ((learner.params, score), 0) if score < best[1] else (best, stale + 1)
+                if checkpoint is not None:
+                    metadata = {
+                        "settings": settings,
+                        "history": history,
+                        "best_score": float(best[1]),
+                        "stale": stale,
+                    }
+                    storage.write_tree(checkpoint, {"learner": learner, "best": best[0]}, metadata)
+                    kept = n + 1
+                report(shown(record))
+                on_epoch(history)
+        except KeyboardInterrupt:
+            raise progress.Interrupted(_how_to_go_on(name, kept, epochs, checkpoint)) from None
     return Result(devices.local(best[0]), learner, history)
+
+
+def _how_to_go_on(name, kept, epochs, checkpoint):
+    if not kept:
+        return f"{name}: interrupted before anything was kept; run this again to start anew"
+    return (
+        f"{name}: interrupted with {kept} of {epochs} epochs done, which {checkpoint} keeps; run this again to go on "
+        "from there"
+    )
 
 
 def _resume(checkpoint, learner, settings):
