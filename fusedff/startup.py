@@ -10,6 +10,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 _ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD = -8, -4, -1  # parameters of mallopt(3)
+_COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 def keep_freed_memory() -> None:
@@ -25,6 +26,23 @@ def keep_freed_memory() -> None:
         mallopt(_ARENA_MAX, 1)
         mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, -1)  # never
+
+
+def return_what_compilers_leave() -> None:
+    """After a long compilation, memory that it freed goes back to the system; it may be more than 100 MB.
+
+    Otherwise it would stay, since freed memory is kept. Notebooks compile a lot and machines on Binder have 2 GB.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is None:
+        return
+    import jax
+
+    def after(event, seconds, **_):
+        if event == _COMPILED and seconds > 1:
+            trim(0)
+
+    jax.monitoring.register_event_duration_secs_listener(after)
 
 
 def keep_compiled() -> None:

@@ -73,3 +73,29 @@ def test_nothing_is_kept_where_xla_would_warn(tmp_path):
 
 def test_the_users_own_cache_folder_wins(tmp_path):
     assert compile_in(tmp_path, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "mine"))[0] == str(tmp_path / "mine")
+
+
+LEAVE = """
+import ctypes, re
+import fusedff, jax
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+
+def resident():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+
+place = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(200 << 20)))
+libc.memset(place, 1, ctypes.c_size_t(200 << 20))
+libc.free(place)
+kept = resident()
+jax.monitoring.record_event_duration_secs("/jax/core/compile/backend_compile_duration", {seconds})
+print(kept - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+@pytest.mark.parametrize(("seconds", "returned"), [(0.1, False), (2.0, True)])
+def test_memory_goes_back_after_a_long_compilation(seconds, returned):
+    script = LEAVE.format(seconds=seconds)
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (float(run.stdout.splitlines()[-1]) > 150) == returned
