@@ -91,7 +91,7 @@ def _network(config, n_species, displacements, neighbors, species):
 
 class Geometry(NamedTuple):
     bessel: jax.Array  # (n, K, radial), radial basis of the distances
-    chebyshev: jax.Array  # (n, K, degree), polynomials from which the spherical basis' radial parts are made
+    radial: jax.Array  # (n, K, rank), functions of which the spherical basis' radial parts are combinations
     angles: Angles  # between the slots of an atom, in the form that `meet` understands
 
 
@@ -107,10 +107,10 @@ def _geometry(config, displacements, neighbors):
     frequencies = hk.get_parameter("frequencies", (config.radial,), init=_multiples_of_pi)
     bessel = 2**0.5 * (envelope / x)[..., None] * jnp.sin(frequencies * x[..., None])
 
-    degree = len(_radial_table(config.radial, config.spherical, str(dtype)))
-    chebyshev = envelope[..., None] * _chebyshev(x, degree)
+    polynomials, _ = _radial_table(config.radial, config.spherical, str(dtype))
+    radial = _times(envelope[..., None] * _chebyshev(x, len(polynomials)), jnp.asarray(polynomials, dtype))
 
-    return Geometry(bessel, chebyshev, angles(unit, config.spherical))
+    return Geometry(bessel, radial, angles(unit, config.spherical))
 
 
 def _envelope(x, p):
@@ -134,10 +134,11 @@ SHORTEST = 0.04  # of the cut-off; the radial functions are tabulated from here 
 
 @lru_cache
 def _radial_table(n, n_l, dtype):
-    """Chebyshev coefficients (degree, n_l * n) of the normalized spherical Bessel functions times Y_l0(0).
+    """The normalized spherical Bessel functions times Y_l0(0), as few functions and their weights (rank, n_l * n).
 
-    A polynomial is smooth to every order, cheaper than trigonometric recursions and, unlike them, exact
-    to rounding also at short distances. The degree is the smallest that reaches the precision.
+    The functions are polynomials, given by Chebyshev coefficients (degree, rank): smooth to every order, cheaper than
+    trigonometric recursions and, unlike them, exact to rounding also at short distances. Bessel functions look alike:
+    in single precision, 42 of them are combinations of 16.
     """
     roots = spherical_bessel_roots(n, n_l)
     angular = np.arange(n_l)[:, None]
@@ -152,12 +153,19 @@ def _radial_table(n, n_l, dtype):
     for degree in range(8, 120, 2):
         nodes = np.cos(np.pi * (np.arange(2 * degree) + 0.5) / (2 * degree))
         values = functions(SHORTEST + (nodes + 1) / 2 * (1 - SHORTEST))
-        basis = np.polynomial.chebyshev.chebvander(nodes, degree - 1)
-        table = basis.T @ values / degree
-        table[0] /= 2
-        if np.abs(np.polynomial.chebyshev.chebvander(fine, degree - 1) @ table - exact).max() < tolerance:
+        coefficients = np.polynomial.chebyshev.chebvander(nodes, degree - 1).T @ values / degree
+        coefficients[0] /= 2
+        chebyshev = np.polynomial.chebyshev.chebvander(fine, degree - 1)
+        if np.abs(chebyshev @ coefficients - exact).max() < tolerance:
             break
-    return table
+    orthogonal, triangle = np.linalg.qr(chebyshev)
+    left, sizes, right = np.linalg.svd(triangle @ coefficients)
+    for rank in range(1, len(sizes) + 1):
+        table = sizes[:rank, None] * right[:rank]
+        if np.abs(orthogonal @ left[:, :rank] @ table - exact).max() < 2 * tolerance:
+            break
+    one = len(fine) ** 0.5  # the root mean square of every function
+    return np.linalg.solve(triangle, left[:, :rank]) * one, table / one
 
 
 def _chebyshev(x, n):
@@ -232,7 +240,7 @@ def _interact(config, message, geometry, reverse, name):
     incoming = silu(_linear(incoming, config.interaction, f"{name}_down"))
 
     # At the central atom j: messages times radial weights, then to every other slot.
-    radial = _times(geometry.chebyshev, _spherical_weights(config, name, geometry.chebyshev.dtype)).reshape(
+    radial = _times(geometry.radial, _spherical_weights(config, name, geometry.radial.dtype)).reshape(
         n, capacity, config.spherical, -1
     )
     waves = incoming[:, :, None, :] * radial
@@ -250,12 +258,12 @@ def _interact(config, message, geometry, reverse, name):
 
 
 def _spherical_weights(config, name, dtype):
-    """Weights (degree, l * interaction) that take Chebyshev polynomials to R_l(d) W_l."""
-    table = jnp.asarray(_radial_table(config.radial, config.spherical, str(dtype)), dtype)
+    """Weights (rank, l * interaction) that take the radial functions to R_l(d) W_l."""
+    table = jnp.asarray(_radial_table(config.radial, config.spherical, str(dtype))[1], dtype)
     table = table.reshape(-1, config.spherical, config.radial)
     weights = _bottleneck(config.spherical * config.radial, config.basis, config.interaction, f"{name}_spherical")
     weights = weights.reshape(config.spherical, config.radial, config.interaction)
-    return jnp.einsum("dln,lnc->dlc", table, weights).reshape(len(table), -1)
+    return jnp.einsum("rln,lnc->rlc", table, weights).reshape(len(table), -1)
 
 
 def _output(config, message, geometry, name):

@@ -58,9 +58,16 @@ def test_mixed_precision_is_promoted_and_gradients_keep_their_own(operands):
     np.testing.assert_allclose(gradients[1], jax.grad(lambda x: jnp.sum(plain(a, x)))(x), atol=1e-12)
 
 
-def test_no_transposed_product_is_left_in_the_gradient(operands):
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        lambda a, x: jax.grad(lambda x: jnp.sum(ours(a, x)))(x),
+        # of a geometry from which both matrices are made, like the directions in a network
+        lambda a, x: jax.grad(lambda x: jnp.sum(energy_gradient(ours, a, x) ** 2))(x),
+    ],
+)
+def test_no_transposed_product_is_left_in_gradients(operands, gradient):
     """What the module is for: where the matrix is contracted over its rows, XLA on CPUs is slow."""
-    a, x = operands
-    text = str(jax.make_jaxpr(jax.grad(lambda x: jnp.sum(ours(a, x))))(x))
+    text = str(jax.make_jaxpr(gradient)(*operands))
     assert "product_with_transposed_at_hand" in text
     assert "dot_general" not in text
