@@ -31,7 +31,8 @@ def angles(unit: jax.Array, n_l: int) -> Angles:
     if capacity > PAIRS_UP_TO:
         harmonics = spherical_harmonics(unit, n_l)
         return Angles(harmonics, jnp.swapaxes(harmonics, 1, 2))
-    cosine = jnp.einsum("aix,akx->aik", unit, unit)
+    across = jnp.swapaxes(unit, 1, 2)
+    cosine = product(unit, across, across)
     itself = jnp.eye(capacity, dtype=unit.dtype)  # P_l(1) = 1: no message meets its own slot
     pairs = [p - itself for p in legendre(cosine, n_l)]
     # symmetric in the two slots: the transposed matrix is the same numbers stacked the other way
