@@ -87,10 +87,36 @@ def rattled(rng, atoms, sigma, cell_sigma, volume=(0.0, 0.0), d_min=2.0) -> Atom
             return x
 
 
+def cleaved(atoms: Atoms, axis: int, gap: float) -> Atoms:
+    """A copy pulled apart by `gap` (Å) across the plane of the two cell vectors other than `axis`."""
+    atoms = atoms.copy()
+    normal = atoms.cell.reciprocal()[axis]
+    cell = atoms.cell.array
+    cell[axis] += gap * normal / np.linalg.norm(normal)
+    atoms.set_cell(cell)
+    return atoms
+
+
+def broken_bonds():
+    """Yield (config_type, config_id, atoms) of hcp titanium with fewer neighbours: cleaved, and with vacancies.
+
+    Without them a potential finds surfaces and vacancies far too cheap.
+    """
+    hcp = PHASES["hcp"]()
+    for plane, axis, thick in (("0001", 2, (1, 1, 2)), ("10-10", 0, (2, 1, 1))):
+        for gap in (0.6, 1.2, 2.0, 3.2):
+            yield "hcp-cleaved", f"hcp-cleaved-{plane}+{gap:.1f}", cleaved(hcp * thick, axis, gap)
+    rng = np.random.default_rng(2026)
+    for i in range(4):
+        vacant = hcp * (2, 2, 1)
+        del vacant[0]
+        yield "hcp-vacancy", f"hcp-vacancy-{i:03d}", rattled(rng, vacant, 0.06 * i, 0.01, (-0.03, 0.04))
+
+
 def structures():
     """Yield (config_type, config_id, atoms) of the titanium plan: symmetric cells first, then rattled ones.
 
-    Published datasets resume by these ids: neither the order nor one random draw may ever change.
+    Published datasets resume by these ids: no id may ever change its structure, nor one random draw its place.
     """
     for phase, make in PHASES.items():
         for v in (-0.10, -0.06, -0.03, 0.0, 0.03, 0.06, 0.10):
@@ -111,6 +137,8 @@ def structures():
         for size in (0.03, -0.03):
             cell = deformed(PHASES["bcc"](), strain(np.array(modes[name]) * size))
             yield "bcc-strain", f"bcc-strain-{name}{size:+.2f}", cell
+
+    yield from broken_bonds()
 
     rng = np.random.default_rng(2024)
     hcp8, hcp16 = PHASES["hcp"]() * (2, 2, 1), PHASES["hcp"]() * (2, 2, 2)
