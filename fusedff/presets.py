@@ -107,7 +107,7 @@ DEMO = Preset(
 )
 
 # The demo, for as long as it goes on improving: the models that ship with fusedff.
-_HOURS_EXPERIMENT = replace(_DEMO_EXPERIMENT, updates=80, final_learning_rate=5e-5, snapshots=10)
+_HOURS_EXPERIMENT = replace(_DEMO_EXPERIMENT, updates=80, final_learning_rate=2e-5, snapshots=10)
 
 HOURS = replace(
     DEMO,
@@ -115,7 +115,7 @@ HOURS = replace(
     experiment=_HOURS_EXPERIMENT,
     fused=replace(DEMO.fused, epochs=80, experiment=_HOURS_EXPERIMENT),
     evaluation=replace(_DEMO_EVALUATION, snapshots=100),
-    checks=replace(_DEMO_CHECKS, temperatures=()),  # all twenty-two
+    checks=replace(_DEMO_CHECKS, temperatures=(), elastic=replace(_DEMO_EVALUATION, snapshots=50)),  # all twenty-two
 )
 
 _SMOKE_MD = Langevin(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=4)
