@@ -38,7 +38,7 @@ class ForceMatching:
     energy_weight: float = 0.066  # ratios of the titanium paper, see presets.PAPER
     force_weight: float = 1.0
     virial_weight: float = 0.26
-    patience: int | None = None  # stop after so many epochs without a better validation loss
+    patience: int | None = None  # stop after so many epochs without a better validation loss, and take the best
     seed: int = 0
 
     def __post_init__(self):
@@ -261,9 +261,11 @@ def train(
     settings: ForceMatching,
     checkpoint: str | Path | None = None,
 ) -> tuple[Potential, list[dict]]:
-    """Fit `start` to labelled `frames`; keep the parameters with the smallest validation loss.
+    """Fit `start` to labelled `frames`, for as long as the learning rate takes to fall.
 
-    Returns the trained potential and the history (per epoch: training loss, validation errors).
+    Returns the trained potential and the history (per epoch: training loss, validation errors). The last parameters are
+    taken: those of the smallest validation loss come from when the learning rate was still high, and a few unusual
+    frames decide which. With `patience` training stops early, and then the latter are taken.
     """
     matcher = Matcher(settings, start, frames)
     check = _store(start, validation)
@@ -282,7 +284,8 @@ def train(
 
     result = loop.train(
         epoch, matcher.init(start.params), settings.epochs, name="force matching",
-        settings=asdict(settings), checkpoint=checkpoint, watch="validation", patience=settings.patience,
+        settings=asdict(settings), checkpoint=checkpoint,
+        watch="validation" if settings.patience else None, patience=settings.patience,
     )  # fmt: skip
     return start.with_params(result.params), result.history
 
