@@ -88,6 +88,7 @@ def test_one_temperature_has_no_expansion_and_bad_temperatures_are_refused():
     model = argon(dtype=jnp.float32)
     result = lattice.run(model, GUESS["fcc"], [2.0], settings, name=None)
     assert np.isnan(result.expansion).all()
+    assert set(result.as_dict()["by_temperature_K"]["2"]) == {"volume_A3_per_atom", "a_A", "residual_GPa"}
     assert np.isfinite(result.lengths).all()
     with pytest.raises(ValueError, match="not ascending"):
         lattice.run(model, GUESS["fcc"], [20.0, 10.0], settings, name=None)

@@ -69,7 +69,8 @@ class LatticeResult:
             row = {"volume_A3_per_atom": entry(self.volume[t], self.volume_stderr[t])}
             for n, name in enumerate(self.names):
                 row[f"{name}_A"] = entry(self.lengths[t, n], self.lengths_stderr[t, n])
-                row[f"expansion_{name}_per_K"] = entry(self.expansion[t, n], self.expansion_stderr[t, n])
+                if len(self.temperature) > 1:
+                    row[f"expansion_{name}_per_K"] = entry(self.expansion[t, n], self.expansion_stderr[t, n])
             row["residual_GPa"] = dict(zip(self.names, self.residual_gpa[t].tolist(), strict=True))
             table[f"{temperature:g}"] = row
         return {"by_temperature_K": table, "pressure_GPa": self.pressure / GPA, "settings": asdict(self.settings)}
