@@ -75,7 +75,7 @@ def front_page(released: Path, record: dict) -> str:
     page = f"""![Three titanium models against experiment, against DFT, and in what was never taught. \
 Elastic constants are off by, where taught and where not: {words}.]({PICTURE})
 
-What `make run PRESET={record["preset"]}` found after {minutes:.0f} minutes of training, with
+What `make run PRESET={record["preset"]}` found after {minutes:.0f} min of training, with
 {sum(frames.values())} frames of PBE-DFT ({frames["train"]} to train on, {frames["test"]} never seen) and a network of
 {size} parameters; ± is one standard error ([record](fusedff/data/titanium.json): settings, versions, seeds;
 [model card](fusedff/data/MODELS.md)):
