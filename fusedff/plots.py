@@ -337,6 +337,7 @@ def _never_taught(fig, rows, models, keys):
     fig.suptitle("Never taught: as DFT and experiment have it?", x=0.01, ha="left")
     left, right = fig.subplots(1, 2, width_ratios=[1, 1.6])
     _beside_references(left, energies, models, [1.0] * len(energies))
+    left.axvline(0, color=COLORS["measured"], lw=1, zorder=0)
     left.set_xlabel("energy above hcp (meV/atom)")
     left.set_yticklabels([row["quantity"].removesuffix(" above hcp") for row in energies])
     _beside_references(right, others, models, [_yardstick(row["references"]) for row in others])

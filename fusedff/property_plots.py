@@ -134,12 +134,8 @@ def stress_against_strain(result: DeformationResult, point: int = 0) -> Figure:
             stress, slope = result.stress[point, :, c], result.elastic[point, c]
             ax.errorbar(strain, stress, result.stress_stderr[point, c], color=COLORS["dft"], marker="o", ls="")
             ax.plot(strain, stress.mean() + slope * (strain - strain.mean()) / 100, color=COLORS["measured"], lw=1)
-            ax.set_title(name)
+            stderr, chi_squared = result.elastic_stderr[point, c], result.chi_squared[point, c]
+            ax.set_title(f"{name} = {slope:.1f} ± {stderr:.1f} GPa\n$\\chi^2$ = {chi_squared:.1f}", fontsize=9)
             ax.set_xlabel("strain (%)")
-            ax.text(
-                0.05, 0.96, f"{slope:.1f} ± {result.elastic_stderr[point, c]:.1f} GPa\n"
-                rf"$\chi^2$ = {result.chi_squared[point, c]:.1f}",
-                transform=ax.transAxes, va="top", fontsize=9,
-            )  # fmt: skip
         axes[0, 0].set_ylabel("stress (GPa)")
     return fig

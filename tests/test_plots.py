@@ -235,7 +235,7 @@ def test_stresses_of_deformed_cells_are_drawn_with_their_lines():
     require_labels(fig)
     c11 = visible(fig)[0]
     np.testing.assert_allclose(c11.lines[-1].get_ydata(), [-1, 0, 1])
-    assert c11.texts[0].get_text().startswith("100.0 ± 7.0 GPa")
+    assert c11.get_title(loc="left").startswith("C11 = 100.0 ± 7.0 GPa")
 
 
 def test_equations_of_state_are_drawn_from_the_lowest_energy_in_meV():
