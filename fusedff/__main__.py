@@ -1,6 +1,6 @@
 """`python -m fusedff run --preset demo`: execute the numbered notebooks in order and print what they found.
 
-`python -m fusedff release --preset hours`: make the models of a finished run those that ship.
+`python -m fusedff release --preset hours`: ship the models of a finished run, and show them in README.md.
 """
 
 import argparse
@@ -23,6 +23,9 @@ def main(arguments=None) -> int:
         command.add_argument("--preset", default="demo", help="smoke, demo, hours, full or paper (default: demo)")
         command.add_argument("--runs", type=Path, default=Path("runs"), help="where results go (default: runs)")
     releasing.add_argument("--into", type=Path, default=runs.SHIPPED, help="the folder they go to")
+    releasing.add_argument(
+        "--project", type=Path, default=NOTEBOOKS.parent, help="the checkout whose README shows them"
+    )
     options = parser.parse_args(arguments)
     try:
         preset = presets.get(options.preset)
@@ -33,7 +36,8 @@ def main(arguments=None) -> int:
         return execute(preset, options.runs.resolve())
     try:
         release.release(runs.folder(preset.name, options.runs), options.into)
-    except FileNotFoundError as error:
+        release.show(options.into, options.project)
+    except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

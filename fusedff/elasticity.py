@@ -31,8 +31,16 @@ class Properties(NamedTuple):
     stress: jax.Array  # (n_points, replicas, 6) eV/Å^3, with its kinetic part
 
 
-def _ensemble(points, repeats, replicas, stretches, dtype):
-    """Cells ordered by point, replica, stretch; the stretches of one replica share a stream."""
+def stretch(eta: np.ndarray) -> np.ndarray:
+    """The symmetric deformation sqrt(1 + 2 eta) of a Lagrangian strain eta, both (3, 3)."""
+    values, vectors = np.linalg.eigh(np.eye(3) + 2 * eta)
+    return vectors @ np.diag(np.sqrt(values)) @ vectors.T
+
+
+def stretched(
+    points: Sequence[StatePoint], repeats, replicas: int, stretches: Sequence[np.ndarray], dtype=jnp.float32
+) -> Ensemble:
+    """Deformed cells, ordered by state point, replica and stretch; the stretches of one replica share a stream."""
     sites, cells, temperatures, streams = [], [], [], []
     for p, point in enumerate(points):
         atoms = crystals.supercell(point.crystal, repeats)
@@ -51,7 +59,8 @@ def _ensemble(points, repeats, replicas, stretches, dtype):
     )
 
 
-def _common_symmetry(points: Sequence[StatePoint]) -> str:
+def common_symmetry(points: Sequence[StatePoint]) -> str:
+    """The elastic symmetry that all points share; ValueError if there are none, or of different crystals."""
     if not points:
         raise ValueError("no state points; give at least one measured temperature")
     kinds = {(crystals.symmetry(p.crystal), p.crystal.symbol, p.crystal.structure) for p in points}
@@ -65,6 +74,18 @@ def _common_symmetry(points: Sequence[StatePoint]) -> str:
 def ideal_gas_pressure(ensemble):
     """N kT / V of every cell, eV/Å^3."""
     return len(ensemble.numbers) * KB * ensemble.temperature / jnp.abs(jnp.linalg.det(ensemble.cells))
+
+
+def total_stress(means, ensemble):
+    """Cauchy stress (n_cells, 3, 3) in eV/Å^3 with its kinetic part, from the mean configurational one (n_cells, 6)."""
+    return from_voigt(means) - ideal_gas_pressure(ensemble)[:, None, None] * jnp.eye(3, dtype=means.dtype)
+
+
+def piola_kirchhoff(cauchy, stretches):
+    """Second Piola-Kirchhoff stress det(F) F^-1 cauchy F^-T of symmetric deformations F, all (..., 3, 3)."""
+    stretches = jnp.asarray(stretches, cauchy.dtype)
+    inverse = jnp.linalg.inv(stretches)
+    return jnp.linalg.det(stretches)[..., None, None] * (inverse @ cauchy @ inverse)
 
 
 def contract_stress(candidate, system, near, coefficients) -> jax.Array:
@@ -97,17 +118,12 @@ class CoupledStrains:
 
     def ensemble(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> Ensemble:
         """All cells to simulate: every state point, replica, strain pattern and sign."""
-        return _ensemble(points, repeats, replicas, self._stretches(_common_symmetry(points)), dtype)
+        return stretched(points, repeats, replicas, self._stretches(common_symmetry(points)), dtype)
 
     def _stretches(self, symmetry):
-        """Symmetric deformations sqrt(1 + 2 eta), pattern by pattern, plus before minus."""
-        stretches = []
-        for pattern in crystals.strain_patterns(symmetry):
-            for sign in (1, -1):
-                eta = sign * self.strain * strain_from_voigt(pattern)
-                values, vectors = np.linalg.eigh(np.eye(3) + 2 * eta)
-                stretches.append(vectors @ np.diag(np.sqrt(values)) @ vectors.T)
-        return stretches
+        """Deformations pattern by pattern, plus before minus."""
+        patterns = crystals.strain_patterns(symmetry)
+        return [stretch(sign * self.strain * strain_from_voigt(pattern)) for pattern in patterns for sign in (1, -1)]
 
     def observe(self, sampled, system, near, evaluation) -> jax.Array:
         """Configurational Cauchy stress (n_cells, 6)."""
@@ -121,14 +137,10 @@ class CoupledStrains:
         self, means: jax.Array, ensemble: Ensemble, points: Sequence[StatePoint], replicas: int
     ) -> Properties:
         """Elastic constants and pressure from mean observables (n_cells, 6)."""
-        symmetry = _common_symmetry(points)
-        stretches = jnp.asarray(np.stack(self._stretches(symmetry)), means.dtype)
-        cauchy = from_voigt(means)
-        cauchy = cauchy - ideal_gas_pressure(ensemble)[:, None, None] * jnp.eye(3, dtype=means.dtype)
-        grouped = cauchy.reshape(len(points), replicas, len(stretches), 3, 3)
-        inverse = jnp.linalg.inv(stretches)
-        piola = jnp.linalg.det(stretches)[:, None, None] * (inverse @ grouped @ inverse)
-        voigt = to_voigt(piola).reshape(len(points), replicas, -1, 2, 6)
+        symmetry = common_symmetry(points)
+        stretches = np.stack(self._stretches(symmetry))
+        grouped = total_stress(means, ensemble).reshape(len(points), replicas, len(stretches), 3, 3)
+        voigt = to_voigt(piola_kirchhoff(grouped, stretches)).reshape(len(points), replicas, -1, 2, 6)
         response = (voigt[..., 0, :] - voigt[..., 1, :]) / (2 * self.strain)
         constants = crystals.constants_from_response(response, symmetry)
         elastic = jnp.stack([constants[name] for name in crystals.elastic_names(symmetry)], -1)
@@ -142,7 +154,7 @@ class StressFluctuation:
 
     def ensemble(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> Ensemble:
         """One unstrained cell per state point and replica."""
-        return _ensemble(points, repeats, replicas, [np.eye(3)], dtype)
+        return stretched(points, repeats, replicas, [np.eye(3)], dtype)
 
     def observe(self, sampled, system, near, evaluation) -> jax.Array:
         """Born stress (6), its square (36) and the Born stiffness (36): (n_cells, 78)."""
@@ -185,7 +197,7 @@ class StressFluctuation:
         self, means: jax.Array, ensemble: Ensemble, points: Sequence[StatePoint], replicas: int
     ) -> Properties:
         """Elastic constants and pressure from mean observables (n_cells, 78)."""
-        symmetry = _common_symmetry(points)
+        symmetry = common_symmetry(points)
         stress = means[:, :6]
         square, stiffness = (means[:, k : k + 36].reshape(-1, 6, 6) for k in (6, 42))
         ideal = ideal_gas_pressure(ensemble)

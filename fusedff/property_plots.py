@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fusedff.plots import COLORS, MARKERS, STRUCTURES, color_of, legend_of, style, title_of
+from fusedff.properties.deformation import DeformationResult
 from fusedff.properties.energy_volume import EnergyVolumeResult
 from fusedff.properties.phonons import Phonons
 
@@ -121,4 +122,20 @@ def against_temperature(results: Mapping[str, Mapping], measured: Mapping[str, t
             ax.set_ylabel(label)
         keys = legend_of(["measured", *results])
         fig.legend(handles=keys, loc="outside upper center", ncols=len(keys))
+    return fig
+
+
+def stress_against_strain(result: DeformationResult, point: int = 0) -> Figure:
+    """Mean stresses of deformed cells and the lines through them, one panel per constant, at one state point."""
+    strain = 100 * np.array(result.settings.strains)
+    with style():
+        fig, axes = plt.subplots(1, len(result.names), figsize=(2.3 * len(result.names), 2.9), squeeze=False)
+        for c, (ax, name) in enumerate(zip(axes[0], result.names, strict=True)):
+            stress, slope = result.stress[point, :, c], result.elastic[point, c]
+            ax.errorbar(strain, stress, result.stress_stderr[point, c], color=COLORS["dft"], marker="o", ls="")
+            ax.plot(strain, stress.mean() + slope * (strain - strain.mean()) / 100, color=COLORS["measured"], lw=1)
+            stderr, chi_squared = result.elastic_stderr[point, c], result.chi_squared[point, c]
+            ax.set_title(f"{name} = {slope:.1f} ± {stderr:.1f} GPa\n$\\chi^2$ = {chi_squared:.1f}", fontsize=9)
+            ax.set_xlabel("strain (%)")
+        axes[0, 0].set_ylabel("stress (GPa)")
     return fig

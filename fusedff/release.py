@@ -3,15 +3,19 @@
 Three models with what is said of them::
 
     titanium-dft.safetensors, titanium-experiment.safetensors, titanium-fused.safetensors
-    titanium.json   what notebooks 06 and 07 found
+    titanium.json   what notebooks 06, 07 and 08 found
     MODELS.md       the model card
+
+And what the front page of the project says of them: the picture and the results between two marks of README.md.
 """
 
+import json
 from pathlib import Path
 
 import jax
+import matplotlib.pyplot as plt
 
-from fusedff import potential, storage, study
+from fusedff import plots, potential, storage, study
 from fusedff.runs import MODELS, RunFolder
 
 BOUND_PERCENT = {"trained": 2, "held_out": 3}  # what is aimed at for every single constant
@@ -22,7 +26,8 @@ def release(folder: RunFolder, into: Path) -> None:
 
     Raises FileNotFoundError naming what notebook must be run first.
     """
-    record = folder.read("summary.json") | {"temperatures": folder.read("temperatures.json")}
+    record = folder.read("summary.json")
+    record |= {"temperatures": folder.read("temperatures.json"), "off_target": folder.read("off_target.json")["rows"]}
     for model in MODELS:
         about = folder.read(f"{model}/settings.json")
         about |= {key: record[key] for key in ("preset", "data", "frames", "seeds")}
@@ -31,6 +36,76 @@ def release(folder: RunFolder, into: Path) -> None:
         potential.save(into / f"titanium-{model}.safetensors", trained, **about)
     storage.write_json(into / "titanium.json", record)
     storage.write_bytes(into / "MODELS.md", model_card(folder, record).encode())
+
+
+PICTURE = Path("notebooks/images/models_compared.png")
+MARKS = ("<!-- results: from fusedff/data/titanium.json -->", "<!-- end of results -->")
+
+
+def show(released: Path, project: Path) -> None:
+    """Draw the models and the record in the folder `released` on the front page of a checkout.
+
+    Raises FileNotFoundError if `project` is none, and ValueError if its README.md has lost the marks.
+    """
+    readme = project / "README.md"
+    if not readme.exists():
+        raise FileNotFoundError(f"{readme} does not exist; give the folder of a checkout of the project")
+    text = readme.read_text()
+    if not all(text.count(mark) == 1 for mark in MARKS):
+        raise ValueError(f"{readme}: the results belong between the lines {MARKS[0]} and {MARKS[1]}; put them back")
+    before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
+    record = json.loads((released / "titanium.json").read_text())
+    fig = plots.models_compared(record)
+    storage.write_bytes(project / PICTURE, plots.png(fig))
+    plt.close(fig)
+    results = f"{MARKS[0]}\n{front_page(released, record)}\n{MARKS[1]}"
+    storage.write_bytes(readme, f"{before}{results}{after}".encode())
+
+
+def front_page(released: Path, record: dict) -> str:
+    """Markdown: the picture with its words, what it took, and the numbers."""
+    models = [released / f"titanium-{model}.safetensors" for model in MODELS]
+    minutes = sum(storage.read_metadata(path)["about"]["seconds"] for path in models) / 60
+    size = sum(x.size for x in jax.tree.leaves(potential.load(models[0]).params))
+    frames, errors = record["frames"], {model: _deviations(record, model) for model in MODELS}
+    words = "; ".join(
+        f"{study.TITLES[model]} {_elastic(found, 'trained')} and {_elastic(found, 'held_out')}"
+        for model, found in errors.items()
+    )
+    page = f"""![Three titanium models against experiment, against DFT, and in what was never taught. \
+Elastic constants are off by, where taught and where not: {words}.]({PICTURE})
+
+What `make run PRESET={record["preset"]}` found after {minutes:.0f} min of training, with
+{sum(frames.values())} frames of PBE-DFT ({frames["train"]} to train on, {frames["test"]} never seen) and a network of
+{size} parameters; ± is one standard error ([record](fusedff/data/titanium.json): settings, versions, seeds;
+[model card](fusedff/data/MODELS.md)):
+
+```text
+{study.table(record)}
+```
+
+At the measured temperatures that were not taught, the fused model's elastic constants are off by
+{_elastic(errors["fused"], "held_out")}, its pressure by up to {_pressure(errors["fused"], "held_out")}
+(notebook 07)."""
+    if "off_target" in record:
+        page += f"""
+What was never taught at all (notebook 08; `?`: a reference that was not looked up in its source):
+
+```text
+{study.off_target_table(record["off_target"])}
+```"""
+    return page
+
+
+_PARTS = ("trained", "held_out")
+
+
+def _elastic(errors, part):
+    return f"{errors[f'elastic_{part}_percent']:.1f} ± {errors[f'elastic_{part}_percent_stderr']:.1f} %"
+
+
+def _pressure(errors, part):
+    return f"{errors[f'pressure_{part}_GPa']:.2f} ± {errors[f'pressure_{part}_GPa_stderr']:.2f} GPa"
 
 
 def _deviations(record, model):
@@ -61,8 +136,8 @@ def model_card(folder: RunFolder, record: dict) -> str:
     for model in MODELS:
         errors = record["models"][model]["test"] | _deviations(record, model)
         cells = [
-            *(f"{errors[k]:.1f} ± {errors[k + '_stderr']:.1f} %" for k in _keys("elastic", "percent")),
-            *(f"{errors[k]:.2f} ± {errors[k + '_stderr']:.2f} GPa" for k in _keys("pressure", "GPa")),
+            *(_elastic(errors, part) for part in _PARTS),
+            *(_pressure(errors, part) for part in _PARTS),
             f"{errors['energy_mae_meV_per_atom']:.1f} meV/atom", f"{errors['force_mae_meV_per_A']:.0f} meV/Å",
             f"{errors['stress_mae_GPa']:.2f} GPa",
         ]  # fmt: skip
@@ -94,8 +169,13 @@ The fused model, number by number: deviation from experiment in % of the measure
 {_number_by_number(record)}
 
 **Where they end.** Checked for hcp titanium at the measured lattice constants between 4 and 973 K. What they say of
-bcc, of the liquid, of defects and surfaces is shown in notebook 08 and was not trained. The DFT frames are few and
-hold at most 16 atoms; one seed was trained, so that the scatter between trainings is not in the errors above.
+other structures, of phonons, of the liquid, of defects and surfaces was not trained (notebook 08; `?`: a reference that
+was not looked up in its source). The DFT frames are few and hold at most 16 atoms; one seed was trained, so that the
+scatter between trainings is not in the errors above.
+
+```text
+{study.off_target_table(record["off_target"])}
+```
 
 **How they were made.** Preset `{record["preset"]}`, seeds {record["seeds"]["training"]} (training) and
 {record["seeds"]["evaluation"]} (evaluation); training took {seconds}; {versions}. Every file holds its settings.
@@ -122,7 +202,3 @@ def _number_by_number(record) -> str:
 
 def _percent(entry) -> float:
     return 100 * (entry["value"] / entry["measured"] - 1)
-
-
-def _keys(what, unit):
-    return [f"{what}_{part}_{unit}" for part in ("trained", "held_out")]

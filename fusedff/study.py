@@ -72,7 +72,7 @@ def judge(
     result = elastic.run(candidate, points, preset.evaluation, name)
     return {
         "test": force_matching.errors(candidate, test_frames),
-        "experiment": result.as_dict(),
+        "experiment": result.by_temperature(),
     }, result
 
 
@@ -117,7 +117,7 @@ def largest_pressure(experiment: dict) -> tuple[float, float]:
 
 
 def rows(models: dict[str, dict]) -> list[dict]:
-    """Elastic constants and pressure of models, as `ElasticResult.as_dict` has them, one row per number (GPa)."""
+    """Elastic constants and pressure of models (GPa), as `ElasticResult.by_temperature` has them: a row per number."""
     return [
         {"model": model, "temperature_K": t, "quantity": name}
         | {f"{key}_GPa": entry[key] for key in ("value", "stderr", "measured")}
@@ -147,6 +147,41 @@ def table(result: dict) -> str:
             lines.append(f"{title:>16} {t:>6} " + " ".join(f"{cell:>13}" for cell in cells[:-1]) + f" {cells[-1]:>14}")
     lines += ["", *verdict(result)]
     return "\n".join(lines)
+
+
+def off_target_table(rows: Sequence[dict]) -> str:
+    """What was never taught, as text: one row per quantity, models beside references; `?` marks unconfirmed ones.
+
+    A row has quantity, unit, digits, models (name -> value and stderr, None without noise) and references, the fields
+    of `fusedff.references.Reference`.
+    """
+    models = list(dict.fromkeys(model for row in rows for model in row["models"]))
+    lines = [f"{'':>30} {'unit':>10} " + " ".join(f"{TITLES[m]:>15}" for m in models) + "  references"]
+    for row in rows:
+        cells = [_with_error(row["models"][m], row["digits"]) if m in row["models"] else "-" for m in models]
+        known = "; ".join(
+            f"{r['kind']} {r['value']:g}{'' if r['confirmed'] else '?'} ({r['source'].split(',')[0].split(' (')[0]})"
+            for r in row["references"]
+        )
+        lines.append(
+            f"{row['quantity']:>30} {row['unit']:>10} " + " ".join(f"{cell:>15}" for cell in cells) + f"  {known}"
+        )
+    return "\n".join(lines)
+
+
+def off_target_rows(rows: Sequence[dict]) -> list[dict]:
+    """The same for a table file: one row per quantity and model."""
+    return [
+        {"quantity": row["quantity"], "unit": row["unit"], "model": model, **entry}
+        | {"references": "; ".join(f"{r['kind']} {r['value']:g} ({r['source']})" for r in row["references"])}
+        for row in rows
+        for model, entry in row["models"].items()
+    ]
+
+
+def _with_error(entry, digits):
+    noise = "" if entry["stderr"] is None else f" ± {entry['stderr']:.{digits}f}"
+    return f"{entry['value']:.{digits}f}{noise}"
 
 
 def verdict(result: dict) -> list[str]:

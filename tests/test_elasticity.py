@@ -155,7 +155,10 @@ def test_the_library_call_gives_the_same_constants_in_single_precision(warm):
     assert 0 < shift[0] < 0.3 * found[0]  # a few per cent of C11 and C12 alike, nothing of C44
     np.testing.assert_allclose(shift, [shift[0], shift[0], 0], atol=1e-9)
     assert (result.adiabatic_stderr >= result.elastic_stderr).all()
-    entry = result.as_dict()["40"]
+    plain = result.as_dict()
+    assert plain["settings"]["estimator"] == {"kind": "CoupledStrains", "strain": 0.01}
+    assert plain["settings"]["langevin"]["timestep_fs"] == 8.0
+    entry = plain["by_temperature_K"]["40"]
     assert entry["adiabatic"]["C11"]["value"] == pytest.approx(result.adiabatic[0, 0])
     assert entry["elastic"]["C11"]["measured"] == pytest.approx(5.0)
     assert np.isnan(entry["elastic"]["C12"]["measured"])

@@ -1,5 +1,7 @@
 """Lattice constants of Lennard-Jones crystals against the minimum of their quasi-harmonic free energy."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,7 +73,10 @@ def test_lattice_constants_and_expansion_at_low_temperature_are_quasi_harmonic(s
     slope = (lengths[-1] - lengths[0]) / 6 / lengths[1]
     assert (np.abs(result.expansion[1] - slope) < 4 * result.expansion_stderr[1] + 0.03 * slope).all()
     assert result.expansion_stderr[1, 0] < 0.1 * slope[0]
-    row = result.as_dict()["5"]
+    plain = json.loads(json.dumps(result.as_dict()))
+    assert plain["pressure_GPa"] == pytest.approx(pressure / GPA)
+    assert plain["settings"]["snapshots"] == 200
+    row = plain["by_temperature_K"]["5"]
     assert row["a_A"]["value"] == pytest.approx(result.lengths[1, 0])
     assert ("c_A" in row) == (structure == "hcp")
 
@@ -83,6 +88,7 @@ def test_one_temperature_has_no_expansion_and_bad_temperatures_are_refused():
     model = argon(dtype=jnp.float32)
     result = lattice.run(model, GUESS["fcc"], [2.0], settings, name=None)
     assert np.isnan(result.expansion).all()
+    assert set(result.as_dict()["by_temperature_K"]["2"]) == {"volume_A3_per_atom", "a_A", "residual_GPa"}
     assert np.isfinite(result.lengths).all()
     with pytest.raises(ValueError, match="not ascending"):
         lattice.run(model, GUESS["fcc"], [20.0, 10.0], settings, name=None)

@@ -105,6 +105,17 @@ def test_force_matching_notebook_learns(chain):
     assert chain.history("dft")[-1]["loss"] < chain.history("dft")[0]["loss"]
 
 
+def test_dynamics_notebook_finds_every_constant_in_four_ways(chain):
+    record = chain.read("notebooks/03.json")
+    assert set(record["elastic_GPa"]) == {"stress fluctuation", "uncoupled strains", "coupled strains"}
+    check = record["deformed_cells"]
+    assert check["degrees_of_freedom"] == len(check["settings"]["strains"]) - 2 == 3
+    for found in (*record["elastic_GPa"].values(), check["elastic_GPa"]["323"]):
+        assert set(found) == {"C11", "C12", "C13", "C33", "C44"}
+        assert all(entry["stderr"] > 0 for entry in found.values())
+    assert all(entry["chi_squared"] > 0 for entry in check["elastic_GPa"]["323"].values())
+
+
 def test_difftre_notebook_finds_the_known_answers(chain):
     record = chain.read("notebooks/04.json")
     spring = record["harmonic"]
@@ -178,12 +189,13 @@ def test_held_out_temperatures_and_the_lattice_of_the_shipped_models(chain):
     table = chain.read("temperatures.json")
     assert set(table["models"]) == set(runs.MODELS)
     assert table["train"] == list(SMOKE.train_temperatures)
+    assert table["settings"]["snapshots"] == SMOKE.checks.elastic.snapshots
     assert set(table["models"]["fused"]) == {f"{t:g}" for t in SMOKE.checks.temperatures}
     record = chain.read("notebooks/07.json")
     for model in runs.MODELS:  # a short trajectory of a small cell, hence 2 %
-        assert record["lattice"][model]["323"]["a_A"]["value"] == pytest.approx(2.951, rel=0.02)
-        assert record["lattice"][model]["323"]["c_A"]["value"] == pytest.approx(4.679, rel=0.02)
-        assert record["lattice"][model]["323"]["a_A"]["stderr"] > 0
+        assert record["lattice"][model]["by_temperature_K"]["323"]["a_A"]["value"] == pytest.approx(2.951, rel=0.02)
+        assert record["lattice"][model]["by_temperature_K"]["323"]["c_A"]["value"] == pytest.approx(4.679, rel=0.02)
+        assert record["lattice"][model]["by_temperature_K"]["323"]["a_A"]["stderr"] > 0
 
 
 def test_what_was_not_trained_is_computed_and_put_beside_references(chain):
@@ -195,7 +207,11 @@ def test_what_was_not_trained_is_computed_and_put_beside_references(chain):
     assert record["bcc_lowest_THz"]["at rest"] < -1 < record["bcc_lowest_THz"]["fused"]
     assert record["stable"]["fused"]
     rows = chain.read("off_target.json")["rows"]
-    assert all(cited for _, _, _, cited in rows), "a number without a reference"
+    assert len(rows) > 8
+    assert all(row["references"] for row in rows), "a number without a reference"
+    hot = next(row for row in rows if row["quantity"] == "bcc a at 1173 K")["models"]["fused"]
+    assert hot["value"] == pytest.approx(3.31, rel=0.02)
+    assert hot["stderr"] > 0
 
 
 def test_another_material_goes_through_the_same_steps(chain):

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from fusedff import datasets, experiments, plots, study
+from fusedff import datasets, experiments, plots, property_plots, study
 from fusedff.observables import Estimate
-from fusedff.properties.elastic import ElasticResult
+from fusedff.properties.deformation import DeformationResult, DeformationRun
+from fusedff.properties.elastic import ElasticResult, ElasticRun
 
 NAMES = ("C11", "C12", "C13", "C33", "C44")
 MODELS = ("dft", "experiment", "fused")
@@ -37,7 +38,7 @@ def result(points, factor, pressure=0.0):
     return ElasticResult(
         np.array([p.temperature for p in points]), NAMES, factor * measured, np.full(measured.shape, 2.0),
         np.full(n, pressure), np.full(n, 0.05), measured, np.zeros(n),
-        factor * measured + 1, np.full(measured.shape, 2.0),
+        factor * measured + 1, np.full(measured.shape, 2.0), ElasticRun(),
     )  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def summary(points):
     points = experiments.select(points, (23, 173, 323))
     test = {"energy_mae_meV_per_atom": 2.0, "force_mae_meV_per_A": 60.0, "stress_mae_GPa": 0.3}
     factors = {"dft": 0.9, "experiment": 1.0, "fused": 1.02}
-    models = {m: {"test": test, "experiment": result(points, factors[m], 0.1).as_dict()} for m in MODELS}
+    models = {m: {"test": test, "experiment": result(points, factors[m], 0.1).by_temperature()} for m in MODELS}
     return {"models": models, "settings": {"train_temperatures": [23, 323]}}
 
 
@@ -77,7 +78,8 @@ def colours(artists):
 
 
 def legend_texts(fig):
-    legends = [*fig.legends, *(legend for sub in fig.subfigs for legend in sub.legends)]
+    figures = [fig, *fig.subfigs, *(inner for sub in fig.subfigs for inner in sub.subfigs)]
+    legends = [legend for part in figures for legend in part.legends]
     legends += [ax.get_legend() for ax in visible(fig) if ax.get_legend()]
     return [text.get_text() for legend in legends for text in legend.get_texts()]
 
@@ -161,9 +163,10 @@ def test_models_compared_says_how_far_each_model_is_from_both_references(summary
     assert titles == [*NAMES, "pressure", "energy", "forces", "stress"]
     assert [ax.get_xlabel() for ax in visible(fig)[-3:]] == ["meV/atom", "meV/Å", "GPa"]
     texts = legend_texts(fig)
-    mean, noise = study.elastic_deviation(summary["models"]["dft"]["experiment"])
-    assert texts[0] == f"DFT-only ({mean:.1f} ± {noise:.1f} %)" == f"DFT-only (10.0 ± {noise:.1f} %)"
-    assert texts[-1] == "not trained at this temperature"
+    parts = study.by_role(summary["models"]["dft"]["experiment"], summary["settings"]["train_temperatures"])
+    trained, held_out = (study.elastic_deviation(part)[1] for part in parts.values())
+    assert texts[0] == f"DFT-only (10.0 ± {trained:.1f}, 10.0 ± {held_out:.1f} %)"
+    assert texts[-1] == "not trained here"
     bars = visible(fig)[-1].patches
     assert [to_hex(bar.get_facecolor()).upper() for bar in bars] == [plots.COLORS[m] for m in MODELS]
     assert [bar.get_width() for bar in bars] == [0.3] * 3
@@ -175,6 +178,64 @@ def test_models_compared_shows_relative_deviations_in_percent(summary):
         mine = [c.lines[0] for c in c11.containers if to_hex(c.lines[0].get_color()).upper() == plots.COLORS[model]]
         assert len(mine) == 2  # temperatures that were trained on, and the others
         np.testing.assert_allclose(np.concatenate([line.get_ydata() for line in mine]), deviation, atol=1e-9)
+
+
+def row(quantity, unit, value, **references):
+    return {
+        "quantity": quantity, "unit": unit, "digits": 1,
+        "models": {"dft": {"value": value, "stderr": None}, "fused": {"value": 2 * value, "stderr": 0.1 * value}},
+        "references": [{"kind": kind, "value": number} for kind, number in references.items()],
+    }  # fmt: skip
+
+
+OFF_TARGET = [
+    row("bcc above hcp", "meV/atom", 110.0, DFT=100.0), row("vacancy formation", "eV", 1.5, experiment=1.2, DFT=2.0),
+    row("self-diffusion", "1e-9 m^2/s", 4.0, experiment=5.0),
+]  # fmt: skip
+
+
+def positions(ax, model):
+    """Where the markers of a model are along x, from the topmost row down."""
+    mine = [c.lines[0] for c in ax.containers if to_hex(c.lines[0].get_color()).upper() == plots.COLORS[model]]
+    return [float(line.get_xdata()[0]) for line in mine]
+
+
+def test_what_was_never_taught_is_relative_to_dft_or_else_to_experiment_and_energies_are_themselves():
+    fig = plots.off_target(OFF_TARGET, ["dft", "fused"])
+    require_labels(fig)
+    energies, others = visible(fig)
+    assert [label.get_text() for label in energies.get_yticklabels()] == ["bcc"]
+    assert positions(energies, "dft") == [110]
+    assert positions(others, "dft") == pytest.approx([0.75, 0.8])
+    assert positions(others, "fused") == pytest.approx([1.5, 1.6])
+    assert {0.6, 1.0} <= {round(float(line.get_xdata()[0]), 9) for line in others.lines}  # experiment, DFT
+    assert legend_texts(fig) == ["DFT-only", "fused", "experiment", "DFT"]
+
+
+def test_models_compared_takes_what_notebooks_07_and_08_found(summary, points):
+    found = {model: result(points, 1.03).by_temperature() for model in MODELS}
+    record = summary | {"temperatures": {"train": [23, 323], "models": found}, "off_target": OFF_TARGET}
+    fig = plots.models_compared(record)
+    fig.draw_without_rendering()
+    c11 = visible(fig)[0]
+    assert sum(len(c.lines[0].get_xdata()) for c in c11.containers) == 3 * len(points)
+    labels = {ax.get_xlabel() for ax in visible(fig)}
+    assert {"meV/Å", "energy above hcp (meV/atom)"} <= labels
+    assert legend_texts(fig)[0].startswith("DFT-only (3.0 ± ")
+
+
+def test_stresses_of_deformed_cells_are_drawn_with_their_lines():
+    strains = (-0.01, 0.0, 0.01)
+    stress = np.array([[[-1.0, -0.5, -0.2], [0.0, 0.0, 0.0], [1.0, 0.5, 0.2]]])
+    elastic, noise = np.array([[100.0, 50, 20]]), np.full((1, 3), 0.1)
+    found = DeformationResult(
+        np.array([300.0]), ("C11", "C12", "C44"), elastic, 70 * noise, stress, noise, noise, DeformationRun(strains)
+    )
+    fig = property_plots.stress_against_strain(found)
+    require_labels(fig)
+    c11 = visible(fig)[0]
+    np.testing.assert_allclose(c11.lines[-1].get_ydata(), [-1, 0, 1])
+    assert c11.get_title(loc="left").startswith("C11 = 100.0 ± 7.0 GPa")
 
 
 def test_equations_of_state_are_drawn_from_the_lowest_energy_in_meV():

@@ -2,18 +2,27 @@
 
 import json
 import shutil
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
 from fusedff import __main__ as command
-from fusedff import potential, runs, storage
+from fusedff import potential, references, release, runs, storage, study
 
 RECORD = json.loads((runs.SHIPPED / "titanium.json").read_text())
+ROOT = Path(__file__).parents[1]
+DIFFUSION = references.select(references.load(), "Ti", "liquid", "self_diffusion")
+OFF_TARGET = {
+    "quantity": "self-diffusion at 2000 K", "unit": DIFFUSION[0].unit, "digits": 1,
+    "models": {"dft": {"value": 4.25, "stderr": 0.31}, "fused": {"value": 5.0, "stderr": 0.3}},
+    "references": [asdict(reference) for reference in DIFFUSION],
+}  # fmt: skip
 
 
 @pytest.fixture
 def finished(tmp_path):
-    """A run folder as notebooks 02 to 07 leave it, made from the shipped models and their record."""
+    """A run folder as notebooks 02 to 08 leave it, made from the shipped models and their record."""
     folder = runs.folder("demo", tmp_path / "runs")
     for model in runs.MODELS:
         shipped = runs.SHIPPED / f"titanium-{model}.safetensors"
@@ -23,16 +32,27 @@ def finished(tmp_path):
     folder.write("summary.json", RECORD | {"data": "titanium_pbe.extxyz, sha256 0"})
     found = {model: verdict["experiment"] for model, verdict in RECORD["models"].items()}
     folder.write("temperatures.json", {"train": [23, 323], "models": found})  # two of the four stand for held-out ones
+    folder.write("off_target.json", {"rows": [OFF_TARGET]})
     return folder
 
 
-def release(folder, into):
-    arguments = ["release", "--preset", "demo", "--runs", str(folder.path.parent), "--into", str(into)]
-    return command.main(arguments)
+@pytest.fixture
+def project(tmp_path):
+    """A checkout, as far as releasing is concerned."""
+    (tmp_path / "project").mkdir()
+    shutil.copy(ROOT / "README.md", tmp_path / "project")
+    return tmp_path / "project"
 
 
-def test_files_carry_data_preset_seeds_and_errors(finished, tmp_path):
-    assert release(finished, tmp_path / "out") == 0
+@pytest.fixture
+def ship(finished, project, tmp_path):
+    """The command that releases the finished run, and its exit status."""
+    where = ["--runs", str(finished.path.parent), "--into", str(tmp_path / "out"), "--project", str(project)]
+    return lambda: command.main(["release", "--preset", "demo", *where])
+
+
+def test_files_carry_data_preset_seeds_and_errors(ship, tmp_path):
+    assert ship() == 0
     about = storage.read_metadata(tmp_path / "out" / "titanium-fused.safetensors")["about"]
     assert about["preset"] == RECORD["preset"]
     assert about["seeds"] == RECORD["seeds"]
@@ -49,8 +69,8 @@ def test_files_carry_data_preset_seeds_and_errors(finished, tmp_path):
     assert potential.load(tmp_path / "out" / "titanium-fused.safetensors").numbers == (22,)
 
 
-def test_the_model_card_holds_every_error_with_its_standard_error(finished, tmp_path):
-    release(finished, tmp_path / "out")
+def test_the_model_card_holds_every_error_with_its_standard_error(ship, tmp_path):
+    ship()
     card = (tmp_path / "out" / "MODELS.md").read_text()
     for model in runs.MODELS:
         errors = storage.read_metadata(tmp_path / "out" / f"titanium-{model}.safetensors")["about"]["errors"]
@@ -62,10 +82,37 @@ def test_the_model_card_holds_every_error_with_its_standard_error(finished, tmp_
     percent = 100 * (point["elastic"]["C11"]["value"] / point["elastic"]["C11"]["measured"] - 1)
     assert f"| 623 (held out) | {percent:+.1f} ± " in card
     assert " of 10 within 2 % (trained); " in card
+    assert study.off_target_table([OFF_TARGET]) in card
 
 
-def test_an_unfinished_run_is_not_released(finished, tmp_path, capsys):
-    (finished.path / "temperatures.json").unlink()
-    assert release(finished, tmp_path / "out") == 2
-    assert "temperatures.json does not exist; run the notebook that makes it first" in capsys.readouterr().err
+def test_the_front_page_shows_the_released_models_and_nothing_else_of_it_changes(ship, project, tmp_path):
+    before = (project / "README.md").read_text()
+    assert ship() == 0
+    after = (project / "README.md").read_text()
+    for part in (0, 1):
+        assert after.split(release.MARKS[part])[part] == before.split(release.MARKS[part])[part]
+    record = json.loads((tmp_path / "out" / "titanium.json").read_text())
+    assert record["off_target"] == [OFF_TARGET]
+    assert release.front_page(tmp_path / "out", record) in after
+    assert "4.2 ± 0.3" in after
+    assert (project / release.PICTURE).read_bytes().startswith(b"\x89PNG")
+    ship()
+    assert (project / "README.md").read_text() == after
+
+
+def test_a_readme_without_the_marks_is_left_alone(ship, project, capsys):
+    (project / "README.md").write_text("# mine\n")
+    assert ship() == 2
+    assert "put them back" in capsys.readouterr().err
+    assert (project / "README.md").read_text() == "# mine\n"
+    (project / "README.md").unlink()
+    assert ship() == 2
+    assert "give the folder of a checkout" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["temperatures.json", "off_target.json"])
+def test_an_unfinished_run_is_not_released(finished, ship, missing, tmp_path, capsys):
+    (finished.path / missing).unlink()
+    assert ship() == 2
+    assert f"{missing} does not exist; run the notebook that makes it first" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -12,7 +12,7 @@ from fusedff.pair import LennardJones
 from fusedff.potential import Potential
 from fusedff.training import difftre
 from fusedff.training.difftre import DiffTRe, Teacher
-from fusedff.training.targets import PressureTarget, RadialTarget
+from fusedff.training.targets import HeatCapacityTarget, PressureTarget, RadialTarget
 from fusedff.units import GPA
 
 # 32 atoms at 60 % of the density of the crystal: they melt by themselves
@@ -59,10 +59,26 @@ def test_a_lennard_jones_liquid_is_recovered_from_its_radial_distribution():
     assert float(trained.params["sigma"][0]) == pytest.approx(3.4, rel=0.008)
 
 
-@pytest.mark.parametrize("kind", ["radial", "pressure"])
+def test_a_cold_crystal_has_the_heat_capacity_of_dulong_and_petit():
+    """kT/2 for every vibration and every momentum of N atoms, one of which stands for the centre of mass."""
+    n, crystal = 32, bulk("Ar", "fcc", a=5.25, cubic=True) * (2, 2, 2)
+    target = HeatCapacityTarget(dynamics.replicate([crystal], [2.0], 16, jnp.float64), [3.0])
+    simulation = dynamics.Simulation(target.ensemble, Langevin(10.0, 5.0, 40, 0.4), TRUTH.cutoff, target.observe)
+    state = dynamics.start(target.ensemble, jax.random.PRNGKey(2))
+    state, _ = simulation.run(TRUTH, state, 20)
+    found = float(target.heat_capacity(simulation.run(TRUTH, state, 60)[1].observed.mean(0))[0])
+    # from 16 x 60 snapshots, some of them correlated: 5 % of the fluctuation, and 1 % of anharmonicity
+    assert found == pytest.approx(1.5 + 1.5 * (n - 1) / n, abs=0.25)
+    assert target.report(jnp.zeros((16, 2))) == {"Cv@2K": 1.5}
+
+
+@pytest.mark.parametrize("kind", ["radial", "pressure", "heat"])
 def test_the_gradient_is_that_of_the_reweighted_loss(kind):
-    curve = np.where(R > 3.4, 1.0, 0.0)
-    target = RadialTarget(cells(2), R, curve[None]) if kind == "radial" else PressureTarget(cells(2), [0.2 * GPA])
+    target = {
+        "radial": RadialTarget(cells(2), R, np.where(R > 3.4, 1.0, 0.0)[None]),
+        "pressure": PressureTarget(cells(2), [0.2 * GPA]),
+        "heat": HeatCapacityTarget(cells(2), [2.5]),
+    }[kind]
     settings = DiffTRe(langevin=Langevin(10.0, 2.0, 10, 0.6), first_equilibration=2, snapshots=4)
     teacher = Teacher(settings, WRONG, target)
     sampled, _, _ = teacher._snapshots(WRONG, teacher.init(WRONG.params).extra, 0)
@@ -103,6 +119,8 @@ def test_curves_that_do_not_fit_the_cells_are_refused():
         RadialTarget(cells(1), R, np.ones(29))
     with pytest.raises(ValueError, match="as many cells for every state"):
         PressureTarget(cells(3), [0.1, 0.2])
+    with pytest.raises(ValueError, match="heat capacities of shape"):
+        HeatCapacityTarget(cells(1), 3.0)
     with pytest.raises(ValueError, match="not finite"):
         PressureTarget(cells(1), [np.nan])
     with pytest.raises(ValueError, match="one temperature per frame"):

@@ -6,7 +6,7 @@ Crystals, 1972); lambda and the heat capacity C_V are fluctuations of the same t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 
 import jax
@@ -59,9 +59,16 @@ class ElasticResult:
     measured_pressure: np.ndarray  # (n_points,) GPa
     adiabatic: np.ndarray  # (n_points, n_constants) GPa
     adiabatic_stderr: np.ndarray
+    settings: ElasticRun
 
     def as_dict(self) -> dict:
-        """Nested plain data by temperature, for JSON."""
+        """Plain data for JSON: all numbers by temperature, and the settings."""
+        estimator = {"kind": type(self.settings.estimator).__name__} | asdict(self.settings.estimator)
+        settings = asdict(self.settings) | {"estimator": estimator}
+        return {"by_temperature_K": self.by_temperature(), "unit": "GPa", "settings": settings}
+
+    def by_temperature(self) -> dict:
+        """The numbers in GPa as nested plain data: temperature -> elastic, pressure and adiabatic."""
         table = {}
         for t, row in enumerate(self.temperature):
             elastic = {
@@ -109,7 +116,7 @@ def run(
     elastic, error = value[:, :-1], stderr[:, :-1]
     return ElasticResult(
         np.array([p.temperature for p in points]), names, elastic, error, value[:, -1], stderr[:, -1],
-        measured, measured_pressure, elastic + shift.value / GPA, np.hypot(error, shift.stderr / GPA),
+        measured, measured_pressure, elastic + shift.value / GPA, np.hypot(error, shift.stderr / GPA), settings,
     )  # fmt: skip
 
 

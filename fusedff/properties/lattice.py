@@ -6,7 +6,7 @@ correction is part of the result. Cells do not fluctuate, so a few hundred atoms
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 import jax
@@ -60,17 +60,20 @@ class LatticeResult:
     expansion_stderr: np.ndarray
     pressure: float  # eV/Å^3, at which the crystal is
     residual_gpa: np.ndarray  # (n_temperatures, n_names) stress left in the last cell before its correction
+    settings: LatticeRun
 
     def as_dict(self) -> dict:
-        """Nested plain data by temperature, for JSON."""
+        """Plain data for JSON: all numbers by temperature, the pressure and the settings."""
         table = {}
         for t, temperature in enumerate(self.temperature):
             row = {"volume_A3_per_atom": entry(self.volume[t], self.volume_stderr[t])}
             for n, name in enumerate(self.names):
                 row[f"{name}_A"] = entry(self.lengths[t, n], self.lengths_stderr[t, n])
-                row[f"expansion_{name}_per_K"] = entry(self.expansion[t, n], self.expansion_stderr[t, n])
+                if len(self.temperature) > 1:
+                    row[f"expansion_{name}_per_K"] = entry(self.expansion[t, n], self.expansion_stderr[t, n])
+            row["residual_GPa"] = dict(zip(self.names, self.residual_gpa[t].tolist(), strict=True))
             table[f"{temperature:g}"] = row
-        return table
+        return {"by_temperature_K": table, "pressure_GPa": self.pressure / GPA, "settings": asdict(self.settings)}
 
 
 def run(
@@ -106,7 +109,7 @@ def run(
     residual = found.value[:, 3:5] if crystal.c else found.value[:, 3:4]
     return LatticeResult(
         temperatures, ("a", "c")[: lengths.shape[1]], lengths, lengths_stderr, found.value[:, 0], found.stderr[:, 0],
-        expansion, expansion_stderr, pressure, residual / GPA,
+        expansion, expansion_stderr, pressure, residual / GPA, settings,
     )  # fmt: skip
 
 

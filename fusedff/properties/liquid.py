@@ -11,7 +11,7 @@ nothing is added; runs at two sizes, against 1 / L, show the limit.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 
@@ -69,20 +69,24 @@ class LiquidResult:
     diffusion: Estimate  # (n_temperatures,) Å^2/ps, which is 1e-8 m^2/s
     energy: Estimate  # (n_temperatures,) eV per atom, potential
     pressure_gpa: Estimate  # (n_temperatures,)
+    n_atoms: int  # of every cell: diffusion depends on it
+    edge: np.ndarray  # (n_temperatures,) Å, cube root of the volume of a cell
+    settings: LiquidRun
 
     def as_dict(self) -> dict:
-        """Nested plain data by temperature, for JSON: the numbers, not the curves."""
+        """Plain data for JSON: the numbers by temperature, not the curves, and the settings."""
         numbers = {
             "diffusion_A2_per_ps": self.diffusion,
             "coordination": self.coordination,
             "energy_eV_per_atom": self.energy,
             "pressure_GPa": self.pressure_gpa,
         }
-        return {
-            f"{temperature:g}": {"shell_A": float(self.shell[t])}
+        table = {
+            f"{temperature:g}": {"shell_A": float(self.shell[t]), "edge_A": float(self.edge[t])}
             | {name: entry(e.value[t], e.stderr[t]) for name, e in numbers.items()}
             for t, temperature in enumerate(self.temperature)
         }
+        return {"by_temperature_K": table, "n_atoms": self.n_atoms, "settings": asdict(self.settings)}
 
 
 def run(
@@ -129,7 +133,7 @@ def run(
         np.asarray(temperatures, float), r, radial, shell, over_replicas(around), structure.ANGLES,
         over_replicas(_angular(ensemble, trajectory.positions, per_cell)), times, over_replicas(displacement),
         over_replicas(diffusion), over_replicas(np.asarray(trajectory.energy, float).mean(0) / n),
-        over_replicas(pressure / GPA),
+        over_replicas(pressure / GPA), n, np.cbrt(volumes[:: settings.replicas]), settings,
     )  # fmt: skip
 
 

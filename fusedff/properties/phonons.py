@@ -43,7 +43,8 @@ class Phonons:
     repeats: tuple[int, int, int]
     mesh: float
     displacement: float | None = None  # Å, of finite displacements
-    n_snapshots: int | None = None  # of an effective fit, whose standard errors follow
+    n_snapshots: int | None = None  # of an effective fit, whose standard errors, from `blocks` parts, follow
+    blocks: int | None = None
     frequencies_stderr: np.ndarray | None = None
     dos_stderr: np.ndarray | None = None
     heat_capacity_stderr: np.ndarray | None = None
@@ -84,6 +85,7 @@ class Phonons:
             "mesh_A": self.mesh,
             "displacement_A": self.displacement,
             "n_snapshots": self.n_snapshots,
+            "blocks": self.blocks,
             **{name: error.tolist() for name, error in errors.items() if error is not None},
         }
 
@@ -99,6 +101,7 @@ class Gruneisen:
     mean: np.ndarray  # (n_temperatures,), weighted with the heat capacity of every mode; nan at 0 K
     classical_mean: float  # all modes alike: the limit of high temperature
     volume_strain: float
+    displacement: float  # Å
     repeats: tuple[int, int, int]
     mesh: float
     relaxation: Relaxation = field(default_factory=Relaxation)
@@ -113,6 +116,7 @@ class Gruneisen:
             "mean": self.mean.tolist(),
             "classical_mean": self.classical_mean,
             "volume_strain": self.volume_strain,
+            "displacement_A": self.displacement,
             "repeats": list(self.repeats),
             "mesh_A": self.mesh,
             "relaxation": asdict(self.relaxation),
@@ -189,7 +193,7 @@ def effective(
         f"{key}_stderr": spread * np.std([getattr(one, key) for one in left_out], axis=0)
         for key in ("frequencies", "dos", "heat_capacity")
     }
-    return replace(found, n_snapshots=len(displacements), **errors)
+    return replace(found, n_snapshots=len(displacements), blocks=blocks, **errors)
 
 
 def gruneisen(
@@ -231,7 +235,8 @@ def gruneisen(
     mean = [_mean(parameters, moving, weights, _mode_heat_capacity(frequencies, moving, t)) for t in temperatures]
     return Gruneisen(
         frequencies, np.where(moving, parameters, np.nan), weights, temperatures, np.array(mean),
-        _mean(parameters, moving, weights, np.ones_like(frequencies)), volume_strain, tuple(repeats), mesh, relaxation,
+        _mean(parameters, moving, weights, np.ones_like(frequencies)), volume_strain, displacement, tuple(repeats),
+        mesh, relaxation,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from ase import Atoms
 
-from fusedff import crystals, progress
+from fusedff import crystals, elasticity, progress
 from fusedff.properties.relax import Relaxation, relax_ions
 from fusedff.units import GPA, VOIGT, from_voigt, strain_from_voigt, to_voigt
 
@@ -78,18 +78,12 @@ def run(
     with progress.bar(name, 2 * len(VOIGT)) as report:
         for j, direction in enumerate(np.eye(6)):
             for sign in (1, -1):
-                stretch = _stretch(sign * strain * strain_from_voigt(direction))
+                stretch = elasticity.stretch(sign * strain * strain_from_voigt(direction))
                 slopes[:, :, j] += sign * _stresses(rest, stretch, calculator, relaxation) / (2 * strain)
                 report()
     relaxed, clamped = (slopes + slopes.swapaxes(1, 2)) / 2 / GPA
     pressure = -rest.get_stress()[:3].mean() / GPA
     return StaticElastic(relaxed, clamped, float(pressure), symmetry, strain, relaxation)
-
-
-def _stretch(eta):
-    """The symmetric deformation sqrt(1 + 2 eta)."""
-    values, vectors = np.linalg.eigh(np.eye(3) + 2 * eta)
-    return vectors @ np.diag(np.sqrt(values)) @ vectors.T
 
 
 def _stresses(rest, stretch, calculator, relaxation):

@@ -2,7 +2,10 @@
 
 A target whose averages are means of per-snapshot numbers O needs nothing else: its gradient is
 <dO/d theta> - beta (<O dU/d theta> - <O> <dU/d theta>), `contract` standing for the first term and reweighting for the
-others. Functions of several averages are welcome: a heat capacity records U and U^2 and takes their variance in `loss`.
+others. Functions of several averages are welcome: `HeatCapacityTarget` records U and U^2 and takes their variance.
+
+What is measured at constant pressure is learned at constant volume: a lattice constant or a density as the pressure of
+cells of the measured size (`PressureTarget`; `ElasticTarget` has it beside the constants).
 """
 
 from collections.abc import Sequence
@@ -14,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusedff import structure
+from fusedff import potential, structure
 from fusedff.dynamics import Ensemble
 from fusedff.elasticity import CoupledStrains, StressFluctuation, contract_stress, ideal_gas_pressure
 from fusedff.experiments import StatePoint, measured_gpa
-from fusedff.units import GPA
+from fusedff.units import GPA, KB
 
 
 class Target(Protocol):
@@ -155,6 +158,49 @@ class PressureTarget:
         """GPa, e.g. P@94K."""
         found = np.asarray(self.pressure(means)) / GPA
         return {f"P@{t}": value for t, value in zip(_states(self.ensemble, self.measured), found, strict=True)}
+
+
+@dataclass(frozen=True, eq=False)
+class HeatCapacityTarget:
+    """Heat capacities at constant volume (n_states,) in k_B per atom: the mean squared deviation.
+
+    C_V = 3/2 N k + (<U^2> - <U>^2) / kT^2, classical; the cells of a state lie side by side, as `dynamics.replicate`
+    makes them. A variance takes long trajectories: its relative error is sqrt(2 / n) from n independent snapshots.
+    """
+
+    ensemble: Ensemble
+    measured: np.ndarray
+    weight: float = 1.0
+
+    def __post_init__(self):
+        _require_states(self.ensemble, self.measured, (), "heat capacities")
+
+    def observe(self, candidate, system, near, evaluation):
+        energy = evaluation.energy - self._origin(candidate)
+        return jnp.stack([energy, energy**2], 1)
+
+    def contract(self, candidate, system, near, coefficients):
+        energy = potential.energies(candidate, system, near) - self._origin(candidate)
+        return coefficients[:, 0] * energy + coefficients[:, 1] * energy**2
+
+    def _origin(self, candidate):
+        """The reference energies of the atoms: without them, single precision holds the square."""
+        species = np.searchsorted(candidate.numbers, np.asarray(self.ensemble.numbers))
+        return float(np.sum(np.asarray(candidate.reference)[species]))
+
+    def heat_capacity(self, means):
+        """C_V (n_states,) in k_B per atom."""
+        energy, square = _by_state(means, self.measured).T
+        temperature = self.ensemble.temperature[:: self.ensemble.n_cells // len(self.measured)]
+        return 1.5 + (square - energy**2) / (KB * temperature) ** 2 / len(self.ensemble.numbers)
+
+    def loss(self, means):
+        return self.weight * jnp.mean((self.heat_capacity(means) - jnp.asarray(self.measured)) ** 2)
+
+    def report(self, means) -> dict:
+        """k_B per atom, e.g. Cv@94K."""
+        found = np.asarray(self.heat_capacity(means))
+        return {f"Cv@{t}": value for t, value in zip(_states(self.ensemble, self.measured), found, strict=True)}
 
 
 def _by_state(means, measured):
