@@ -268,7 +268,7 @@ def _checked(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
     first_with = {}
     places = [f"{file}, frame {i} ({frame.info['config_id']})" for i, frame in enumerate(frames)]
     for i, (frame, where) in enumerate(zip(frames, places, strict=True)):
-        config_id = frame.info["config_id"]
+        config_id = str(frame.info["config_id"])
         if config_id in first_with:
             raise ValueError(
                 f"{where}: config_id is that of frame {first_with[config_id]} too; "

@@ -91,7 +91,7 @@ def check_lengths(frames: Sequence[Atoms], where: Sequence[str]) -> None:
     """
     members = defaultdict(list)
     for i, frame in enumerate(frames):
-        members[frame.info.get("config_type")].append(i)
+        members[str(frame.info.get("config_type"))].append(i)
     for of_type in members.values():
         sample = of_type[:: -(-len(of_type) // _SAMPLE)]
         found = {i: closest(frames[i]) for i in sample}
