@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from fusedff import presets, release, runs, study
+from fusedff import presets, release, runs, storage, study
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
@@ -32,12 +32,12 @@ def main(arguments=None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if options.command == "run":
-        return execute(preset, options.runs.resolve())
     try:
+        if options.command == "run":
+            return execute(preset, options.runs.resolve())
         release.release(runs.folder(preset.name, options.runs), options.into)
         release.show(options.into, options.project)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError, storage.DamagedFile) as error:  # no room, no right to write, nothing to read
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -50,7 +50,12 @@ def execute(preset: presets.Preset, root: Path) -> int:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # of the kernels, see `startup`
     folder = runs.folder(preset.name, root)
     output = folder.path / "notebooks"
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot make {output} ({error.strerror}); name another folder with --runs"
+        ) from None
     began = time.monotonic()
     for notebook in sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
         print(f"--- {notebook.stem} ({time.monotonic() - began:.0f} s)", flush=True)

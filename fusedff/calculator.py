@@ -14,6 +14,8 @@ class FusedCalculator(Calculator):
 
     def __init__(self, potential: Potential):
         super().__init__()
+        if not isinstance(potential, Potential):
+            raise TypeError(f"{potential!r} is no potential; give one, as fusedff.load returns it")
         self.potential = potential
         self._evaluate = Evaluator(potential)
 

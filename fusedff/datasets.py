@@ -47,6 +47,13 @@ MAX_STRESS = 1.0  # eV/Å^3, 160 GPa
 MAX_ENERGY = 1e6  # eV per atom; all-electron total energies of the heaviest elements stay below
 MAX_ENERGY_SPREAD = 20.0  # eV per atom between frames of one composition
 _BLOCK = 10  # frames of one config_type that are shared out together
+_NO_TEXT = {  # by how files begin
+    b"\x1f\x8b": "compressed (gzip)",
+    b"PK": "a zip archive",
+    b"\xef\xbb\xbf": "UTF-8 with a byte-order mark",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
 
 
 class Labels(NamedTuple):
@@ -75,8 +82,9 @@ def load_frames(path=None) -> tuple[ase.Atoms, ...]:
     """
     path = TITANIUM_FRAMES if path is None else Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give the path of an extended-XYZ file")
-    _check_last_line(path)
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}; give the path of an extended-XYZ file")
+    _check_text(path)
     frames, reader = [], iread(path, index=":", format="extxyz")
     while True:
         try:
@@ -100,7 +108,8 @@ def check_frame(frame: ase.Atoms, where="frame") -> None:
 
     Refused: no atoms; a cell that is flat, left-handed or not periodic; nan or inf; missing energy or forces;
     forces of the wrong shape; atoms closer than 0.5 Å, images included; magnitudes that only another unit
-    explains (|F| > 200 eV/Å, |stress| > 1 eV/Å^3, |energy| > 1e6 eV per atom); a virial in place of a stress.
+    explains (|F| > 200 eV/Å, |stress| > 1 eV/Å^3, |energy| > 1e6 eV per atom); a virial in place of a stress; a
+    stress that is not symmetric, or that is 0 where forces are not.
     """
     check_geometry(frame, where)
     check_labels(frame, where)
@@ -110,6 +119,8 @@ def check_geometry(frame: ase.Atoms, where="frame") -> None:
     """The part of `check_frame` that is about atoms and cell."""
     if len(frame) == 0:
         raise ValueError(f"{where}: has no atoms; drop the frame")
+    if not frame.numbers.all():
+        raise ValueError(f"{where}: atom {frame.numbers.argmin()} is of element 'X'; write its chemical symbol")
     if not np.isfinite(frame.cell.array).all():
         raise ValueError(f"{where}: the cell is not finite; drop the frame or repair its cell")
     _check_per_atom(frame.positions, "position of", "drop the frame or repair it", where)
@@ -119,7 +130,7 @@ def check_geometry(frame: ase.Atoms, where="frame") -> None:
         )
     volume = np.linalg.det(frame.cell.array)
     if abs(volume) <= 1e-6 * max(np.prod(frame.cell.lengths()), 1e-30):
-        raise ValueError(f"{where}: the cell has no volume ({volume:g} Å^3); give three independent vectors")
+        raise ValueError(f"{where}: the cell has no volume ({volume:g} Å^3); give three independent vectors (Lattice)")
     if volume < 0:
         raise ValueError(f"{where}: the cell is left-handed (volume {volume:.3f} Å^3); exchange two cell vectors")
     first, second, distance = neighbor_list("ijd", frame, plausibility.MIN_DISTANCE)
@@ -257,7 +268,7 @@ def _checked(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
     first_with = {}
     places = [f"{file}, frame {i} ({frame.info['config_id']})" for i, frame in enumerate(frames)]
     for i, (frame, where) in enumerate(zip(frames, places, strict=True)):
-        config_id = frame.info["config_id"]
+        config_id = str(frame.info["config_id"])
         if config_id in first_with:
             raise ValueError(
                 f"{where}: config_id is that of frame {first_with[config_id]} too; "
@@ -266,9 +277,15 @@ def _checked(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
         first_with[config_id] = i
         check_frame(frame, where)
     plausibility.check_lengths(frames, places)
-    plausibility.check_labels(frames, [labels(frame) for frame in frames], places)
+    plausibility.check_labels(frames, [_used(frame) for frame in frames], places)
     _check_energies_agree(frames, places)
     return tuple(frames)
+
+
+def _used(frame) -> Labels:
+    """Labels without a stress that training may not use."""
+    found = labels(frame)
+    return found if use_virial(frame) else found._replace(stress=np.full(6, np.nan))
 
 
 def _check_no_frame_twice(frames, file: str) -> None:
@@ -286,9 +303,13 @@ def _check_no_frame_twice(frames, file: str) -> None:
         first_with[found] = i
 
 
-def _check_last_line(path: Path) -> None:
-    """A file cut off inside its last number would still parse, to another number."""
+def _check_text(path: Path) -> None:
+    """What is no plain text; and a file cut off inside its last number, which would still parse, to another number."""
     with open(path, "rb") as file:
+        start = file.read(3)
+        for signature, what in _NO_TEXT.items():
+            if start.startswith(signature):
+                raise ValueError(f"{path.name} is {what}; give plain text, UTF-8 without a byte-order mark")
         file.seek(max(0, path.stat().st_size - 1))
         if file.read(1) not in (b"", b"\n"):
             raise ValueError(
@@ -304,8 +325,9 @@ def _results(frame: ase.Atoms) -> dict:
 def _check_energy_and_forces(frame, results, where) -> None:
     energy = results.get("energy", results.get("free_energy"))
     if energy is None:
-        raise ValueError(f"{where}: energy is missing; write it as `energy=` (eV), or drop the frame")
-    if not isinstance(energy, (int, float, np.number)):
+        other = _named_like("energ", frame.info)
+        raise ValueError(f"{where}: energy is missing{other}; write it as `energy=` (eV), or drop the frame")
+    if not isinstance(energy, (int, float, np.integer, np.floating)):
         raise ValueError(f"{where}: energy is {energy!r}, not a number; write it as `energy=` (eV), or drop the frame")
     if not np.isfinite(energy):
         raise ValueError(f"{where}: energy is {energy}; drop the frame or relabel it")
@@ -313,8 +335,9 @@ def _check_energy_and_forces(frame, results, where) -> None:
         raise ValueError(f"{where}: energy is {energy / len(frame):g} eV per atom; convert it to eV")
     forces = results.get("forces")
     if forces is None:
-        raise ValueError(f"{where}: forces are missing; write them as `forces` (eV/Å), or drop the frame")
-    forces = np.asarray(forces)
+        other = _named_like("force", frame.arrays)
+        raise ValueError(f"{where}: forces are missing{other}; write them as `forces` (eV/Å), or drop the frame")
+    forces = _numbers(forces, "forces", where)
     if forces.shape != (len(frame), 3):
         raise ValueError(f"{where}: forces have shape {forces.shape} for {len(frame)} atoms; relabel it")
     _check_per_atom(forces, "force on", "drop the frame or relabel it", where)
@@ -335,7 +358,7 @@ def _check_stress(frame, results, where) -> None:
                 f"{where}: has `{foreign[0]}` but no stress; write stress = -virial / volume in eV/Å^3, or remove it"
             )
         return
-    stress = np.asarray(stress)
+    stress = _numbers(stress, "stress", where)
     if stress.shape not in ((6,), (3, 3)):
         raise ValueError(f"{where}: stress has shape {stress.shape}; give 6 (xx yy zz yz xz xy) or 3 x 3")
     if not np.isfinite(stress).all():
@@ -344,6 +367,28 @@ def _check_stress(frame, results, where) -> None:
         raise ValueError(
             f"{where}: stress of {size:g} eV/Å^3 looks like GPa or kbar; convert it (1 GPa = 0.0062415 eV/Å^3)"
         )
+    if stress.shape == (3, 3) and (skew := np.abs(stress - stress.T).max()) > 0.01 * size + 1e-5:
+        raise ValueError(
+            f"{where}: stress is not symmetric, entries differ by {skew:g} eV/Å^3; give xx xy xz yx yy yz zx zy zz"
+        )
+    if size == 0 and use_virial(frame) and np.any(results["forces"]):
+        raise ValueError(
+            f"{where}: stress is exactly 0 though forces are not, as if it had never been computed; remove it, or set "
+            "use_virial=F"
+        )
+
+
+def _numbers(values, what: str, where: str) -> np.ndarray:
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: {what} hold what is no number; drop the frame or relabel it") from None
+
+
+def _named_like(part: str, names) -> str:
+    """What a label that is missing may be called instead, for an error message."""
+    found = [name for name in names if part in name.lower()]
+    return f" (there is `{found[0]}`)" if found else ""
 
 
 def _check_per_atom(values, what: str, remedy: str, where: str) -> None:
@@ -354,12 +399,17 @@ def _check_per_atom(values, what: str, remedy: str, where: str) -> None:
 
 
 def _check_energies_agree(frames, places) -> None:
-    """One composition, one kind of energy: mixed units or mixed references are tens of eV per atom apart."""
+    """One composition, one kind of energy: mixed units or references are tens of eV per atom apart, dummies 0."""
     groups = defaultdict(list)
     for i, frame in enumerate(frames):
         groups[frame.symbols.formula.reduce()[0].format("hill")].append((i, labels(frame).energy / len(frame)))
     for formula, members in groups.items():
         typical = np.median([energy for _, energy in members])
+        if len(members) > 2 and len({energy for _, energy in members}) == 1:
+            raise ValueError(
+                f"{places[members[0][0]]} and {len(members) - 1} more {formula} frames have exactly the same energy, "
+                f"{typical:.6g} eV per atom, as if it had never been computed; relabel them"
+            )
         for i, energy in members:
             if abs(energy - typical) > MAX_ENERGY_SPREAD:
                 unit = plausibility.look_like(energy / typical, plausibility.ENERGIES)

@@ -21,6 +21,7 @@ ALUMINIUM_TABLE = Path(__file__).parent / "data" / "aluminium_experiment.csv"
 ROLES = ("train", "held-out")
 MAX_TEMPERATURE = 10_000.0  # K
 MAX_PRESSURE_GPA = 1_000.0
+STIFFEST_PRESSURE, STRONGEST_TENSION = 0.5, -0.1  # of C11; compressed crystals stiffen, stretched ones break
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,11 @@ def _state_point(cells, symbol: str, structure: str, symmetry: str, where: str) 
     pressure = tables.number(cells.get("pressure_GPa", "") or "0", "pressure_GPa", where)
     if abs(pressure) > MAX_PRESSURE_GPA:
         raise ValueError(f"{where}: pressure_GPa is {pressure:g}; give GPa (1 GPa = 1e9 Pa = 1e4 bar = 10 kbar)")
+    if elastic_gpa and not STRONGEST_TENSION < pressure / elastic_gpa["C11"] < STIFFEST_PRESSURE:
+        raise ValueError(
+            f"{where}: pressure_GPa is {pressure:g} where C11 is {elastic_gpa['C11']:g}, which no crystal bears; give "
+            "GPa (10 kbar), positive in compression"
+        )
     role = cells.get("role", "") or "train"
     if role not in ROLES:
         raise ValueError(f"{where}: role {role!r} is unknown; use one of {', '.join(ROLES)}")

@@ -2,9 +2,12 @@
 
 Lengths are held against covalent radii. Labels are held against each other: between two frames that differ little,
 the energy changes by what forces and stress say (trapezoid rule, exact in a harmonic crystal), so an energy, a force or
-a stress in another unit or with another sign shows. What no factor explains consistently is not judged here.
+a stress in another unit or with another sign shows. What no factor explains, but many frames
+contradict, is refused without a name; what a frame or two contradict is warned of.
 """
 
+import warnings
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -37,7 +40,7 @@ GPAS = {"Pa": 1e9, "bar": 1e4, "MPa": 1e3, "kbar": 10.0, "units of 100 GPa, Mbar
 
 MIN_DISTANCE = 0.5  # Å, closer than any two nuclei are in matter
 
-_SAMPLE = 10  # frames whose geometry is looked at
+_SAMPLE = 10  # frames of one config_type whose geometry is looked at
 _CLOSE_STRAIN, _CLOSE_MOVE, _STILL = 0.1, 0.5, 0.02  # of two frames that differ little: strain, Å, Å
 
 
@@ -79,24 +82,46 @@ def length_unit(ratio: float, numbers) -> str | None:
 
 
 def check_lengths(frames: Sequence[Atoms], where: Sequence[str]) -> None:
-    """Raise ValueError if no frame has atoms at bonding distance and another unit explains it, or for transposed cells.
+    """Raise ValueError for lengths in another unit and for transposed cells.
 
-    A few frames are looked at. In a transposed cell atoms meet the images of others where there should be none: all
-    skewed frames would have their atoms further apart with rows and columns exchanged.
+    Files are put together from several sources, so each `config_type` is judged by itself, by a few frames: no frame
+    has atoms at bonding distance and another unit explains it; or all frames that are skewed would have their atoms
+    further apart with rows and columns of the cell exchanged, as atoms meet images where there should be none. A
+    single frame in another unit shows by its volume.
     """
-    sample = range(0, len(frames), -(-len(frames) // _SAMPLE))
-    found = {i: closest(frames[i]) for i in sample}
+    members = defaultdict(list)
+    for i, frame in enumerate(frames):
+        members[str(frame.info.get("config_type"))].append(i)
+    for of_type in members.values():
+        sample = of_type[:: -(-len(of_type) // _SAMPLE)]
+        found = {i: closest(frames[i]) for i in sample}
+        if len(members) == 1 or len(frames[sample[0]]) > 2:  # stretched dimers are no other unit
+            _check_unit(frames, where, found)
+        skewed = [i for i in sample if _skew(frames[i].cell.array) > 0.1]
+        if len(skewed) > 2 or (skewed and len(members) == 1):
+            _check_rows(frames, where, {i: found[i] for i in skewed})
+    volumes = np.array([frame.get_volume() / len(frame) for frame in frames])
+    lengths = np.cbrt(volumes / np.median(volumes))
+    for i in np.flatnonzero(lengths > 1.5):
+        if look_like(lengths[i], LENGTHS, within=1.2):  # vacuum may do that too
+            _check_unit(frames, where, {i: closest(frames[i])})
+
+
+def _check_unit(frames, where, found):
     first = min(found, key=lambda i: found[i][1])
     distance, ratio = found[first]
     typical = np.median([ratio for _, ratio in found.values()])  # some frames may be of isolated atoms
     if ratio > 1.2 and (unit := length_unit(typical, frames[first].numbers)):
         raise ValueError(f"{where[first]}: the closest atoms are {distance:.4g} Å apart; lengths look {unit}")
-    skewed = [i for i in sample if _skew(frames[i].cell.array) > 0.1]
-    if skewed and all(closest(_transposed(frames[i]))[1] > 1.05 * found[i][1] for i in skewed):
-        i = skewed[0]
+
+
+def _check_rows(frames, where, found):
+    exchanged = {i: closest(_transposed(frames[i])) for i in found}
+    if all(exchanged[i][1] > 1.05 * found[i][1] for i in found):
+        i = next(iter(found))
         raise ValueError(
             f"{where[i]}: the closest atoms are {found[i][0]:.3f} Å apart, with rows and columns of the cell exchanged "
-            f"{closest(_transposed(frames[i]))[0]:.3f} Å: the cell looks transposed; give lattice vectors as rows"
+            f"{exchanged[i][0]:.3f} Å: the cell looks transposed; give lattice vectors as rows"
         )
 
 
@@ -131,6 +156,19 @@ class _Step(NamedTuple):
         return self.push + self.pull
 
     @property
+    def missed(self) -> float:
+        return abs(self.energy - self.work)
+
+    @property
+    def denied(self) -> bool:
+        """Whether the energies are not those that forces and stresses belong to, anharmonic as crystals are.
+
+        Between 92 frames of titanium and 60 of aluminium, at most 0.17 of the turn is missed where atoms move and 0.61
+        where they do not. Less than 2 meV per atom may be noise.
+        """
+        return self.missed > (0.35 if self.moved else 1.0) * self.turn + 0.002 * self.n_atoms
+
+    @property
     def ratio(self) -> float:
         """By how much energies change against forces, once stresses are accounted for, or against stresses."""
         return (self.energy - self.pull) / self.push if self.moved else self.energy / self.pull
@@ -139,9 +177,10 @@ class _Step(NamedTuple):
 def check_labels(frames: Sequence[Atoms], labels: Sequence, where: Sequence[str]) -> None:
     """Raise ValueError if energies, forces and stresses of neighbouring frames cannot belong to one potential.
 
-    `labels` have energy, forces and Voigt stress (nan where missing). First the file as a whole: three steps or more
-    that agree on a factor above 4. Then single frames that jump in energy by more than 1 eV per atom, or pull with more
-    force than the path explains.
+    `labels` have energy, forces and Voigt stress (nan where missing or not to be used). First the file as a whole:
+    three steps or more that agree on a factor above 4. Then single frames that jump in energy by more than 1 eV per
+    atom, or pull with more force than the path explains. At last what is only wrong: three steps or more, and a tenth
+    of all, that deny each other; fewer are a warning.
     """
     steps = [step for i, j in pairwise(range(len(frames))) if (step := _step(frames, labels, i, j))]
     common = {
@@ -154,22 +193,40 @@ def check_labels(frames: Sequence[Atoms], labels: Sequence, where: Sequence[str]
         if other and 0.5 < ratio / other[0][1][0] < 2:
             suspects = ["energies"]
         else:
-            suspects = [name] if all(common.values()) else ["energies", name]
+            suspects = [name, "energies"] if all(common.values()) else ["energies", name]
         raise ValueError(
             f"{where[step.first]} to frame {step.second}: the energy changes by {step.energy:.4g} eV, by {name} it "
             f"should by {step.work:.4g} eV, and likewise in the whole file; {_suspicion(suspects, ratio)}"
         )
     for step in steps:
-        missed = abs(step.energy - step.work)
-        if missed > step.n_atoms + 3 * (abs(step.work) + step.turn):
+        if step.missed > step.n_atoms + 3 * (abs(step.work) + step.turn):
             raise ValueError(_jump(frames, labels, step, where))
-        if step.moved and step.stiffness > 100 and missed > 0.35 * step.turn:
+        if step.stiffness > 100 and step.moved and step.denied:
             worst = max(step[:2], key=lambda i: np.abs(labels[i].forces).max())
             raise ValueError(
                 f"{where[worst]}: against frame {step[worst == step.first]} forces change by {step.stiffness:.0f} eV/Å "
                 "per Å, which the energies deny; convert them to eV/Å if they are in another unit (kJ/mol/Å: divide "
                 "by 96.485), or relabel it"
             )
+    for kind in (True, False):
+        _check_agreement([step for step in steps if step.moved == kind], where)
+
+
+def _check_agreement(steps, where) -> None:
+    denied = [step for step in steps if step.denied]
+    if not denied:
+        return
+    worst = max(denied, key=lambda step: step.missed / step.n_atoms)
+    what = (
+        f"{where[worst.first]} to frame {worst.second}: the energy changes by {worst.energy:.4g} eV, by forces and "
+        f"stresses it should by {worst.work:.4g} eV"
+    )
+    if len(denied) >= max(3, len(steps) / 10):
+        raise ValueError(
+            f"{what}, and likewise in {len(denied)} of {len(steps)} such pairs; give labels of one calculation each, "
+            "forces in the order of the atoms, all in eV and Å with the signs of forces and stresses"
+        )
+    warnings.warn(f"{what}; one of the two may be mislabelled: look at them, or relabel them", stacklevel=5)
 
 
 def _step(frames, labels, i, j) -> _Step | None:
@@ -226,9 +283,9 @@ def _suspicion(suspects, ratio) -> str:
         return f"{of} have the sign of {meaning}{extra}: multiply by -1"
     factors = {"energies": (ratio, ENERGIES), "forces": (1 / ratio, FORCES), "stresses": (1 / ratio, STRESSES)}
     for name in suspects:
-        if unit := look_like(*factors[name]):
+        if unit := look_like(*factors[name], within=1.25):
             return f"{name} look {unit}"
-    factor = factors[suspects[-1]][0]
+    factor = factors[next((s for s in suspects if s != "energies"), "energies")][0]
     times = f"{max(factor, 1 / factor):.2g} times too {'large' if factor > 1 else 'small'}"
     return f"{' or '.join(suspects)} are about {times}: {_undo(float(f'{factor:.2g}'))}, or relabel"
 

@@ -80,11 +80,12 @@ class _InPlace(tqdm):
 def _lines(name, total, start):
     began = printed = time.monotonic()
     done = start
+    print(f"{name}: {done}/{total}", flush=True)  # the first piece may take a while: it is compiled
 
     def report(record=None, advance=1):
         nonlocal done, printed
-        first, done, now = done == start, done + advance, time.monotonic()
-        if first or done == total or now - printed > SECONDS_BETWEEN_LINES:
+        done, now = done + advance, time.monotonic()
+        if done == total or now - printed > SECONDS_BETWEEN_LINES:
             left = (now - began) / (done - start) * (total - done)
             print(
                 ", ".join([f"{name}: {done}/{total}", f"{left:.0f} s left"] + [_text(record)] * bool(record)),

@@ -82,7 +82,10 @@ class RunFolder:
         path = self.path / name
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; run the notebook that makes it first")
-        return json.loads(path.read_text())
+        try:
+            return json.loads(path.read_text())
+        except ValueError as error:
+            raise storage.DamagedFile(f"{path} is damaged ({error}); run the notebook that makes it again") from error
 
 
 def folder(preset: str, root: str | Path | None = None) -> RunFolder:

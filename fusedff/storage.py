@@ -1,8 +1,10 @@
 """Trees of arrays in one safetensors file with JSON beside them: written whole or not at all, never pickled."""
 
+import errno
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -12,6 +14,7 @@ from safetensors.numpy import save
 
 from fusedff import devices
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CHECKSUM = "sha256"  # of all else in the file; files from before there was one are read without
 
 
@@ -40,19 +43,21 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     if not devices.first():
         return
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
+            remedy = "make room" if error.errno in _FULL else "give a folder that can be written to"
             raise OSError(
-                error.errno, f"cannot write {path} ({error.strerror}); what was there is kept: make room and run again"
+                error.errno, f"cannot write {path} ({error.strerror}); what was there is kept: {remedy} and run again"
             ) from error
         raise
 
@@ -113,7 +118,7 @@ def _digest(arrays, text) -> str:
 def _read(path, arrays=True):
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
+        raise FileNotFoundError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}")
     try:
         with safe_open(path, framework="numpy") as file:
             text = dict(file.metadata() or {})

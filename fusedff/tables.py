@@ -8,7 +8,8 @@ from pathlib import Path
 def read_text(path: Path) -> str:
     """The text of a table; FileNotFoundError, or ValueError if it is no UTF-8."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give the path of a CSV table")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}; give the path of a CSV table")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -22,6 +23,12 @@ def read_rows(path: Path) -> list[tuple[int, list[str]]]:
     if not kept:
         raise ValueError(f"{path.name} is empty; give a header line and at least one row")
     numbers, texts = zip(*kept, strict=True)
+    for character, name in ((";", "semicolons"), ("\t", "tabs")):
+        if character in texts[0] and "," not in texts[0]:
+            raise ValueError(
+                f"{path.name}, line {numbers[0]}: columns are separated by {name}; separate them by commas, with "
+                "decimal points in numbers"
+            )
     return [(n, [c.strip() for c in row]) for n, row in zip(numbers, csv.reader(texts), strict=True)]
 
 
@@ -35,7 +42,7 @@ def cells(columns: list[str], row: list[str], where: str) -> dict[str, str]:
 def number(cell: str, column: str, where: str) -> float:
     """A finite number, or ValueError."""
     try:
-        value = float(cell)
+        value = float(cell if cell.isascii() and "_" not in cell else "")  # Python would read 1_000
     except ValueError:
         raise ValueError(f"{where}: {column} is {cell!r}, not a number; correct or drop the row") from None
     if not math.isfinite(value):

@@ -4,6 +4,7 @@ One table. A row makes a bad input in an empty folder and hands it to the functi
 all occur in the message. Most rows spoil good material, so that nothing else can be what is complained about.
 """
 
+import gzip
 import json
 import pickle
 import re
@@ -48,7 +49,7 @@ from fusedff.properties import elastic
 from fusedff.properties.elastic import ElasticRun
 from fusedff.properties.lattice import LatticeRun
 from fusedff.properties.liquid import LiquidRun
-from fusedff.training import difftre, force_matching
+from fusedff.training import difftre, force_matching, loop
 from fusedff.training.difftre import DiffTRe
 from fusedff.training.force_matching import ForceMatching
 from fusedff.training.fused import Fused
@@ -94,6 +95,29 @@ def named(frame: Atoms, config_id: str) -> Atoms:
 def a_file(frames, folder: Path) -> Path:
     write(folder / "ti.extxyz", list(frames), format="extxyz")
     return folder / "ti.extxyz"
+
+
+def relabelled(change, frames=slice(None)):
+    """A good file whose labels `change` has replaced, frame by frame."""
+
+    def make(folder):
+        changed = [spoiled(frame) for frame in titanium()[frames]]
+        for frame in changed:
+            change(frame.calc.results)
+        return a_file(changed, folder)
+
+    return make
+
+
+def second_half(**factors):
+    """A file put together from two sources, one of them in another unit."""
+    half = len(titanium()) // 2
+    return lambda folder: a_file([*titanium()[:half], *(spoiled(f, **factors) for f in titanium()[half:])], folder)
+
+
+def backwards(results):
+    """Forces of the same atoms in another order."""
+    results["forces"] = results["forces"][::-1]
 
 
 def everywhere(**factors):
@@ -224,11 +248,58 @@ FRAMES = [
         (r"^ti\.extxyz, frame 60", "kJ/mol", "divide .*by 96|convert")),
     Bad("energies of other references", in_one(energy=9.0), load,
         (r"^ti\.extxyz, frame 60", "eV per atom", "one unit and one reference")),
+    Bad("half of the file with gradients for forces", second_half(forces=-1), load,
+        (r"^ti\.extxyz, frame \d+ .* to frame \d+", "forces", "sign", "multiply .*by -1")),
+    Bad("half of the file with energies in kJ/mol", second_half(energy=KJ_MOL), load,
+        (r"^ti\.extxyz, frame \d+ .* to frame \d+", "energies look like kJ/mol", r"divide .*by 96\.485")),
+    Bad("half of the file with lengths in Bohr", second_half(lengths=BOHR), load,
+        (r"^ti\.extxyz, frame \d+ ", "closest atoms are", "look like Bohr", r"divide by 1\.8897")),
+    Bad("half of the file with transposed cells", second_half(transposed=True), load,
+        (r"^ti\.extxyz, frame \d+ ", "looks transposed", "vectors as rows")),
+    Bad("forces ten times too small", everywhere(forces=0.1), load,
+        (r"^ti\.extxyz, frame \d+ .* to frame \d+", "10 times too small", "multiply by 1")),
+    Bad("one frame in Bohr", in_one(lengths=BOHR), load,
+        (r"^ti\.extxyz, frame 60", "closest atoms are", "look like Bohr", r"divide by 1\.8897")),
+    Bad("forces of other atoms", relabelled(backwards), load,
+        (r"^ti\.extxyz, frame \d+ .* to frame \d+", "by forces and stresses it should", "in the order of the atoms")),
+    Bad("forces never computed", relabelled(lambda r: r.update(forces=0 * r["forces"])), load,
+        (r"^ti\.extxyz, frame \d+ .* to frame \d+", "by forces and stresses it should", "give labels of one")),
+    Bad("energies never computed", relabelled(lambda r: r.update(energy=0.0), slice(54, 57)), load,
+        (r"^ti\.extxyz, frame 0", "2 more Ti frames have exactly the same energy", "relabel")),
+    Bad("stress never computed", relabelled(lambda r: r.update(stress=np.zeros(6)), slice(60, 63)), load,
+        (r"^ti\.extxyz, frame 0", "stress is exactly 0 though forces are not", "remove it")),
+    Bad("forces under another name", text(lambda t: t.replace(":forces:", ":REF_forces:")), load,
+        (r"^ti\.extxyz, frame 0", "forces are missing", "there is `REF_forces`", "write them as `forces`")),
+    Bad("energy under another name", text(lambda t: t.replace(" energy=", " dft_energy=")), load,
+        (r"^ti\.extxyz, frame 0", "energy is missing", "there is `dft_energy`", "write it as `energy=`")),
+    Bad("energy overflowed", text(lambda t: re.sub(r"energy=\S+", "energy=********", t)), load,
+        (r"^ti\.extxyz, frame 0", r"energy is '\*{8}'", "number")),
+    Bad("no lattice in the file", text(lambda t: re.sub(r'Lattice="[^"]*" ', "", t)), load,
+        (r"^ti\.extxyz, frame 0", "no volume", "Lattice")),
+    Bad("not periodic in the file", text(lambda t: t.replace('pbc="T T T"', 'pbc="F F F"')), load,
+        (r"^ti\.extxyz, frame 0", r"\[False, False, False\]", "set pbc to T T T")),
+    Bad("element X", text(lambda t: t.replace("\nTi", "\nX ")), load,
+        (r"^ti\.extxyz, frame 0", "atom 0 is of element 'X'", "chemical symbol")),
+    Bad("compressed", lambda d: _bytes(d / "ti.extxyz", gzip.compress(b"2\n")), load,
+        (r"^ti\.extxyz is compressed", "plain text")),
+    Bad("UTF-16", lambda d: _bytes(d / "ti.extxyz", "2\n".encode("utf-16")), load,
+        (r"^ti\.extxyz is UTF-16", "plain text, UTF-8")),
+    Bad("a byte-order mark", lambda d: _bytes(d / "ti.extxyz", b"\xef\xbb\xbf2\n"), load,
+        (r"^ti\.extxyz is UTF-8 with a byte-order mark", "without")),
+    Bad("a folder", lambda d: d, load, ("is a folder", "give the path of an extended-XYZ file"), OSError),
+    Bad("stress that is not symmetric", lambda d: is_frame(d, lambda a: a.calc.results.update(
+        stress=np.arange(9.0).reshape(3, 3) / 1000)), partial(datasets.check_frame, where="frame 7"),
+        ("^frame 7: ", "not symmetric", "0.004", "give xx xy xz")),
+    Bad("forces of text", lambda d: is_frame(d, lambda a: a.calc.results.update(forces=[["a", "b", "c"]] * 2)),
+        partial(datasets.check_frame, where="frame 7"), ("^frame 7: ", "forces hold what is no number", "relabel")),
     Bad("same frame twice", lambda d: a_file([*titanium()[:5], named(titanium()[2], "new")], d), load,
         (r"^ti\.extxyz, frame 5", "same atoms as frame 2", "drop")),
     Bad("same id twice",
         lambda d: a_file([*titanium()[1:4], named(titanium()[4], titanium()[1].info["config_id"])], d), load,
         (r"^ti\.extxyz, frame 3 \(hcp-eos", "config_id is that of frame 0", "drop the duplicate")),
+    Bad("an id of several numbers, twice",
+        lambda d: a_file([named(frame, np.arange(2)) for frame in titanium()[1:4]], d), load,
+        (r"^ti\.extxyz, frame 1 \(\[0 1\]\)", "config_id is that of frame 0", "drop the duplicate")),
     Bad("force nan", force(np.nan), load, (FRAME, "force on atom 1 is nan", "drop the frame or relabel it")),
     Bad("force inf", force(np.inf), load, (FRAME, "force on atom 1 is inf", "drop the frame or relabel it")),
     Bad("one force in kJ/mol/nm", force(964.85), load, (FRAME, r"force on atom 1 is 964\.85", "convert it to eV/Å")),
@@ -344,8 +415,15 @@ TABLES = [
     Bad("unknown structure", row(), partial(measured, structure="dhcp"), ("'dhcp' is unknown", "use one of")),
     Bad("short row", table(HEADER, ROW.rpartition(",")[0]), measured, (LINE, "8 cells under 9", "complete the row")),
     Bad("text for a number", row("92.5", "n/a"), measured, (LINE, "C12_GPa is 'n/a'", "correct or drop")),
-    Bad("decimal comma", table(HEADER.replace(",", ";"), ROW.replace(",", ";").replace(".", ",")), measured,
-        (r"^mine\.csv, line 1", "column", "a table for hcp has")),
+    Bad("decimal comma", table(HEADER.replace(",", ";"), ROW.replace(".", ",").replace(",", ";")), measured,
+        (r"^mine\.csv, line 1", "semicolons", "decimal points")),
+    Bad("a table of semicolons", table(HEADER.replace(",", ";"), ROW.replace(",", ";")), measured,
+        (r"^mine\.csv, line 1", "separated by semicolons", "separate them by commas")),
+    Bad("a table of tabs", table(HEADER.replace(",", "\t"), ROW.replace(",", "\t")), measured,
+        (r"^mine\.csv, line 1", "separated by tabs", "separate them by commas")),
+    Bad("a decimal comma in quotes", row("92.5", '"92,5"'), measured, (LINE, "C12_GPa is '92,5'", "correct or drop")),
+    Bad("a digit group", row("92.5", "92_5"), measured, (LINE, "C12_GPa is '92_5'", "correct or drop")),
+    Bad("a folder for a table", lambda d: d, measured, ("is a folder", "give the path of a CSV table"), OSError),
     Bad("nan", row("92.5", "nan"), measured, (LINE, "C12_GPa is nan", "correct or drop")),
     Bad("infinite lattice", row("2.95125", "inf"), measured, (LINE, "a_A is inf", "correct or drop")),
     Bad("temperature 0", row("323", "0"), measured, (LINE, "temperature_K is 0", "must be positive")),
@@ -381,6 +459,10 @@ TABLES = [
     Bad("unknown role", row("train", "test"), measured, (LINE, "role 'test' is unknown", "train, held-out")),
     Bad("pressure in Pa", table(HEADER + ",pressure_GPa", ROW + ",101325"), measured,
         (LINE, "pressure_GPa is 101325", "Pa", "give GPa|divide")),
+    Bad("pressure in kbar", table(HEADER + ",pressure_GPa", ROW + ",100"), measured,
+        (LINE, "pressure_GPa is 100 where C11 is 160.9", "no crystal bears", "kbar")),
+    Bad("pressure with the sign of stress", table(HEADER + ",pressure_GPa", ROW + ",-20"), measured,
+        (LINE, "pressure_GPa is -20 where C11 is 160.9", "positive in compression")),
     Bad("no such temperature", lambda d: measured(), partial(experiments.select, temperatures=[300]),
         ("no state point at 300 K", "the table has 4, 23, 73")),
     Bad("no such role", lambda d: measured(), partial(experiments.select, role="test"),
@@ -545,13 +627,38 @@ def with_a_nan(path):
     potential.save(path, model().with_params(params))
 
 
-FILE = r"hurt\.safetensors"
+FILE_NAME, FILE = "hurt.safetensors", r"hurt\.safetensors"
 DAMAGED = storage.DamagedFile
+
+
+def checkpoint(path, settings=None, history=()):
+    """What a training has left, or one that kept no history."""
+    learner = loop.Learner(jnp.zeros(2), (), jax.random.PRNGKey(0))
+    kept = {} if history is None else {"history": list(history), "best_score": 0.0, "stale": 0}
+    storage.write_tree(path, {"learner": learner, "best": learner.params}, {"settings": settings or {}, **kept})
+    return path
+
+
+def resume(path):
+    learner = loop.Learner(jnp.zeros(2), (), jax.random.PRNGKey(0))
+    return loop.train(lambda learner, n: (learner, {}), learner, 1, name="any", settings={}, checkpoint=path)
+
 
 PARAMETERS = [
     Bad("parameters missing", lambda d: d / "hurt.safetensors", potential.load, (FILE, "does not exist"), OSError),
     Bad("no such shipped model", lambda d: "titanium-best", runs.load,
         ("titanium-best is neither", "titanium-fused"), OSError),
+    Bad("a folder for parameters", lambda d: d, potential.load, ("is a folder",), OSError),
+    Bad("a folder that cannot be made", lambda d: _bytes(d / "run", b""),
+        lambda path: potential.save(path / "hurt.safetensors", model()),
+        (rf"cannot write .*run/{FILE}", "what was there is kept", "give a folder that can be written to"), OSError),
+    Bad("a checkpoint from before", lambda d: checkpoint(d / FILE_NAME, history=None), resume,
+        (FILE, "lacks 'best_score'", "another version of fusedff", "delete it to start again"), DAMAGED),
+    Bad("a checkpoint of another training", lambda d: checkpoint(d / FILE_NAME, settings={"epochs": 9}), resume,
+        (FILE, "other settings", "epochs", "delete it to start again")),
+    Bad("a summary that was cut", lambda d: _bytes(d / "summary.json", b'{"models": {'),
+        lambda path: runs.RunFolder(path.parent).read(path.name),
+        (r"summary\.json is damaged", "run the notebook that makes it again"), DAMAGED),
     Bad("parameters cut off", stored(lambda p: p.write_bytes(p.read_bytes()[:-40])), potential.load,
         (FILE, "damaged", "restore it or train again"), DAMAGED),
     Bad("parameters empty", stored(lambda p: p.write_bytes(b"")), potential.load,
@@ -730,6 +837,8 @@ STRUCTURES = [
     Bad("calculator: position nan", lambda d: moved(1, [np.nan, 0, 0]), energy, ("atom 1", "finite", "timestep")),
     Bad("calculator: flat cell", lambda d: argon_cell(cell=np.diag([5.27, 5.27, 0])), energy,
         ("cell", "volume", "give")),
+    Bad("calculator: a name for a potential", lambda d: "titanium-fused", FusedCalculator,
+        ("'titanium-fused' is no potential", "fusedff.load"), TypeError),
     Bad("calculator: no atoms", lambda d: Atoms(cell=np.eye(3), pbc=True), energy, ("no atoms", "at least one")),
     Bad("calculator: unknown element", lambda d: bulk("Ne", "fcc", a=4.4), energy,
         ("knows Ar but not Ne", "train one")),

@@ -62,7 +62,7 @@ def test_reference_energies_leave_little_to_learn():
 
 def test_frames_survive_a_round_trip_with_default_type_id_and_missing_stress(tmp_path):
     path = tmp_path / "mine.extxyz"
-    changed = frame(scale=1.01, stress=None, config_type="slab", config_id=7)
+    changed = frame(energy=-12.9, scale=1.01, stress=None, config_type="slab", config_id=7)
     write(path, [frame(), changed, frame(scale=1.02, use_virial=False)])
     first, second, third = datasets.load_frames(path)
     assert (first.info["config_type"], first.info["config_id"]) == ("unlabelled", "mine.extxyz#0")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from argon import FCC, argon, laid_out
 
-from fusedff import crystals, dynamics, potential
+from fusedff import crystals, dynamics, potential, runs
 from fusedff.dimenet import DimeNet
 from fusedff.dynamics import Ensemble, ExplodedTrajectory, Langevin, Rooms, Simulation
 from fusedff.units import KB
@@ -203,6 +203,20 @@ def test_a_bad_potential_or_state_is_reported_with_temperature_step_force_and_re
     )
     with pytest.raises(ExplodedTrajectory, match=report):
         simulation.run(model, dynamics.start(ensemble, jax.random.PRNGKey(0)), 20)
+
+
+def test_solid_titanium_at_3000_kelvin_explodes_or_melts_and_either_is_reported(recwarn):
+    """A trained network, far above the 923 K that it has seen: what comes of it is open, but not that it is told."""
+    hot = dynamics.replicate([crystals.supercell(crystals.Crystal("Ti", "hcp", 2.95, 4.68), (2, 2, 1))], [3000.0])
+    model, settings = runs.load("titanium-fused"), Langevin(2.0, 10.0, 20, 2.0)
+    simulation = Simulation(hot, settings, model.cutoff)
+    try:
+        _, trajectory = simulation.run(model, dynamics.start(hot, jax.random.PRNGKey(0)), 30)
+        dynamics.warn_if_lost(hot, trajectory)
+        told = str(recwarn.pop().message)
+    except ExplodedTrajectory as error:
+        told = str(error)
+    assert re.match(r"cell 0 at 3000 K (exploded: after \d+ steps|is no longer the crystal)", told)
 
 
 def test_one_slot_too_few_is_noticed_and_made_good(roomy):

@@ -4,6 +4,7 @@ The chain is executed once with the `smoke` preset, as `python -m fusedff run` d
 time: what a notebook needs from another is named in `NEEDS`.
 """
 
+import csv
 import importlib.metadata
 import importlib.util
 import json
@@ -93,6 +94,17 @@ def test_notebook_runs_and_leaves_finite_numbers(chain, number):
     record = chain.read(f"notebooks/{number}.json")
     assert numbers(record), "no number was recorded"
     assert all(math.isfinite(x) for x in numbers(record))
+
+
+def test_every_table_of_the_book_is_a_csv_file_that_opens(chain):
+    offered = set(re.findall(r"_tables/(\w+)\.csv", (FOLDER.parent / "docs" / "tables.md").read_text()))
+    written = {path.stem: path for path in (chain.path / "tables").glob("*.csv")}
+    assert offered == set(written)
+    for path in written.values():
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert rows, f"{path.name} is empty"
+        assert all(None not in row and None not in row.values() for row in rows), f"{path.name} has ragged rows"
 
 
 def test_force_matching_notebook_learns(chain):

@@ -1,12 +1,14 @@
 """Run folders: what one notebook leaves, the next one finds."""
 
 import json
+import re
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from argon import argon
 
+from fusedff import __main__ as command
 from fusedff import runs
 from fusedff.training.difftre import DiffTRe
 
@@ -51,6 +53,19 @@ def test_a_folder_of_an_unknown_preset_is_refused(tmp_path):
 def test_a_model_that_neither_exists_nor_ships_is_refused_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match="unobtainium is neither a file nor a potential that ships"):
         runs.load("unobtainium")
+
+
+@pytest.mark.parametrize(("preset", "runs", "says"), [
+    ("demmo", "runs", "preset 'demmo' is unknown; use one of smoke"),
+    ("smoke", "file", "cannot make .*file/smoke/notebooks .*; name another folder with --runs"),
+    ("smoke", "/proc/runs", "cannot make /proc/runs/smoke/notebooks .*; name another folder with --runs"),
+])  # fmt: skip
+def test_a_slip_on_the_command_line_is_one_line_and_no_traceback(preset, runs, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert command.main(["run", "--preset", preset, "--runs", runs]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(f"^error: .*{says}", line)
 
 
 def test_a_file_can_be_loaded_by_its_path(tmp_path):

@@ -118,7 +118,9 @@ def _sample(candidate, points, settings, snapshots, seed, name):
     simulation = dynamics.Simulation(ensemble, settings.langevin, candidate.cutoff, settings.estimator.observe)
     state = dynamics.start(ensemble, jax.random.PRNGKey(seed))
     state, _ = simulation.run(candidate, state, settings.equilibration, name and f"{name}, equilibration")
-    return simulation.run(candidate, state, snapshots, name)[1].observed, ensemble
+    _, trajectory = simulation.run(candidate, state, snapshots, name)
+    dynamics.warn_if_lost(ensemble, trajectory)
+    return trajectory.observed, ensemble
 
 
 def _correct(means, ensemble, points, settings, pressure):

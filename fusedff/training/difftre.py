@@ -165,6 +165,8 @@ class Teacher:
         if warm_up:
             state, _ = self.simulation.run(candidate, state, warm_up, None if n else "equilibration")
         state, trajectory = self.simulation.run(candidate, state, s.snapshots)
+        if isinstance(self.target, ElasticTarget):  # others may be about liquids
+            dynamics.warn_if_lost(self.ensemble, trajectory)
         return (
             Sampled(state, trajectory, jnp.asarray(self.simulation.rooms), candidate.params),
             trajectory.energy,

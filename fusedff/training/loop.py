@@ -108,7 +108,12 @@ def _resume(checkpoint, learner, settings):
             "delete it to start again, or choose another run folder"
         )
     tree, metadata = storage.read_tree(checkpoint, {"learner": learner, "best": learner.params})
-    return tree["learner"], (tree["best"], metadata["best_score"]), metadata["history"], metadata["stale"]
+    try:
+        return tree["learner"], (tree["best"], metadata["best_score"]), metadata["history"], metadata["stale"]
+    except KeyError as error:
+        raise storage.DamagedFile(
+            f"{checkpoint} lacks {error}: another version of fusedff wrote it; delete it to start again"
+        ) from error
 
 
 def _require_finite(params, record, where, checkpoint):

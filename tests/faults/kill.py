@@ -4,7 +4,7 @@
 
 A small network learns from both sides. One run is left alone; the other is killed (SIGKILL) at random moments, every
 third time as soon as a checkpoint is being written, then meets a full disk, and is started again each time. On one CPU
-machine the parameters and the history of both must be the same to the last bit.
+machine the parameters and the history of both must be the same to the last bit. Twenty kills take ten minutes or so.
 """
 
 import argparse
