@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from fusedff import presets, release, runs, storage, study
+from fusedff import presets, release, runs, study
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
@@ -37,7 +37,7 @@ def main(arguments=None) -> int:
             return execute(preset, options.runs.resolve())
         release.release(runs.folder(preset.name, options.runs), options.into)
         release.show(options.into, options.project)
-    except (OSError, ValueError, storage.DamagedFile) as error:  # no room, no right to write, nothing to read
+    except (OSError, ValueError) as error:  # no room, no right to write, nothing or nonsense to read
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -154,7 +154,7 @@ Written by `python -m fusedff release --preset {record["preset"]}` from a run of
 {network.model.embedding}, {size} parameters, cut-off {network.model.cutoff:g} Å) for titanium; units eV and Å.
 
 **What they learned from.** DFT: {record["data"]}; {frames["train"]} frames to train on, {frames["validation"]} to
-decide when to stop, {frames["test"]} never seen. Experiment: elastic constants at {train} K and zero pressure at the
+watch the training by, {frames["test"]} never seen. Experiment: elastic constants at {train} K and zero pressure at the
 measured lattice constants. DFT-only saw the first alone. Experiment-only began as DFT-only and saw the second alone;
 fused began as DFT-only and saw both.
 
