@@ -89,7 +89,8 @@ At the measured temperatures that were not taught, the fused model's elastic con
 (notebook 07)."""
     if "off_target" in record:
         page += f"""
-Beyond the targets (notebook 08; the DFT frames hold the structures at rest, nothing holds the rest; `?`: a reference that was not looked up in its source):
+Beyond the targets (notebook 08; the DFT frames hold perfect crystals, but no phonon, surface or fault; `?`: a reference
+that was not looked up in its source):
 
 ```text
 {study.off_target_table(record["off_target"])}
