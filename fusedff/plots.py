@@ -255,7 +255,7 @@ def models_compared(record: Mapping) -> Figure:
     """The study in one figure: how far each model is from experiment, from DFT and, where known, from the rest.
 
     `record` is what `fusedff.study.summary` returns. With what notebook 07 found under "temperatures", all of those
-    temperatures are shown; with the rows of notebook 08 under "off_target", quantities that were never taught, beside
+    temperatures are shown; with the rows of notebook 08 under "off_target", quantities beyond the targets, beside
     their references. Hollow points are temperatures no model was trained on; error bars are one standard error; the
     grey bands are the bounds of `fusedff.study.BOUNDS`.
     """
@@ -272,20 +272,20 @@ def models_compared(record: Mapping) -> Figure:
         _against_experiment(above, models, trained)
         if rows:
             below, beyond = below.subfigures(1, 2, width_ratios=[1, 1.5], wspace=0.03)
-            _never_taught(beyond, rows, list(models), [])
+            _beyond_the_targets(beyond, rows, list(models), [])
         below.suptitle("Against DFT: mean errors on held-out frames", x=0.01, ha="left")
         _held_out_bars(below.subplots(1, 3, gridspec_kw={"wspace": 0.06}), tests)
     return fig
 
 
 def off_target(rows: Sequence[Mapping], models: Sequence[str]) -> Figure:
-    """What was never taught, beside its references: rows as `fusedff.study.off_target_table` takes them.
+    """What was no target, beside its references: rows as `fusedff.study.off_target_table` takes them.
 
     Energies of structures as they are; other quantities in units of the first DFT value, or of the first measured one.
     """
     with style():
         fig = plt.figure(figsize=(9, 1.6 + 0.24 * len(rows)))
-        _never_taught(fig, rows, models, legend_of(models))
+        _beyond_the_targets(fig, rows, models, legend_of(models))
     return fig
 
 
@@ -331,10 +331,10 @@ def _against_experiment(fig, models, trained):
 _REFERENCE = {"experiment": {"marker": "D", "mfc": "#000000"}, "DFT": {"marker": "D", "mfc": "white"}}
 
 
-def _never_taught(fig, rows, models, keys):
+def _beyond_the_targets(fig, rows, models, keys):
     energies = [row for row in rows if row["unit"] == "meV/atom"]
     others = [row for row in rows if row["unit"] != "meV/atom"]
-    fig.suptitle("Never taught: as DFT and experiment have it?", x=0.01, ha="left")
+    fig.suptitle("Beyond the targets: as DFT and experiment have it?", x=0.01, ha="left")
     left, right = fig.subplots(1, 2, width_ratios=[1, 1.6])
     _beside_references(left, energies, models, [1.0] * len(energies))
     left.axvline(0, color=COLORS["measured"], lw=1, zorder=0)

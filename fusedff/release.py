@@ -72,7 +72,7 @@ def front_page(released: Path, record: dict) -> str:
         f"{study.TITLES[model]} {_elastic(found, 'trained')} and {_elastic(found, 'held_out')}"
         for model, found in errors.items()
     )
-    page = f"""![Three titanium models against experiment, against DFT, and in what was never taught. \
+    page = f"""![Three titanium models against experiment, against DFT, and beyond the targets. \
 Elastic constants are off by, where taught and where not: {words}.]({PICTURE})
 
 What `make run PRESET={record["preset"]}` found after {minutes:.0f} min of training, with
@@ -89,7 +89,8 @@ At the measured temperatures that were not taught, the fused model's elastic con
 (notebook 07)."""
     if "off_target" in record:
         page += f"""
-What was never taught at all (notebook 08; `?`: a reference that was not looked up in its source):
+Beyond the targets (notebook 08; the DFT frames hold perfect crystals, but no phonon, surface or fault; `?`: a reference
+that was not looked up in its source):
 
 ```text
 {study.off_target_table(record["off_target"])}

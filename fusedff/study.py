@@ -150,7 +150,7 @@ def table(result: dict) -> str:
 
 
 def off_target_table(rows: Sequence[dict]) -> str:
-    """What was never taught, as text: one row per quantity, models beside references; `?` marks unconfirmed ones.
+    """What was no target, as text: one row per quantity, models beside references; `?` marks unconfirmed ones.
 
     A row has quantity, unit, digits, models (name -> value and stderr, None without noise) and references, the fields
     of `fusedff.references.Reference`.

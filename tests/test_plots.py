@@ -200,7 +200,7 @@ def positions(ax, model):
     return [float(line.get_xdata()[0]) for line in mine]
 
 
-def test_what_was_never_taught_is_relative_to_dft_or_else_to_experiment_and_energies_are_themselves():
+def test_what_was_no_target_is_relative_to_dft_or_else_to_experiment_and_energies_are_themselves():
     fig = plots.off_target(OFF_TARGET, ["dft", "fused"])
     require_labels(fig)
     energies, others = visible(fig)
