@@ -4,7 +4,7 @@ from fusedff import startup
 
 startup.keep_freed_memory()  # before jax starts threads with heaps of their own
 startup.keep_compiled()
-startup.return_memory_around_compilers()
+startup.return_what_compilers_leave()
 
 from fusedff.runs import load  # noqa: E402
 

@@ -2,7 +2,6 @@
 
 import ctypes
 import hashlib
-import math
 import os
 import platform
 import sys
@@ -11,8 +10,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 _ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD = -8, -4, -1  # parameters of mallopt(3)
-# What takes longer (s) belongs to a large program: it has been written down for the compiler, it has been compiled.
-_LONG = {"/jax/core/compile/jaxpr_to_mlir_module_duration": 0.2, "/jax/core/compile/backend_compile_duration": 1.0}
+_COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 def keep_freed_memory() -> None:
@@ -30,11 +28,10 @@ def keep_freed_memory() -> None:
         mallopt(_TRIM_THRESHOLD, -1)  # never
 
 
-def return_memory_around_compilers() -> None:
-    """Before and after a long compilation, freed memory goes back to the system; it may be more than 100 MB.
+def return_what_compilers_leave() -> None:
+    """After a long compilation, memory that it freed goes back to the system; it may be more than 100 MB.
 
-    Otherwise it would stay, since freed memory is kept, and the compiler would need its own on top of what computations
-    have left. Notebooks compile a lot and machines on Binder have 2 GB.
+    Otherwise it would stay, since freed memory is kept. Notebooks compile a lot and machines on Binder have 2 GB.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is None:
@@ -42,7 +39,7 @@ def return_memory_around_compilers() -> None:
     import jax
 
     def after(event, seconds, **_):
-        if seconds > _LONG.get(event, math.inf):
+        if event == _COMPILED and seconds > 1:
             trim(0)
 
     jax.monitoring.register_event_duration_secs_listener(after)

@@ -176,3 +176,12 @@ def test_a_state_point_that_cannot_be_kept_is_an_error(true_points, monkeypatch,
     settings = replace(SETTINGS, updates=2, reuse_above=1.0)
     with pytest.raises(dynamics.ExplodedTrajectory):
         difftre.train(START, true_points, settings)
+
+
+def test_a_training_that_ends_with_a_molten_crystal_says_so(true_points):
+    teacher = difftre.Teacher(SETTINGS, START, true_points)
+    learner, sites = teacher.init(START.params), teacher.ensemble.sites
+    liquid = sites + 2.0 * jax.random.normal(jax.random.key(0), (SETTINGS.snapshots, *sites.shape))
+    ended = learner.extra._replace(trajectory=learner.extra.trajectory._replace(positions=liquid))
+    with pytest.warns(UserWarning, match=r"at \d+ K is no longer the crystal it began as"):
+        difftre.warn_if_lost(teacher, learner._replace(extra=ended))

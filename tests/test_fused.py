@@ -41,6 +41,7 @@ def settings(**changes):
     return Fused(**{**defaults, **changes})
 
 
+@pytest.mark.filterwarnings("ignore:cell 0")  # it has not moved: nothing is simulated
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

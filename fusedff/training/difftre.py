@@ -165,8 +165,6 @@ class Teacher:
         if warm_up:
             state, _ = self.simulation.run(candidate, state, warm_up, None if n else "equilibration")
         state, trajectory = self.simulation.run(candidate, state, s.snapshots)
-        if isinstance(self.target, ElasticTarget):  # others may be about liquids
-            dynamics.warn_if_lost(self.ensemble, trajectory)
         return (
             Sampled(state, trajectory, jnp.asarray(self.simulation.rooms), candidate.params),
             trajectory.energy,
@@ -227,6 +225,12 @@ def _gradient(contract, cutoff, rooms, images, candidate, ensemble, positions, w
     return spread(candidate, ensemble, positions, devices.without_repeats(w, 1), observed, cotangent, beta)
 
 
+def warn_if_lost(teacher: Teacher, learner: loop.Learner) -> None:
+    """Say so when the last snapshots of a training are no longer of the crystals that were measured."""
+    if isinstance(teacher.target, ElasticTarget):  # others may be about liquids
+        dynamics.warn_if_lost(teacher.ensemble, learner.extra.trajectory)
+
+
 def shown(record: dict) -> dict:
     """What progress shows of a record: losses, N_eff, and the target's report on the state nearest to 300 K."""
     temperatures = [float(key.split("@")[1].rstrip("K")) for key in record if "@" in key]
@@ -252,4 +256,5 @@ def train(
         teacher.update, teacher.init(start.params), settings.updates, name="DiffTRe",
         settings=asdict(settings), checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
     )  # fmt: skip
+    warn_if_lost(teacher, result.learner)
     return start.with_params(result.params), result.history

@@ -10,7 +10,7 @@ from fusedff import ranges
 from fusedff.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.training import loop
-from fusedff.training.difftre import DiffTRe, Teacher, shown
+from fusedff.training.difftre import DiffTRe, Teacher, shown, warn_if_lost
 from fusedff.training.force_matching import ForceMatching, Matcher
 from fusedff.training.targets import Target
 
@@ -79,4 +79,5 @@ def train(
         epoch, first._replace(optimizer=optimizer), settings.epochs, name="fused training",
         settings=asdict(settings), checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
     )  # fmt: skip
+    warn_if_lost(teacher, result.learner)
     return start.with_params(result.params), result.history
