@@ -89,8 +89,8 @@ At the measured temperatures that were not taught, the fused model's elastic con
 (notebook 07)."""
     if "off_target" in record:
         page += f"""
-Beyond the targets (notebook 08; the DFT frames hold perfect crystals, but no phonon, surface or fault; `?`: a reference
-that was not looked up in its source):
+Beyond the targets (notebook 08; the DFT frames hold perfect crystals and a few cells pulled apart or with an empty site,
+but no liquid and no fault; `?`: a reference that was not looked up in its source):
 
 ```text
 {study.off_target_table(record["off_target"])}
@@ -170,9 +170,9 @@ The fused model, number by number: deviation from experiment in % of the measure
 {_number_by_number(record)}
 
 **Where they end.** Checked for hcp titanium at the measured lattice constants between 4 and 973 K. What they say of
-other structures, of phonons, of the liquid, of defects and surfaces was not trained (notebook 08; `?`: a reference that
-was not looked up in its source). The DFT frames are few and hold at most 16 atoms; one seed was trained, so that the
-scatter between trainings is not in the errors above.
+other structures, of phonons, of the liquid, of defects and surfaces was no target (notebook 08; `?`: a reference that
+was not looked up in its source). The DFT frames are few and hold at most 16 atoms, of cut bonds only small unrelaxed
+cells; one seed was trained, so that the scatter between trainings is not in the errors above.
 
 ```text
 {study.off_target_table(record["off_target"])}
