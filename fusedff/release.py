@@ -89,8 +89,8 @@ At the measured temperatures that were not taught, the fused model's elastic con
 (notebook 07)."""
     if "off_target" in record:
         page += f"""
-Beyond the targets (notebook 08; the DFT frames hold perfect crystals and a few cells pulled apart or with an empty site,
-but no liquid and no fault; `?`: a reference that was not looked up in its source):
+Beyond the targets (notebook 08; the DFT frames hold perfect crystals, a few cells pulled apart and a few with an empty
+site, but no liquid and no fault; `?`: a reference that was not looked up in its source):
 
 ```text
 {study.off_target_table(record["off_target"])}
