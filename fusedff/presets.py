@@ -113,7 +113,12 @@ HOURS = replace(
     DEMO,
     name="hours",
     experiment=_HOURS_EXPERIMENT,
-    fused=replace(DEMO.fused, epochs=80, experiment=_HOURS_EXPERIMENT),
+    fused=Fused(
+        epochs=80,
+        experiment=_HOURS_EXPERIMENT,
+        # an epoch is ten steps of DFT and one of the experiment: longer steps than these, and DFT wins in the pressure
+        dft=replace(_DEMO_DFT, optimizer="adam", learning_rate=2e-5, final_learning_rate=1e-6),
+    ),
     evaluation=replace(_DEMO_EVALUATION, snapshots=100),
     checks=replace(_DEMO_CHECKS, temperatures=(), elastic=replace(_DEMO_EVALUATION, snapshots=50)),  # all twenty-two
 )
