@@ -286,8 +286,8 @@ def _suspicion(suspects, ratio) -> str:
         if unit := look_like(*factors[name], within=1.25):
             return f"{name} look {unit}"
     factor = factors[next((s for s in suspects if s != "energies"), "energies")][0]
-    times = f"{max(factor, 1 / factor):.2g} times too {'large' if factor > 1 else 'small'}"
-    return f"{' or '.join(suspects)} are about {times}: {_undo(float(f'{factor:.2g}'))}, or relabel"
+    size, wrong, remedy = (factor, "large", "divide") if factor > 1 else (1 / factor, "small", "multiply")
+    return f"{' or '.join(suspects)} are about {size:.2g} times too {wrong}: {remedy} by {size:.2g}, or relabel"
 
 
 def _jump(frames, labels, step, where) -> str:

@@ -257,7 +257,7 @@ FRAMES = [
     Bad("half of the file with transposed cells", second_half(transposed=True), load,
         (r"^ti\.extxyz, frame \d+ ", "looks transposed", "vectors as rows")),
     Bad("forces ten times too small", everywhere(forces=0.1), load,
-        (r"^ti\.extxyz, frame \d+ .* to frame \d+", "10 times too small", "multiply by 1")),
+        (r"^ti\.extxyz, frame \d+ .* to frame \d+", r"about (9|10)(\.\d)? times too small", "multiply by (9|10)")),
     Bad("one frame in Bohr", in_one(lengths=BOHR), load,
         (r"^ti\.extxyz, frame 60", "closest atoms are", "look like Bohr", r"divide by 1\.8897")),
     Bad("forces of other atoms", relabelled(backwards), load,
