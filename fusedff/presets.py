@@ -120,7 +120,6 @@ HOURS = replace(
         dft=replace(_DEMO_DFT, optimizer="adam", learning_rate=2e-5, final_learning_rate=1e-6),
     ),
     evaluation=replace(_DEMO_EVALUATION, snapshots=100),
-    checks=replace(_DEMO_CHECKS, temperatures=(), elastic=replace(_DEMO_EVALUATION, snapshots=50)),  # all twenty-two
 )
 
 _SMOKE_MD = Langevin(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=4)
