@@ -72,7 +72,7 @@ def front_page(released: Path, record: dict) -> str:
         f"{study.TITLES[model]} {_elastic(found, 'trained')} and {_elastic(found, 'held_out')}"
         for model, found in errors.items()
     )
-    page = f"""![Three titanium models against experiment, against DFT, and beyond the targets. \
+    return f"""![Three titanium models against experiment, against DFT, and beyond the targets. \
 Elastic constants are off by, where taught and where not: {words}.]({PICTURE})
 
 What `make run PRESET={record["preset"]}` found after {minutes:.0f} min of training, with
@@ -86,16 +86,14 @@ What `make run PRESET={record["preset"]}` found after {minutes:.0f} min of train
 
 At the measured temperatures that were not taught, the fused model's elastic constants are off by
 {_elastic(errors["fused"], "held_out")}, its pressure by up to {_pressure(errors["fused"], "held_out")}
-(notebook 07)."""
-    if "off_target" in record:
-        page += f"""
+(notebook 07).
+
 Beyond the targets (notebook 08; the DFT frames hold perfect crystals, a few cells pulled apart and a few with an empty
 site, but no liquid and no fault; `?`: a reference that was not looked up in its source):
 
 ```text
 {study.off_target_table(record["off_target"])}
 ```"""
-    return page
 
 
 _PARTS = ("trained", "held_out")
