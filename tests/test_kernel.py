@@ -80,7 +80,7 @@ def test_a_recorded_notebook_gets_plain_lines(kernel):
 @pytest.mark.parametrize("kernel", [True, False], indirect=True, ids=["watched", "recorded"])
 def test_interrupted_training_says_how_to_go_on_and_does(kernel, tmp_path):
     checkpoint = str(tmp_path / "checkpoint.safetensors")
-    training = TRAINING.format(pause=1.0, epochs=40, checkpoint=checkpoint)  # a recorded line comes every ten seconds
+    training = TRAINING.format(pause=1.0, epochs=40, checkpoint=checkpoint)  # a recorded line comes every 15 s
     outputs = kernel(training, interrupt_when=lambda outputs: Path(checkpoint).exists())
     (error,) = [content for kind, content in outputs if kind == "error"]
     assert error["ename"] == "Interrupted"
