@@ -33,7 +33,7 @@ QUICK = [Task(96, quantity, TIGHT) for quantity in ("energy", "forces", "force_m
 DEFAULT = [
     *(Task(150, quantity, BOTH) for quantity in ("energy", "forces", "force_matching", "md")),
     *(Task(150, quantity, TIGHT) for quantity in ("forces_in_scan", "force_matching_in_scan", "born")),
-    *(Task(96, quantity, TIGHT) for quantity in ("forces", "force_matching_in_scan", "difftre")),
+    *(Task(96, quantity, TIGHT) for quantity in ("forces", "force_matching_in_scan", "difftre", "difftre_default")),
 ]
 ALL = [Task(n_atoms, quantity, BOTH) for n_atoms in (96, 150) for quantity in LABELS]
 

@@ -23,7 +23,7 @@ from benchmarks.work import Work, in_scan
 from fusedff import crystals, dynamics, neighbors, potential, systems
 from fusedff.dimenet import DimeNet
 from fusedff.dynamics import Langevin
-from fusedff.elasticity import StressFluctuation
+from fusedff.elasticity import CoupledStrains, StressFluctuation
 from fusedff.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.training import difftre, force_matching
@@ -117,18 +117,21 @@ def force_matching_in_scan(case: Case) -> Work:
     return in_scan(gradient, params, batch, BATCHES)
 
 
-def difftre_(case: Case) -> Work:
-    return Work(stored_update(_potential(case), titanium.REPEATS[case.n_atoms], case.positions), len(case.positions))
+def difftre_(case: Case, estimator=StressFluctuation()) -> Work:
+    update = stored_update(_potential(case), titanium.REPEATS[case.n_atoms], case.positions, estimator)
+    return Work(update, len(case.positions))
 
 
-def stored_update(model: Potential, repeats, positions):
-    """A whole DiffTRe update, optimizer included, from stored snapshots (snapshots, n, 3) of one cell."""
+def stored_update(model: Potential, repeats, positions, estimator=StressFluctuation()):
+    """A whole DiffTRe update, optimizer included, from stored snapshots (snapshots, n, 3) of the unstrained cell."""
     settings = difftre.DiffTRe(
-        estimator=StressFluctuation(), repeats=repeats, langevin=LANGEVIN, snapshots=len(positions), reuse_above=1e-6
+        estimator=estimator, repeats=repeats, langevin=LANGEVIN, snapshots=len(positions), reuse_above=1e-6
     )
     teacher = difftre.Teacher(settings, model, _points())
     learner = teacher.init(model.params)
-    positions = jnp.asarray(positions[:, None], jnp.float32)
+    unstrained = crystals.supercell(titanium.CRYSTAL, repeats).cell.array
+    to_each = jnp.linalg.inv(jnp.asarray(unstrained, jnp.float32)) @ teacher.ensemble.cells
+    positions = jnp.einsum("sax,cxy->scay", jnp.asarray(positions, jnp.float32), to_each)
     energy, observed = teacher._reevaluate(model, positions)
     trajectory = dynamics.Trajectory(positions, energy, observed, energy)
     learner = learner._replace(extra=learner.extra._replace(trajectory=trajectory))
@@ -150,4 +153,5 @@ QUANTITIES = {
     "force_matching_in_scan": force_matching_in_scan,
     "born": born,
     "difftre": difftre_,
+    "difftre_default": partial(difftre_, estimator=CoupledStrains()),
 }

@@ -245,4 +245,5 @@ QUANTITIES = {
     "force_matching_in_scan": force_matching_in_scan,
     "born": born,
     "difftre": difftre_,
+    "difftre_default": difftre_,
 }

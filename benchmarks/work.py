@@ -36,5 +36,6 @@ LABELS = {
     "force_matching": "force-matching gradient, 2 cells",
     "force_matching_in_scan": "force matching, inside a scan",
     "born": "Born stress and stiffness",
-    "difftre": "DiffTRe loss and gradient, per snapshot",
+    "difftre": "DiffTRe gradient, per snapshot",
+    "difftre_default": "DiffTRe gradient, each its default estimator",
 }

@@ -11,17 +11,20 @@ import jax
 import jax.numpy as jnp
 
 
+@jax.jit
 def weights(beta: jax.Array, energy: jax.Array, sampled_energy: jax.Array) -> jax.Array:
     """Normalized weights (n_snapshots, n_cells) from energies in eV and beta (n_cells,) in 1/eV."""
     exponent = -beta * (energy - sampled_energy)
     return jax.nn.softmax(exponent, axis=0)
 
 
+@jax.jit
 def effective_samples(w: jax.Array) -> jax.Array:
     """N_eff = exp(-sum w ln w) of every cell (n_cells,): n_snapshots for equal weights, 1 when one dominates."""
     return jnp.exp(-jnp.sum(jnp.where(w > 0, w * jnp.log(jnp.where(w > 0, w, 1)), 0), 0))
 
 
+@jax.jit
 def averages(w: jax.Array, observed: jax.Array) -> jax.Array:
     """Weighted means (n_cells, n_quantities) of observed (n_snapshots, n_cells, n_quantities)."""
     return jnp.einsum("sc,scq->cq", w, observed)

@@ -101,6 +101,7 @@ class Teacher:
         self.ensemble = self.target.ensemble
         self.simulation = dynamics.Simulation(self.ensemble, settings.langevin, template.cutoff, self.target.observe)
         self.beta = 1 / (KB * self.ensemble.temperature)
+        self.loss = jax.jit(jax.value_and_grad(self.target.loss))  # op by op, it would compile for seconds
 
     def init(self, params) -> loop.Learner:
         """Optimizer state and a simulation that has yet to start."""
@@ -109,22 +110,16 @@ class Teacher:
         energy, observed = jax.eval_shape(partial(self._reevaluate, self.template), positions)
         empty = dynamics.Trajectory(positions, *(jnp.zeros(x.shape, x.dtype) for x in (energy, observed, energy)))
         sampled = Sampled(dynamics.start(self.ensemble, key), empty, jnp.asarray(self.simulation.rooms), params)
-        return loop.Learner(params, self.optimizer().init(params), key, sampled)
-
-    def optimizer(self) -> optax.GradientTransformation:
-        s = self.settings
-        decay = s.final_learning_rate / s.learning_rate
-        return optax.adam(optax.exponential_decay(s.learning_rate, max(self.updates, 1), decay), b1=s.b1, b2=s.b2)
+        return loop.Learner(params, optimizer(self.settings, self.updates).init(params), key, sampled)
 
     def update(self, learner: loop.Learner, n: int) -> tuple[loop.Learner, dict]:
         """The learner after one optimizer step, and what the averages were before it."""
         candidate, retreats, (sampled, energy, observed) = self._held(learner, n)
         w = reweighting.weights(self.beta, energy, sampled.trajectory.energy)
         means = reweighting.averages(w, observed)
-        value, cotangent = jax.value_and_grad(self.target.loss)(means)
+        value, cotangent = self.loss(means)
         gradient = self._gradient(candidate, sampled.trajectory.positions, w, observed, cotangent)
-        updates, state = self.optimizer().update(gradient, learner.optimizer, candidate.params)
-        params = optax.apply_updates(candidate.params, updates)
+        params, state = _step(self.settings, self.updates, candidate.params, learner.optimizer, gradient)
         record = {
             "loss": value,
             "n_eff": jnp.min(reweighting.effective_samples(w)) / len(w),
@@ -182,6 +177,19 @@ class Teacher:
             self.target.contract, self.template.cutoff, self.simulation.rooms, self.simulation.images,
             candidate, self.ensemble, positions, w, observed, cotangent, self.beta,
         )  # fmt: skip
+
+
+def optimizer(settings: DiffTRe, updates: int) -> optax.GradientTransformation:
+    """Adam for `updates` steps, its learning rate decaying from `learning_rate` to `final_learning_rate`."""
+    s = settings
+    rate = optax.exponential_decay(s.learning_rate, max(updates, 1), s.final_learning_rate / s.learning_rate)
+    return optax.adam(rate, b1=s.b1, b2=s.b2)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _step(settings, updates, params, state, gradient):
+    step, state = optimizer(settings, updates).update(gradient, state, params)
+    return optax.apply_updates(params, step), state
 
 
 def _near(cutoff, rooms, images, system):
