@@ -117,12 +117,12 @@ def force_matching_in_scan(case: Case) -> Work:
     return in_scan(gradient, params, batch, BATCHES)
 
 
-def difftre_(case: Case, estimator=StressFluctuation()) -> Work:
+def difftre_(case: Case, estimator) -> Work:
     update = stored_update(_potential(case), titanium.REPEATS[case.n_atoms], case.positions, estimator)
     return Work(update, len(case.positions))
 
 
-def stored_update(model: Potential, repeats, positions, estimator=StressFluctuation()):
+def stored_update(model: Potential, repeats, positions, estimator):
     """A whole DiffTRe update, optimizer included, from stored snapshots (snapshots, n, 3) of the unstrained cell."""
     settings = difftre.DiffTRe(
         estimator=estimator, repeats=repeats, langevin=LANGEVIN, snapshots=len(positions), reuse_above=1e-6
@@ -152,6 +152,6 @@ QUANTITIES = {
     "force_matching": force_matching_,
     "force_matching_in_scan": force_matching_in_scan,
     "born": born,
-    "difftre": difftre_,
+    "difftre": partial(difftre_, estimator=StressFluctuation()),
     "difftre_default": partial(difftre_, estimator=CoupledStrains()),
 }

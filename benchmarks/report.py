@@ -47,9 +47,9 @@ def comparison(rows: list[Row], agreement: list[str], about: dict) -> str:
 {record.describe(about)} chemtrain runs beside it with {versions}.
 
 Both evaluate the same network on the same cells: {"; ".join(agreement)}. "Example" is the room for neighbours, edges
-and triplets that chemtrain's titanium notebook sets, "tight" is the least that these cells need, and 2 % more. A DiffTRe
-gradient is that of elastic constants and pressure, per snapshot: from the stress fluctuation of one cell in both, or
-with the estimator that each takes by default, which in fusedff is four strained cells whose noise is coupled.
+and triplets that chemtrain's titanium notebook sets, "tight" is the least that these cells need, and 2 % more. The
+DiffTRe gradient is that of elastic constants and pressure, per snapshot: from the stress fluctuation of one cell in
+both, or with the estimator that each takes by default, which in fusedff is four strained cells whose noise is coupled.
 
 ## Time
 

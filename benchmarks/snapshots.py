@@ -36,10 +36,11 @@ def _need(number):
 
     from benchmarks import memory, ours, titanium
     from fusedff import presets
+    from fusedff.elasticity import StressFluctuation
 
     model = titanium.network(presets.DEMO.network)  # smaller than the paper's, for the sake of time
     positions = np.stack([atoms.positions for atoms in titanium.frames(titanium.REPEATS[N_ATOMS], number)])
-    update = ours.stored_update(model, titanium.REPEATS[N_ATOMS], positions)
+    update = ours.stored_update(model, titanium.REPEATS[N_ATOMS], positions, StressFluctuation())
     jax.block_until_ready(update())
     stored = number * 4 * (3 * N_ATOMS + 79) / 2**20
     return Need(number, memory.peak(lambda: jax.block_until_ready(update())), stored)
