@@ -108,6 +108,7 @@ class Rooms(NamedTuple):
 
 
 LOST = 0.3  # of the distance between neighbours
+STEPS_PER_CALL = 100  # of compiled code: its start costs about two steps, and between calls progress is shown
 
 
 class ExplodedTrajectory(RuntimeError):
@@ -154,27 +155,30 @@ class Simulation:
     ) -> tuple[State, Trajectory]:
         """Advance by `snapshots` times `steps_per_snapshot` steps and record every snapshot.
 
-        A piece between two snapshots in which a neighbour list overflowed is repeated with larger lists. Raises
-        ExplodedTrajectory with state point, step and cause when a cell blows up. `name` shows progress.
+        A piece of up to `STEPS_PER_CALL` steps in which a neighbour list overflowed is repeated with larger lists.
+        Raises ExplodedTrajectory with state point, step and cause when a cell blows up. `name` shows progress.
         """
         require_species(sampled, self.ensemble.numbers)
-        records = []
+        pieces, done = [], 0
         with progress.bar(name, snapshots) as report:
-            for n in range(snapshots):
-                state, record = self._snapshot(sampled, state, n * self.settings.steps_per_snapshot)
-                records.append(record)
-                report()
-        return state, jax.tree.map(lambda *parts: jnp.stack(parts), *records)
+            while done < snapshots:
+                number = min(_per_call(self.settings), snapshots - done)
+                state, piece = self._piece(sampled, state, number, done * self.settings.steps_per_snapshot)
+                pieces.append(piece)
+                done += number
+                report(advance=number)
+        return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
 
-    def _snapshot(self, sampled, state, steps_before):
+    def _piece(self, sampled, state, number, steps_before):
+        """The state after `number` snapshots, and these."""
         while True:
-            after, record, needed, first_insane = _advance(
-                self.settings, self.cutoff, self.rooms, self.images, self.observe, sampled, self.ensemble, state
+            after, records, needed, first_insane = _advance(
+                self.settings, self.cutoff, self.rooms, self.images, self.observe, sampled, self.ensemble, state, number
             )
             needed = Rooms(*(int(n) for n in needed))
             if needed.candidates <= self.rooms.candidates and needed.slots <= self.rooms.slots:
                 self._require_sane(first_insane, steps_before)
-                return after, record
+                return after, jax.tree.map(lambda x: x[:number], records)
             self.rooms = Rooms(*(max(have, need + 2) for have, need in zip(self.rooms, needed, strict=True)))
 
     def _require_sane(self, first_insane, steps_before):
@@ -225,15 +229,22 @@ def kinetic_temperature(momenta: jax.Array, mass: jax.Array) -> jax.Array:
     return jnp.sum(momenta**2 / mass, (1, 2)) / (3 * (momenta.shape[1] - 1) * KB)
 
 
+def _per_call(settings):
+    return max(1, STEPS_PER_CALL // settings.steps_per_snapshot)
+
+
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _advance(settings, cutoff, rooms, images, observe, sampled, ensemble, state):
-    """To the next snapshot: new state, the record, list sizes needed and, per cell, the first insane step (or -1)."""
+def _advance(settings, cutoff, rooms, images, observe, sampled, ensemble, state, number):
+    """`number` snapshots further: new state, records, list sizes needed and, per cell, the first insane step (or -1).
+
+    There is room for as many records as a call may have, so that no `number` of them is compiled for itself.
+    """
     advance = partial(_advance_cells, settings, cutoff, rooms, images, observe)
-    spread = devices.spread(advance, takes=(None, PER_CELL, 0), gives=(0, 0, None, 0), n=ensemble.n_cells)
-    return spread(sampled, ensemble, state)
+    spread = devices.spread(advance, takes=(None, PER_CELL, 0, None), gives=(0, 1, None, 0), n=ensemble.n_cells)
+    return spread(sampled, ensemble, state, number)
 
 
-def _advance_cells(settings, cutoff, rooms, images, observe, sampled, ensemble, state):
+def _advance_cells(settings, cutoff, rooms, images, observe, sampled, ensemble, state, number):
     from jax_md import simulate  # imported by `Simulation`, outside of jit: it computes while it is imported
 
     dt, friction = settings.timestep_fs * FS, settings.friction_per_ps / PS
@@ -272,6 +283,16 @@ def _advance_cells(settings, cutoff, rooms, images, observe, sampled, ensemble, 
         insane = tuple(jnp.where(~sane & (insane[0] < 0), new, old) for new, old in zip(now, insane, strict=True))
         return (langevin, listed, listed_at, near, evaluation, needed, insane, count + 1), None
 
+    def record(carry):
+        langevin, _, _, near, evaluation, *_ = carry
+        observed = observe(sampled, ensemble.system(langevin.position), near, evaluation)
+        return Trajectory(langevin.position, evaluation.energy, observed, kinetic_temperature(langevin.momentum, mass))
+
+    def snapshot(n, carry):
+        now, records = carry
+        now, _ = jax.lax.scan(step, now, None, length=settings.steps_per_snapshot)
+        return now, jax.tree.map(lambda all_of_them, one: all_of_them.at[n].set(one), records, record(now))
+
     listed = candidates(state.positions)
     near, evaluation = forces(state.positions, listed)
     langevin = simulate.NVTLangevinState(
@@ -280,9 +301,7 @@ def _advance_cells(settings, cutoff, rooms, images, observe, sampled, ensemble, 
     none = (jnp.full(ensemble.n_cells, -1), jnp.zeros_like(kt), jnp.zeros_like(kt))
     needed = Rooms(listed.needed, near.needed)
     carry = (langevin, listed, state.positions, near, evaluation, needed, none, jnp.int32(0))
-    carry, _ = jax.lax.scan(step, carry, None, length=settings.steps_per_snapshot)
-    langevin, _, _, near, evaluation, needed, insane, _ = carry
-    observed = observe(sampled, ensemble.system(langevin.position), near, evaluation)
-    temperature = kinetic_temperature(langevin.momentum, mass)
-    record = Trajectory(langevin.position, evaluation.energy, observed, temperature)
-    return State(langevin.position, langevin.momentum, langevin.rng), record, devices.largest(needed), insane
+    room = jax.tree.map(lambda x: jnp.zeros((_per_call(settings), *x.shape), x.dtype), jax.eval_shape(record, carry))
+    carry, records = jax.lax.fori_loop(0, number, snapshot, (carry, room))
+    langevin, _, _, _, _, needed, insane, _ = carry
+    return State(langevin.position, langevin.momentum, langevin.rng), records, devices.largest(needed), insane

@@ -105,8 +105,9 @@ def search(positions: jax.Array, cell: jax.Array, cutoff: float, capacity: int, 
     fractional = positions @ jnp.linalg.inv(cell)
     delta = fractional[None, :, :] - fractional[:, None, :]
     nearest = -jnp.round(delta)
-    shift = nearest[:, :, None, :] + jnp.asarray(images, positions.dtype)
-    squared = jnp.sum(((delta[:, :, None, :] + shift) @ cell) ** 2, -1)
+    # one axis of space after the other: over (n, n, n_images) as innermost dimension, three numbers are no vector
+    pair, image = (delta + nearest) @ cell, jnp.asarray(images, positions.dtype) @ cell
+    squared = sum((pair[:, :, None, axis] + image[:, axis]) ** 2 for axis in range(3))
     atom = jnp.arange(n, dtype=jnp.int32)
     itself = (atom[:, None] == atom)[:, :, None] & jnp.asarray((images == 0).all(1))
     within = ((squared < cutoff**2) & ~itself).reshape(n, n * n_images)
@@ -114,8 +115,8 @@ def search(positions: jax.Array, cell: jax.Array, cutoff: float, capacity: int, 
     m = jnp.arange(n_images, dtype=jnp.int32)
     reverse = (atom[None, :, None] * n + atom[:, None, None]) * n_images + (n_images - 1 - m)
     column, mask, reverse, needed = _compact(within, reverse.reshape(n, -1), capacity)
-    image = jnp.take_along_axis(shift.reshape(n, -1, 3), column[..., None], axis=1).astype(jnp.int32)
-    source = jnp.where(mask, column // n_images, atom[:, None])
+    source, which = jnp.where(mask, column // n_images, atom[:, None]), column % n_images
+    image = nearest[atom[:, None], source].astype(jnp.int32) + jnp.asarray(images, jnp.int32)[which]
     return Neighbors(source, jnp.where(mask[..., None], image, 0), reverse, mask, needed)
 
 

@@ -54,7 +54,9 @@ _SMALL = DimeNet(
     embedding=16, blocks=2, radial=6, spherical=4, interaction=8, basis=8, type_embedding=8, output=32, output_layers=1,
     layers_before_skip=1, layers_after_skip=1,
 )  # fmt: skip
-_DEMO_MD = Langevin(timestep_fs=4.0, friction_per_ps=10.0, steps_per_snapshot=25)
+# What tells elastic constants soonest (`python -m benchmarks noise`): long steps, whose bias is too small to see, and
+# frequent snapshots, which cost nothing where no second derivatives are taken.
+_DEMO_MD = Langevin(timestep_fs=8.0, friction_per_ps=10.0, steps_per_snapshot=5)
 _DEMO_DFT = ForceMatching(
     epochs=400,
     batch=8,
@@ -66,17 +68,17 @@ _DEMO_DFT = ForceMatching(
 )
 _DEMO_EXPERIMENT = DiffTRe(
     updates=30, learning_rate=1e-3, final_learning_rate=1e-4, pressure_weight=100.0, repeats=(3, 3, 3),
-    langevin=_DEMO_MD, first_equilibration=8, equilibration=1, snapshots=8, reuse_above=0.6,
+    langevin=_DEMO_MD, first_equilibration=20, equilibration=2, snapshots=20, reuse_above=0.6,
 )  # fmt: skip
 
-_DEMO_EVALUATION = ElasticRun(repeats=(3, 3, 3), replicas=1, langevin=_DEMO_MD, equilibration=10, snapshots=40)
+_DEMO_EVALUATION = ElasticRun(repeats=(3, 3, 3), replicas=1, langevin=_DEMO_MD, equilibration=25, snapshots=100)
 _HOT_MD = Langevin(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=25)
 _DEMO_CHECKS = Checks(
     temperatures=(4, 23, 173, 323, 473, 623, 773, 923, 973),
-    elastic=replace(_DEMO_EVALUATION, snapshots=30),
+    elastic=replace(_DEMO_EVALUATION, snapshots=80),
     lattice_temperatures=(23, 173, 323, 623, 923),
     lattice=LatticeRun(
-        repeats=(3, 3, 3), replicas=1, langevin=_DEMO_MD, passes=2, equilibration=10, approach=10, snapshots=40
+        repeats=(3, 3, 3), replicas=1, langevin=_DEMO_MD, passes=2, equilibration=25, approach=25, snapshots=100
     ),
     liquid=LiquidRun(
         replicas=2, langevin=_HOT_MD, melting_factor=1.6, melting=20, equilibration=40, snapshots=200,
@@ -107,7 +109,7 @@ DEMO = Preset(
 )
 
 # The demo, for as long as it goes on improving: the models that ship with fusedff.
-_HOURS_EXPERIMENT = replace(_DEMO_EXPERIMENT, updates=80, final_learning_rate=2e-5, snapshots=10)
+_HOURS_EXPERIMENT = replace(_DEMO_EXPERIMENT, updates=80, final_learning_rate=5e-5, snapshots=30)
 
 HOURS = replace(
     DEMO,
@@ -119,7 +121,8 @@ HOURS = replace(
         # an epoch is ten steps of DFT and one of the experiment: longer steps than these, and DFT wins in the pressure
         dft=replace(_DEMO_DFT, optimizer="adam", learning_rate=2e-5, final_learning_rate=1e-6),
     ),
-    evaluation=replace(_DEMO_EVALUATION, snapshots=100),
+    evaluation=replace(_DEMO_EVALUATION, snapshots=400),
+    checks=replace(_DEMO_CHECKS, temperatures=(), elastic=replace(_DEMO_EVALUATION, snapshots=200)),
 )
 
 _SMOKE_MD = Langevin(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=4)
@@ -175,7 +178,8 @@ SMOKE = Preset(
     checks=_SMOKE_CHECKS,
 )
 
-_FULL_MD = Langevin(timestep_fs=2.0, friction_per_ps=4.0, steps_per_snapshot=50)
+_FULL_MD = replace(_DEMO_MD, steps_per_snapshot=10)
+_FULL_HOT_MD = Langevin(timestep_fs=2.0, friction_per_ps=4.0, steps_per_snapshot=50)
 _FULL_EXPERIMENT = DiffTRe(pressure_weight=100.0, replicas=8, langevin=_FULL_MD, snapshots=100)
 _FULL_DFT = ForceMatching(
     epochs=2000, batch=8, optimizer="muon", learning_rate=1e-2, final_learning_rate=1e-5, energy_weight=100.0,
@@ -188,9 +192,9 @@ _FULL_CHECKS = Checks(
     elastic=_FULL_EVALUATION,
     lattice_temperatures=(23, 123, 223, 323, 423, 523, 623, 723, 823, 923),
     lattice=LatticeRun(langevin=_FULL_MD),
-    liquid=LiquidRun(replicas=8, langevin=_FULL_MD, snapshots=400),
+    liquid=LiquidRun(replicas=8, langevin=_FULL_HOT_MD, snapshots=400),
     liquid_repeats=(5, 5, 5),
-    langevin=_FULL_MD,
+    langevin=_FULL_HOT_MD,
     bcc_repeats=(5, 5, 5),
     bcc_equilibration=50,
     bcc_snapshots=400,

@@ -100,6 +100,7 @@ class Teacher:
         self.updates = updates or settings.updates
         self.ensemble = self.target.ensemble
         self.simulation = dynamics.Simulation(self.ensemble, settings.langevin, template.cutoff, self.target.observe)
+        self.images = tuple(map(tuple, neighbors.image_offsets(self.ensemble.cells, template.cutoff).tolist()))
         self.beta = 1 / (KB * self.ensemble.temperature)
         self.loss = jax.jit(jax.value_and_grad(self.target.loss))  # op by op, it would compile for seconds
 
@@ -168,13 +169,13 @@ class Teacher:
 
     def _reevaluate(self, candidate, positions):
         return _reevaluate(
-            self.target.observe, self.template.cutoff, self.simulation.rooms, self.simulation.images,
+            self.target.observe, self.template.cutoff, self.simulation.rooms, self.images,
             candidate, self.ensemble, positions,
         )  # fmt: skip
 
     def _gradient(self, candidate, positions, w, observed, cotangent):
         return _gradient(
-            self.target.contract, self.template.cutoff, self.simulation.rooms, self.simulation.images,
+            self.target.contract, self.template.cutoff, self.simulation.rooms, self.images,
             candidate, self.ensemble, positions, w, observed, cotangent, self.beta,
         )  # fmt: skip
 
