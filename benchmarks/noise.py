@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fusedff
-from fusedff import dynamics, experiments
+from fusedff import dynamics, experiments, presets
 from fusedff.dynamics import Langevin
 from fusedff.elasticity import CoupledStrains, StressFluctuation
 from fusedff.observables import jackknife
@@ -23,7 +23,7 @@ from fusedff.units import GPA
 
 TEMPERATURES = (323, 923)  # K
 REPEATS = (3, 3, 3)  # 54 atoms
-EQUILIBRATION = 40  # snapshots
+EQUILIBRATION_PS = 4.0
 BLOCKS = 20
 PLAIN = Langevin(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=50)
 
@@ -40,15 +40,17 @@ class Sampler:
     coupled: bool = True
 
 
-_LARGE_STEPS = replace(PLAIN, timestep_fs=4.0, steps_per_snapshot=25)
+_LONG_STEPS = replace(PLAIN, timestep_fs=8.0, steps_per_snapshot=12)
+_OFTEN = presets.DEMO.evaluation.langevin
 
 SAMPLERS = (
     Sampler("stress fluctuation", StressFluctuation(), 300),
     Sampler("stress fluctuation, 8 replicas", StressFluctuation(), 60, replicas=8),
-    Sampler("stress fluctuation, 4 fs", StressFluctuation(), 400, langevin=_LARGE_STEPS),
+    Sampler("stress fluctuation, 8 fs", StressFluctuation(), 400, langevin=_LONG_STEPS),
     Sampler("strains, independent noise", CoupledStrains(), 60, coupled=False),
     Sampler("strains, coupled noise", CoupledStrains(), 60),
-    Sampler("strains, coupled noise, 4 fs", CoupledStrains(), 120, langevin=_LARGE_STEPS),
+    Sampler("strains, coupled noise, 8 fs", CoupledStrains(), 160, langevin=_LONG_STEPS),
+    Sampler("strains, coupled noise, 8 fs, every 40 fs", CoupledStrains(), 400, langevin=_OFTEN),
 )
 
 
@@ -75,7 +77,9 @@ def run(samplers=SAMPLERS, temperatures=TEMPERATURES, **length) -> Iterator[Nois
         yield measure(sampler, candidate, points, **length)
 
 
-def measure(sampler: Sampler, candidate, points, blocks: int = BLOCKS, equilibration: int = EQUILIBRATION) -> Noise:
+def measure(
+    sampler: Sampler, candidate, points, blocks: int = BLOCKS, equilibration_ps: float = EQUILIBRATION_PS
+) -> Noise:
     """Simulate, time and average."""
     estimator, replicas = sampler.estimator, sampler.replicas
     ensemble = estimator.ensemble(points, REPEATS, replicas)
@@ -83,6 +87,8 @@ def measure(sampler: Sampler, candidate, points, blocks: int = BLOCKS, equilibra
         ensemble = ensemble._replace(stream=jnp.arange(ensemble.n_cells, dtype=jnp.int32))
     simulation = dynamics.Simulation(ensemble, sampler.langevin, candidate.cutoff, estimator.observe)
     state = dynamics.start(ensemble, jax.random.PRNGKey(0))
+    per_snapshot = sampler.langevin.timestep_fs * sampler.langevin.steps_per_snapshot / 1000  # ps
+    equilibration = max(1, round(equilibration_ps / per_snapshot))
     state, _ = simulation.run(candidate, state, equilibration, f"{sampler.name}, equilibration")
     begun = time.process_time()
     _, trajectory = simulation.run(candidate, state, sampler.snapshots, sampler.name)

@@ -116,7 +116,8 @@ def noise(found: list[Noise], temperatures, about: dict) -> str:
     for_one = [f"CPU s for 1 GPa, {t:g} K" for t in temperatures]
     return f"""# Noise of the elastic constants per CPU second
 
-{record.describe(about)} Model `titanium-fused`, cells of 54 atoms.
+{record.describe(about)} Model `titanium-fused`, cells of 54 atoms; steps of 2 fs, and
+snapshots some 100 fs apart, where a row says nothing else.
 
 CPU seconds of sampling until the standard error of an elastic constant is 1 GPa (root mean square over the five), how
 many times fewer that is than the first row needs, and how far the constants are from those of the first row in units of

@@ -164,7 +164,7 @@ def test_noise_is_judged_by_variance_times_seconds():
 
 def test_independent_noise_is_noisier_than_coupled():
     coupled, alone = (
-        next(noise.run([replace(sampler, snapshots=8)], temperatures=(323,), blocks=4, equilibration=2))
+        next(noise.run([replace(sampler, snapshots=8)], temperatures=(323,), blocks=4, equilibration_ps=0.2))
         for sampler in noise.SAMPLERS[3:5][::-1]
     )
     assert np.mean(coupled.stderr) < np.mean(alone.stderr)
