@@ -6,36 +6,28 @@ stresses lie on a line within their errors. It takes far more sampling than stra
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fusedff import crystals, dynamics, elasticity, ranges
-from fusedff.dynamics import Langevin
 from fusedff.experiments import StatePoint
 from fusedff.observables import entry, jackknife
 from fusedff.potential import Potential
+from fusedff.properties.sampling import SolidRun
 from fusedff.units import GPA, strain_from_voigt, to_voigt
 
 
 @dataclass(frozen=True)
-class DeformationRun:
+class DeformationRun(SolidRun):
     """Settings; strains are Lagrangian, and symmetric about zero they keep the second order out of the slopes."""
 
     strains: tuple[float, ...] = (-0.01, -0.005, 0.0, 0.005, 0.01)
-    repeats: tuple[int, int, int] = (5, 5, 3)
-    replicas: int = 4
-    langevin: Langevin = field(default_factory=Langevin)
-    equilibration: int = 100  # snapshots
-    snapshots: int = 700
-    blocks: int = 10  # for standard errors
-    seed: int = 1
 
     def __post_init__(self):
-        ranges.require(self, count=["replicas", "snapshots", "blocks"], whole=["equilibration"])
-        ranges.between(self, "blocks", low=2, why="an error bar needs at least 2")
+        super().__post_init__()
         if len(set(self.strains)) < 3 or not np.abs(self.strains).max() < 0.1:
             ranges.refuse(self, "strains", "give three or more different ones below 0.1, e.g. -0.01, 0, 0.01")
 

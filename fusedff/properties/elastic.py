@@ -12,12 +12,12 @@ from functools import partial
 import jax
 import numpy as np
 
-from fusedff import crystals, dynamics, ranges
-from fusedff.dynamics import Langevin
+from fusedff import crystals, dynamics
 from fusedff.elasticity import CoupledStrains, StressFluctuation
 from fusedff.experiments import StatePoint, measured_gpa
 from fusedff.observables import entry, jackknife
 from fusedff.potential import Potential
+from fusedff.properties.sampling import SolidRun
 from fusedff.units import GPA, KB
 
 # Averages over the normal stresses that symmetry makes equal.
@@ -28,21 +28,10 @@ _EQUAL = {
 
 
 @dataclass(frozen=True)
-class ElasticRun:
+class ElasticRun(SolidRun):
     """Settings of the simulations from which elastic constants are read."""
 
     estimator: CoupledStrains | StressFluctuation = field(default_factory=CoupledStrains)
-    repeats: tuple[int, int, int] = (5, 5, 3)
-    replicas: int = 4
-    langevin: Langevin = field(default_factory=Langevin)
-    equilibration: int = 100  # snapshots
-    snapshots: int = 700
-    blocks: int = 10  # for standard errors
-    seed: int = 1
-
-    def __post_init__(self):
-        ranges.require(self, count=["replicas", "snapshots", "blocks"], whole=["equilibration"])
-        ranges.between(self, "blocks", low=2, why="an error bar needs at least 2")
 
 
 @dataclass(frozen=True)

@@ -14,32 +14,27 @@ import numpy as np
 
 from fusedff import crystals, dynamics, ranges
 from fusedff.crystals import Crystal
-from fusedff.dynamics import Langevin
 from fusedff.elasticity import CoupledStrains
 from fusedff.experiments import StatePoint
 from fusedff.observables import entry, jackknife
 from fusedff.potential import Potential
+from fusedff.properties.sampling import SolidRun
 from fusedff.units import GPA
 
 
 @dataclass(frozen=True)
-class LatticeRun:
+class LatticeRun(SolidRun):
     """Settings. The small strain keeps the pressure of the strained cells, which is too high by its square, right."""
 
     estimator: CoupledStrains = field(default_factory=partial(CoupledStrains, 0.001))
-    repeats: tuple[int, int, int] = (5, 5, 3)
-    replicas: int = 4
-    langevin: Langevin = field(default_factory=Langevin)
     passes: int = 3
     equilibration: int = 50  # snapshots, in every pass
     approach: int = 50  # snapshots of every pass but the last
     snapshots: int = 400  # of the last pass
-    blocks: int = 10  # for standard errors
-    seed: int = 1
 
     def __post_init__(self):
-        ranges.require(self, count=["replicas", "passes", "approach", "snapshots", "blocks"], whole=["equilibration"])
-        ranges.between(self, "blocks", low=2, why="an error bar needs at least 2")
+        super().__post_init__()
+        ranges.require(self, count=["passes", "approach"])
 
 
 @dataclass(frozen=True)
