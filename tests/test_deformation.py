@@ -20,7 +20,15 @@ from fusedff.properties.elastic import ElasticRun
 MODEL = argon(dtype=jnp.float32)
 SQUEEZED = Crystal("Ar", "fcc", 5.15)  # at about 1 kbar
 LANGEVIN = Langevin(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=20, skin=0.6)
-COLD = DeformationRun((-0.002, -0.001, 0, 0.001, 0.002), (1, 1, 1), 1, LANGEVIN, 10, 30, 5)
+COLD = DeformationRun(
+    (-0.002, -0.001, 0, 0.001, 0.002),
+    repeats=(1, 1, 1),
+    replicas=1,
+    langevin=LANGEVIN,
+    equilibration=10,
+    snapshots=30,
+    blocks=5,
+)
 
 
 def test_slopes_of_a_cold_fcc_crystal_are_its_static_constants():
@@ -38,7 +46,18 @@ def test_slopes_of_a_cold_hcp_crystal_are_those_of_coupled_strains():
     points, strains = [StatePoint(0.5, HCP)], (-0.006, -0.003, 0, 0.003, 0.006)
     slopes = deformation.run(MODEL, points, replace(COLD, strains=strains, replicas=4), name=None)
     coupled = elastic.run(
-        MODEL, points, ElasticRun(CoupledStrains(0.002), (1, 1, 1), 1, LANGEVIN, 20, 20, 5), name=None
+        MODEL,
+        points,
+        ElasticRun(
+            CoupledStrains(0.002),
+            repeats=(1, 1, 1),
+            replicas=1,
+            langevin=LANGEVIN,
+            equilibration=20,
+            snapshots=20,
+            blocks=5,
+        ),
+        name=None,
     )
     error = np.hypot(slopes.elastic_stderr, coupled.elastic_stderr)
     assert (np.abs(slopes.elastic - coupled.elastic) < 3.5 * error + 0.005 * coupled.elastic.max()).all()
@@ -47,10 +66,31 @@ def test_slopes_of_a_cold_hcp_crystal_are_those_of_coupled_strains():
 
 def test_a_warm_crystal_has_the_constants_of_the_stress_fluctuation_and_stresses_on_a_line():
     points, repeats = [StatePoint(40.0, SQUEEZED)], (1, 1, 1)
-    settings = DeformationRun((-0.012, -0.006, 0, 0.006, 0.012), repeats, 8, LANGEVIN, 10, 200, 10, seed=3)
+    settings = DeformationRun(
+        (-0.012, -0.006, 0, 0.006, 0.012),
+        repeats=repeats,
+        replicas=8,
+        langevin=LANGEVIN,
+        equilibration=10,
+        snapshots=200,
+        blocks=10,
+        seed=3,
+    )
     slopes = deformation.run(MODEL, points, settings, name=None)
     fluctuation = elastic.run(
-        MODEL, points, ElasticRun(StressFluctuation(), repeats, 8, LANGEVIN, 10, 150, 10, seed=2), name=None
+        MODEL,
+        points,
+        ElasticRun(
+            StressFluctuation(),
+            repeats=repeats,
+            replicas=8,
+            langevin=LANGEVIN,
+            equilibration=10,
+            snapshots=150,
+            blocks=10,
+            seed=2,
+        ),
+        name=None,
     )
     error = np.hypot(slopes.elastic_stderr, fluctuation.elastic_stderr)
     assert error.max() < 0.05 * fluctuation.elastic.max()  # tight enough to mean something
@@ -62,7 +102,9 @@ def test_a_warm_crystal_has_the_constants_of_the_stress_fluctuation_and_stresses
 
 def test_chi_squared_tells_when_strains_are_too_large_for_a_line():
     strains = (-0.04, -0.02, 0.0, 0.02, 0.04)
-    settings = DeformationRun(strains, (1, 1, 1), 1, LANGEVIN, 10, 30, 5)
+    settings = DeformationRun(
+        strains, repeats=(1, 1, 1), replicas=1, langevin=LANGEVIN, equilibration=10, snapshots=30, blocks=5
+    )
     result = deformation.run(MODEL, [StatePoint(0.5, SQUEEZED)], settings, name=None)
     assert result.chi_squared[0, 0] > 1e3
     entry = json.loads(json.dumps(result.as_dict()))

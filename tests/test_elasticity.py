@@ -143,7 +143,16 @@ def test_the_thermal_pressure_is_that_of_gruneisen_with_the_ideal_gas_in_it(warm
 
 def test_the_library_call_gives_the_same_constants_in_single_precision(warm):
     coupled, _ = warm
-    settings = ElasticRun(CoupledStrains(0.01), (1, 1, 1), 4, LANGEVIN, 10, 60, 6, seed=5)
+    settings = ElasticRun(
+        CoupledStrains(0.01),
+        repeats=(1, 1, 1),
+        replicas=4,
+        langevin=LANGEVIN,
+        equilibration=10,
+        snapshots=60,
+        blocks=6,
+        seed=5,
+    )
     point = StatePoint(40.0, SQUEEZED, {"C11": 5 * GPA}, pressure=0.1 * GPA)
     single = argon(dtype=jnp.float32)
     result = elastic.run(single, [point], settings, name=None)

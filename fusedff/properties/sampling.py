@@ -6,7 +6,7 @@ from fusedff import ranges
 from fusedff.dynamics import Langevin
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SolidRun:
     """Settings that all averages over the motion of a crystal share."""
 
