@@ -283,6 +283,7 @@ def _advance_cells(settings, cutoff, rooms, images, observe, sampled, ensemble, 
         insane = tuple(jnp.where(~sane & (insane[0] < 0), new, old) for new, old in zip(now, insane, strict=True))
         return (langevin, listed, listed_at, near, evaluation, needed, insane, count + 1), None
 
+    @jax.jit  # so that it is traced once: for its shapes, and again in the loop
     def record(carry):
         langevin, _, _, near, evaluation, *_ = carry
         observed = observe(sampled, ensemble.system(langevin.position), near, evaluation)
