@@ -87,8 +87,7 @@ def measure(
         ensemble = ensemble._replace(stream=jnp.arange(ensemble.n_cells, dtype=jnp.int32))
     simulation = dynamics.Simulation(ensemble, sampler.langevin, candidate.cutoff, estimator.observe)
     state = dynamics.start(ensemble, jax.random.PRNGKey(0))
-    per_snapshot = sampler.langevin.timestep_fs * sampler.langevin.steps_per_snapshot / 1000  # ps
-    equilibration = max(1, round(equilibration_ps / per_snapshot))
+    equilibration = max(1, round(equilibration_ps / sampler.langevin.ps_per_snapshot))
     state, _ = simulation.run(candidate, state, equilibration, f"{sampler.name}, equilibration")
     begun = time.process_time()
     _, trajectory = simulation.run(candidate, state, sampler.snapshots, sampler.name)

@@ -36,6 +36,11 @@ class Langevin:
         )
         ranges.between(self, "timestep_fs", 1e-3, 200, "give femtoseconds, 0.1 to 10; no solid is stable above 200 fs")
 
+    @property
+    def ps_per_snapshot(self) -> float:
+        """Time between two snapshots, ps."""
+        return self.timestep_fs * self.steps_per_snapshot / 1000
+
 
 class Ensemble(NamedTuple):
     """The cells to simulate, all with the same atoms."""
@@ -143,7 +148,7 @@ class Simulation:
         self.ensemble, self.settings, self.cutoff, self.observe = ensemble, settings, cutoff, observe
         devices.warn_if_idle(ensemble.n_cells)
         reach = cutoff + settings.skin
-        self.images = tuple(map(tuple, neighbors.image_offsets(ensemble.cells, reach).tolist()))
+        self.images = neighbors.static_offsets(ensemble.cells, reach)
         # a first guess for atoms that vibrate: what slightly displaced sites need, and a little more
         shaken = ensemble.sites + 0.15 * jax.random.normal(jax.random.PRNGKey(0), ensemble.sites.shape)
         search = partial(neighbors.search_cells, capacity=1, images=np.asarray(self.images))

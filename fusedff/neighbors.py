@@ -78,6 +78,11 @@ def image_offsets(cells: np.ndarray, cutoff: float) -> np.ndarray:
     return np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1).reshape(-1, 3)
 
 
+def static_offsets(cells: np.ndarray, cutoff: float) -> tuple[tuple[int, int, int], ...]:
+    """`image_offsets` in a form that can be hashed, as static arguments of compiled functions must be."""
+    return tuple(map(tuple, image_offsets(cells, cutoff).tolist()))
+
+
 def _compact(within, reverse, capacity):
     """Gather the True columns of `within` (n, m) into `capacity` slots: column, mask, reverse, needed.
 

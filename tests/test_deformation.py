@@ -66,16 +66,8 @@ def test_slopes_of_a_cold_hcp_crystal_are_those_of_coupled_strains():
 
 def test_a_warm_crystal_has_the_constants_of_the_stress_fluctuation_and_stresses_on_a_line():
     points, repeats = [StatePoint(40.0, SQUEEZED)], (1, 1, 1)
-    settings = DeformationRun(
-        (-0.012, -0.006, 0, 0.006, 0.012),
-        repeats=repeats,
-        replicas=8,
-        langevin=LANGEVIN,
-        equilibration=10,
-        snapshots=200,
-        blocks=10,
-        seed=3,
-    )
+    strains = (-0.012, -0.006, 0, 0.006, 0.012)
+    settings = replace(COLD, strains=strains, replicas=8, snapshots=200, blocks=10, seed=3)
     slopes = deformation.run(MODEL, points, settings, name=None)
     fluctuation = elastic.run(
         MODEL,
@@ -102,10 +94,7 @@ def test_a_warm_crystal_has_the_constants_of_the_stress_fluctuation_and_stresses
 
 def test_chi_squared_tells_when_strains_are_too_large_for_a_line():
     strains = (-0.04, -0.02, 0.0, 0.02, 0.04)
-    settings = DeformationRun(
-        strains, repeats=(1, 1, 1), replicas=1, langevin=LANGEVIN, equilibration=10, snapshots=30, blocks=5
-    )
-    result = deformation.run(MODEL, [StatePoint(0.5, SQUEEZED)], settings, name=None)
+    result = deformation.run(MODEL, [StatePoint(0.5, SQUEEZED)], replace(COLD, strains=strains), name=None)
     assert result.chi_squared[0, 0] > 1e3
     entry = json.loads(json.dumps(result.as_dict()))
     assert entry["elastic_GPa"]["0.5"]["C11"]["chi_squared"] == pytest.approx(result.chi_squared[0, 0])

@@ -165,7 +165,7 @@ def _lags(settings):
     """At most 60 lags in snapshots, up to the end of the fit, and the times they stand for in ps."""
     if settings.replicas < 2:
         raise ValueError(f"replicas = {settings.replicas}: their scatter is the standard error; use two or more")
-    step = settings.langevin.timestep_fs * settings.langevin.steps_per_snapshot / 1000
+    step = settings.langevin.ps_per_snapshot
     begin, end = settings.diffusive_ps
     last = int(round(end / step))
     if not 0 <= begin < end or 2 * last > settings.snapshots:

@@ -100,7 +100,7 @@ class Teacher:
         self.updates = updates or settings.updates
         self.ensemble = self.target.ensemble
         self.simulation = dynamics.Simulation(self.ensemble, settings.langevin, template.cutoff, self.target.observe)
-        self.images = tuple(map(tuple, neighbors.image_offsets(self.ensemble.cells, template.cutoff).tolist()))
+        self.images = neighbors.static_offsets(self.ensemble.cells, template.cutoff)
         self.beta = 1 / (KB * self.ensemble.temperature)
         self.loss = jax.jit(jax.value_and_grad(self.target.loss))  # op by op, it would compile for seconds
 
