@@ -126,14 +126,15 @@ def against_temperature(results: Mapping[str, Mapping], measured: Mapping[str, t
 
 
 def stress_against_strain(result: DeformationResult, point: int = 0) -> Figure:
-    """Mean stresses of deformed cells and the lines through them, one panel per constant, at one state point."""
-    strain = 100 * np.array(result.settings.strains)
+    """Mean stresses of deformed cells and the parabolas through them, one panel per constant, at one state point."""
+    strain = np.array(result.settings.strains)
+    fine = np.linspace(strain.min(), strain.max(), 50)
     with style():
         fig, axes = plt.subplots(1, len(result.names), figsize=(2.3 * len(result.names), 2.9), squeeze=False)
         for c, (ax, name) in enumerate(zip(axes[0], result.names, strict=True)):
             stress, slope = result.stress[point, :, c], result.elastic[point, c]
-            ax.errorbar(strain, stress, result.stress_stderr[point, c], color=COLORS["dft"], marker="o", ls="")
-            ax.plot(strain, stress.mean() + slope * (strain - strain.mean()) / 100, color=COLORS["measured"], lw=1)
+            ax.errorbar(100 * strain, stress, result.stress_stderr[point, c], color=COLORS["dft"], marker="o", ls="")
+            ax.plot(100 * fine, np.polyval(result.parabola[point, ::-1, c], fine), color=COLORS["measured"], lw=1)
             stderr, chi_squared = result.elastic_stderr[point, c], result.chi_squared[point, c]
             ax.set_title(f"{name} = {slope:.1f} ± {stderr:.1f} GPa\n$\\chi^2$ = {chi_squared:.1f}", fontsize=9)
             ax.set_xlabel("strain (%)")

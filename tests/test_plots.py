@@ -224,17 +224,22 @@ def test_models_compared_takes_what_notebooks_07_and_08_found(summary, points):
     assert legend_texts(fig)[0].startswith("DFT-only (3.0 ± ")
 
 
-def test_stresses_of_deformed_cells_are_drawn_with_their_lines():
-    strains = (-0.01, 0.0, 0.01)
-    stress = np.array([[[-1.0, -0.5, -0.2], [0.0, 0.0, 0.0], [1.0, 0.5, 0.2]]])
-    elastic, noise = np.array([[100.0, 50, 20]]), np.full((1, 3), 0.1)
+def test_stresses_of_deformed_cells_are_drawn_with_their_parabolas():
+    strains = (-0.01, -0.005, 0.005, 0.01)
+    parabola, noise = np.array([[[0.5, 0, 0], [100, 50, 20], [1000, 0, 0]]]), np.full((1, 3), 0.1)
+    stress = np.array(strains)[:, None] ** np.arange(3) @ parabola
+    settings = DeformationRun(strains)
     found = DeformationResult(
-        np.array([300.0]), ("C11", "C12", "C44"), elastic, 70 * noise, stress, noise, noise, DeformationRun(strains)
+        np.array([300.0]), ("C11", "C12", "C44"), parabola, 70 * noise, stress, noise, noise, settings
     )
     fig = property_plots.stress_against_strain(found)
     require_labels(fig)
     c11 = visible(fig)[0]
-    np.testing.assert_allclose(c11.lines[-1].get_ydata(), [-1, 0, 1])
+    (drawn,) = c11.containers[0].lines[:1]
+    np.testing.assert_allclose(drawn.get_ydata(), [-0.4, 0.025, 1.025, 1.6])
+    curve = c11.lines[-1]
+    np.testing.assert_allclose(curve.get_ydata()[[0, -1]], [-0.4, 1.6])
+    assert curve.get_ydata().min() == pytest.approx(-0.4)
     assert c11.get_title(loc="left").startswith("C11 = 100.0 ± 7.0 GPa")
 
 

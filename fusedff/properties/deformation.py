@@ -1,8 +1,9 @@
-"""Elastic constants from cells held in finite deformations: the slope of a straight line through their mean stresses.
+"""Elastic constants from cells held in finite deformations: the slope at zero strain of their mean stresses.
 
 The plain definition, and a check of the estimators in `fusedff.elasticity`, with which it shares no shortcut: every
-deformed cell is a run of its own with random numbers of its own, at several amplitudes, and chi^2 says whether the
-stresses lie on a line within their errors. It takes far more sampling than strained pairs with common random numbers.
+deformed cell is a run of its own with random numbers of its own, at several amplitudes, a parabola goes through the
+stresses (crystals are stiffer compressed than stretched, and per cents show it), and chi^2 says whether they lie on it
+within their errors. It takes far more sampling than strained pairs with common random numbers.
 """
 
 from collections.abc import Sequence
@@ -22,33 +23,40 @@ from fusedff.units import GPA, strain_from_voigt, to_voigt
 
 @dataclass(frozen=True)
 class DeformationRun(SolidRun):
-    """Settings; strains are Lagrangian, and symmetric about zero they keep the second order out of the slopes."""
+    """Settings; strains are Lagrangian."""
 
     strains: tuple[float, ...] = (-0.01, -0.005, 0.0, 0.005, 0.01)
 
     def __post_init__(self):
         super().__post_init__()
-        if len(set(self.strains)) < 3 or not np.abs(self.strains).max() < 0.1:
-            ranges.refuse(self, "strains", "give three or more different ones below 0.1, e.g. -0.01, 0, 0.01")
+        if len(set(self.strains)) < 4 or not np.abs(self.strains).max() < 0.1:
+            ranges.refuse(
+                self, "strains", "give four or more different ones below 0.1, e.g. -0.01, -0.005, 0.005, 0.01"
+            )
 
 
 @dataclass(frozen=True)
 class DeformationResult:
-    """Slopes of stress against strain, the stresses, and how well they lie on a line; with standard errors."""
+    """Slopes of stress against strain, the stresses, and how well they lie on parabolas; with standard errors."""
 
     temperature: np.ndarray  # (n_points,) K
     names: tuple[str, ...]
-    elastic: np.ndarray  # (n_points, n_constants) GPa, isothermal
-    elastic_stderr: np.ndarray
+    parabola: np.ndarray  # (n_points, 3, n_constants) GPa, of stress in the powers 0, 1 and 2 of strain
+    elastic_stderr: np.ndarray  # (n_points, n_constants) GPa
     stress: np.ndarray  # (n_points, n_strains, n_constants) GPa, the combination whose slope is the constant
     stress_stderr: np.ndarray  # (n_points, n_constants) GPa, of every such stress
-    chi_squared: np.ndarray  # (n_points, n_constants), of n_strains - 2 degrees of freedom
+    chi_squared: np.ndarray  # (n_points, n_constants), of `degrees_of_freedom`
     settings: DeformationRun
 
     @property
+    def elastic(self) -> np.ndarray:
+        """Elastic constants (n_points, n_constants) in GPa, isothermal: the slopes at zero strain."""
+        return self.parabola[:, 1]
+
+    @property
     def degrees_of_freedom(self) -> int:
-        """What chi^2 is on average when the stresses lie on a line."""
-        return len(self.settings.strains) - 2
+        """What chi^2 is on average when the stresses lie on a parabola."""
+        return len(self.settings.strains) - 3
 
     def as_dict(self) -> dict:
         """Plain data for JSON: the constants by temperature, and the settings."""
@@ -95,11 +103,11 @@ def run(
     estimate = jackknife(trajectory.observed, stresses, settings.blocks)
     # cells that differ by a per cent fluctuate alike: one error for all of them is known better than each one's own
     stderr = np.sqrt((estimate.stderr**2).mean(1))
-    arm = strains - strains.mean()
-    slope = np.einsum("s,psc->pc", arm, estimate.value) / np.sum(arm**2)
-    line = estimate.value.mean(1, keepdims=True) + arm[:, None] * slope[:, None]
-    chi_squared = np.sum((estimate.value - line) ** 2, 1) / stderr**2
+    powers = strains[:, None] ** np.arange(3)
+    fit = np.linalg.pinv(powers)
+    parabola = fit @ estimate.value
+    chi_squared = np.sum((estimate.value - powers @ parabola) ** 2, 1) / stderr**2
     return DeformationResult(
-        np.array([p.temperature for p in points]), crystals.elastic_names(symmetry), slope,
-        stderr / np.sqrt(np.sum(arm**2)), estimate.value, stderr, chi_squared, settings,
+        np.array([p.temperature for p in points]), crystals.elastic_names(symmetry), parabola,
+        stderr * np.linalg.norm(fit[1]), estimate.value, stderr, chi_squared, settings,
     )  # fmt: skip
