@@ -398,7 +398,8 @@ def _held_out_bars(axes, errors):
 
 
 def _relative(entry):
-    return 100 * (entry["value"] / entry["measured"] - 1), 100 * entry["stderr"] / entry["measured"]
+    measured = entry.get("measured", np.nan)  # nan is not drawn
+    return 100 * (entry["value"] / measured - 1), 100 * entry["stderr"] / measured
 
 
 def _absolute(entry):

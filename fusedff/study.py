@@ -91,12 +91,12 @@ def summary(models: dict[str, dict], preset: Preset, wall_seconds: float) -> dic
 
 
 def elastic_deviation(experiment: dict) -> tuple[float, float]:
-    """Mean |C - C_exp| / C_exp over all temperatures and constants, in %, and its standard error.
+    """Mean |C - C_exp| / C_exp over all temperatures and constants that were measured, in %, and its standard error.
 
     The error propagates the standard errors of the constants; near zero deviation the mean of absolute values
     keeps a part of the noise, so small numbers are upper bounds.
     """
-    entries = [entry for point in experiment.values() for entry in point["elastic"].values()]
+    entries = [e for point in experiment.values() for e in point["elastic"].values() if "measured" in e]
     relative = [abs(e["value"] - e["measured"]) / e["measured"] for e in entries]
     noise = [e["stderr"] / e["measured"] for e in entries]
     return 100 * float(np.mean(relative)), 100 * float(np.sqrt(np.sum(np.square(noise))) / len(noise))
@@ -120,7 +120,7 @@ def rows(models: dict[str, dict]) -> list[dict]:
     """Elastic constants and pressure of models (GPa), as `ElasticResult.by_temperature` has them: a row per number."""
     return [
         {"model": model, "temperature_K": t, "quantity": name}
-        | {f"{key}_GPa": entry[key] for key in ("value", "stderr", "measured")}
+        | {f"{key}_GPa": entry.get(key) for key in ("value", "stderr", "measured")}
         for model, found in models.items()
         for t, point in found.items()
         for name, entry in (point["elastic"] | {"P": point["pressure"]}).items()
@@ -139,7 +139,7 @@ def table(result: dict) -> str:
         for t, point in found["experiment"].items():
             entries = [*point["elastic"].values(), point["pressure"]]
             if model == "measured":
-                cells = [f"{entry['measured']:.1f}" for entry in entries]
+                cells = [f"{entry['measured']:.1f}" if "measured" in entry else "-" for entry in entries]
             else:
                 digits = [1] * len(names) + [2]
                 cells = [f"{e['value']:.{d}f} ± {e['stderr']:.{d}f}" for e, d in zip(entries, digits, strict=True)]

@@ -170,7 +170,7 @@ def test_the_library_call_gives_the_same_constants_in_single_precision(warm):
     entry = plain["by_temperature_K"]["40"]
     assert entry["adiabatic"]["C11"]["value"] == pytest.approx(result.adiabatic[0, 0])
     assert entry["elastic"]["C11"]["measured"] == pytest.approx(5.0)
-    assert np.isnan(entry["elastic"]["C12"]["measured"])
+    assert "measured" not in entry["elastic"]["C12"]
     assert entry["pressure"]["measured"] == pytest.approx(0.1)
 
 

@@ -1,5 +1,6 @@
 """Files are written whole or not at all, and read back only if they are what they should be."""
 
+import json
 import os
 import resource
 
@@ -99,4 +100,6 @@ def test_json_for_people_is_atomic_and_ends_in_a_line_break(tmp_path):
     with pytest.raises(TypeError):
         storage.write_json(tmp_path / "a.json", {"x": object()})
     assert storage.plain({"x": (1, 2)}) == {"x": [1, 2]}
+    storage.write_json(tmp_path / "a.json", {"x": [float("nan"), np.float64("inf"), 1.0], "n": 2})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": [None, None, 1.0], "n": 2}
     assert (tmp_path / "a.json").read_text().startswith("{")

@@ -43,6 +43,20 @@ def test_deviation_is_the_mean_relative_error_with_propagated_noise():
     assert noise == pytest.approx(10.0)
 
 
+def test_a_constant_that_was_not_measured_is_shown_and_not_judged(result):
+    deviation = study.elastic_deviation(result["models"]["fused"]["experiment"])
+    for found in result["models"].values():
+        for at_temperature in found["experiment"].values():
+            at_temperature["elastic"]["C66"] = {"value": 35.0, "stderr": 0.5}
+    assert study.elastic_deviation(result["models"]["fused"]["experiment"]) == deviation
+    lines = study.table(result).splitlines()
+    measured, fused = (next(line for line in lines if line.strip().startswith(m)) for m in ("measured", "fused"))
+    assert measured.split()[-2:] == ["-", "0.0"]
+    assert "35.0 ± 0.5" in fused
+    row = next(r for r in study.rows({"fused": result["models"]["fused"]["experiment"]}) if r["quantity"] == "C66")
+    assert row["measured_GPa"] is None
+
+
 def test_largest_pressure_is_the_worst_in_magnitude_of_all_temperatures():
     assert study.largest_pressure({"a": point(0, 0.1), "b": point(0, -0.4)}) == (pytest.approx(0.4), 0.05)
 

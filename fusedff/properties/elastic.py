@@ -57,7 +57,10 @@ class ElasticResult:
         return {"by_temperature_K": self.by_temperature(), "unit": "GPa", "settings": settings}
 
     def by_temperature(self) -> dict:
-        """The numbers in GPa as nested plain data: temperature -> elastic, pressure and adiabatic."""
+        """The numbers in GPa as nested plain data: temperature -> elastic, pressure and adiabatic.
+
+        What was not measured has no entry `measured`.
+        """
         table = {}
         for t, row in enumerate(self.temperature):
             elastic = {
@@ -73,7 +76,7 @@ class ElasticResult:
 
 
 def _entry(value, stderr, measured):
-    return entry(value, stderr) | {"measured": float(measured)}
+    return entry(value, stderr) | ({} if np.isnan(measured) else {"measured": float(measured)})
 
 
 def run(
