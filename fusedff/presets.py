@@ -68,7 +68,7 @@ _DEMO_DFT = ForceMatching(
 )
 _DEMO_EXPERIMENT = DiffTRe(
     updates=30, learning_rate=1e-3, final_learning_rate=1e-4, pressure_weight=100.0, repeats=(3, 3, 3),
-    langevin=_DEMO_MD, first_equilibration=20, equilibration=2, snapshots=20, reuse_above=0.6,
+    langevin=_DEMO_MD, first_equilibration=20, equilibration=2, snapshots=20, reuse_above=0.9,
 )  # fmt: skip
 
 _DEMO_EVALUATION = ElasticRun(repeats=(3, 3, 3), replicas=1, langevin=_DEMO_MD, equilibration=25, snapshots=100)
@@ -109,7 +109,8 @@ DEMO = Preset(
 )
 
 # The demo, for as long as it goes on improving: the models that ship with fusedff.
-_HOURS_EXPERIMENT = replace(_DEMO_EXPERIMENT, updates=80, final_learning_rate=5e-5, snapshots=30)
+# New snapshots in every update: with short steps the old ones would stay good for ever, and their noise would be learned.
+_HOURS_EXPERIMENT = replace(_DEMO_EXPERIMENT, updates=80, final_learning_rate=5e-5, snapshots=30, reuse_above=1.0)
 
 HOURS = replace(
     DEMO,
