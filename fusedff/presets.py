@@ -109,7 +109,7 @@ DEMO = Preset(
 )
 
 # The demo, for as long as it goes on improving: the models that ship with fusedff.
-# New snapshots in every update: with short steps the old ones would stay good for ever, and their noise would be learned.
+# New snapshots in every update: with short steps old ones stay good for ever, and their noise would be learned.
 _HOURS_EXPERIMENT = replace(_DEMO_EXPERIMENT, updates=80, final_learning_rate=5e-5, snapshots=30, reuse_above=1.0)
 
 HOURS = replace(
