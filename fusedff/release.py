@@ -19,6 +19,7 @@ from fusedff import plots, potential, storage, study
 from fusedff.runs import MODELS, RunFolder
 
 BOUND_PERCENT = {"trained": 2, "held_out": 3}  # what is aimed at for every single constant
+BOUND_GPA = 0.1  # and for every pressure
 
 
 def release(folder: RunFolder, into: Path) -> None:
@@ -196,7 +197,9 @@ def _number_by_number(record) -> str:
         bound = BOUND_PERCENT[part]
         off = [abs(_percent(e)) for point in points.values() for e in point["elastic"].values()]
         counts.append(f"{sum(x <= bound for x in off)} of {len(off)} within {bound} % ({part.replace('_', ' ')})")
-    return chr(10).join(lines) + f"\n\nConstants: {'; '.join(counts)}."
+    pressures = [abs(point["pressure"]["value"] - point["pressure"]["measured"]) for point in found.values()]
+    calm = f"{sum(p <= BOUND_GPA for p in pressures)} of {len(pressures)} within {BOUND_GPA} GPa"
+    return chr(10).join(lines) + f"\n\nConstants: {'; '.join(counts)}. Pressures: {calm}."
 
 
 def _percent(entry) -> float:

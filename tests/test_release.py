@@ -82,6 +82,7 @@ def test_the_model_card_holds_every_error_with_its_standard_error(ship, tmp_path
     percent = 100 * (point["elastic"]["C11"]["value"] / point["elastic"]["C11"]["measured"] - 1)
     assert f"| 623 (held out) | {percent:+.1f} ± " in card
     assert " of 10 within 2 % (trained); " in card
+    assert " within 0.1 GPa." in card
     assert study.off_target_table([OFF_TARGET]) in card
 
 
