@@ -298,7 +298,7 @@ def _against_experiment(fig, models, trained):
     shared = None
     for c, name in enumerate(names):
         ax = shared = fig.add_subplot(grid[c], sharey=shared)
-        _deviations(ax, models, lambda point, n=name: _relative(point["elastic"][n]), trained)
+        _deviations(ax, models, lambda point, n=name: study.relative(point["elastic"][n]), trained)
         ax.axhspan(-study.BOUNDS["elastic"], study.BOUNDS["elastic"], color="#EDEDED", zorder=0)
         ax.set_title(name)
         if c:
@@ -306,7 +306,7 @@ def _against_experiment(fig, models, trained):
         else:
             ax.set_ylabel("simulated - measured (%)")
     ax = fig.add_subplot(grid[-1])
-    _deviations(ax, models, lambda point: _absolute(point["pressure"]), trained)
+    _deviations(ax, models, lambda point: study.absolute(point["pressure"]), trained)
     ax.axhspan(-study.BOUNDS["pressure"], study.BOUNDS["pressure"], color="#EDEDED", zorder=0)
     ax.set_title("pressure")
     ax.set_ylabel("simulated - measured (GPa)")
@@ -395,15 +395,6 @@ def _held_out_bars(axes, errors):
         ax.set_xlabel(unit)
         if quantity != "energy":
             ax.tick_params(labelleft=False)
-
-
-def _relative(entry):
-    measured = entry.get("measured", np.nan)  # nan is not drawn
-    return 100 * (entry["value"] / measured - 1), 100 * entry["stderr"] / measured
-
-
-def _absolute(entry):
-    return entry["value"] - entry["measured"], entry["stderr"]
 
 
 def _deviations(ax, models, of, trained):

@@ -188,19 +188,14 @@ def _number_by_number(record) -> str:
     names = list(next(iter(found.values()))["elastic"])
     lines = ["| T / K | " + " | ".join([*names, "P"]) + " |", "|---|" + "---:|" * (len(names) + 1)]
     for t, point in found.items():
-        cells = [f"{_percent(e):+.1f} ± {100 * e['stderr'] / e['measured']:.1f}" for e in point["elastic"].values()]
-        pressure = point["pressure"]
-        cells.append(f"{pressure['value'] - pressure['measured']:+.2f} ± {pressure['stderr']:.2f}")
+        cells = ["{:+.1f} ± {:.1f}".format(*study.relative(entry)) for entry in point["elastic"].values()]
+        cells.append("{:+.2f} ± {:.2f}".format(*study.absolute(point["pressure"])))
         lines.append(f"| {t}{'' if float(t) in train else ' (held out)'} | " + " | ".join(cells) + " |")
     counts = []
     for part, points in study.by_role(found, train).items():
         bound = BOUND_PERCENT[part]
-        off = [abs(_percent(e)) for point in points.values() for e in point["elastic"].values()]
+        off = [abs(study.relative(e)[0]) for point in points.values() for e in point["elastic"].values()]
         counts.append(f"{sum(x <= bound for x in off)} of {len(off)} within {bound} % ({part.replace('_', ' ')})")
-    pressures = [abs(point["pressure"]["value"] - point["pressure"]["measured"]) for point in found.values()]
+    pressures = [abs(study.absolute(point["pressure"])[0]) for point in found.values()]
     calm = f"{sum(p <= BOUND_GPA for p in pressures)} of {len(pressures)} within {BOUND_GPA} GPa"
     return chr(10).join(lines) + f"\n\nConstants: {'; '.join(counts)}. Pressures: {calm}."
-
-
-def _percent(entry) -> float:
-    return 100 * (entry["value"] / entry["measured"] - 1)

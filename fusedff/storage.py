@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import json
-import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -65,15 +64,8 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 def write_json(path: str | Path, data) -> None:
     """Write JSON for people and programs: indented, atomic; null for nan and infinities, which JSON does not know."""
-    write_bytes(path, (json.dumps(_null_for_nan(data), indent=2, allow_nan=False) + "\n").encode())
-
-
-def _null_for_nan(data):
-    if isinstance(data, dict):
-        return {key: _null_for_nan(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_null_for_nan(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data
+    finite = json.loads(json.dumps(data), parse_constant=lambda _: None)
+    write_bytes(path, (json.dumps(finite, indent=2) + "\n").encode())
 
 
 def plain(data):

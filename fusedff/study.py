@@ -90,6 +90,17 @@ def summary(models: dict[str, dict], preset: Preset, wall_seconds: float) -> dic
     }
 
 
+def absolute(entry: dict) -> tuple[float, float]:
+    """Value minus measured value and its standard error, in the unit of both; nan where nothing was measured."""
+    return entry["value"] - entry.get("measured", np.nan), entry["stderr"]
+
+
+def relative(entry: dict) -> tuple[float, float]:
+    """How far a value is off the measured one and its standard error, in %; nan where nothing was measured."""
+    measured = entry.get("measured", np.nan)
+    return 100 * (entry["value"] / measured - 1), 100 * entry["stderr"] / measured
+
+
 def elastic_deviation(experiment: dict) -> tuple[float, float]:
     """Mean |C - C_exp| / C_exp over all temperatures and constants that were measured, in %, and its standard error.
 
@@ -97,9 +108,8 @@ def elastic_deviation(experiment: dict) -> tuple[float, float]:
     keeps a part of the noise, so small numbers are upper bounds.
     """
     entries = [e for point in experiment.values() for e in point["elastic"].values() if "measured" in e]
-    relative = [abs(e["value"] - e["measured"]) / e["measured"] for e in entries]
-    noise = [e["stderr"] / e["measured"] for e in entries]
-    return 100 * float(np.mean(relative)), 100 * float(np.sqrt(np.sum(np.square(noise))) / len(noise))
+    off, noise = np.array([relative(entry) for entry in entries]).reshape(-1, 2).T
+    return float(np.mean(np.abs(off))), float(np.sqrt(np.sum(np.square(noise))) / len(noise))
 
 
 def by_role(experiment: dict, train: Sequence[float]) -> dict[str, dict]:
@@ -112,8 +122,9 @@ def by_role(experiment: dict, train: Sequence[float]) -> dict[str, dict]:
 
 def largest_pressure(experiment: dict) -> tuple[float, float]:
     """The largest |P - P_exp| of all temperatures and its standard error, GPa."""
-    worst = max((point["pressure"] for point in experiment.values()), key=lambda p: abs(p["value"] - p["measured"]))
-    return abs(worst["value"] - worst["measured"]), worst["stderr"]
+    pressures = (absolute(point["pressure"]) for point in experiment.values())
+    off, noise = max(pressures, key=lambda found: abs(found[0]))
+    return abs(off), noise
 
 
 def rows(models: dict[str, dict]) -> list[dict]:
