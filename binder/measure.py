@@ -2,7 +2,7 @@
 
 Runs notebooks one after the other in kernels of the Python that runs this, with an empty compilation cache and an empty
 run folder to begin with, as in a fresh image. Prints a row of a Markdown table for each: seconds from the ready kernel
-to the first figure, seconds in all, and the kernel's peak memory (VmHWM).
+to the first figure, also one that a cell draws while it runs, seconds in all, and the kernel's peak memory (VmHWM).
 """
 
 import os
@@ -19,28 +19,38 @@ FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 MINUTES = float(os.environ.get("MINUTES", 10))
 
 
+class Watching(NotebookClient):
+    """Notes when the first figure comes."""
+
+    first = None
+
+    def output(self, outs, msg, display_id, cell_index):
+        if self.first is None and "image/png" in msg["content"].get("data", {}):
+            self.first = time.monotonic()
+        return super().output(outs, msg, display_id, cell_index)
+
+
 def measure(path: Path, preset: str, root: Path) -> str:
     """One row of the table."""
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = f"PRESET, RUNS = {preset!r}, {str(root)!r}"
-    client = NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}})
-    first, stopped = None, ""
+    client = Watching(notebook, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}})
+    stopped = ""
     with client.setup_kernel(env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}):
         began = time.monotonic()
         try:
             for n, cell in enumerate(notebook.cells):
                 client.timeout = max(1, int(60 * MINUTES - (time.monotonic() - began)))
                 client.execute_cell(cell, n)
-                if first is None and any("image/png" in o.get("data", {}) for o in cell.get("outputs", [])):
-                    first = time.monotonic() - began
         except CellTimeoutError:
             stopped = " (stopped)"
         seconds = time.monotonic() - began
         status = Path(f"/proc/{client.km.provisioner.pid}/status").read_text()
     (peak,) = [int(line.split()[1]) / 1e6 for line in status.splitlines() if line.startswith("VmHWM")]
-    return f"| {path.stem[:2]} | {'-' if first is None else f'{first:.0f}'} | {seconds:.0f}{stopped} | {peak:.2f} |"
+    first = "-" if client.first is None else f"{client.first - began:.0f}"
+    return f"| {path.stem[:2]} | {first} | {seconds:.0f}{stopped} | {peak:.2f} |"
 
 
 def main(preset: str, numbers: list[str]) -> None:

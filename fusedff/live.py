@@ -1,4 +1,4 @@
-"""Figures that move while a notebook runs: a slider through a trajectory, constants that approach the experiment.
+"""Figures that move while a notebook runs: a slider through a trajectory, errors that fall, constants that arrive.
 
 Each leaves a still picture behind, for pages without a running kernel.
 """
@@ -55,9 +55,19 @@ def scrub(frames: Sequence[Atoms], clock: Sequence[float], stress_gpa: np.ndarra
     )
 
 
-@contextmanager
 def approach(points, updates: int):
-    """Yield `draw(history)`, the `on_epoch` of a training: `plots.approach` so far, redrawn in place of itself.
+    """Context that yields the `on_epoch` of a training from experiment: `plots.approach` so far."""
+    return _redrawn(lambda history: (plots.approach(history, points, updates), _approach_in_words(history, updates)))
+
+
+def training(keys: Sequence[str], epochs: int, title: str = ""):
+    """Context that yields the `on_epoch` of any training: `plots.training` of these keys of the history so far."""
+    return _redrawn(lambda history: (plots.training(history, keys, title), _training_in_words(history, keys, epochs)))
+
+
+@contextmanager
+def _redrawn(draw_and_tell):
+    """Yield `draw(history)`: the figure that `draw_and_tell` makes of it, with its words, in place of the last one.
 
     Drawing takes a tenth of the time at most. What remains, also after an interruption, is the last state.
     """
@@ -69,7 +79,7 @@ def approach(points, updates: int):
         began = time.monotonic()
         if len(history) == drawn or (began < ready and not always):
             return
-        figure = plots.bundle(plots.approach(history, points, updates), _in_words(history, updates))
+        figure = plots.bundle(*draw_and_tell(history))
         if shown is None:
             shown = display(figure, raw=True, display_id=True)
         else:
@@ -82,7 +92,7 @@ def approach(points, updates: int):
         draw(latest, always=True)
 
 
-def _in_words(history, updates):
+def _approach_in_words(history, updates):
     first, last = history[0], history[-1]
     moved = ", ".join(f"{key} from {first[key]:.1f} to {last[key]:.1f}" for key in last if "@" in key)
     return (
@@ -90,3 +100,9 @@ def _in_words(history, updates):
         f"the measured values as dashed lines: {moved}. The experiment's loss goes from {first['loss']:.4g} to "
         f"{last['loss']:.4g}."
     )
+
+
+def _training_in_words(history, keys, epochs):
+    first, last = history[0], history[-1]
+    moved = ", ".join(f"{key} from {first[key]:.4g} to {last[key]:.4g}" for key in keys)
+    return f"Logarithmic, against the epoch, for {len(history)} of {epochs} epochs: {moved}."

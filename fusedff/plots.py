@@ -22,7 +22,6 @@ from matplotlib.patches import Patch
 
 from fusedff import datasets, study
 from fusedff.observables import Estimate
-from fusedff.properties.elastic import ElasticResult
 from fusedff.units import GPA
 
 STYLE = Path(__file__).with_name("fusedff.mplstyle")
@@ -202,34 +201,34 @@ def parity(
     return fig
 
 
-def elastic_against_temperature(results: Mapping[str, ElasticResult], points) -> Figure:
-    """Constants and pressure of models (error bars: one standard error) against measured ones (black)."""
+def elastic_against_temperature(models: Mapping[str, Mapping], points) -> Figure:
+    """Constants and pressure of models (error bars: one standard error) against measured ones (black).
+
+    A model comes as the table that `ElasticResult.by_temperature` returns and records keep.
+    """
     points = sorted(points, key=lambda p: p.temperature)
-    names = next(iter(results.values())).names if results else tuple(points[0].elastic_gpa)
+    tables = [list(table.values()) for table in models.values()]
+    names = list(tables[0][0]["elastic"] if tables else points[0].elastic_gpa)
     with style():
         fig, axes = _panels(len(names) + 1, 3)
-        for c, (ax, name) in enumerate(zip(axes, [*names, "P"], strict=True)):
+        for ax, name in zip(axes, [*names, "P"], strict=True):
             known = [
                 (p.temperature, p.pressure_gpa if name == "P" else p.elastic_gpa[name])
                 for p in points
                 if name == "P" or name in p.elastic_gpa
             ]
             ax.plot(*zip(*known, strict=True), color=COLORS["measured"], marker="D", ms=2.5, lw=1, zorder=1)
-            for m, (model, result) in enumerate(results.items()):
-                value, stderr = (
-                    (result.pressure, result.pressure_stderr)
-                    if name == "P"
-                    else (result.elastic[:, c], result.elastic_stderr[:, c])
-                )
+            for m, (model, table) in enumerate(models.items()):
+                entries = [at["pressure"] if name == "P" else at["elastic"][name] for at in table.values()]
                 ax.errorbar(
-                    result.temperature, value, stderr, color=color_of(model, m), marker=MARKERS.get(model, "o"), ls=":",
-                    lw=1,
+                    [float(t) for t in table], [e["value"] for e in entries], [e["stderr"] for e in entries],
+                    color=color_of(model, m), marker=MARKERS.get(model, "o"), ls=":", lw=1,
                 )  # fmt: skip
             _at_least(ax, 1.0 if name == "P" else 0.15 * abs(np.mean([value for _, value in known])))
             ax.set_title("pressure" if name == "P" else name)
             ax.set_xlabel("temperature (K)")
             ax.set_ylabel("GPa")
-        fig.legend(handles=legend_of(["measured", *results]), loc="outside upper center", ncols=len(results) + 1)
+        fig.legend(handles=legend_of(["measured", *models]), loc="outside upper center", ncols=len(models) + 1)
     return fig
 
 

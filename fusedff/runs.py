@@ -23,6 +23,7 @@ from fusedff.potential import Potential
 
 MODELS = ("dft", "experiment", "fused")
 SHIPPED = Path(__file__).parent / "data"
+RECORD = SHIPPED / "titanium.json"
 _PACKAGES = ("fusedff", "jax", "jaxlib", "jax-md", "dm-haiku", "optax", "ase", "numpy")
 
 
@@ -105,6 +106,11 @@ def load(name: str) -> Potential:
         known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors")))
         raise FileNotFoundError(f"{name} is neither a file nor a potential that ships with fusedff ({known})")
     return potential.load(name)
+
+
+def shipped_record() -> dict:
+    """What the models that ship were found to do: summary, temperatures and off-target rows (`fusedff.release`)."""
+    return json.loads(RECORD.read_text())
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,6 @@ from fusedff import datasets, neighbors, paper_archive, potential, presets, runs
 from fusedff.potential import Evaluation, Potential
 from fusedff.presets import Preset
 from fusedff.properties import elastic
-from fusedff.properties.elastic import ElasticResult
 from fusedff.training import force_matching
 from fusedff.units import GPA
 
@@ -65,15 +64,12 @@ def predictions(candidate: Potential, frames: Sequence[Atoms]) -> tuple[dict, di
     return reference, predicted
 
 
-def judge(
-    candidate: Potential, test_frames: Sequence[Atoms], points, preset: Preset, name: str
-) -> tuple[dict, ElasticResult]:
+def judge(candidate: Potential, test_frames: Sequence[Atoms], points, preset: Preset, name: str) -> dict:
     """Errors on held-out frames, and elastic constants on trajectories that no training step saw."""
-    result = elastic.run(candidate, points, preset.evaluation, name)
     return {
         "test": force_matching.errors(candidate, test_frames),
-        "experiment": result.by_temperature(),
-    }, result
+        "experiment": elastic.run(candidate, points, preset.evaluation, name).by_temperature(),
+    }
 
 
 def summary(models: dict[str, dict], preset: Preset, wall_seconds: float) -> dict:

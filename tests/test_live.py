@@ -102,6 +102,14 @@ def test_fast_training_is_drawn_seldom_and_its_end_always(output):
     assert "C11@323K from 100.0 to 299.0" in output.texts[-1]
 
 
+def test_the_errors_of_a_training_are_drawn_and_told(output):
+    records = [{"epoch": n, "energy_rmse_meV": 80.0 / (n + 1), "loss": 1.0} for n in range(4)]
+    with live.training(["energy_rmse_meV"], 9) as draw:
+        draw(records[:1])
+        draw(records)
+    assert output.texts[-1] == "Logarithmic, against the epoch, for 4 of 9 epochs: energy_rmse_meV from 80 to 20."
+
+
 def test_an_interrupted_training_leaves_its_last_figure(output):
     records, points = history(3)
 

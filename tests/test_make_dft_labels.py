@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import read, write
+from ase.neighborlist import neighbor_list
 
 from fusedff import datasets
 
@@ -60,7 +62,7 @@ def test_no_packaged_frame_has_a_coarser_k_mesh_than_the_default_settings_say(sc
 
 
 def test_the_plan_is_reproducible_and_physically_sound(script, plan):
-    assert len(plan) == 276  # ids are unique: a dictionary would be shorter
+    assert len(plan) == 292  # ids are unique: a dictionary would be shorter
     for _, name, again in itertools.islice(script.structures(), 90):
         np.testing.assert_array_equal(again.positions, plan[name][1].positions)
         assert script.shortest_distance(again) > 1.95
@@ -76,6 +78,37 @@ def test_cleaved_crystals_are_whole_halves_a_gap_apart(script):
         assert apart.get_volume() - whole.get_volume() == pytest.approx(1.5 * face)
         within = np.array(plane, bool)
         np.testing.assert_array_equal(apart.cell.array[within], whole.cell.array[within])
+
+
+def test_optical_displacements_are_what_their_ids_say(plan):
+    perfect = plan["hcp-eos-+0.00"][1].get_scaled_positions()
+    cells = {name: atoms for name, (kind, atoms) in plan.items() if kind == "hcp-optical"}
+    assert len(cells) == 8
+    for name, atoms in cells.items():
+        axis, size = re.match(r"hcp-optical-([xyz])([+-]\d\.\d+)-v", name).groups()
+        moved = (atoms.get_scaled_positions() - perfect) @ atoms.cell.array
+        expected = float(size) * np.eye(3)["xyz".index(axis)]
+        np.testing.assert_allclose(moved, [np.zeros(3), expected], atol=1e-9)
+
+
+def test_the_stable_basal_fault_has_the_neighbours_of_close_packing_and_no_fewer(script, plan):
+    """One layer of fcc stacking: all twelve nearest neighbours stay where they were, at the same distances."""
+    perfect, fault = plan["hcp-eos-+0.00"][1], plan["hcp-fault-basal+1.00+0.0"][1]
+    near = [np.sort(neighbor_list("d", atoms, 3.2)) for atoms in (perfect * (1, 1, 4), fault)]
+    np.testing.assert_allclose(near[1], near[0], atol=1e-9)
+
+
+def test_slipping_by_a_whole_lattice_vector_changes_nothing(script):
+    hcp = script.PHASES["hcp"]() * (1, 4, 1)
+    near = [np.sort(neighbor_list("d", atoms, 5)) for atoms in (hcp, script.slipped(hcp, 1, hcp.cell[0]))]
+    np.testing.assert_allclose(near[1], near[0], atol=1e-9)
+
+
+def test_prismatic_slip_is_between_two_pairs_of_planes(plan):
+    """Within a pair, where planes are half as far apart, atoms would come closer than 2.5 Å."""
+    fault = plan["hcp-fault-prismatic+0.50+0.0"][1]
+    height = np.sort(np.unique(np.round(fault.get_scaled_positions()[:, 1], 6)))
+    assert height[0] + 1 - height[-1] == pytest.approx(np.diff(height).max(), abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_a_model_has_one_colour_and_one_marker_everywhere_and_measurements_are_b
 
 def test_figures_leave_the_settings_of_matplotlib_alone(points):
     before = dict(matplotlib.rcParams)
-    plots.elastic_against_temperature({"fused": result(points, 1.1)}, points)
+    plots.elastic_against_temperature({"fused": result(points, 1.1).by_temperature()}, points)
     plots.training([{"epoch": 0, "loss": 1.0}], ["loss"])
     assert dict(matplotlib.rcParams) == before
 
@@ -141,7 +141,7 @@ def test_parity_reports_the_mean_absolute_error_in_the_unit_of_each_panel():
 
 def test_elastic_constants_are_drawn_in_the_colour_of_their_model_with_error_bars(points):
     few = experiments.select(points, (23, 923))
-    results = {"dft": result(few, 0.9), "fused": result(few, 1.01)}
+    results = {"dft": result(few, 0.9).by_temperature(), "fused": result(few, 1.01).by_temperature()}
     fig = plots.elastic_against_temperature(results, points)
     require_labels(fig)
     assert len(visible(fig)) == 6

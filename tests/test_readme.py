@@ -1,6 +1,5 @@
 """What the README tells people to type works as written, for a material that is not titanium."""
 
-import json
 import re
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from fusedff import release, runs
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-RECORD = json.loads((runs.SHIPPED / "titanium.json").read_text())
+RECORD = runs.shipped_record()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from fusedff import __main__ as command
 from fusedff import potential, references, release, runs, storage, study
 
-RECORD = json.loads((runs.SHIPPED / "titanium.json").read_text())
+RECORD = runs.shipped_record()
 ROOT = Path(__file__).parents[1]
 DIFFUSION = references.select(references.load(), "Ti", "liquid", "self_diffusion")
 OFF_TARGET = {

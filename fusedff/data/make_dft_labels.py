@@ -113,6 +113,44 @@ def broken_bonds():
         yield "hcp-vacancy", f"hcp-vacancy-{i:03d}", rattled(rng, vacant, 0.06 * i, 0.01, (-0.03, 0.04))
 
 
+def optical():
+    """Yield (config_type, config_id, atoms) of hcp titanium with its two sublattices displaced against each other.
+
+    The optical phonons at Gamma, in the plane (E2g) and along c (B1g), which small random displacements hardly tell.
+    """
+    for volume, axis, size in (
+        *((0.0, axis, size) for axis in "xz" for size in (0.10, 0.25)),
+        *((0.0, "y", size) for size in (0.25, -0.25)),
+        *((0.04, axis, 0.15) for axis in "xz"),
+    ):
+        atoms = deformed(PHASES["hcp"](), np.eye(3) * (1 + volume) ** (1 / 3))
+        atoms.positions[1, "xyz".index(axis)] += size
+        yield "hcp-optical", f"hcp-optical-{axis}{size:+.2f}-v{volume:+.2f}", atoms
+
+
+def slipped(atoms: Atoms, axis: int, shift, gap: float = 0.0) -> Atoms:
+    """A copy `cleaved` by `gap`, whose periodic images along `axis` are displaced by the vector `shift` (3,) in Å."""
+    atoms = cleaved(atoms, axis, gap)
+    cell = atoms.cell.array
+    cell[axis] += shift
+    atoms.set_cell(cell)
+    return atoms
+
+
+def faults():
+    """Yield (config_type, config_id, atoms) of hcp titanium slipped along its basal and prismatic planes."""
+    hcp = PHASES["hcp"]()
+    a1, a2, _ = hcp.cell.array
+    prismatic = hcp * (1, 4, 1)
+    prismatic.positions -= a2 / 3  # planes come in pairs: slip between two pairs, not within one
+    prismatic.wrap()
+    stacking = -(a1 + 2 * a2) / 3  # to the stable basal fault, one layer of fcc stacking
+    for part, gap in ((0.5, 0.0), (1.0, 0.0), (1.0, 0.1), (-0.5, 0.2)):
+        yield "hcp-fault", f"hcp-fault-basal{part:+.2f}+{gap:.1f}", slipped(hcp * (1, 1, 4), 2, part * stacking, gap)
+    for part, gap in ((0.25, 0.0), (0.5, 0.0), (0.5, 0.1), (0.5, 0.3)):
+        yield "hcp-fault", f"hcp-fault-prismatic{part:+.2f}+{gap:.1f}", slipped(prismatic, 1, part * a1, gap)
+
+
 def structures():
     """Yield (config_type, config_id, atoms) of the titanium plan: symmetric cells first, then rattled ones.
 
@@ -139,6 +177,8 @@ def structures():
             yield "bcc-strain", f"bcc-strain-{name}{size:+.2f}", cell
 
     yield from broken_bonds()
+    yield from optical()
+    yield from faults()
 
     rng = np.random.default_rng(2024)
     hcp8, hcp16 = PHASES["hcp"]() * (2, 2, 1), PHASES["hcp"]() * (2, 2, 2)

@@ -260,12 +260,14 @@ def train(
     validation: Sequence[Atoms],
     settings: ForceMatching,
     checkpoint: str | Path | None = None,
+    on_epoch: Callable[[list[dict]], None] | None = None,
 ) -> tuple[Potential, list[dict]]:
     """Fit `start` to labelled `frames`, for as long as the learning rate takes to fall.
 
     Returns the trained potential and the history (per epoch: training loss, validation errors). The last parameters are
     taken: those of the smallest validation loss come from when the learning rate was still high, and a few unusual
     frames decide which. With `patience` training stops early, and then the latter are taken.
+    `on_epoch` gets the history after every epoch, e.g. to draw it.
     """
     matcher = Matcher(settings, start, frames)
     check = _store(start, validation)
@@ -286,6 +288,7 @@ def train(
         epoch, matcher.init(start.params), settings.epochs, name="force matching",
         settings=asdict(settings), checkpoint=checkpoint,
         watch="validation" if settings.patience else None, patience=settings.patience,
+        on_epoch=on_epoch,
     )  # fmt: skip
     return start.with_params(result.params), result.history
 
