@@ -2,8 +2,9 @@
 
 PRESET ?= demo
 # One worker per core, because tracing and compiling hold one core each, but at most four, because each holds its own
-# JAX; a test file stays on one worker, so that its fixtures and compiled functions are shared.
-PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile
+# JAX; a test file stays on one worker, so that its fixtures and compiled functions are shared, and files are dealt in
+# the order of tests/conftest.py.
+PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 LOCK_FLAGS ?=
 
 VENV := .venv

@@ -16,7 +16,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_masses
 
-from fusedff import datasets, devices, neighbors, potential, progress, ranges, systems
+from fusedff import devices, labelled, neighbors, potential, progress, ranges, systems
 from fusedff.potential import Potential, require_species
 from fusedff.units import FS, KB, PS
 
@@ -69,7 +69,7 @@ def replicate(frames: Sequence[Atoms], temperatures: Sequence[float], replicas: 
     if not frames or len(frames) != len(temperatures):
         raise ValueError(f"{len(frames)} frames and {len(temperatures)} temperatures; give one temperature per frame")
     for n, (frame, temperature) in enumerate(zip(frames, temperatures, strict=True)):
-        datasets.check_geometry(frame, f"frame {n}")
+        labelled.check_geometry(frame, f"frame {n}")
         if len(frame) < 2:
             raise ValueError(f"frame {n} has 1 atom, which cannot move against others; repeat the cell")
         if not temperature > 0:

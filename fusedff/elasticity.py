@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusedff import crystals, potential, ranges
-from fusedff.dynamics import Ensemble
+from fusedff.dynamics import Ensemble, observe_stress
 from fusedff.experiments import StatePoint
 from fusedff.units import KB, from_voigt, strain_from_voigt, to_voigt
 
@@ -125,13 +125,9 @@ class CoupledStrains:
         patterns = crystals.strain_patterns(symmetry)
         return [stretch(sign * self.strain * strain_from_voigt(pattern)) for pattern in patterns for sign in (1, -1)]
 
-    def observe(self, sampled, system, near, evaluation) -> jax.Array:
-        """Configurational Cauchy stress (n_cells, 6)."""
-        return evaluation.stress
-
-    def contract(self, candidate, system, near, coefficients) -> jax.Array:
-        """sum_k coefficients_k stress_k (n_cells,)."""
-        return contract_stress(candidate, system, near, coefficients)
+    # Static, as are those of `StressFluctuation`: what is compiled for one instance then serves all.
+    observe = staticmethod(observe_stress)
+    contract = staticmethod(contract_stress)
 
     def properties(
         self, means: jax.Array, ensemble: Ensemble, points: Sequence[StatePoint], replicas: int
@@ -156,13 +152,15 @@ class StressFluctuation:
         """One unstrained cell per state point and replica."""
         return stretched(points, repeats, replicas, [np.eye(3)], dtype)
 
-    def observe(self, sampled, system, near, evaluation) -> jax.Array:
+    @staticmethod
+    def observe(sampled, system, near, evaluation) -> jax.Array:
         """Born stress (6), its square (36) and the Born stiffness (36): (n_cells, 78)."""
         stress, stiffness = potential.born(sampled, system, near)
         square = stress[:, :, None] * stress[:, None, :]
         return jnp.concatenate([stress, square.reshape(-1, 36), stiffness.reshape(-1, 36)], 1)
 
-    def contract(self, candidate, system, near, coefficients) -> jax.Array:
+    @staticmethod
+    def contract(candidate, system, near, coefficients) -> jax.Array:
         """sum_k coefficients_k observed_k (n_cells,), contracted before it is differentiated.
 
         The squared stress is linearized about its value; the stiffness enters through second derivatives of the

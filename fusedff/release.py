@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import matplotlib.pyplot as plt
 
-from fusedff import plots, potential, storage, study
+from fusedff import plots, potential, storage, study, verdict_plots
 from fusedff.runs import MODELS, RECORD, RunFolder
 
 BOUND_PERCENT = {"trained": 2, "held_out": 3}  # what is aimed at for every single constant
@@ -56,7 +56,7 @@ def show(released: Path, project: Path) -> None:
         raise ValueError(f"{readme}: the results belong between the lines {MARKS[0]} and {MARKS[1]}; put them back")
     before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
     record = json.loads((released / RECORD.name).read_text())
-    fig = plots.models_compared(record)
+    fig = verdict_plots.models_compared(record)
     storage.write_bytes(project / PICTURE, plots.png(fig))
     plt.close(fig)
     results = f"{MARKS[0]}\n{front_page(released, record)}\n{MARKS[1]}"

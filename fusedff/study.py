@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 
-from fusedff import datasets, neighbors, paper_archive, potential, presets, runs, systems
+from fusedff import datasets, labelled, neighbors, paper_archive, potential, presets, runs, systems
 from fusedff.potential import Evaluation, Potential
 from fusedff.presets import Preset
 from fusedff.properties import elastic
@@ -22,7 +22,7 @@ UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "GPa"}  # of what `pr
 def frames(preset: Preset) -> datasets.Split:
     """The DFT frames a preset learns from: the embedded ones shared out by family, the paper's as in the paper."""
     if preset.data == "paper":
-        return datasets.paper_split(datasets.load_paper_archive(datasets.fetch_paper_archive()))
+        return datasets.paper_split(datasets.load_paper_archive(paper_archive.fetch_paper_archive()))
     return datasets.split(datasets.load_frames())
 
 
@@ -48,9 +48,9 @@ def predictions(candidate: Potential, frames: Sequence[Atoms]) -> tuple[dict, di
     Both are dicts of flat arrays in the units of `UNITS`; frames without a stress label are left out of `stress`.
     """
     found = evaluate(candidate, frames)
-    labels = [datasets.labels(frame) for frame in frames]
+    labels = [labelled.labels(frame) for frame in frames]
     sizes = np.array([len(frame) for frame in frames])
-    stressed = np.array([datasets.has_stress(frame) for frame in frames])
+    stressed = np.array([labelled.has_stress(frame) for frame in frames])
     reference = {
         "energy": np.array([label.energy for label in labels]) / sizes,
         "forces": np.concatenate([label.forces.ravel() for label in labels]),

@@ -18,6 +18,20 @@ if cache:
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
 
 
+# Workers take whole files (Makefile). The long ones come first, so that no worker has to wait for one at the end.
+LONG = [
+    f"test_{name}.py"
+    for name in (
+        "notebooks", "dynamics", "elasticity", "deformation", "targets", "lattice", "liquid", "readme", "devices",
+        "fused", "difftre", "benchmarks", "defects", "kernel", "startup",
+    )
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 @pytest.fixture
 def key():
     """A JAX key; split it for more."""

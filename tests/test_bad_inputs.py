@@ -31,6 +31,7 @@ from fusedff import (
     datasets,
     dynamics,
     experiments,
+    labelled,
     lammps,
     paper_archive,
     potential,
@@ -76,7 +77,7 @@ def titanium():
 
 def spoiled(frame: Atoms, energy=1.0, forces=1.0, stress=1.0, lengths=1.0, transposed=False) -> Atoms:
     """A frame with its labels, or its lengths, multiplied: as if they were in another unit."""
-    labels, frame = datasets.labels(frame), frame.copy()
+    labels, frame = labelled.labels(frame), frame.copy()
     frame.set_cell(frame.cell.array * lengths, scale_atoms=True)
     if transposed:
         frame.set_cell(frame.cell.array.T)
@@ -288,10 +289,10 @@ FRAMES = [
         (r"^ti\.extxyz is UTF-8 with a byte-order mark", "without")),
     Bad("a folder", lambda d: d, load, ("is a folder", "give the path of an extended-XYZ file"), OSError),
     Bad("stress that is not symmetric", lambda d: is_frame(d, lambda a: a.calc.results.update(
-        stress=np.arange(9.0).reshape(3, 3) / 1000)), partial(datasets.check_frame, where="frame 7"),
+        stress=np.arange(9.0).reshape(3, 3) / 1000)), partial(labelled.check_frame, where="frame 7"),
         ("^frame 7: ", "not symmetric", "0.004", "give xx xy xz")),
     Bad("forces of text", lambda d: is_frame(d, lambda a: a.calc.results.update(forces=[["a", "b", "c"]] * 2)),
-        partial(datasets.check_frame, where="frame 7"), ("^frame 7: ", "forces hold what is no number", "relabel")),
+        partial(labelled.check_frame, where="frame 7"), ("^frame 7: ", "forces hold what is no number", "relabel")),
     Bad("same frame twice", lambda d: a_file([*titanium()[:5], named(titanium()[2], "new")], d), load,
         (r"^ti\.extxyz, frame 5", "same atoms as frame 2", "drop")),
     Bad("same id twice",
@@ -305,21 +306,21 @@ FRAMES = [
     Bad("one force in kJ/mol/nm", force(964.85), load, (FRAME, r"force on atom 1 is 964\.85", "convert it to eV/Å")),
     Bad("forces missing", labels(forces=None), load, (FRAME, "forces are missing", "write them")),
     Bad("forces of another frame", lambda d: is_frame(d, lambda a: a.calc.results.update(forces=np.zeros((3, 3)))),
-        partial(datasets.check_frame, where="frame 7"), ("^frame 7: ", r"\(3, 3\) for 2 atoms", "relabel")),
+        partial(labelled.check_frame, where="frame 7"), ("^frame 7: ", r"\(3, 3\) for 2 atoms", "relabel")),
     Bad("energy missing", labels(energy=None), load, (FRAME, "energy is missing", "write it as `energy=`")),
     Bad("energy nan", labels(energy=np.nan), load, (FRAME, "energy is nan", "relabel")),
     Bad("energy absurd", labels(energy=-1e9), load, (FRAME, r"-5e\+08 eV per atom", "convert it to eV")),
     Bad("stress nan", labels(stress=np.array([0.0, 0, np.nan, 0, 0, 0])), load, (FRAME, "nan", "remove it")),
     Bad("one stress in GPa", labels(stress=np.full(6, -3.2)), load, (FRAME, r"3\.2", "looks like GPa", "convert it")),
     Bad("stress of 4 numbers", lambda d: is_frame(d, lambda a: a.calc.results.update(stress=np.zeros(4))),
-        partial(datasets.check_frame, where="frame 7"), ("^frame 7: ", r"\(4,\)", "xx yy zz yz xz xy")),
+        partial(labelled.check_frame, where="frame 7"), ("^frame 7: ", r"\(4,\)", "xx yy zz yz xz xy")),
     Bad("virial for stress",
         one_of_three(lambda a: (a.calc.results.pop("stress"), a.info.update(virial=np.eye(3)))), load,
         (FRAME, "`virial` but no stress", "-virial / volume")),
     Bad("flat cell", cell([[1, 0, 0], [1, 0, 0], [0, 0, 1]]), load, (FRAME, "no volume", "independent vectors")),
     Bad("left-handed cell", cell([[0, 1, 0], [1, 0, 0], [0, 0, 1]]), load, (FRAME, "left-handed", "exchange two")),
     Bad("cell nan", lambda d: is_frame(d, lambda a: a.set_cell(np.diag([np.nan, 3, 3]))),
-        partial(datasets.check_frame, where="frame 7"), ("^frame 7: ", "cell is not finite", "repair")),
+        partial(labelled.check_frame, where="frame 7"), ("^frame 7: ", "cell is not finite", "repair")),
     Bad("no cell", one_of_three(lambda a: a.set_cell(np.zeros((3, 3)))), load,
         (FRAME, "no volume|periodic", "give|set")),
     Bad("slab", one_of_three(lambda a: a.set_pbc([1, 1, 0])), load, (FRAME, r"\[True, True, False\]", "set pbc")),
@@ -329,7 +330,7 @@ FRAMES = [
     Bad("atom on an image", one_of_three(lambda a: a.positions.__setitem__(1, a.cell.array.sum(0) + [0, 0, -0.19])),
         load, (FRAME, r"0\.2\d* Å apart|0\.1\d* Å apart", "images", "drop the frame")),
     Bad("no atoms", lambda d: is_frame(d, lambda a: a.__delitem__([0, 1])),
-        partial(datasets.check_frame, where="frame 7"), ("^frame 7: ", "no atoms", "drop the frame")),
+        partial(labelled.check_frame, where="frame 7"), ("^frame 7: ", "no atoms", "drop the frame")),
 ]  # fmt: skip
 
 
@@ -721,7 +722,7 @@ def downloaded(content):
     def download(url, output_file, pooch):
         Path(output_file).write_bytes(content)
 
-    return lambda folder: datasets.fetch_paper_archive(folder, _downloader=download)
+    return lambda folder: paper_archive.fetch_paper_archive(folder, _downloader=download)
 
 
 def claims(shape):

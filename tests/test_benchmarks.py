@@ -162,7 +162,8 @@ def test_noise_is_judged_by_variance_times_seconds():
     assert "| quiet | 50 | 50 | 8.0 | 0.6 |" in report.noise([plain, quiet], [323], ABOUT)
 
 
-def test_independent_noise_is_noisier_than_coupled():
+def test_independent_noise_is_noisier_than_coupled(monkeypatch):
+    monkeypatch.setattr(noise, "REPEATS", (2, 2, 2))
     coupled, alone = (
         next(noise.run([replace(sampler, snapshots=8)], temperatures=(323,), blocks=4, equilibration_ps=0.2))
         for sampler in noise.SAMPLERS[3:5][::-1]

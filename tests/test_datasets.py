@@ -12,7 +12,7 @@ from ase.io import write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusedff import datasets, paper_archive
+from fusedff import datasets, labelled, paper_archive
 from fusedff.units import GPA
 
 
@@ -35,7 +35,7 @@ def test_the_packaged_frames_are_titanium_with_all_labels():
     frames = datasets.load_frames()
     assert len(frames) >= 60
     assert {s for f in frames for s in f.symbols} == {"Ti"}
-    assert all(datasets.use_virial(f) for f in frames)
+    assert all(labelled.use_virial(f) for f in frames)
     assert len({f.info["config_id"] for f in frames}) == len(frames)
     assert {"hcp-eos", "hcp-strain", "hcp-rattled", "bcc-rattled"} <= {f.info["config_type"] for f in frames}
 
@@ -44,9 +44,9 @@ def test_stress_is_positive_in_tension_in_the_packaged_frames():
     energies, volumes, pulls = [], [], []
     for f in datasets.load_frames():
         if f.info["config_type"] == "hcp-eos":
-            energies.append(datasets.labels(f).energy)
+            energies.append(labelled.labels(f).energy)
             volumes.append(f.get_volume())
-            pulls.append(datasets.labels(f).stress[:3].mean())
+            pulls.append(labelled.labels(f).stress[:3].mean())
     assert np.sign(pulls[0]) == -1  # compressed
     assert np.sign(pulls[-1]) == 1  # stretched
     slopes = np.polyval(np.polyder(np.polyfit(volumes, energies, 4)), volumes)
@@ -56,7 +56,7 @@ def test_stress_is_positive_in_tension_in_the_packaged_frames():
 def test_reference_energies_leave_little_to_learn():
     frames = datasets.load_frames()
     references = datasets.fit_reference_energies(frames)
-    left = [datasets.labels(f).energy / len(f) - references["Ti"] for f in frames]
+    left = [labelled.labels(f).energy / len(f) - references["Ti"] for f in frames]
     assert np.abs(left).max() < 2.0
 
 
@@ -67,18 +67,18 @@ def test_frames_survive_a_round_trip_with_default_type_id_and_missing_stress(tmp
     first, second, third = datasets.load_frames(path)
     assert (first.info["config_type"], first.info["config_id"]) == ("unlabelled", "mine.extxyz#0")
     assert (second.info["config_type"], second.info["config_id"]) == ("slab", 7)
-    assert [datasets.has_stress(f) for f in (first, second, third)] == [True, False, True]
-    assert [datasets.use_virial(f) for f in (first, second, third)] == [True, False, False]
-    assert np.isnan(datasets.labels(second).stress).all()
-    np.testing.assert_allclose(datasets.labels(first).stress, 0.01)
-    assert datasets.labels(first).forces.shape == (2, 3)
+    assert [labelled.has_stress(f) for f in (first, second, third)] == [True, False, True]
+    assert [labelled.use_virial(f) for f in (first, second, third)] == [True, False, False]
+    assert np.isnan(labelled.labels(second).stress).all()
+    np.testing.assert_allclose(labelled.labels(first).stress, 0.01)
+    assert labelled.labels(first).forces.shape == (2, 3)
 
 
 def test_a_free_energy_alone_is_the_energy():
     atoms = frame()
     atoms.calc.results = {"free_energy": -13.5, "forces": np.zeros((2, 3))}
-    datasets.check_frame(atoms)
-    assert datasets.labels(atoms).energy == -13.5
+    labelled.check_frame(atoms)
+    assert labelled.labels(atoms).energy == -13.5
 
 
 # ---- splitting ----
@@ -174,17 +174,17 @@ def published(tmp_path):
         content = content or paper_zip(files)
         path = tmp_path / "Data_DFT_and_Exp.zip"
         path.write_bytes(content)
-        ids = {name: datasets.git_blob_sha1(data) for name, data in files.items()}
-        return path, {"archive": datasets.git_blob_sha1(content), **ids}
+        ids = {name: paper_archive.git_blob_sha1(data) for name, data in files.items()}
+        return path, {"archive": paper_archive.git_blob_sha1(content), **ids}
 
     return make
 
 
 def test_git_object_ids_are_those_of_git(tmp_path):
-    assert datasets.git_blob_sha1(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
-    assert datasets.git_blob_sha1(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert paper_archive.git_blob_sha1(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+    assert paper_archive.git_blob_sha1(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
     (tmp_path / "hello").write_bytes(b"hello\n")
-    assert datasets.git_blob_sha1(tmp_path / "hello") == "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert paper_archive.git_blob_sha1(tmp_path / "hello") == "ce013625030ba8dba906f756967f9e9ca394464a"
     assert all(len(i) == 40 for i in paper_archive.PAPER_BLOB_IDS.values())
 
 
@@ -193,10 +193,10 @@ def test_the_archive_becomes_frames_in_ev_and_angstrom_with_row_vectors_and_stre
     arrays = paper_arrays()
     frames = datasets.load_paper_archive(path, _blob_ids=ids)
     assert [f.info["config_type"] for f in frames] == ["paper-init", "paper-bulk"] * 2
-    assert [datasets.use_virial(f) for f in frames] == [True, False, True, False]
+    assert [labelled.use_virial(f) for f in frames] == [True, False, True, False]
     assert [f.info["config_id"] for f in frames][:2] == ["paper-0000", "paper-0001"]
     for i, f in enumerate(frames):
-        energy, forces, stress = datasets.labels(f)
+        energy, forces, stress = labelled.labels(f)
         np.testing.assert_array_equal(f.cell.array, arrays["box.npy"][i].reshape(3, 3))
         np.testing.assert_array_equal(f.positions, arrays["coord.npy"][i].reshape(-1, 3))
         np.testing.assert_array_equal(forces, arrays["force.npy"][i].reshape(-1, 3))
@@ -217,7 +217,7 @@ def test_unflattened_arrays_in_a_flat_archive_read_the_same(published):
     path, ids = published(files, zipped(files))
     for f, g in zip(datasets.load_paper_archive(path, _blob_ids=ids), expected, strict=True):
         assert f == g
-        np.testing.assert_array_equal(datasets.labels(f).stress, datasets.labels(g).stress)
+        np.testing.assert_array_equal(labelled.labels(f).stress, labelled.labels(g).stress)
 
 
 def test_a_virial_that_is_not_used_cannot_spoil_a_frame_but_one_that_is_used_can(published):
@@ -229,7 +229,7 @@ def test_a_virial_that_is_not_used_cannot_spoil_a_frame_but_one_that_is_used_can
             with pytest.raises(ValueError, match=r"frame 0 \(paper-0000\): stress of"):
                 datasets.load_paper_archive(path, _blob_ids=ids)
         else:
-            assert not datasets.has_stress(datasets.load_paper_archive(path, _blob_ids=ids)[i])
+            assert not labelled.has_stress(datasets.load_paper_archive(path, _blob_ids=ids)[i])
 
 
 def test_only_the_published_file_is_opened(published, monkeypatch):
@@ -287,17 +287,17 @@ def test_the_archive_is_downloaded_once_verified_and_kept(published, tmp_path):
     path, ids = published()
     content, calls = path.read_bytes(), []
     fetch = {"cache_dir": tmp_path / "cache", "_downloader": downloader(content, calls), "_blob_ids": ids}
-    first = datasets.fetch_paper_archive(**fetch)
-    assert datasets.fetch_paper_archive(**fetch) == first
+    first = paper_archive.fetch_paper_archive(**fetch)
+    assert paper_archive.fetch_paper_archive(**fetch) == first
     assert calls == [paper_archive.PAPER_URL]
     assert len(datasets.load_paper_archive(first, _blob_ids=ids)) == 4
     first.write_bytes(content[:-1])  # damaged in the cache: fetched again
-    assert datasets.fetch_paper_archive(**fetch).read_bytes() == content
+    assert paper_archive.fetch_paper_archive(**fetch).read_bytes() == content
     assert len(calls) == 2
 
 
 def test_without_a_network_the_error_says_what_to_do(tmp_path):
     offline = downloader(OSError("no route to host"), [])
     with pytest.raises(ConnectionError, match=r"no route to host; go online, or place the file at .*\.zip by hand"):
-        datasets.fetch_paper_archive(tmp_path, _downloader=offline)
+        paper_archive.fetch_paper_archive(tmp_path, _downloader=offline)
     assert not list(tmp_path.iterdir())

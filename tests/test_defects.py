@@ -110,7 +110,7 @@ def test_close_packed_faults_of_a_pair_potential_cost_twice_what_separates_fcc_a
         cell.calc = calculator
         per_atom[crystal.structure] = cell.get_potential_energy() / len(cell)
     for crystal, fault, sign in ((fcc, "intrinsic", 1), (hcp, "basal", -1)):
-        found = defects.stacking_fault(crystal, fault, calculator, name=None)
+        found = defects.stacking_fault(crystal, fault, calculator, layers=6, name=None)
         expected = sign * 2 * (per_atom["hcp"] - per_atom["fcc"]) / found.area
         assert found.unrelaxed_mj_per_m2 / 1e3 * J_PER_M2 == pytest.approx(expected, rel=1e-7)
         assert np.linalg.norm(found.shift) == pytest.approx(1.1 / np.sqrt(3))

@@ -99,6 +99,12 @@ def test_a_squeezed_fcc_crystal_near_zero_kelvin_has_its_static_constants_and_pr
     assert found.value[0, -1] == pytest.approx(expected, abs=1e-4 * static["C11"])
 
 
+def test_what_is_compiled_for_one_estimator_serves_others_of_its_kind():
+    """Simulations are compiled for the functions that observe them, which therefore belong to the class."""
+    for one, other in ((CoupledStrains(0.002), CoupledStrains(0.01)), (StressFluctuation(), StressFluctuation())):
+        assert (one.observe, one.contract) == (other.observe, other.contract)
+
+
 def test_hcp_near_zero_kelvin_has_the_static_constants_of_relaxed_ions():
     """hcp is not centrosymmetric about its atoms: they move when it is strained, and the dynamics must find that."""
     relaxed, _ = static_constants(HCP)

@@ -12,7 +12,7 @@ from ase.build import bulk
 from ase.io import read, write
 from ase.neighborlist import neighbor_list
 
-from fusedff import datasets
+from fusedff import datasets, labelled
 
 SCRIPT = Path(datasets.__file__).parent / "data" / "make_dft_labels.py"
 
@@ -30,7 +30,7 @@ def plan(script):
     return {name: (kind, atoms) for kind, name, atoms in script.structures()}
 
 
-def labelled(script, name="a", settings=None):
+def frame_with_labels(script, name="a", settings=None):
     atoms = bulk("Al", "fcc", a=4.05, cubic=True)
     zeros = np.zeros((4, 3)), np.zeros(6)
     return script.with_labels(atoms, "fcc", name, -14.0, *zeros, settings or script.DEFAULTS)
@@ -158,19 +158,19 @@ def test_own_structures_keep_their_ids_or_get_the_files(script, tmp_path):
 
 
 def test_labels_are_written_as_the_package_reads_them(script, tmp_path):
-    write(tmp_path / "out.extxyz", [labelled(script)])
+    write(tmp_path / "out.extxyz", [frame_with_labels(script)])
     (frame,) = datasets.load_frames(tmp_path / "out.extxyz")
     assert frame.info["k_mesh"] == "6x6x6"
     assert frame.info["dft"] == "GPAW-PBE-PW500-k0.26/0.31-MP0.2"
-    assert datasets.labels(frame).energy == -14.0
+    assert labelled.labels(frame).energy == -14.0
 
 
 @pytest.mark.parametrize("cut", [0, 1, 30, 200, 330, 500])
 def test_a_half_written_last_frame_is_cut_off_and_nothing_else(cut, script, tmp_path):
     path = tmp_path / "out.extxyz"
-    write(path, [labelled(script, "a"), labelled(script, "b")])
+    write(path, [frame_with_labels(script, "a"), frame_with_labels(script, "b")])
     size_of_one = path.stat().st_size // 2
-    write(path, [labelled(script, "c")], append=True)
+    write(path, [frame_with_labels(script, "c")], append=True)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) - cut])
     removed = script.cut_incomplete_frame(path)
@@ -184,7 +184,7 @@ def test_a_half_written_last_frame_is_cut_off_and_nothing_else(cut, script, tmp_
 
 def test_trailing_blank_lines_go_but_foreign_text_is_left_alone(script, tmp_path):
     path = tmp_path / "out.extxyz"
-    write(path, [labelled(script)])
+    write(path, [frame_with_labels(script)])
     whole = path.read_bytes()
     path.write_bytes(whole + b"\n\n")
     assert script.cut_incomplete_frame(path) == 2
@@ -196,7 +196,7 @@ def test_trailing_blank_lines_go_but_foreign_text_is_left_alone(script, tmp_path
 
 def test_frames_of_other_settings_are_never_mixed(script, tmp_path):
     path = tmp_path / "out.extxyz"
-    write(path, [labelled(script, "a", script.DEFAULTS._replace(cutoff=340.0))])
+    write(path, [frame_with_labels(script, "a", script.DEFAULTS._replace(cutoff=340.0))])
     with pytest.raises(ValueError, match=r"out\.extxyz, frame 0 \(a\): labelled with .*PW340.*, now .*PW500"):
         script.labelled_ids(path)
     assert script.labelled_ids(path, script.DEFAULTS._replace(cutoff=340.0)) == {"a"}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from fusedff import datasets, experiments, plots, property_plots, study
+from fusedff import datasets, experiments, plots, property_plots, study, verdict_plots
 from fusedff.observables import Estimate
 from fusedff.properties.deformation import DeformationResult, DeformationRun
 from fusedff.properties.elastic import ElasticResult, ElasticRun
@@ -157,7 +157,7 @@ def test_elastic_constants_may_be_drawn_without_any_model(points):
 
 
 def test_models_compared_says_how_far_each_model_is_from_both_references(summary):
-    fig = plots.models_compared(summary)
+    fig = verdict_plots.models_compared(summary)
     fig.draw_without_rendering()
     titles = [ax.get_title(loc="left") for ax in visible(fig)]
     assert titles == [*NAMES, "pressure", "energy", "forces", "stress"]
@@ -173,7 +173,7 @@ def test_models_compared_says_how_far_each_model_is_from_both_references(summary
 
 
 def test_models_compared_shows_relative_deviations_in_percent(summary):
-    c11 = visible(plots.models_compared(summary))[0]
+    c11 = visible(verdict_plots.models_compared(summary))[0]
     for model, deviation in zip(MODELS, (-10, 0, 2), strict=True):
         mine = [c.lines[0] for c in c11.containers if to_hex(c.lines[0].get_color()).upper() == plots.COLORS[model]]
         assert len(mine) == 2  # temperatures that were trained on, and the others
@@ -201,7 +201,7 @@ def positions(ax, model):
 
 
 def test_what_was_no_target_is_relative_to_dft_or_else_to_experiment_and_energies_are_themselves():
-    fig = plots.off_target(OFF_TARGET, ["dft", "fused"])
+    fig = verdict_plots.off_target(OFF_TARGET, ["dft", "fused"])
     require_labels(fig)
     energies, others = visible(fig)
     assert [label.get_text() for label in energies.get_yticklabels()] == ["bcc"]
@@ -215,7 +215,7 @@ def test_what_was_no_target_is_relative_to_dft_or_else_to_experiment_and_energie
 def test_models_compared_takes_what_notebooks_07_and_08_found(summary, points):
     found = {model: result(points, 1.03).by_temperature() for model in MODELS}
     record = summary | {"temperatures": {"train": [23, 323], "models": found}, "off_target": OFF_TARGET}
-    fig = plots.models_compared(record)
+    fig = verdict_plots.models_compared(record)
     fig.draw_without_rendering()
     c11 = visible(fig)[0]
     assert sum(len(c.lines[0].get_xdata()) for c in c11.containers) == 3 * len(points)

@@ -13,7 +13,7 @@ import optax
 from ase import Atoms
 from optax.contrib import muon
 
-from fusedff import datasets, devices, neighbors, potential, ranges
+from fusedff import devices, labelled, neighbors, potential, ranges
 from fusedff.neighbors import Neighbors
 from fusedff.potential import Potential
 from fusedff.systems import System
@@ -76,14 +76,14 @@ class FrameStore:
         if not self.frames:
             raise ValueError("no frames: force matching needs at least one labelled frame")
         for n, frame in enumerate(self.frames):
-            datasets.check_labels(frame, f"frame {n}")
+            labelled.check_labels(frame, f"frame {n}")
         pairs = [neighbors.from_frames(frame, cutoff) for frame in self.frames]
         self.capacity = max(int(p.needed) for p in pairs)
         self.neighbors = [neighbors.from_frames(f, cutoff, self.capacity) for f in self.frames]
         self.sizes = np.array([len(frame) for frame in self.frames])
         self.energy = np.array([f.get_potential_energy() for f in self.frames])
-        self.stress = np.stack([f.get_stress() if datasets.has_stress(f) else np.zeros(6) for f in self.frames])
-        self.has_virial = np.array([float(datasets.use_virial(f)) for f in self.frames])
+        self.stress = np.stack([f.get_stress() if labelled.has_stress(f) else np.zeros(6) for f in self.frames])
+        self.has_virial = np.array([float(labelled.use_virial(f)) for f in self.frames])
 
     def split(self, indices) -> list[np.ndarray]:
         """The frames `indices` in one share for every device: equally many frames, about as many atoms."""

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusedff import potential, structure
-from fusedff.dynamics import Ensemble
+from fusedff.dynamics import Ensemble, observe_stress
 from fusedff.elasticity import CoupledStrains, StressFluctuation, contract_stress, ideal_gas_pressure
 from fusedff.experiments import StatePoint, measured_gpa
 from fusedff.units import GPA, KB
@@ -141,11 +141,8 @@ class PressureTarget:
     def __post_init__(self):
         _require_states(self.ensemble, self.measured, (), "pressures")
 
-    def observe(self, potential, system, near, evaluation):
-        return evaluation.stress
-
-    def contract(self, potential, system, near, coefficients):
-        return contract_stress(potential, system, near, coefficients)
+    observe = staticmethod(observe_stress)
+    contract = staticmethod(contract_stress)
 
     def pressure(self, means):
         """Pressures (n_states,), eV/Å^3."""
