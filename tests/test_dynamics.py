@@ -211,6 +211,7 @@ def test_solid_titanium_at_3000_kelvin_explodes_or_melts_and_either_is_reported(
     hot = dynamics.replicate([crystals.supercell(crystals.Crystal("Ti", "hcp", 2.95, 4.68), (3, 3, 2))], [3000.0])
     model, settings = runs.load("titanium-fused"), Langevin(8.0, 10.0, 10, 2.0)
     simulation = Simulation(hot, settings, model.cutoff)
+    simulation.rooms = Rooms(160, 56)
     try:
         _, trajectory = simulation.run(model, dynamics.start(hot, jax.random.PRNGKey(0)), 30)
         dynamics.warn_if_lost(hot, trajectory)
