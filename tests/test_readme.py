@@ -1,5 +1,6 @@
 """What the README tells people to type works as written, for a material that is not titanium."""
 
+import json
 import re
 from pathlib import Path
 
@@ -48,6 +49,27 @@ def test_every_file_the_readme_links_to_exists():
     missing = [target for target in targets if not (ROOT / target).exists()]
     assert targets
     assert not missing
+
+
+SPEED = {  # row of the table -> what was timed
+    "energy and forces": (150, "forces"),
+    "one Langevin step": (150, "md"),
+    "force-matching gradient": (150, "force_matching"),
+    "Born stress and stiffness": (150, "born"),
+    "DiffTRe gradient by stress fluctuation, 96 atoms": (96, "difftre"),
+    "DiffTRe gradient by coupled strains (our default; stress fluctuation in chemtrain), 96 atoms": (
+        96,
+        "difftre_default",
+    ),
+}
+
+
+def test_the_speed_is_that_of_the_recorded_benchmark():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "comparison.json").read_text())["rows"]
+    timed = {(row["n_atoms"], row["quantity"]): row["ratio"] for row in rows}
+    for title, key in SPEED.items():
+        ratios = [f"{timed[key][peer]['median']:.2g}" if peer in timed[key] else "–" for peer in ("tight", "example")]
+        assert f"| {title} | {' | '.join(ratios)} |" in README
 
 
 def test_the_results_are_those_of_the_recorded_run():
