@@ -58,8 +58,12 @@ def _cost(model, repeats, n_cells, report):
 
 
 def _time(run, at_least=3, about=4.0):
-    """Seconds of a call: at least so many calls and about so many seconds of them, after one to compile."""
-    jax.block_until_ready(run())
+    """Seconds of a call: at least so many calls and about so many seconds of them, after one to compile.
+
+    And four more, in which the heap grows to what the calls need (`fusedff.startup`): new memory costs page faults.
+    """
+    for _ in range(5):
+        jax.block_until_ready(run())
     seconds = []
     while len(seconds) < at_least or (sum(seconds) < about and len(seconds) < 30):
         start = time.perf_counter()
