@@ -151,9 +151,8 @@ class Simulation:
         self.images = neighbors.static_offsets(ensemble.cells, reach)
         # a first guess for atoms that vibrate: what slightly displaced sites need, and a little more
         shaken = ensemble.sites + 0.15 * jax.random.normal(jax.random.PRNGKey(0), ensemble.sites.shape)
-        search = partial(neighbors.search_cells, capacity=1, images=np.asarray(self.images))
-        count = partial(jax.jit(search, static_argnames="cutoff"), ensemble.system(shaken))
-        self.rooms = Rooms(int(1.1 * int(count(cutoff=reach).needed)) + 2, int(count(cutoff=cutoff).needed) + 2)
+        candidates, slots = (int(neighbors.fullest(ensemble.system(shaken), r, self.images)) for r in (reach, cutoff))
+        self.rooms = Rooms(int(1.1 * candidates) + 2, slots + 2)
 
     def run(
         self, sampled: Potential, state: State, snapshots: int, name: str | None = None

@@ -101,11 +101,8 @@ def _compact(within, reverse, capacity):
     return column, mask, reverse_slot, jnp.max(running[:, -1])
 
 
-def search(positions: jax.Array, cell: jax.Array, cutoff: float, capacity: int, images: np.ndarray) -> Neighbors:
-    """All neighbours within `cutoff` (Å) of one cell: positions (n, 3), cell (3, 3), images from `image_offsets`.
-
-    Tests all n^2 pairs in every image; jit- and vmap-able.
-    """
+def _within(positions, cell, cutoff, images):
+    """Of all n^2 pairs in every image, which are closer than `cutoff` (n, n * n_images), and the nearest images."""
     n, n_images = positions.shape[0], len(images)
     fractional = positions @ jnp.linalg.inv(cell)
     delta = fractional[None, :, :] - fractional[:, None, :]
@@ -113,9 +110,26 @@ def search(positions: jax.Array, cell: jax.Array, cutoff: float, capacity: int, 
     # one axis of space after the other: over (n, n, n_images) as innermost dimension, three numbers are no vector
     pair, image = (delta + nearest) @ cell, jnp.asarray(images, positions.dtype) @ cell
     squared = sum((pair[:, :, None, axis] + image[:, axis]) ** 2 for axis in range(3))
+    itself = jnp.eye(n, dtype=bool)[:, :, None] & jnp.asarray((images == 0).all(1))
+    return ((squared < cutoff**2) & ~itself).reshape(n, n * n_images), nearest
+
+
+@partial(jax.jit, static_argnames="images")
+def fullest(system: System, cutoff: float, images: tuple[tuple[int, int, int], ...]) -> jax.Array:
+    """Neighbours within `cutoff` (Å) of the atom that has most, in any of cells with as many atoms each: ()."""
+    positions = system.positions.reshape(system.n_cells, -1, 3)
+    within, _ = jax.vmap(lambda r, cell: _within(r, cell, cutoff, np.asarray(images)))(positions, system.cells)
+    return jnp.max(jnp.sum(within, 2))
+
+
+def search(positions: jax.Array, cell: jax.Array, cutoff: float, capacity: int, images: np.ndarray) -> Neighbors:
+    """All neighbours within `cutoff` (Å) of one cell: positions (n, 3), cell (3, 3), images from `image_offsets`.
+
+    Tests all n^2 pairs in every image; jit- and vmap-able.
+    """
+    n, n_images = positions.shape[0], len(images)
+    within, nearest = _within(positions, cell, cutoff, images)
     atom = jnp.arange(n, dtype=jnp.int32)
-    itself = (atom[:, None] == atom)[:, :, None] & jnp.asarray((images == 0).all(1))
-    within = ((squared < cutoff**2) & ~itself).reshape(n, n * n_images)
     # the pair (i, j, +image) is (j, i, -image) seen from the other end
     m = jnp.arange(n_images, dtype=jnp.int32)
     reverse = (atom[None, :, None] * n + atom[:, None, None]) * n_images + (n_images - 1 - m)

@@ -148,6 +148,8 @@ def test_a_batch_of_cells_is_searched_like_each_cell_alone():
     np.testing.assert_array_equal(pairs_of(system, near), _sorted(expected))
     np.testing.assert_array_equal(pairs_of(system, neighbors.from_frames(frames, 5.0)), pairs_of(system, near))
     assert_reversible(system, near)
+    counted = neighbors.fullest(system, 5.0, neighbors.static_offsets(system.cells, 5.0))
+    assert counted == near.needed == np.bincount(expected[:, 0].astype(int)).max()
 
 
 def test_image_offsets_are_one_for_a_cell_of_twice_the_radius_and_come_in_opposite_pairs():
