@@ -48,7 +48,7 @@ def measure(path: Path, preset: str, root: Path) -> str:
             stopped = " (stopped)"
         seconds = time.monotonic() - began
         status = Path(f"/proc/{client.km.provisioner.pid}/status").read_text()
-    (peak,) = [int(line.split()[1]) / 1e6 for line in status.splitlines() if line.startswith("VmHWM")]
+    (peak,) = [int(line.split()[1]) / 2**20 for line in status.splitlines() if line.startswith("VmHWM")]
     first = "-" if client.first is None else f"{client.first - began:.0f}"
     return f"| {path.stem[:2]} | {first} | {seconds:.0f}{stopped} | {peak:.2f} |"
 
@@ -56,7 +56,7 @@ def measure(path: Path, preset: str, root: Path) -> str:
 def main(preset: str, numbers: list[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{temporary}/compiled"
-        print(f"| {preset} | first figure / s | all cells / s | peak memory / GB |\n|---|---:|---:|---:|", flush=True)
+        print(f"| {preset} | first figure / s | all cells / s | peak memory / GiB |\n|---|---:|---:|---:|", flush=True)
         for path in sorted(FOLDER.glob("[0-9]*.ipynb")):
             if not numbers or path.name[:2] in numbers:
                 print(measure(path, preset, Path(temporary) / "runs"), flush=True)
