@@ -9,14 +9,13 @@ Three models with what is said of them::
 And what the front page of the project says of them: the picture and the results between two marks of README.md.
 """
 
-import json
 from pathlib import Path
 
 import jax
 import matplotlib.pyplot as plt
 
 from fusedff import plots, potential, storage, study, verdict_plots
-from fusedff.runs import MODELS, RECORD, RunFolder
+from fusedff.runs import MODELS, RECORD, RunFolder, shipped_record
 
 BOUND_PERCENT = {"trained": 2, "held_out": 3}  # what is aimed at for every single constant
 BOUND_GPA = 0.1  # and for every pressure
@@ -35,7 +34,7 @@ def release(folder: RunFolder, into: Path) -> None:
         about["errors"] = record["models"][model]["test"] | _deviations(record, model)
         trained = potential.load(folder.path / model / "potential.safetensors")
         potential.save(into / f"titanium-{model}.safetensors", trained, **about)
-    storage.write_json(into / RECORD.name, record)
+    storage.write_json(into / RECORD, record)
     storage.write_bytes(into / "MODELS.md", model_card(folder, record).encode())
 
 
@@ -55,7 +54,7 @@ def show(released: Path, project: Path) -> None:
     if not all(text.count(mark) == 1 for mark in MARKS):
         raise ValueError(f"{readme}: the results belong between the lines {MARKS[0]} and {MARKS[1]}; put them back")
     before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
-    record = json.loads((released / RECORD.name).read_text())
+    record = shipped_record(released)
     fig = verdict_plots.models_compared(record)
     storage.write_bytes(project / PICTURE, plots.png(fig))
     plt.close(fig)

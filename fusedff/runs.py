@@ -23,7 +23,7 @@ from fusedff.potential import Potential
 
 MODELS = ("dft", "experiment", "fused")
 SHIPPED = Path(__file__).parent / "data"
-RECORD = SHIPPED / "titanium.json"
+RECORD = "titanium.json"
 _PACKAGES = ("fusedff", "jax", "jaxlib", "jax-md", "dm-haiku", "optax", "ase", "numpy")
 
 
@@ -108,9 +108,9 @@ def load(name: str) -> Potential:
     return potential.load(name)
 
 
-def shipped_record() -> dict:
+def shipped_record(folder: Path = SHIPPED) -> dict:
     """What the models that ship were found to do: summary, temperatures and off-target rows (`fusedff.release`)."""
-    return json.loads(RECORD.read_text())
+    return json.loads((folder / RECORD).read_text())
 
 
 def versions() -> dict[str, str]:
