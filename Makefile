@@ -7,6 +7,9 @@ PRESET ?= demo
 PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 LOCK_FLAGS ?=
 
+# Container images often forbid bytecode; then every process that imports jax and jax-md compiles them for ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 SYNCED := $(VENV)/.synced

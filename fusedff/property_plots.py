@@ -1,5 +1,6 @@
 """Figures of what models predict beyond the targets, in the colours of `plots`: every function returns a Figure."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -11,6 +12,7 @@ from fusedff.plots import COLORS, MARKERS, STRUCTURES, color_of, legend_of, styl
 from fusedff.properties.deformation import DeformationResult
 from fusedff.properties.energy_volume import EnergyVolumeResult
 from fusedff.properties.phonons import Phonons
+from fusedff.references import Reference
 
 
 def energy_volume(results: Mapping[str, EnergyVolumeResult], dft: Mapping[str, tuple]) -> Figure:
@@ -42,10 +44,10 @@ def energy_volume(results: Mapping[str, EnergyVolumeResult], dft: Mapping[str, t
     return fig
 
 
-def dispersion(results: Mapping[str, Phonons], measured: Mapping[str, Sequence[float]], heading: str) -> Figure:
+def dispersion(results: Mapping[str, Phonons], known: Mapping[str, Sequence[Reference]], heading: str) -> Figure:
     """Phonon branches of several models along one path, and their densities of states.
 
-    `measured` is label of a special point -> frequencies in THz, shown as black diamonds.
+    `known` is label of a special point -> frequencies in THz, shown as diamonds, filled where measured.
     """
     with style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.8), width_ratios=(3, 1), sharey=True)
@@ -59,9 +61,9 @@ def dispersion(results: Mapping[str, Phonons], measured: Mapping[str, Sequence[f
                 for branch in range(low.shape[1]):
                     left.fill_between(found.distances, low[:, branch], high[:, branch], color=color, alpha=0.25, lw=0)
             right.plot(found.dos, found.dos_frequencies, color=color, lw=1.1)
-        for label, frequencies in measured.items():
-            for place in (distance for distance, name in found.ticks if name == label):
-                left.plot([place] * len(frequencies), frequencies, "D", ms=4, color=COLORS["measured"], zorder=3)
+        for label, references in known.items():
+            for place, reference in itertools.product((at for at, name in found.ticks if name == label), references):
+                left.plot(place, reference.value, **_diamond(reference.kind), zorder=3)
         for place, _ in found.ticks:
             left.axvline(place, color="#CCCCCC", lw=0.8, zorder=0)
         left.axhline(0, color="#777777", lw=0.8)
@@ -74,10 +76,15 @@ def dispersion(results: Mapping[str, Phonons], measured: Mapping[str, Sequence[f
         left.set_title(heading)
         right.set_xlabel("states per THz and atom")
         keys = [Line2D([], [], color=color_of(m, k), label=title_of(m)) for k, m in enumerate(results)]
-        if measured:
-            keys.append(Line2D([], [], color=COLORS["measured"], marker="D", ls="", ms=4, label="measured"))
+        kinds = sorted({reference.kind for references in known.values() for reference in references}, reverse=True)
+        keys += [Line2D([], [], **_diamond(kind), label=kind) for kind in kinds]
         fig.legend(handles=keys, loc="outside upper center", ncols=len(keys))
     return fig
+
+
+def _diamond(kind):
+    color = COLORS["measured"]
+    return {"marker": "D", "ls": "", "ms": 4, "color": color, "mfc": color if kind == "experiment" else "white"}
 
 
 def _spelled(label):

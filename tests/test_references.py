@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
+from ase import units
+from ase.data import atomic_masses
 from ase.eos import EquationOfState
 
 from fusedff import crystals, datasets, experiments, references
@@ -54,6 +56,17 @@ def test_computed_rows_are_what_the_packaged_frames_say():
         if phase != "hcp":
             difference = 1000 * (energy - fits["hcp"][1])
             assert difference == pytest.approx(value(phase, "energy_above_hcp"), abs=0.5)
+
+
+@pytest.mark.parametrize(("mode", "axis"), [("E2g", "x"), ("B1g", "z")])
+def test_optical_phonons_are_what_the_displaced_sublattices_say(mode, axis):
+    frames = {frame.info["config_id"]: frame for frame in datasets.load_frames()}
+    sizes = np.array([0.10, 0.25])
+    forces = [frames[f"hcp-optical-{axis}{size:+.2f}-v+0.00"].get_forces()[0, "xyz".index(axis)] for size in sizes]
+    _, constant = np.polyfit(sizes**2, forces / sizes, 1)  # eV/Å^2, of harmonic and quartic energies
+    frequency = np.sqrt(constant / (atomic_masses[22] / 2)) / (2 * np.pi) * units.second / 1e12
+    (found,) = references.select(TABLE, "Ti", "hcp", f"phonon_{mode}", "DFT")
+    assert frequency == pytest.approx(found.value, abs=0.01)
 
 
 def test_bulk_moduli_of_titanium_follow_from_the_measured_elastic_constants():
