@@ -11,6 +11,7 @@ averages of that mean (`properties`). That is all that reweighting and training 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -88,14 +89,15 @@ def piola_kirchhoff(cauchy, stretches):
     return jnp.linalg.det(stretches)[..., None, None] * (inverse @ cauchy @ inverse)
 
 
-def contract_stress(candidate, system, near, coefficients) -> jax.Array:
-    """sum_k coefficients_k stress_k (n_cells,) of the configurational stress, as one derivative of the energy."""
+def contract_stress(candidate, system, near, coefficients) -> tuple[jax.Array, jax.Array]:
+    """sum_k coefficients_k stress_k of the configurational stress, as one derivative of the energy, and the energy."""
+    energy, slope = _along(partial(potential.strained_energies, candidate, system, near), coefficients)
+    return slope / system.volumes, energy
 
-    def energy(step):
-        return potential.strained_energies(candidate, system, near, step * coefficients)
 
-    zero, one = jnp.zeros((), coefficients.dtype), jnp.ones((), coefficients.dtype)
-    return jax.jvp(energy, (zero,), (one,))[1] / system.volumes
+def _along(function, direction):
+    """What a function of strain (n_cells, 6) is without any, and its slope along a direction, from one evaluation."""
+    return jax.jvp(function, (jnp.zeros_like(direction),), (direction,))
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,8 @@ class StressFluctuation:
         return jnp.concatenate([stress, square.reshape(-1, 36), stiffness.reshape(-1, 36)], 1)
 
     @staticmethod
-    def contract(candidate, system, near, coefficients) -> jax.Array:
-        """sum_k coefficients_k observed_k (n_cells,), contracted before it is differentiated.
+    def contract(candidate, system, near, coefficients) -> tuple[jax.Array, jax.Array]:
+        """sum_k coefficients_k observed_k (n_cells,), contracted before it is differentiated, and the energy.
 
         The squared stress is linearized about its value; the stiffness enters through second derivatives of the
         energy along the principal axes of its coefficients. Equal to the sum in value and first derivative, in a
@@ -174,22 +176,19 @@ class StressFluctuation:
         quadratic = jnp.einsum("cij,ci,cj->c", square, stress, stress)  # counted twice in `linear`
         amplitudes, axes = jnp.linalg.eigh((second + second.swapaxes(1, 2)) / 2)
 
-        def energy(strain):
-            return potential.strained_energies(candidate, system, near, strain)
-
-        def slope(strain, direction):
-            return jax.jvp(energy, (strain,), (direction,))[1]
+        strained = partial(potential.strained_energies, candidate, system, near)
 
         @jax.checkpoint  # the backward pass, too, holds one axis at a time
         def curvature(axis):
-            return jax.jvp(lambda strain: slope(strain, axis), (jnp.zeros_like(axis),), (axis,))[1]
+            return _along(lambda strain: jax.jvp(strained, (strain,), (axis,))[1], axis)[1]
 
         def add(total, along):
             amplitude, axis = along
             return total + amplitude * curvature(axis), None
 
         stiffness, _ = jax.lax.scan(add, jnp.zeros_like(system.volumes), (amplitudes.T, jnp.moveaxis(axes, 2, 0)))
-        return (slope(jnp.zeros_like(linear), linear) + stiffness) / system.volumes - quadratic
+        energy, slope = _along(strained, linear)
+        return (slope + stiffness) / system.volumes - quadratic, energy
 
     def properties(
         self, means: jax.Array, ensemble: Ensemble, points: Sequence[StatePoint], replicas: int

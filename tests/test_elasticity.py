@@ -208,12 +208,13 @@ def test_contracted_observables_are_the_weighted_sum_of_the_observables(estimato
     def both(system, coefficients):
         near = neighbors.search_cells(system, MODEL.cutoff, 110, images)
         observed = estimator.observe(MODEL, system, near, potential.evaluate(MODEL, system, near))
-        return observed, estimator.contract(MODEL, system, near, coefficients)
+        return observed, *estimator.contract(MODEL, system, near, coefficients), potential.energies(MODEL, system, near)
 
     size = 6 if isinstance(estimator, CoupledStrains) else 78
     coefficients = jnp.asarray(rng.normal(size=(ensemble.n_cells, size)))
-    observed, contracted = both(system, coefficients)
+    observed, contracted, energy, alone = both(system, coefficients)
     np.testing.assert_allclose(contracted, jnp.sum(observed * coefficients, -1), rtol=1e-10)
+    np.testing.assert_allclose(energy, alone, rtol=1e-12)
 
 
 def test_the_cells_of_one_replica_share_their_random_numbers_and_no_others_do():

@@ -111,6 +111,13 @@ def test_prismatic_slip_is_between_two_pairs_of_planes(plan):
     assert height[0] + 1 - height[-1] == pytest.approx(np.diff(height).max(), abs=1e-5)
 
 
+def test_long_cells_are_slanted_where_planes_have_slipped(script, plan):
+    assert not script.slanted(plan["hcp-cleaved-0001+0.6"][1])
+    assert not any(script.slanted(plan[f"{phase}-eos-+0.00"][1]) for phase in ("hcp", "bcc", "fcc", "omega"))
+    assert script.slanted(plan["hcp-fault-basal+1.00+0.1"][1])
+    assert script.slanted(plan["hcp-fault-prismatic+0.25+0.0"][1])
+
+
 @pytest.mark.parametrize(
     ("crystal", "sizes"),
     [(("Al", "fcc", 4.04), (1, 4, 8)), (("Mg", "hcp", 3.2, 5.2), (2, 8, 16)), (("Nb", "bcc", 3.3), (1, 8, 16))],

@@ -223,8 +223,8 @@ def _gradient(contract, cutoff, rooms, images, candidate, ensemble, positions, w
             model = candidate.with_params(params)
             system = ensemble.system(r)
             near = _near(cutoff, rooms, images, system)
-            first = contract(model, system, near, along)
-            return jnp.sum(first) + jnp.sum(against * potential.energies(model, system, near))
+            contracted, energy = contract(model, system, near, along)
+            return jnp.sum(contracted + against * energy)
 
         gradient = reweighting.gradient(scalar, candidate.params, positions, w, observed, cotangent, beta)
         return devices.total(gradient)

@@ -32,8 +32,11 @@ class Target(Protocol):
     def observe(self, potential, system, near, evaluation) -> jax.Array:
         """What to record of a snapshot: (n_cells, n_quantities)."""
 
-    def contract(self, potential, system, near, coefficients) -> jax.Array:
-        """sum_k coefficients_k observed_k (n_cells,), as a function of the parameters; zero where it is none."""
+    def contract(self, potential, system, near, coefficients) -> tuple[jax.Array, jax.Array]:
+        """sum_k coefficients_k observed_k, as a function of the parameters, zero where it is none; and the energy.
+
+        Both (n_cells,), from as few evaluations of the potential as will do.
+        """
 
     def loss(self, means) -> jax.Array:
         """The weighted squared deviation from the measurement, a number."""
@@ -114,9 +117,9 @@ class RadialTarget:
     def observe(self, potential, system, near, evaluation):
         return structure.radial_distribution(system, self.r)
 
-    def contract(self, potential, system, near, coefficients):
+    def contract(self, candidate, system, near, coefficients):
         """Zero: a structure is what it is, whatever the parameters."""
-        return jnp.zeros_like(system.volumes)
+        return jnp.zeros_like(system.volumes), potential.energies(candidate, system, near)
 
     def loss(self, means):
         return self.weight * jnp.mean((_by_state(means, self.measured) - self.measured) ** 2)
@@ -177,8 +180,9 @@ class HeatCapacityTarget:
         return jnp.stack([energy, energy**2], 1)
 
     def contract(self, candidate, system, near, coefficients):
-        energy = potential.energies(candidate, system, near) - self._origin(candidate)
-        return coefficients[:, 0] * energy + coefficients[:, 1] * energy**2
+        total = potential.energies(candidate, system, near)
+        energy = total - self._origin(candidate)
+        return coefficients[:, 0] * energy + coefficients[:, 1] * energy**2, total
 
     def _origin(self, candidate):
         """The reference energies of the atoms: without them, single precision holds the square."""
