@@ -51,18 +51,19 @@ def _cost(model, repeats, n_cells, report):
     )
     simulation = dynamics.Simulation(ensemble, LANGEVIN, model.cutoff)
     state = dynamics.start(ensemble, jax.random.PRNGKey(0))
-    steps = _time(lambda: simulation.run(model, state, 1)[0])
+    steps = _time(lambda: simulation.run(model, state, 1)[0], warm_up=1)  # a call is many evaluations
     cost = Cost(len(frames[0]), n_cells, forces, Spread(*(seconds / STEPS for seconds in steps)))
     report(f"{cost.n_atoms} atoms x {n_cells}: {1e3 * forces.median:.1f} ms, step {1e3 * cost.step.median:.1f} ms")
     return cost
 
 
-def _time(run, at_least=3, about=4.0):
-    """Seconds of a call: at least so many calls and about so many seconds of them, after one to compile.
+def _time(run, warm_up=5, at_least=3, about=4.0):
+    """Seconds of a call: at least so many calls and about so many seconds of them, after `warm_up` calls.
 
-    And four more, in which the heap grows to what the calls need (`fusedff.startup`): new memory costs page faults.
+    The first compiles; in a few more the heap grows to what a call needs (`fusedff.startup`), at the cost of page
+    faults.
     """
-    for _ in range(5):
+    for _ in range(warm_up):
         jax.block_until_ready(run())
     seconds = []
     while len(seconds) < at_least or (sum(seconds) < about and len(seconds) < 30):
