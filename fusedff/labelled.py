@@ -89,10 +89,14 @@ def check_geometry(frame: ase.Atoms, where="frame") -> None:
     first, second, distance = neighbor_list("ijd", frame, plausibility.MIN_DISTANCE)
     if len(distance):
         k = distance.argmin()
-        unit = plausibility.length_unit(plausibility.closest(frame)[1], frame.numbers)
+        remedy = "give lengths in Å"
+        if plausibility.looks_transposed(frame):
+            remedy = "the cell looks transposed: give lattice vectors as rows"
+        elif unit := plausibility.length_unit(plausibility.closest(frame)[1], frame.numbers):
+            remedy = f"lengths look {unit}"
         raise ValueError(
-            f"{where}: atoms {first[k]} and {second[k]} (or their images) are {distance[k]:.3f} Å apart; "
-            + (f"lengths look {unit}, or drop the frame" if unit else "give lengths in Å, or drop the frame")
+            f"{where}: atoms {first[k]} and {second[k]} (or their images) are {distance[k]:.3f} Å apart; {remedy}, "
+            "or drop the frame"
         )
 
 
