@@ -88,8 +88,8 @@ At the measured temperatures that were not taught, the fused model's elastic con
 {_elastic(errors["fused"], "held_out")}, its pressure by up to {_pressure(errors["fused"], "held_out")}
 (notebook 07).
 
-Beyond the targets (notebook 08; the DFT frames hold crystals, displaced or not, and a few small cells that were pulled
-apart, lack an atom or have slipped, but no liquid; `?`: a reference that was not looked up in its source):
+Beyond the targets (notebook 08; the DFT frames hold perfect crystals, a few cells pulled apart and a few with an empty
+site, but no liquid and no fault; `?`: a reference that was not looked up in its source):
 
 ```text
 {study.off_target_table(record["off_target"])}
@@ -169,8 +169,8 @@ The fused model, number by number: deviation from experiment in % of the measure
 
 **Where they end.** Checked for hcp titanium at the measured lattice constants between 4 and 973 K. What they say of
 other structures, of phonons, of the liquid, of defects and surfaces was no target (notebook 08; `?`: a reference that
-was not looked up in its source). The DFT frames are few and hold at most 16 atoms, of cut bonds and of faults only
-small unrelaxed cells; one seed was trained, so that the scatter between trainings is not in the errors above.
+was not looked up in its source). The DFT frames are few and hold at most 16 atoms, of cut bonds only small unrelaxed
+cells; one seed was trained, so that the scatter between trainings is not in the errors above.
 
 ```text
 {study.off_target_table(record["off_target"])}
