@@ -44,7 +44,7 @@ def compile_once(tmp_path_factory):
     cache = os.environ.get("FUSEDFF_TEST_CACHE") or tmp_path_factory.mktemp("jax-cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(Path(cache).expanduser()))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         patch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA warns at length about every program that it finds there
         yield
 
