@@ -1,5 +1,7 @@
 """Targets other than elastic constants: the structure and the pressure of a liquid whose parameters are known."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ from fusedff.pair import LennardJones
 from fusedff.potential import Potential
 from fusedff.training import difftre
 from fusedff.training.difftre import DiffTRe, Teacher
-from fusedff.training.targets import HeatCapacityTarget, PressureTarget, RadialTarget
+from fusedff.training.targets import HeatCapacityTarget, PressureTarget, RadialTarget, loss
 from fusedff.units import GPA
 
 # 32 atoms at 60 % of the density of the crystal: they melt by themselves
@@ -92,9 +94,9 @@ def test_the_gradient_is_that_of_the_reweighted_loss(kind):
     away = {**WRONG.params, "epsilon": 1.01 * WRONG.params["epsilon"]}  # where weights differ
     w, found, means = reweighted(away)
     assert np.ptp(np.asarray(w)) > 1e-3
-    gradient = teacher._gradient(WRONG.with_params(away), positions, w, found, jax.grad(target.loss)(means))
+    gradient = teacher._gradient(WRONG.with_params(away), positions, w, found, jax.grad(partial(loss, target))(means))
     for name, h in [("epsilon", 1e-6), ("sigma", 1e-6)]:
-        up, down = (target.loss(reweighted({**away, name: away[name] + s * h})[2]) for s in (1, -1))
+        up, down = (loss(target, reweighted({**away, name: away[name] + s * h})[2]) for s in (1, -1))
         # an identity: only h^2 and rounding separate the two
         assert float(gradient[name][0]) == pytest.approx(float(up - down) / (2 * h), rel=1e-5)
 
@@ -104,7 +106,7 @@ def test_replicas_are_averaged_before_they_are_compared_and_states_are_not():
     measured = np.ones((2, len(R)))
     target = RadialTarget(ensemble, R, measured, weight=2.0)
     means = jnp.ones((4, len(R))) + jnp.array([0.3, -0.3, 0.1, 0.3])[:, None]
-    assert float(target.loss(means)) == pytest.approx(2 * (0 + 0.2**2) / 2)
+    assert float(loss(target, means)) == pytest.approx(2 * (0 + 0.2**2) / 2)
     assert target.report(means) == pytest.approx({"g_rms@100K": 0.0, "g_rms@120K": 0.2})
     pressures = PressureTarget(ensemble, [0.0, 0.1 * GPA])
     gas = np.asarray(pressures.pressure(jnp.zeros((4, 6))))

@@ -21,7 +21,7 @@ from fusedff.dynamics import Langevin
 from fusedff.elasticity import CoupledStrains, StressFluctuation
 from fusedff.experiments import StatePoint
 from fusedff.potential import Potential
-from fusedff.training import loop
+from fusedff.training import loop, targets
 from fusedff.training.targets import ElasticTarget, Target
 from fusedff.units import KB
 
@@ -102,7 +102,8 @@ class Teacher:
         self.simulation = dynamics.Simulation(self.ensemble, settings.langevin, template.cutoff, self.target.observe)
         self.images = neighbors.static_offsets(self.ensemble.cells, template.cutoff)
         self.beta = 1 / (KB * self.ensemble.temperature)
-        self.loss = jax.jit(jax.value_and_grad(self.target.loss))  # op by op, it would compile for seconds
+        # op by op, it would compile for seconds
+        self.loss = jax.jit(jax.value_and_grad(partial(targets.loss, self.target)))
 
     def init(self, params) -> loop.Learner:
         """Optimizer state and a simulation that has yet to start."""

@@ -38,11 +38,19 @@ class Target(Protocol):
         Both (n_cells,), from as few evaluations of the potential as will do.
         """
 
-    def loss(self, means) -> jax.Array:
-        """The weighted squared deviation from the measurement, a number."""
+    def residuals(self, means) -> jax.Array:
+        """Weighted deviations from the measurement, (n_states, n): the sum of their squares is the loss.
+
+        The cells of a state lie side by side in the ensemble, and they alone decide its residuals.
+        """
 
     def report(self, means) -> dict:
         """Name -> number for the history."""
+
+
+def loss(target: Target, means: jax.Array) -> jax.Array:
+    """What training makes small, a number."""
+    return jnp.sum(target.residuals(means) ** 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,14 +84,14 @@ class ElasticTarget:
         found = self.estimator.properties(means, self.ensemble, self.points, self.replicas)
         return found.elastic.mean(1) / GPA, found.pressure.mean(1) / GPA
 
-    def loss(self, means):
+    def residuals(self, means):
         elastic, pressure = self.properties(means)
         _, measured, measured_pressure = measured_gpa(self.points)
         present = np.isfinite(measured)
         deviation = jnp.where(present, elastic - jnp.asarray(np.where(present, measured, 0)), 0)
-        of_elastic = jnp.sum(deviation**2) / jnp.maximum(jnp.sum(present), 1)
-        of_pressure = jnp.mean((pressure - jnp.asarray(measured_pressure)) ** 2)
-        return self.elastic_weight * of_elastic + self.pressure_weight * of_pressure
+        of_elastic = (self.elastic_weight / max(np.sum(present), 1)) ** 0.5 * deviation
+        of_pressure = (self.pressure_weight / len(self.points)) ** 0.5 * (pressure - jnp.asarray(measured_pressure))
+        return jnp.concatenate([of_elastic, of_pressure[:, None]], 1)
 
     def report(self, means) -> dict:
         """GPa: every constant and the pressure at every temperature, e.g. C11@323K and P@323K."""
@@ -121,8 +129,8 @@ class RadialTarget:
         """Zero: a structure is what it is, whatever the parameters."""
         return jnp.zeros_like(system.volumes), potential.energies(candidate, system, near)
 
-    def loss(self, means):
-        return self.weight * jnp.mean((_by_state(means, self.measured) - self.measured) ** 2)
+    def residuals(self, means):
+        return _root_mean(self.weight, _by_state(means, self.measured) - self.measured)
 
     def report(self, means) -> dict:
         """Root mean square deviation of g from the measured curve of every state."""
@@ -151,8 +159,8 @@ class PressureTarget:
         """Pressures (n_states,), eV/Å^3."""
         return _by_state(ideal_gas_pressure(self.ensemble) - means[:, :3].mean(1), self.measured)
 
-    def loss(self, means):
-        return self.weight * jnp.mean(((self.pressure(means) - jnp.asarray(self.measured)) / GPA) ** 2)
+    def residuals(self, means):
+        return _root_mean(self.weight, (self.pressure(means) - jnp.asarray(self.measured)) / GPA)
 
     def report(self, means) -> dict:
         """GPa, e.g. P@94K."""
@@ -195,13 +203,18 @@ class HeatCapacityTarget:
         temperature = self.ensemble.temperature[:: self.ensemble.n_cells // len(self.measured)]
         return 1.5 + (square - energy**2) / (KB * temperature) ** 2 / len(self.ensemble.numbers)
 
-    def loss(self, means):
-        return self.weight * jnp.mean((self.heat_capacity(means) - jnp.asarray(self.measured)) ** 2)
+    def residuals(self, means):
+        return _root_mean(self.weight, self.heat_capacity(means) - jnp.asarray(self.measured))
 
     def report(self, means) -> dict:
         """k_B per atom, e.g. Cv@94K."""
         found = np.asarray(self.heat_capacity(means))
         return {f"Cv@{t}": value for t, value in zip(_states(self.ensemble, self.measured), found, strict=True)}
+
+
+def _root_mean(weight, deviation):
+    """Residuals (n_states, n) whose squares sum up to the weighted mean square of `deviation` (n_states, ...)."""
+    return (weight / deviation.size) ** 0.5 * deviation.reshape(len(deviation), -1)
 
 
 def _by_state(means, measured):
