@@ -55,6 +55,10 @@ class Ensemble(NamedTuple):
     def n_cells(self) -> int:
         return self.cells.shape[0]
 
+    def part(self, cells: slice) -> "Ensemble":
+        """Some of the cells."""
+        return self._replace(**{name: getattr(self, name)[cells] for name in self._fields if name != "numbers"})
+
     def system(self, positions: jax.Array) -> systems.System:
         """The cells with the given positions (n_cells, n, 3)."""
         return systems.stack(positions, self.cells, self.numbers)

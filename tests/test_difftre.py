@@ -103,9 +103,38 @@ def test_a_wrong_epsilon_is_corrected_by_elastic_constants_and_pressure(true_poi
     assert {"C11@20K", "C12@20K", "C44@20K", "P@20K", "n_eff", "loss"} <= set(first)
 
 
-def test_an_interrupted_training_ends_bit_for_bit_where_it_would_have(true_points, tmp_path, monkeypatch):
+NEWTON = replace(SETTINGS, updates=5, optimizer="gauss-newton", learning_rate=0.6, final_learning_rate=0.2)
+
+
+def test_the_jacobian_is_that_of_the_reweighted_residuals():
+    teacher = Teacher(NEWTON, START, points(C11=4.0, C12=2.0, C44=2.0))
+    sampled, energy, observed = teacher._snapshots(START, teacher.init(START.params).extra, 0)
+    positions = sampled.trajectory.positions
+    w = reweighting.weights(teacher.beta, energy, sampled.trajectory.energy)
+    slopes = teacher.residuals(reweighting.averages(w, observed))[1]
+    found = teacher._jacobian(START, positions, w, observed, slopes)
+
+    def residuals(params):
+        energy, observed = teacher._reevaluate(START.with_params(params), positions)
+        w = reweighting.weights(teacher.beta, energy, sampled.trajectory.energy)
+        return np.ravel(teacher.target.residuals(reweighting.averages(w, observed)))
+
+    for column, (name, h) in enumerate([("epsilon", 1e-7), ("sigma", 1e-5)]):  # in the order of the tree's leaves
+        up, down = (residuals({**START.params, name: START.params[name] + s * h}) for s in (1, -1))
+        expected = (up - down) / (2 * h)
+        np.testing.assert_allclose(found[:, column], expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+
+
+def test_gauss_newton_corrects_epsilon_in_five_updates(true_points):
+    trained, history = difftre.train(START, true_points, NEWTON)
+    assert float(trained.params["epsilon"][0]) == pytest.approx(0.0104, rel=0.02)
+    assert history[-1]["loss"] < 0.05 * history[0]["loss"]
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, NEWTON], ids=lambda settings: settings.optimizer)
+def test_an_interrupted_training_ends_bit_for_bit_where_it_would_have(settings, true_points, tmp_path, monkeypatch):
     # reuse is on: the snapshots kept from one update to the next must survive, too
-    settings = replace(SETTINGS, updates=4, learning_rate=1e-5, reuse_above=0.5)
+    settings = replace(settings, updates=4, learning_rate=1e-5, final_learning_rate=1e-5, reuse_above=0.5)
     whole, history = difftre.train(START, true_points, settings)
     update, path = Teacher.update, tmp_path / "checkpoint.safetensors"
 
