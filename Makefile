@@ -7,7 +7,7 @@ PRESET ?= demo
 PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 LOCK_FLAGS ?=
 
-# Container images often forbid bytecode; then every process that imports jax and jax-md compiles them for ten seconds.
+# Container images often forbid bytecode; then every process that imports jax and jax-md compiles them for six seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv

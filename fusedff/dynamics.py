@@ -57,7 +57,10 @@ class Ensemble(NamedTuple):
 
     def part(self, cells: slice) -> "Ensemble":
         """Some of the cells."""
-        return self._replace(**{name: getattr(self, name)[cells] for name in self._fields if name != "numbers"})
+        return self._replace(
+            sites=self.sites[cells], cells=self.cells[cells], temperature=self.temperature[cells],
+            stream=self.stream[cells],
+        )  # fmt: skip
 
     def system(self, positions: jax.Array) -> systems.System:
         """The cells with the given positions (n_cells, n, 3)."""

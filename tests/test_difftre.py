@@ -50,15 +50,15 @@ def points(**elastic_gpa):
     return [StatePoint(t, CRYSTAL, elastic, pressure=0.1 * GPA) for t in (10.0, 20.0)]
 
 
-def reweighted_loss(teacher, sampled):
-    """The loss at any parameters, from the snapshots of `sampled` alone."""
+def reweighted(teacher, sampled, function):
+    """A function of averages at any parameters, from the snapshots of `sampled` alone."""
 
-    def loss(params):
+    def of_params(params):
         energy, observed = teacher._reevaluate(START.with_params(params), sampled.trajectory.positions)
         w = reweighting.weights(teacher.beta, energy, sampled.trajectory.energy)
-        return targets.loss(teacher.target, reweighting.averages(w, observed))
+        return function(reweighting.averages(w, observed))
 
-    return loss
+    return of_params
 
 
 @pytest.mark.parametrize("estimator", [Coupled(), Fluctuation()], ids=["coupled", "fluctuation"])
@@ -69,7 +69,7 @@ def test_the_gradient_is_that_of_the_loss_reweighted_on_the_same_trajectory(esti
     np.testing.assert_allclose(reweighting.effective_samples(w), SETTINGS.snapshots, rtol=1e-12)
     cotangent = jax.grad(partial(targets.loss, teacher.target))(reweighting.averages(w, observed))
     found = teacher._gradient(START, sampled.trajectory.positions, w, observed, cotangent)
-    loss = reweighted_loss(teacher, sampled)
+    loss = reweighted(teacher, sampled, partial(targets.loss, teacher.target))
     for name, h in [("epsilon", 1e-7), ("sigma", 1e-5)]:
         up, down = (loss({**START.params, name: START.params[name] + s * h}) for s in (1, -1))
         # an identity, whatever the trajectory: h^2 and rounding are all that separates the two
@@ -113,12 +113,7 @@ def test_the_jacobian_is_that_of_the_reweighted_residuals():
     w = reweighting.weights(teacher.beta, energy, sampled.trajectory.energy)
     slopes = teacher.residuals(reweighting.averages(w, observed))[1]
     found = teacher._jacobian(START, positions, w, observed, slopes)
-
-    def residuals(params):
-        energy, observed = teacher._reevaluate(START.with_params(params), positions)
-        w = reweighting.weights(teacher.beta, energy, sampled.trajectory.energy)
-        return np.ravel(teacher.target.residuals(reweighting.averages(w, observed)))
-
+    residuals = reweighted(teacher, sampled, lambda means: np.ravel(teacher.target.residuals(means)))
     for column, (name, h) in enumerate([("epsilon", 1e-7), ("sigma", 1e-5)]):  # in the order of the tree's leaves
         up, down = (residuals({**START.params, name: START.params[name] + s * h}) for s in (1, -1))
         expected = (up - down) / (2 * h)

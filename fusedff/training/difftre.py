@@ -133,16 +133,8 @@ class Teacher:
         candidate, retreats, (sampled, energy, observed) = self._held(learner, n)
         w = reweighting.weights(self.beta, energy, sampled.trajectory.energy)
         means = reweighting.averages(w, observed)
-        value, cotangent = self.loss(means)
-        if self.settings.optimizer == "adam":
-            gradient = self._gradient(candidate, sampled.trajectory.positions, w, observed, cotangent)
-            params, state = _step(self.settings, self.updates, candidate.params, learner.optimizer, gradient)
-        else:
-            residuals, slopes = self.residuals(means)
-            jacobian = self._jacobian(candidate, sampled.trajectory.positions, w, observed, slopes)
-            whole, state = gauss_newton.step(learner.optimizer, n, jacobian, np.ravel(residuals))
-            flat, unravel = ravel_pytree(candidate.params)
-            params = unravel(flat + (float(rate(self.settings, self.updates)(n)) * whole).astype(flat.dtype))
+        learn = {"adam": self._adam, "gauss-newton": self._gauss_newton}[self.settings.optimizer]
+        value, params, state = learn(candidate, learner.optimizer, n, sampled.trajectory.positions, w, observed, means)
         record = {
             "loss": value,
             "n_eff": jnp.min(reweighting.effective_samples(w)) / len(w),
@@ -150,6 +142,21 @@ class Teacher:
             **self.target.report(means),
         }
         return learner._replace(params=params, optimizer=state, extra=sampled), record
+
+    def _adam(self, candidate, state, n, positions, w, observed, means):
+        """Loss, parameters after a step, and the state of the optimizer after it."""
+        value, cotangent = self.loss(means)
+        gradient = self._gradient(candidate, positions, w, observed, cotangent)
+        return value, *_step(self.settings, self.updates, candidate.params, state, gradient)
+
+    def _gauss_newton(self, candidate, state, n, positions, w, observed, means):
+        """What `_adam` returns."""
+        residuals, slopes = self.residuals(means)
+        jacobian = self._jacobian(candidate, positions, w, observed, slopes)
+        whole, state = gauss_newton.step(state, n, jacobian, np.ravel(residuals))
+        flat, unravel = ravel_pytree(candidate.params)
+        params = unravel(flat + (float(rate(self.settings, self.updates)(n)) * whole).astype(flat.dtype))
+        return jnp.sum(residuals**2), params, state
 
     def _held(self, learner, n):
         """The potential to learn with, and its snapshots.
@@ -196,7 +203,7 @@ class Teacher:
         )  # fmt: skip
 
     def _gradient(self, candidate, positions, w, observed, cotangent):
-        gradients = self._gradients(candidate, positions, w, observed, cotangent[None], slice(None))
+        gradients = self._gradients(candidate, self.ensemble, positions, w, observed, cotangent[None], self.beta)
         return jax.tree.map(lambda x: x[0], gradients)
 
     def _jacobian(self, candidate, positions, w, observed, slopes):
@@ -206,15 +213,16 @@ class Teacher:
         rows = []
         for state in range(n_states):
             cells = slice(state * size, (state + 1) * size)
-            gradients = self._gradients(candidate, positions, w, observed, slopes[state], cells)
+            gradients = self._gradients(
+                candidate, self.ensemble.part(cells), positions[:, cells], w[:, cells], observed[:, cells],
+                slopes[state][:, cells], self.beta[cells],
+            )  # fmt: skip
             rows.append(np.concatenate([np.asarray(x).reshape(n, -1) for x in jax.tree.leaves(gradients)], 1))
         return np.concatenate(rows)
 
-    def _gradients(self, candidate, positions, w, observed, cotangents, cells):
+    def _gradients(self, *arrays):
         return _gradients(
-            self.target.contract, self.template.cutoff, self.simulation.rooms, self.images, candidate,
-            self.ensemble.part(cells), positions[:, cells], w[:, cells], observed[:, cells], cotangents[:, cells],
-            self.beta[cells],
+            self.target.contract, self.template.cutoff, self.simulation.rooms, self.images, *arrays
         )  # fmt: skip
 
 
