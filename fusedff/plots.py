@@ -28,6 +28,7 @@ STYLE = Path(__file__).with_name("fusedff.mplstyle")
 # Okabe & Ito: the same colour and marker for the same thing in every figure.
 COLORS = {"dft": "#0072B2", "experiment": "#E69F00", "fused": "#009E73", "measured": "#000000"}
 MARKERS = {"dft": "s", "experiment": "^", "fused": "o", "measured": "D"}
+REFERENCE = {"experiment": {"marker": "D", "mfc": "#000000"}, "DFT": {"marker": "D", "mfc": "white"}}  # by its kind
 STRUCTURES = {
     "hcp": "#0072B2",
     "bcc": "#D55E00",

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fusedff.plots import COLORS, MARKERS, STRUCTURES, color_of, legend_of, style, title_of
+from fusedff.plots import COLORS, MARKERS, REFERENCE, STRUCTURES, color_of, legend_of, style, title_of
 from fusedff.properties.deformation import DeformationResult
 from fusedff.properties.energy_volume import EnergyVolumeResult
 from fusedff.properties.phonons import Phonons
@@ -63,7 +63,9 @@ def dispersion(results: Mapping[str, Phonons], known: Mapping[str, Sequence[Refe
             right.plot(found.dos, found.dos_frequencies, color=color, lw=1.1)
         for label, references in known.items():
             for place, reference in itertools.product((at for at, name in found.ticks if name == label), references):
-                left.plot(place, reference.value, **_diamond(reference.kind), zorder=3)
+                left.plot(
+                    place, reference.value, **REFERENCE[reference.kind], ls="", ms=4, color=COLORS["measured"], zorder=3
+                )
         for place, _ in found.ticks:
             left.axvline(place, color="#CCCCCC", lw=0.8, zorder=0)
         left.axhline(0, color="#777777", lw=0.8)
@@ -77,14 +79,9 @@ def dispersion(results: Mapping[str, Phonons], known: Mapping[str, Sequence[Refe
         right.set_xlabel("states per THz and atom")
         keys = [Line2D([], [], color=color_of(m, k), label=title_of(m)) for k, m in enumerate(results)]
         kinds = sorted({reference.kind for references in known.values() for reference in references}, reverse=True)
-        keys += [Line2D([], [], **_diamond(kind), label=kind) for kind in kinds]
+        keys += [Line2D([], [], **REFERENCE[kind], ls="", ms=4, color=COLORS["measured"], label=kind) for kind in kinds]
         fig.legend(handles=keys, loc="outside upper center", ncols=len(keys))
     return fig
-
-
-def _diamond(kind):
-    color = COLORS["measured"]
-    return {"marker": "D", "ls": "", "ms": 4, "color": color, "mfc": color if kind == "experiment" else "white"}
 
 
 def _spelled(label):

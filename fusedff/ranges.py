@@ -25,6 +25,12 @@ def between(settings, name: str, low: float = -inf, high: float = inf, why: str 
         refuse(settings, name, why)
 
 
+def one_of(settings, name: str, choices) -> None:
+    """Raise ValueError unless the setting is one of `choices`."""
+    if getattr(settings, name) not in choices:
+        refuse(settings, name, f"use one of {', '.join(choices)}")
+
+
 def refuse(settings, name: str, remedy: str) -> None:
     """Raise ValueError for one setting."""
     raise ValueError(f"{type(settings).__name__}: {name} = {getattr(settings, name)}; {remedy}")

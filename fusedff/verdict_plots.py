@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from fusedff import study
-from fusedff.plots import COLORS, FAINT, MARKERS, color_of, legend_of, style, title_of
+from fusedff.plots import COLORS, FAINT, MARKERS, REFERENCE, color_of, legend_of, style, title_of
 
 
 def models_compared(record: Mapping) -> Figure:
@@ -89,9 +89,6 @@ def _against_experiment(fig, models, trained):
     )  # fmt: skip
 
 
-_REFERENCE = {"experiment": {"marker": "D", "mfc": "#000000"}, "DFT": {"marker": "D", "mfc": "white"}}
-
-
 def _beyond_the_targets(fig, rows, models, keys):
     energies = [row for row in rows if row["unit"] == "meV/atom"]
     others = [row for row in rows if row["unit"] != "meV/atom"]
@@ -104,7 +101,7 @@ def _beyond_the_targets(fig, rows, models, keys):
     _beside_references(right, others, models, [_yardstick(row["references"]) for row in others])
     right.axvline(1, color=COLORS["measured"], lw=1, zorder=0)
     right.set_xlabel("relative to DFT\n(or else to experiment)")
-    for kind, look in _REFERENCE.items():
+    for kind, look in REFERENCE.items():
         keys = [*keys, Line2D([], [], color=COLORS["measured"], ls="", ms=4, label=kind, **look)]
     fig.legend(handles=keys, loc="outside lower center", ncols=len(keys))
 
@@ -116,7 +113,7 @@ def _yardstick(references):
 def _beside_references(ax, rows, models, units):
     for y, (row, unit) in enumerate(zip(rows, units, strict=True)):
         for reference in row["references"]:
-            ax.plot(reference["value"] / unit, y, color=COLORS["measured"], ms=4.5, **_REFERENCE[reference["kind"]])
+            ax.plot(reference["value"] / unit, y, color=COLORS["measured"], ms=4.5, **REFERENCE[reference["kind"]])
         for k, model in enumerate(models):
             if model in row["models"]:
                 entry = row["models"][model]

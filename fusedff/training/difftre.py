@@ -66,8 +66,7 @@ class DiffTRe:
         for name in ("b1", "b2"):
             if getattr(self, name) >= 1:
                 ranges.refuse(self, name, "a memory decays: give a number from 0 to below 1")
-        if self.optimizer not in OPTIMIZERS:
-            ranges.refuse(self, "optimizer", f"use one of {', '.join(OPTIMIZERS)}")
+        ranges.one_of(self, "optimizer", OPTIMIZERS)
         if self.optimizer == "gauss-newton":
             ranges.between(self, "learning_rate", high=1, why="a whole step is 1, and less averages over noise")
 

@@ -48,8 +48,7 @@ class ForceMatching:
             positive=["learning_rate", "final_learning_rate"],
             not_negative=["energy_weight", "force_weight", "virial_weight"],
         )
-        if self.optimizer not in OPTIMIZERS:
-            ranges.refuse(self, "optimizer", f"use one of {', '.join(OPTIMIZERS)}")
+        ranges.one_of(self, "optimizer", OPTIMIZERS)
 
 
 class Labels(NamedTuple):
