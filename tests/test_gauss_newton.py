@@ -1,4 +1,4 @@
-"""Gauss-Newton steps against the pseudo-inverse, with and without noise."""
+"""Gauss-Newton steps against the pseudo-inverse, with and without noise, alone and in turn with others."""
 
 import numpy as np
 import pytest
@@ -13,28 +13,34 @@ def linear(rng):
     return slopes, rng.normal(size=4)
 
 
+def step(state, n, trust, params, slopes, residuals):
+    return gauss_newton.step(state, n, trust, params, params, slopes, residuals)
+
+
 def test_a_whole_step_is_the_smallest_that_removes_the_residuals(linear, monkeypatch):
     monkeypatch.setattr(gauss_newton, "DAMPING", 1e-15)
     slopes, residuals = linear
-    step, state = gauss_newton.step(gauss_newton.init(4, 60), 0, slopes, residuals)
-    np.testing.assert_allclose(step, -np.linalg.pinv(slopes) @ residuals, rtol=1e-4)  # the state is in float32
+    start = np.zeros(60)
+    state = step(gauss_newton.init(4, start), 0, 1.0, start, slopes, residuals)
+    np.testing.assert_allclose(state.params, -np.linalg.pinv(slopes) @ residuals, rtol=1e-4)  # slopes are kept in float32
     np.testing.assert_array_equal(state.jacobian, slopes.astype(np.float32))
 
 
 def test_what_hardly_answers_is_left_alone(linear):
     slopes, residuals = linear
-    step, _ = gauss_newton.step(gauss_newton.init(4, 60), 0, slopes, residuals)
-    left = residuals + slopes @ step
+    start = np.zeros(60)
+    state = step(gauss_newton.init(4, start), 0, 1.0, start, slopes, residuals)
+    left = residuals + slopes @ state.params
     assert np.abs(left[:3]).max() < 0.05 * np.abs(residuals).max()
     assert left[3] == pytest.approx(residuals[3], rel=0.05)
 
 
 def test_noisy_jacobians_are_averaged_and_old_ones_forgotten(linear, rng):
     slopes, residuals = linear
-    state, noise = gauss_newton.init(4, 60), 0.5
+    state, noise = gauss_newton.init(4, np.zeros(60)), 0.5
     for n in range(100):
         found = slopes if n < 50 else 2 * slopes
-        _, state = gauss_newton.step(state, n, found + noise * rng.normal(size=slopes.shape), residuals)
+        state = step(state, n, 0.1, state.params, found + noise * rng.normal(size=slopes.shape), residuals)
         if n == 5:  # a mean of six
             assert np.std(state.jacobian - slopes) == pytest.approx(noise / 6**0.5, rel=0.2)
     weight = gauss_newton.FRESH
@@ -42,15 +48,39 @@ def test_noisy_jacobians_are_averaged_and_old_ones_forgotten(linear, rng):
     assert np.std(state.jacobian - 2 * slopes) == pytest.approx(noise * (weight / (2 - weight)) ** 0.5, rel=0.2)
 
 
-def test_noise_in_the_residuals_averages_out_as_steps_become_shorter(linear, rng):
-    """With shares 1/(n+1) of whole steps, what is left is the mean of all noise."""
+def test_noise_in_the_residuals_averages_out_as_less_of_it_is_believed(linear, rng):
+    """With trust 1/(n+1), what is left is the mean of all noise, whatever others do to the parameters in between."""
     slopes, target = linear[0][:3], linear[1][:3]
     ends = []
     for _ in range(200):
-        params, state = np.zeros(60), gauss_newton.init(3, 60)
+        state = gauss_newton.init(3, np.zeros(60))
         for n in range(25):
+            params = state.params + 0.1 * np.ones(60)
             noisy = slopes @ params - target + rng.normal(size=3)
-            step, state = gauss_newton.step(state, n, slopes, noisy)
-            params = params + step / (n + 1)
-        ends.append(slopes @ params - target)
+            state = step(state, n, 1 / (n + 1), params, slopes, noisy)
+        ends.append(slopes @ state.params - target)
     assert np.std(ends) == pytest.approx(1 / 25**0.5, rel=0.1)
+
+
+def test_others_move_what_the_residuals_do_not_speak_of(linear, monkeypatch):
+    """A pull that never tires: across the residuals nothing of it is left, along all else it goes unhindered."""
+    monkeypatch.setattr(gauss_newton, "DAMPING", 1e-9)
+    slopes, target = linear[0][:3], linear[1][:3]
+    pull, state = np.ones(60), gauss_newton.init(3, np.zeros(60))
+    for n in range(50):
+        params = state.params + pull
+        state = step(state, n, 0.2, params, slopes, slopes @ params - target)
+    assert np.abs(slopes @ state.params - target).max() < 1e-3 * np.abs(slopes @ pull).max()
+    beside = pull - np.linalg.pinv(slopes) @ slopes @ pull
+    np.testing.assert_allclose(state.params @ beside, 50 * pull @ beside, rtol=1e-3)
+
+
+def test_a_way_that_was_retraced_is_not_gone_again(linear, monkeypatch):
+    """What was measured halfway counts from there; only the way of others is expected to have moved the residuals."""
+    monkeypatch.setattr(gauss_newton, "DAMPING", 1e-9)
+    slopes, target = linear[0][:3], linear[1][:3]
+    start = gauss_newton.init(3, np.zeros(60))
+    whole = step(start, 0, 1.0, start.params, slopes, -target)
+    half = whole.params / 2
+    after = gauss_newton.step(whole, 1, 0.5, whole.params, half, slopes, slopes @ half - target)
+    np.testing.assert_allclose(after.params, 0.75 * whole.params, rtol=1e-4, atol=1e-7)

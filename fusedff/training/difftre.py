@@ -124,7 +124,7 @@ class Teacher:
             state = optimizer(self.settings, self.updates).init(params)
         else:
             residuals = jax.eval_shape(self.target.residuals, empty.observed[0])
-            state = gauss_newton.init(residuals.size, sum(x.size for x in jax.tree.leaves(params)))
+            state = gauss_newton.init(residuals.size, ravel_pytree(params)[0])
         return loop.Learner(params, state, key, sampled)
 
     def update(self, learner: loop.Learner, n: int) -> tuple[loop.Learner, dict]:
@@ -133,7 +133,7 @@ class Teacher:
         w = reweighting.weights(self.beta, energy, sampled.trajectory.energy)
         means = reweighting.averages(w, observed)
         learn = {"adam": self._adam, "gauss-newton": self._gauss_newton}[self.settings.optimizer]
-        value, params, state = learn(candidate, learner.optimizer, n, sampled.trajectory.positions, w, observed, means)
+        value, params, state = learn(learner, candidate, n, sampled.trajectory.positions, w, observed, means)
         record = {
             "loss": value,
             "n_eff": jnp.min(reweighting.effective_samples(w)) / len(w),
@@ -142,20 +142,21 @@ class Teacher:
         }
         return learner._replace(params=params, optimizer=state, extra=sampled), record
 
-    def _adam(self, candidate, state, n, positions, w, observed, means):
+    def _adam(self, learner, candidate, n, positions, w, observed, means):
         """Loss, parameters after a step, and the state of the optimizer after it."""
         value, cotangent = self.loss(means)
         gradient = self._gradient(candidate, positions, w, observed, cotangent)
-        return value, *_step(self.settings, self.updates, candidate.params, state, gradient)
+        return value, *_step(self.settings, self.updates, candidate.params, learner.optimizer, gradient)
 
-    def _gauss_newton(self, candidate, state, n, positions, w, observed, means):
+    def _gauss_newton(self, learner, candidate, n, positions, w, observed, means):
         """What `_adam` returns."""
         residuals, slopes = self.residuals(means)
         jacobian = self._jacobian(candidate, positions, w, observed, slopes)
-        whole, state = gauss_newton.step(state, n, jacobian, np.ravel(residuals))
-        flat, unravel = ravel_pytree(candidate.params)
-        params = unravel(flat + (float(rate(self.settings, self.updates)(n)) * whole).astype(flat.dtype))
-        return jnp.sum(residuals**2), params, state
+        trust = float(rate(self.settings, self.updates)(n))
+        params, measured = (np.asarray(ravel_pytree(x)[0]) for x in (learner.params, candidate.params))
+        state = gauss_newton.step(learner.optimizer, n, trust, params, measured, jacobian, np.ravel(residuals))
+        unravel = ravel_pytree(learner.params)[1]
+        return jnp.sum(residuals**2), unravel(state.params), state
 
     def _held(self, learner, n):
         """The potential to learn with, and its snapshots.

@@ -3,8 +3,12 @@
 To first order, the smallest change of the parameters that removes residuals r (m,) with Jacobian J (m, n), m << n, is
 -J^T (J J^T)^-1 r: a system of m equations, however many parameters there are. Unlike a gradient step it does not
 mind that some combinations of residuals answer to the parameters a thousand times less than others. Levenberg's damping
-leaves those alone that hardly answer at all. Derivatives of averages over short trajectories are noisy, and change
-little from step to step: they are averaged.
+leaves those alone that hardly answer at all.
+
+Averages over short trajectories are noisy. Derivatives change little from step to step: they are averaged. Residuals
+are expected to be gone after a step, but for what J says that others, e.g. an epoch of DFT, did to the parameters since;
+of what is found beyond that, only the share `trust` is believed. So DFT labels teach what the experiment does not speak
+of, without pulling it off its targets.
 """
 
 from typing import NamedTuple
@@ -19,17 +23,25 @@ class State(NamedTuple):
     """What is remembered from step to step."""
 
     jacobian: np.ndarray  # (m, n), averaged
+    params: np.ndarray  # (n,), after the last step
 
 
-def init(n_residuals: int, n_params: int) -> State:
-    return State(np.zeros((n_residuals, n_params), np.float32))
+def init(n_residuals: int, params: np.ndarray) -> State:
+    return State(np.zeros((n_residuals, len(params)), np.float32), np.asarray(params))
 
 
-def step(state: State, n: int, jacobian: np.ndarray, residuals: np.ndarray) -> tuple[np.ndarray, State]:
-    """The whole step (n_params,) from the n-th Jacobian (m, n_params) and residuals (m,), and the state after it."""
+def step(state: State, n: int, trust: float, params, measured, jacobian, residuals) -> State:
+    """The state after the n-th step, from parameters (n,) that others may have changed since the last one.
+
+    Jacobian (m, n) and residuals (m,) are those of the parameters `measured`, the same but where a state point exploded
+    and the way was retraced. `trust` is from 0 to 1.
+    """
     weight = max(1 / (n + 1), FRESH)
     averaged = ((1 - weight) * state.jacobian + weight * jacobian).astype(state.jacobian.dtype)
     rows = averaged.astype(float)
+    expected = rows @ (params.astype(float) - state.params)
+    estimate = expected + trust * (residuals - expected)
     kernel = rows @ rows.T
     damping = DAMPING * np.median(np.diag(kernel)) * np.eye(len(kernel))
-    return -rows.T @ np.linalg.solve(kernel + damping, np.asarray(residuals, float)), State(averaged)
+    change = -rows.T @ np.linalg.solve(kernel + damping, estimate)
+    return State(averaged, (measured + change).astype(state.params.dtype))
