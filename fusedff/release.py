@@ -88,8 +88,8 @@ At the measured temperatures that were not taught, the fused model's elastic con
 {_elastic(errors["fused"], "held_out")}, its pressure by up to {_pressure(errors["fused"], "held_out")}
 (notebook 07).
 
-Beyond the targets (notebook 08; the DFT frames hold perfect crystals, a few cells pulled apart and a few with an empty
-site, but no liquid and no fault; `?`: a reference that was not looked up in its source):
+Beyond the targets (notebook 08; the DFT frames hold crystals, perfect, strained and rattled, a few cells pulled apart,
+slipped or with an empty site, but no liquid; `?`: a reference that was not looked up in its source):
 
 ```text
 {study.off_target_table(record["off_target"])}

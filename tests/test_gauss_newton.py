@@ -22,7 +22,7 @@ def test_a_whole_step_is_the_smallest_that_removes_the_residuals(linear, monkeyp
     slopes, residuals = linear
     start = np.zeros(60)
     state = step(gauss_newton.init(4, start), 0, 1.0, start, slopes, residuals)
-    np.testing.assert_allclose(state.params, -np.linalg.pinv(slopes) @ residuals, rtol=1e-4)  # slopes are kept in float32
+    np.testing.assert_allclose(state.params, -np.linalg.pinv(slopes) @ residuals, rtol=1e-4)  # J is in float32
     np.testing.assert_array_equal(state.jacobian, slopes.astype(np.float32))
 
 

@@ -6,16 +6,16 @@ mind that some combinations of residuals answer to the parameters a thousand tim
 leaves those alone that hardly answer at all.
 
 Averages over short trajectories are noisy. Derivatives change little from step to step: they are averaged. Residuals
-are expected to be gone after a step, but for what J says that others, e.g. an epoch of DFT, did to the parameters since;
-of what is found beyond that, only the share `trust` is believed. So DFT labels teach what the experiment does not speak
-of, without pulling it off its targets.
+are expected to be gone after a step, but for what J says that others, e.g. an epoch of DFT, did to the parameters
+since; of what is found beyond that, only the share `trust` is believed. So DFT labels teach what the experiment does
+not speak of, without pulling the model off its targets.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-DAMPING = 0.01  # of the median squared norm of the Jacobian's rows
+DAMPING = 0.001  # of the median squared norm of the Jacobian's rows
 FRESH = 0.15  # least weight of the newest Jacobian in the average
 
 
