@@ -1,5 +1,7 @@
 """Fused training: both teachers in turn, as often and in the order that the settings say."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from ase.build import bulk
 from fusedff.crystals import Crystal
 from fusedff.dynamics import Langevin
 from fusedff.experiments import StatePoint
-from fusedff.training import fused
+from fusedff.training import difftre, fused
 from fusedff.training.difftre import DiffTRe, Teacher
 from fusedff.training.force_matching import ForceMatching, Matcher
 from fusedff.training.fused import Fused
@@ -89,9 +91,12 @@ def test_each_side_keeps_its_own_optimizer(monkeypatch):
     assert counts == {"experiment": [0, 1, 2], "dft": [0, 2, 4]}  # three frames in batches of two: two steps
 
 
-def test_an_interrupted_fused_training_ends_bit_for_bit_where_it_would_have(tmp_path, monkeypatch):
+@pytest.mark.parametrize("optimizer", difftre.OPTIMIZERS)
+def test_an_interrupted_fused_training_ends_bit_for_bit_where_it_would_have(optimizer, tmp_path, monkeypatch):
     path, epoch = tmp_path / "checkpoint.safetensors", Matcher.epoch
-    whole, history = fused.train(START, POINTS, frames(), settings())
+    chosen = settings()
+    chosen = replace(chosen, experiment=replace(chosen.experiment, optimizer=optimizer))
+    whole, history = fused.train(START, POINTS, frames(), chosen)
 
     def interrupted(self, learner, n):
         if n == 1:  # the experiment has already taught in this epoch; that half is repeated
@@ -100,9 +105,9 @@ def test_an_interrupted_fused_training_ends_bit_for_bit_where_it_would_have(tmp_
 
     monkeypatch.setattr(Matcher, "epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        fused.train(START, POINTS, frames(), settings(), path)
+        fused.train(START, POINTS, frames(), chosen, path)
     monkeypatch.setattr(Matcher, "epoch", epoch)
-    resumed, resumed_history = fused.train(START, POINTS, frames(), settings(), path)
+    resumed, resumed_history = fused.train(START, POINTS, frames(), chosen, path)
     assert resumed_history == history
     for one, two in zip(jax.tree.leaves(resumed.params), jax.tree.leaves(whole.params), strict=True):
         np.testing.assert_array_equal(one, two)

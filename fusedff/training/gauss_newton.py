@@ -8,7 +8,7 @@ leaves those alone that hardly answer at all.
 Averages over short trajectories are noisy. Derivatives change little from step to step: they are averaged. Residuals
 are expected to be gone after a step, but for what J says that others, e.g. an epoch of DFT, did to the parameters
 since; of what is found beyond that, only the share `trust` is believed. So DFT labels teach what the experiment does
-not speak of, without pulling the model off its targets.
+not speak of, and as far as J is known they do not pull the model off its targets.
 """
 
 from typing import NamedTuple
