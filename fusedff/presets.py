@@ -117,7 +117,8 @@ DEMO = Preset(
 )
 
 # The demo, for as long as it goes on improving: the models that ship with fusedff.
-_HOURS_EXPERIMENT = replace(_DEMO_EXPERIMENT, updates=16, final_learning_rate=0.1, snapshots=30)
+# More rounds average more noise: less damping.
+_HOURS_EXPERIMENT = replace(_DEMO_EXPERIMENT, updates=16, final_learning_rate=0.1, damping=0.001, snapshots=30)
 
 HOURS = replace(
     DEMO,

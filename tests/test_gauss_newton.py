@@ -13,15 +13,14 @@ def linear(rng):
     return slopes, rng.normal(size=4)
 
 
-def step(state, n, trust, params, slopes, residuals):
-    return gauss_newton.step(state, n, trust, params, params, slopes, residuals)
+def step(state, n, trust, params, slopes, residuals, damping=1e-9):
+    return gauss_newton.step(state, n, trust, damping, params, params, slopes, residuals)
 
 
-def test_a_whole_step_is_the_smallest_that_removes_the_residuals(linear, monkeypatch):
-    monkeypatch.setattr(gauss_newton, "DAMPING", 1e-15)
+def test_a_whole_step_is_the_smallest_that_removes_the_residuals(linear):
     slopes, residuals = linear
     start = np.zeros(60)
-    state = step(gauss_newton.init(4, start), 0, 1.0, start, slopes, residuals)
+    state = step(gauss_newton.init(4, start), 0, 1.0, start, slopes, residuals, 1e-15)
     np.testing.assert_allclose(state.params, -np.linalg.pinv(slopes) @ residuals, rtol=1e-4)  # J is in float32
     np.testing.assert_array_equal(state.jacobian, slopes.astype(np.float32))
 
@@ -29,7 +28,7 @@ def test_a_whole_step_is_the_smallest_that_removes_the_residuals(linear, monkeyp
 def test_what_hardly_answers_is_left_alone(linear):
     slopes, residuals = linear
     start = np.zeros(60)
-    state = step(gauss_newton.init(4, start), 0, 1.0, start, slopes, residuals)
+    state = step(gauss_newton.init(4, start), 0, 1.0, start, slopes, residuals, damping=0.01)
     left = residuals + slopes @ state.params
     assert np.abs(left[:3]).max() < 0.05 * np.abs(residuals).max()
     assert left[3] == pytest.approx(residuals[3], rel=0.05)
@@ -62,9 +61,8 @@ def test_noise_in_the_residuals_averages_out_as_less_of_it_is_believed(linear, r
     assert np.std(ends) == pytest.approx(1 / 25**0.5, rel=0.1)
 
 
-def test_others_move_what_the_residuals_do_not_speak_of(linear, monkeypatch):
+def test_others_move_what_the_residuals_do_not_speak_of(linear):
     """A pull that never tires: across the residuals nothing of it is left, along all else it goes unhindered."""
-    monkeypatch.setattr(gauss_newton, "DAMPING", 1e-9)
     slopes, target = linear[0][:3], linear[1][:3]
     pull, state = np.ones(60), gauss_newton.init(3, np.zeros(60))
     for n in range(50):
@@ -75,12 +73,11 @@ def test_others_move_what_the_residuals_do_not_speak_of(linear, monkeypatch):
     np.testing.assert_allclose(state.params @ beside, 50 * pull @ beside, rtol=1e-3)
 
 
-def test_a_way_that_was_retraced_is_not_gone_again(linear, monkeypatch):
+def test_a_way_that_was_retraced_is_not_gone_again(linear):
     """What was measured halfway counts from there; only the way of others is expected to have moved the residuals."""
-    monkeypatch.setattr(gauss_newton, "DAMPING", 1e-9)
     slopes, target = linear[0][:3], linear[1][:3]
     start = gauss_newton.init(3, np.zeros(60))
     whole = step(start, 0, 1.0, start.params, slopes, -target)
     half = whole.params / 2
-    after = gauss_newton.step(whole, 1, 0.5, whole.params, half, slopes, slopes @ half - target)
+    after = gauss_newton.step(whole, 1, 0.5, 1e-9, whole.params, half, slopes, slopes @ half - target)
     np.testing.assert_allclose(after.params, 0.75 * whole.params, rtol=1e-4, atol=1e-7)

@@ -39,10 +39,11 @@ class DiffTRe:
 
     updates: int = 200
     optimizer: str = "adam"  # or another of OPTIMIZERS
-    learning_rate: float = 2e-4  # of Adam; of Gauss-Newton, the share of a whole step that is taken: 0.1 to 0.6
+    learning_rate: float = 2e-4  # of Adam; of Gauss-Newton, the share of what is found that is believed: 0.1 to 0.6
     final_learning_rate: float = 2e-5  # reached by exponential decay
     b1: float = 0.1  # Adam: short memories, because gradients are noisy and the target moves
     b2: float = 0.4
+    damping: float = 0.03  # Gauss-Newton: with less, finer differences are learned, and with them more of the noise
     elastic_weight: float = 1.0  # per GPa^2
     pressure_weight: float = 10.0  # per GPa^2
     estimator: CoupledStrains | StressFluctuation = field(default_factory=CoupledStrains)
@@ -60,7 +61,7 @@ class DiffTRe:
             self,
             count=["updates", "replicas", "snapshots"],
             whole=["first_equilibration", "equilibration"],
-            positive=["learning_rate", "final_learning_rate"],
+            positive=["learning_rate", "final_learning_rate", "damping"],
             not_negative=["b1", "b2", "elastic_weight", "pressure_weight", "reuse_above"],
         )
         for name in ("b1", "b2"):
@@ -152,11 +153,12 @@ class Teacher:
         """What `_adam` returns."""
         residuals, slopes = self.residuals(means)
         jacobian = self._jacobian(candidate, positions, w, observed, slopes)
-        trust = float(rate(self.settings, self.updates)(n))
+        trust, damping = float(rate(self.settings, self.updates)(n)), self.settings.damping
         params, measured = (np.asarray(ravel_pytree(x)[0]) for x in (learner.params, candidate.params))
-        state = gauss_newton.step(learner.optimizer, n, trust, params, measured, jacobian, np.ravel(residuals))
+        residuals = np.ravel(residuals)
+        state = gauss_newton.step(learner.optimizer, n, trust, damping, params, measured, jacobian, residuals)
         unravel = ravel_pytree(learner.params)[1]
-        return jnp.sum(residuals**2), unravel(state.params), state
+        return np.sum(residuals**2), unravel(state.params), state
 
     def _held(self, learner, n):
         """The potential to learn with, and its snapshots.

@@ -2,8 +2,9 @@
 
 To first order, the smallest change of the parameters that removes residuals r (m,) with Jacobian J (m, n), m << n, is
 -J^T (J J^T)^-1 r: a system of m equations, however many parameters there are. Unlike a gradient step it does not
-mind that some combinations of residuals answer to the parameters a thousand times less than others. Levenberg's damping
-leaves those alone that hardly answer at all.
+mind that some combinations of residuals answer to the parameters a thousand times less than others. Levenberg's
+damping, a multiple of the identity added to J J^T, leaves those alone that hardly answer at all: there, noise asks for
+the longest steps, and they lead away from everything else that the model knows.
 
 Averages over short trajectories are noisy. Derivatives change little from step to step: they are averaged. Residuals
 are expected to be gone after a step, but for what J says that others, e.g. an epoch of DFT, did to the parameters
@@ -15,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-DAMPING = 0.001  # of the median squared norm of the Jacobian's rows
 FRESH = 0.15  # least weight of the newest Jacobian in the average
 
 
@@ -30,11 +30,11 @@ def init(n_residuals: int, params: np.ndarray) -> State:
     return State(np.zeros((n_residuals, len(params)), np.float32), np.asarray(params))
 
 
-def step(state: State, n: int, trust: float, params, measured, jacobian, residuals) -> State:
+def step(state: State, n: int, trust: float, damping: float, params, measured, jacobian, residuals) -> State:
     """The state after the n-th step, from parameters (n,) that others may have changed since the last one.
 
     Jacobian (m, n) and residuals (m,) are those of the parameters `measured`, the same but where a state point exploded
-    and the way was retraced. `trust` is from 0 to 1.
+    and the way was retraced. `trust` is from 0 to 1, `damping` in units of the median squared norm of J's rows.
     """
     weight = max(1 / (n + 1), FRESH)
     averaged = ((1 - weight) * state.jacobian + weight * jacobian).astype(state.jacobian.dtype)
@@ -42,6 +42,6 @@ def step(state: State, n: int, trust: float, params, measured, jacobian, residua
     expected = rows @ (params.astype(float) - state.params)
     estimate = expected + trust * (residuals - expected)
     kernel = rows @ rows.T
-    damping = DAMPING * np.median(np.diag(kernel)) * np.eye(len(kernel))
-    change = -rows.T @ np.linalg.solve(kernel + damping, estimate)
+    damped = kernel + damping * np.median(np.diag(kernel)) * np.eye(len(kernel))
+    change = -rows.T @ np.linalg.solve(damped, estimate)
     return State(averaged, (measured + change).astype(state.params.dtype))
