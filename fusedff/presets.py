@@ -212,13 +212,7 @@ FULL = Preset(
     network=DimeNet(),
     dft=_FULL_DFT,
     experiment=_FULL_EXPERIMENT,
-    fused=Fused(
-        epochs=40,
-        dft_epochs=5,
-        order=("dft", "experiment"),
-        experiment=_FULL_EXPERIMENT,
-        dft=replace(_FULL_DFT, **_BESIDE_EXPERIMENT),
-    ),
+    fused=replace(DEMO.fused, epochs=40, experiment=_FULL_EXPERIMENT, dft=replace(_FULL_DFT, **_BESIDE_EXPERIMENT)),
     evaluation=_FULL_EVALUATION,
     checks=_FULL_CHECKS,
 )

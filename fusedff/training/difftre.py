@@ -154,10 +154,11 @@ class Teacher:
         residuals, slopes = self.residuals(means)
         jacobian = self._jacobian(candidate, positions, w, observed, slopes)
         trust, damping = float(rate(self.settings, self.updates)(n)), self.settings.damping
-        params, measured = (np.asarray(ravel_pytree(x)[0]) for x in (learner.params, candidate.params))
-        residuals = np.ravel(residuals)
-        state = gauss_newton.step(learner.optimizer, n, trust, damping, params, measured, jacobian, residuals)
-        unravel = ravel_pytree(learner.params)[1]
+        params, unravel = ravel_pytree(learner.params)
+        measured, residuals = np.asarray(ravel_pytree(candidate.params)[0]), np.ravel(residuals)
+        state = gauss_newton.step(
+            learner.optimizer, n, trust, damping, np.asarray(params), measured, jacobian, residuals
+        )  # fmt: skip
         return np.sum(residuals**2), unravel(state.params), state
 
     def _held(self, learner, n):
