@@ -43,11 +43,13 @@ def attach(lmp, potential: Potential, types: Mapping[int, str], name: str = "fus
 
     `types` says which element a LAMMPS atom type is, {1: "Ti"}; `name` is the ID of the fix. Energy and virial
     enter LAMMPS' own (`pe`, `press`, minimization, barostats). The box may be triclinic, may change, and may be
-    open in some directions. Raises ValueError for other units than metal, more than one MPI process, missing atom
-    IDs, a type without an element and an element that the potential does not know. If an evaluation fails during
-    a run, the run stops and its command raises; `timer timeout off` then lets the session run again.
+    open in some directions. A barostat is defined after this call. Raises ValueError for other units than metal,
+    more than one MPI process, missing atom IDs, a barostat that exists already, a type without an element and an
+    element that the potential does not know. If an evaluation fails during a run, the run stops and its command
+    raises; `timer timeout off` then lets the session run again.
     """
     _require_session(lmp)
+    _require_no_barostat(lmp)
     number_of = _numbers_of_types(lmp, potential, types)
     evaluate = Evaluator(potential)
 
@@ -77,6 +79,13 @@ def _require_session(lmp):
         raise ValueError(f"LAMMPS runs in {ranks} MPI processes; start it in one, fusedff needs all atoms in one place")
     if not lmp.extract_setting("tag_enable"):
         raise ValueError("LAMMPS keeps no atom IDs; drop `atom_modify id no`")
+
+
+def _require_no_barostat(lmp):
+    """A fix sets itself up before those that follow it: an earlier barostat would read a virial that is not yet set."""
+    computes = lmp.available_ids("compute")  # a barostat makes a compute of pressure named after itself
+    if barostats := [fix for fix in lmp.available_ids("fix") if f"{fix}_press" in computes]:
+        raise ValueError(f"fix {barostats[0]} controls the pressure; attach the potential first, then define the fix")
 
 
 def _numbers_of_types(lmp, potential, types):

@@ -164,8 +164,8 @@ def test_a_thermostat_keeps_its_conserved_quantity_while_hot_argon_melts_and_ato
 def test_a_barostat_turns_the_sheared_box_into_one_without_stress():
     frame = crystal((4, 4, 4), spacing=3.80)
     lmp = session(frame, "pair_style none", "velocity all create 10 7", "timestep 0.004")
-    lmp.command("fix move all npt temp 5 5 0.2 tri 0 0 1.0 drag 1.0")
     lammps.attach(lmp, SMOOTH, {1: "Ar"})
+    lmp.command("fix move all npt temp 5 5 0.2 tri 0 0 1.0 drag 1.0")
     lmp.command("run 0")
     before, cell = stress(lmp), lammps._box(lmp)[0]
     lmp.command("run 600")
@@ -197,6 +197,9 @@ def test_what_cannot_work_is_refused_before_the_run(monkeypatch):
     setting = lmp.extract_setting
     monkeypatch.setattr(lmp, "extract_setting", lambda name: 4 if name == "world_size" else setting(name))
     with pytest.raises(ValueError, match="4 MPI processes; start it in one"):
+        lammps.attach(lmp, ARGON, {1: "Ar"})
+    lmp = session(frame, "fix move all npt temp 5 5 0.2 iso 0 0 1.0")
+    with pytest.raises(ValueError, match="fix move controls the pressure; attach the potential first"):
         lammps.attach(lmp, ARGON, {1: "Ar"})
     empty = lammps.start("-log", "none", "-screen", "none")
     empty.command("units metal")
