@@ -97,6 +97,19 @@ def test_the_gradient_of_the_loss_is_its_derivative(store, name):
     assert float(gradient[name][0]) == pytest.approx(float(up - down) / (2 * h), rel=1e-6)
 
 
+def test_a_sketch_knows_what_a_step_does_to_the_loss(store):
+    """Where all labels are met, the loss has no slope: a step raises it by |G d|^2, to second order."""
+    sketch = Matcher(SETTINGS, TRUTH, store.frames).sketch(TRUTH.params, 0)
+    assert sketch.shape == (force_matching.SKETCH, 2)
+    alone = [store.batch(np.array([n]), 1, int(store.sizes[n])) for n in range(5)]
+    frame_loss = jax.jit(lambda params, batch: force_matching.loss(SETTINGS, TRUTH.with_params(params), batch))
+    for step in ({"epsilon": 1e-6, "sigma": 0.0}, {"epsilon": 0.0, "sigma": 1e-4}, {"epsilon": 1e-6, "sigma": -3e-5}):
+        params = {name: TRUTH.params[name] + change for name, change in step.items()}
+        rise = np.mean([frame_loss(params, batch) for batch in alone])
+        # 512 random signs: the standard deviation of |G d|^2 is at most sqrt(2 / 512) = 6 % of it
+        assert np.sum((sketch @ list(step.values())) ** 2) == pytest.approx(rise, rel=0.15)
+
+
 def test_training_moves_towards_the_parameters_that_made_the_labels():
     start = argon(epsilon=0.0085)
     trained, history = force_matching.train(start, frames()[:4], frames()[4:], SETTINGS)

@@ -13,8 +13,8 @@ def linear(rng):
     return slopes, rng.normal(size=4)
 
 
-def step(state, n, trust, params, slopes, residuals, damping=1e-9):
-    return gauss_newton.step(state, n, trust, damping, params, params, slopes, residuals)
+def step(state, n, trust, params, slopes, residuals, damping=1e-9, labels=None):
+    return gauss_newton.step(state, n, trust, damping, params, params, slopes, residuals, labels)
 
 
 def test_a_whole_step_is_the_smallest_that_removes_the_residuals(linear):
@@ -32,6 +32,30 @@ def test_what_hardly_answers_is_left_alone(linear):
     left = residuals + slopes @ state.params
     assert np.abs(left[:3]).max() < 0.05 * np.abs(residuals).max()
     assert left[3] == pytest.approx(residuals[3], rel=0.05)
+
+
+def test_with_labels_a_whole_step_is_the_cheapest_that_removes_the_residuals(linear, rng):
+    """Against the dense solution: minimize |d|^2 + |G d|^2 / f where J d = -r, by Lagrange's multipliers."""
+    slopes, residuals = (x[:3] for x in linear)
+    start, labels = np.zeros(60), rng.normal(size=(20, 60)) * np.logspace(0, -4, 20)[:, None]
+    spared = step(gauss_newton.init(3, start, 20), 0, 1.0, start, slopes, residuals, 1e-15, labels).params
+    metric = np.eye(60) + labels.T @ labels / (gauss_newton.FREE * np.sum(labels**2))
+    stationary = np.block([[metric, slopes.T], [slopes, np.zeros((3, 3))]])
+    expected = np.linalg.solve(stationary, np.concatenate([start, -residuals]))[:60]
+    np.testing.assert_allclose(spared, expected, rtol=1e-4, atol=1e-7)  # J and G are in float32
+    blind = step(gauss_newton.init(3, start), 0, 1.0, start, slopes, residuals, 1e-15).params
+    assert np.linalg.norm(labels @ spared) < 0.1 * np.linalg.norm(labels @ blind)
+
+
+def test_labels_are_averaged_as_the_jacobian_is(linear, rng):
+    """Rows with random signs: not their mean is kept, but that of their products."""
+    slopes, residuals = linear
+    exact, state = rng.normal(size=(6, 60)), gauss_newton.init(4, np.zeros(60), 2000)
+    for n in range(4):
+        labels = (n + 1) * rng.choice([-1, 1], size=(2000, 6)) @ exact / 2000**0.5
+        state = step(state, n, 0.1, state.params, slopes, residuals, 0.01, labels)
+    expected = np.mean([1, 4, 9, 16]) * exact.T @ exact
+    assert np.linalg.norm(state.labels.T @ state.labels - expected) < 0.1 * np.linalg.norm(expected)
 
 
 def test_noisy_jacobians_are_averaged_and_old_ones_forgotten(linear, rng):

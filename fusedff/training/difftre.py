@@ -23,6 +23,7 @@ from fusedff.elasticity import CoupledStrains, StressFluctuation
 from fusedff.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.training import gauss_newton, loop, targets
+from fusedff.training.force_matching import SKETCH
 from fusedff.training.targets import ElasticTarget, Target
 from fusedff.units import KB
 
@@ -93,7 +94,8 @@ def elastic_target(points: Sequence[StatePoint], settings: DiffTRe) -> ElasticTa
 class Teacher:
     """One DiffTRe update: sample or reuse, reweight, differentiate, step.
 
-    `target` is what to match: any `Target`, or measured state points, which mean their `elastic_target`.
+    `target` is what to match: any `Target`, or measured state points, which mean their `elastic_target`. Where labels
+    teach as well, `labels` is their `Matcher.sketch`: Gauss-Newton steps then spare what they taught.
     """
 
     def __init__(
@@ -102,8 +104,9 @@ class Teacher:
         template: Potential,
         target: Target | Sequence[StatePoint],
         updates: int | None = None,
+        labels: Callable | None = None,
     ):
-        self.settings, self.template = settings, template
+        self.settings, self.template, self.labels = settings, template, labels
         self.target = elastic_target(target, settings) if isinstance(target, Sequence) else target
         self.updates = updates or settings.updates
         self.ensemble = self.target.ensemble
@@ -125,7 +128,8 @@ class Teacher:
             state = optimizer(self.settings, self.updates).init(params)
         else:
             residuals = jax.eval_shape(self.target.residuals, empty.observed[0])
-            state = gauss_newton.init(residuals.size, ravel_pytree(params)[0])
+            n_labels = SKETCH if self.labels else 0
+            state = gauss_newton.init(residuals.size, ravel_pytree(params)[0], n_labels)
         return loop.Learner(params, state, key, sampled)
 
     def update(self, learner: loop.Learner, n: int) -> tuple[loop.Learner, dict]:
@@ -157,7 +161,8 @@ class Teacher:
         params, unravel = ravel_pytree(learner.params)
         measured, residuals = np.asarray(ravel_pytree(candidate.params)[0]), np.ravel(residuals)
         state = gauss_newton.step(
-            learner.optimizer, n, trust, damping, np.asarray(params), measured, jacobian, residuals
+            learner.optimizer, n, trust, damping, np.asarray(params), measured, jacobian, residuals,
+            self.labels and self.labels(candidate.params, n),
         )  # fmt: skip
         return np.sum(residuals**2), unravel(state.params), state
 

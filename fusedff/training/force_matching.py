@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from ase import Atoms
+from jax.flatten_util import ravel_pytree
 from optax.contrib import muon
 
 from fusedff import devices, labelled, neighbors, potential, ranges
@@ -145,36 +146,40 @@ def _store(candidate: Potential, frames: Sequence[Atoms]) -> FrameStore:
     return FrameStore(frames, candidate.cutoff)
 
 
-def mean_squared_errors(candidate: Potential, batch: Batch, total: Callable = lambda x: x) -> dict[str, jax.Array]:
-    """Mean squared errors: energy and virial in (eV/atom)^2, force in (eV/Å)^2, stress in (eV/Å^3)^2.
-
-    When `batch` is a share, `total` adds up what is counted over all of them; the errors of the shares then add up
-    to those of the whole.
-    """
+def _deviations(candidate: Potential, batch: Batch, total: Callable) -> dict[str, jax.Array]:
+    """Deviations from the labels, scaled so that their squares add up to the mean squared errors."""
     predicted = potential.evaluate(candidate, batch.system, batch.neighbors)
     labels = batch.labels
     present = labels.atoms > 0
     atoms = jnp.maximum(labels.atoms, 1)
     in_cell = (batch.system.owner < batch.system.n_cells).astype(atoms.dtype)
     with_virial = jnp.maximum(total(jnp.sum(labels.has_virial)), 1) * 6
-    stress = (predicted.stress - labels.stress) * labels.has_virial[:, None]
-    virial = stress * (batch.system.volumes / atoms)[:, None]
+    stress = (predicted.stress - labels.stress) * labels.has_virial[:, None] / with_virial**0.5
     energy = (predicted.energy - labels.energy) / atoms
     return {
-        "energy": jnp.sum(jnp.where(present, energy, 0) ** 2) / total(jnp.sum(present)),
-        "force": jnp.sum((predicted.forces - labels.forces) ** 2 * in_cell[:, None]) / (3 * total(jnp.sum(in_cell))),
-        "virial": jnp.sum(virial**2) / with_virial,
-        "stress": jnp.sum(stress**2) / with_virial,
+        "energy": jnp.where(present, energy, 0) / total(jnp.sum(present)) ** 0.5,
+        "force": (predicted.forces - labels.forces) * in_cell[:, None] / (3 * total(jnp.sum(in_cell))) ** 0.5,
+        "virial": stress * (batch.system.volumes / atoms)[:, None],
+        "stress": stress,
     }
+
+
+def mean_squared_errors(candidate: Potential, batch: Batch, total: Callable = lambda x: x) -> dict[str, jax.Array]:
+    """Mean squared errors: energy and virial in (eV/atom)^2, force in (eV/Å)^2, stress in (eV/Å^3)^2.
+
+    When `batch` is a share, `total` adds up what is counted over all of them; the errors of the shares then add up
+    to those of the whole.
+    """
+    return {name: jnp.sum(deviation**2) for name, deviation in _deviations(candidate, batch, total).items()}
 
 
 def loss(settings: ForceMatching, candidate: Potential, batch: Batch, total: Callable = lambda x: x) -> jax.Array:
     errors = mean_squared_errors(candidate, batch, total)
-    return (
-        settings.energy_weight * errors["energy"]
-        + settings.force_weight * errors["force"]
-        + settings.virial_weight * errors["virial"]
-    )
+    return sum(weight * errors[name] for name, weight in _weights(settings).items())
+
+
+def _weights(settings):
+    return {"energy": settings.energy_weight, "force": settings.force_weight, "virial": settings.virial_weight}
 
 
 def optimizer(settings: ForceMatching, steps: int) -> optax.GradientTransformation:
@@ -207,6 +212,21 @@ def _steps(settings, steps, template, learner, batches):
 
 
 @partial(jax.jit, static_argnums=0)
+def _sketch(settings, template, params, batches, keys):
+    """For every batch the derivative of its weighted deviations, added up with random signs: (n_batches, n_params)."""
+
+    def signed(params, batch, key):
+        found, weights = _deviations(template.with_params(params), batch, lambda x: x), _weights(settings)
+        weighted, _ = ravel_pytree({name: weight**0.5 * found[name] for name, weight in weights.items()})
+        return jnp.vdot(jax.random.rademacher(key, weighted.shape, weighted.dtype), weighted)
+
+    def row(batch_and_key):
+        return ravel_pytree(jax.grad(signed)(params, *batch_and_key))[0]
+
+    return jax.lax.map(row, (batches, keys))
+
+
+@partial(jax.jit, static_argnums=0)
 def _validate(settings, candidate, batch):
     def of_share(candidate, batch):
         value = loss(settings, candidate, batch, devices.total)
@@ -216,6 +236,7 @@ def _validate(settings, candidate, batch):
 
 
 AT_ONCE = 32  # batches on the devices at a time
+SKETCH = 256  # rows of a sketch
 
 
 class Matcher:
@@ -251,6 +272,20 @@ class Matcher:
             learner, value = _steps(self.settings, self.steps, self.template, learner, dealt)
             values.append(value)
         return learner, float(np.mean(np.concatenate(values)))
+
+    def sketch(self, params, n: int) -> np.ndarray:
+        """G (SKETCH, n_params) such that a short step d raises the mean loss of a frame by |G d|^2, slope apart.
+
+        But for noise, G^T G is the Gauss-Newton matrix of that loss. Each row is of one frame: its deviations from the
+        labels are added up with random signs and differentiated; in the mean over signs, products of two different
+        deviations vanish. `n` chooses frames and signs.
+        """
+        seed, n_frames, n_atoms = self.settings.seed, len(self.store.frames), int(self.store.sizes.max())
+        shuffled = [np.random.default_rng([seed, n, k]).permutation(n_frames) for k in range(-(-SKETCH // n_frames))]
+        alone = [self.store._lay_out(index, 1, n_atoms) for index in np.concatenate(shuffled)[:SKETCH, None]]
+        keys = jax.random.split(jax.random.fold_in(jax.random.PRNGKey(seed), n), SKETCH)
+        rows = _sketch(self.settings, self.template, params, jax.tree.map(lambda *x: np.stack(x), *alone), keys)
+        return np.asarray(rows) / SKETCH**0.5
 
 
 def train(

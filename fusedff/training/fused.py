@@ -19,7 +19,8 @@ from fusedff.training.targets import Target
 class Fused:
     """Settings. Every epoch takes `experiment_updates` DiffTRe steps and `dft_epochs` passes over the frames.
 
-    Each side keeps its own optimizer. `order` says which comes first; the paper starts with the experiment.
+    Each side keeps its own optimizer. `order` says which comes first; the paper starts with the experiment. Where the
+    experiment takes Gauss-Newton steps, they spare what the labels have taught.
     """
 
     epochs: int = 200
@@ -50,8 +51,9 @@ def train(
     The history holds what the target reports of each epoch (for state points: GPa) and the mean DFT training loss.
     `on_epoch` gets it after every epoch, e.g. to draw it.
     """
-    teacher = Teacher(settings.experiment, start, target, settings.epochs * settings.experiment_updates)
     matcher = Matcher(settings.dft, start, frames, settings.epochs * settings.dft_epochs)
+    updates = settings.epochs * settings.experiment_updates
+    teacher = Teacher(settings.experiment, start, target, updates, labels=matcher.sketch)
     first = teacher.init(start.params)
     optimizer = {"experiment": first.optimizer, "dft": matcher.init(start.params).optimizer}
 
