@@ -214,7 +214,9 @@ FULL = Preset(
     dft=_FULL_DFT,
     experiment=_FULL_EXPERIMENT,
     fused=replace(
-        DEMO.fused, epochs=40, experiment=replace(_FULL_EXPERIMENT, damping=0.01),
+        DEMO.fused,
+        epochs=40,
+        experiment=replace(_FULL_EXPERIMENT, damping=0.01),
         dft=replace(_FULL_DFT, **_BESIDE_EXPERIMENT),
     ),  # fmt: skip
     evaluation=_FULL_EVALUATION,
