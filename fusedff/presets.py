@@ -218,7 +218,7 @@ FULL = Preset(
         epochs=40,
         experiment=replace(_FULL_EXPERIMENT, damping=0.01),
         dft=replace(_FULL_DFT, **_BESIDE_EXPERIMENT),
-    ),  # fmt: skip
+    ),
     evaluation=_FULL_EVALUATION,
     checks=_FULL_CHECKS,
 )

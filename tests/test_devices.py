@@ -82,7 +82,7 @@ def both_teachers(folder):
     settings, checkpoint = Fused(epochs=2, experiment=experiment, dft=dft), Path(folder, "checkpoint.safetensors")
     trained, history = fused.train(argon(epsilon=0.0095), points, frames(), settings, checkpoint)
     assert history[1]["n_eff"] < 1 - 1e-6  # really reused
-    sketch = force_matching.Matcher(dft, trained, frames()).sketch(trained.params, 0)
+    sketch = force_matching.Matcher(dft, trained, frames()).sketch(trained.params, 0, 8)
     return trained.params, history, sketch, load_file(checkpoint) if devices.first() else {}
 
 

@@ -99,8 +99,8 @@ def test_the_gradient_of_the_loss_is_its_derivative(store, name):
 
 def test_a_sketch_knows_what_a_step_does_to_the_loss(store):
     """Where all labels are met, the loss has no slope: a step raises it by |G d|^2, to second order."""
-    sketch = Matcher(SETTINGS, TRUTH, store.frames).sketch(TRUTH.params, 0)
-    assert sketch.shape == (force_matching.SKETCH, 2)
+    sketch = Matcher(SETTINGS, TRUTH, store.frames).sketch(TRUTH.params, 0, 512)
+    assert sketch.shape == (512, 2)
     alone = [store.batch(np.array([n]), 1, int(store.sizes[n])) for n in range(5)]
     frame_loss = jax.jit(lambda params, batch: force_matching.loss(SETTINGS, TRUTH.with_params(params), batch))
     for step in ({"epsilon": 1e-6, "sigma": 0.0}, {"epsilon": 0.0, "sigma": 1e-4}, {"epsilon": 1e-6, "sigma": -3e-5}):

@@ -1,5 +1,7 @@
 """Gauss-Newton steps against the pseudo-inverse, with and without noise, alone and in turn with others."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -56,6 +58,19 @@ def test_labels_are_averaged_as_the_jacobian_is(linear, rng):
         state = step(state, n, 0.1, state.params, slopes, residuals, 0.01, labels)
     expected = np.mean([1, 4, 9, 16]) * exact.T @ exact
     assert np.linalg.norm(state.labels.T @ state.labels - expected) < 0.1 * np.linalg.norm(expected)
+
+
+def test_arrays_of_jax_give_the_same_step_to_the_last_bit(linear, rng):
+    """A checkpoint gives back single precision, in which these equations must not be solved."""
+    slopes, residuals = linear
+    labels = rng.normal(size=(20, 60)).astype(np.float32)
+    state = step(gauss_newton.init(4, np.zeros(60), 20), 0, 1.0, np.zeros(60), slopes, residuals, 1e-3, labels)
+    with jax.enable_x64(False):
+        restored = gauss_newton.State(*map(jnp.asarray, state))
+        found = step(restored, 1, 1.0, np.float32(state.params), slopes, residuals, 1e-3, labels)
+    kept = state._replace(params=np.float32(state.params))
+    expected = step(kept, 1, 1.0, kept.params, slopes, residuals, 1e-3, labels)
+    np.testing.assert_array_equal(found.params, expected.params)
 
 
 def test_noisy_jacobians_are_averaged_and_old_ones_forgotten(linear, rng):

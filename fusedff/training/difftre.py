@@ -23,7 +23,6 @@ from fusedff.elasticity import CoupledStrains, StressFluctuation
 from fusedff.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.training import gauss_newton, loop, targets
-from fusedff.training.force_matching import SKETCH
 from fusedff.training.targets import ElasticTarget, Target
 from fusedff.units import KB
 
@@ -128,7 +127,7 @@ class Teacher:
             state = optimizer(self.settings, self.updates).init(params)
         else:
             residuals = jax.eval_shape(self.target.residuals, empty.observed[0])
-            n_labels = SKETCH if self.labels else 0
+            n_labels = gauss_newton.ROWS if self.labels else 0
             state = gauss_newton.init(residuals.size, ravel_pytree(params)[0], n_labels)
         return loop.Learner(params, state, key, sampled)
 
@@ -162,7 +161,7 @@ class Teacher:
         measured, residuals = np.asarray(ravel_pytree(candidate.params)[0]), np.ravel(residuals)
         state = gauss_newton.step(
             learner.optimizer, n, trust, damping, np.asarray(params), measured, jacobian, residuals,
-            self.labels and self.labels(candidate.params, n),
+            self.labels and self.labels(candidate.params, n, gauss_newton.ROWS),
         )  # fmt: skip
         return np.sum(residuals**2), unravel(state.params), state
 

@@ -236,7 +236,6 @@ def _validate(settings, candidate, batch):
 
 
 AT_ONCE = 32  # batches on the devices at a time
-SKETCH = 256  # rows of a sketch
 
 
 class Matcher:
@@ -273,19 +272,19 @@ class Matcher:
             values.append(value)
         return learner, float(np.mean(np.concatenate(values)))
 
-    def sketch(self, params, n: int) -> np.ndarray:
-        """G (SKETCH, n_params) such that a short step d raises the mean loss of a frame by |G d|^2, slope apart.
+    def sketch(self, params, n: int, rows: int) -> np.ndarray:
+        """G (rows, n_params) such that a short step d raises the mean loss of a frame by |G d|^2, slope apart.
 
         But for noise, G^T G is the Gauss-Newton matrix of that loss. Each row is of one frame: its deviations from the
         labels are added up with random signs and differentiated; in the mean over signs, products of two different
         deviations vanish. `n` chooses frames and signs.
         """
         seed, n_frames, n_atoms = self.settings.seed, len(self.store.frames), int(self.store.sizes.max())
-        shuffled = [np.random.default_rng([seed, n, k]).permutation(n_frames) for k in range(-(-SKETCH // n_frames))]
-        alone = [self.store._lay_out(index, 1, n_atoms) for index in np.concatenate(shuffled)[:SKETCH, None]]
-        keys = jax.random.split(jax.random.fold_in(jax.random.PRNGKey(seed), n), SKETCH)
-        rows = _sketch(self.settings, self.template, params, jax.tree.map(lambda *x: np.stack(x), *alone), keys)
-        return np.asarray(rows) / SKETCH**0.5
+        shuffled = [np.random.default_rng([seed, n, k]).permutation(n_frames) for k in range(-(-rows // n_frames))]
+        alone = [self.store._lay_out(index, 1, n_atoms) for index in np.concatenate(shuffled)[:rows, None]]
+        keys = jax.random.split(jax.random.fold_in(jax.random.PRNGKey(seed), n), rows)
+        found = _sketch(self.settings, self.template, params, jax.tree.map(lambda *x: np.stack(x), *alone), keys)
+        return np.asarray(found) / rows**0.5
 
 
 def train(

@@ -23,6 +23,7 @@ import numpy as np
 
 FRESH = 0.15  # least weight of the newest derivatives in the average
 FREE = 2e-5  # f above, in units of the trace of G^T G
+ROWS = 256  # of G, enough where labels are many more
 
 
 class State(NamedTuple):
@@ -46,6 +47,7 @@ def step(
     and the way was retraced. `trust` is from 0 to 1, `damping` in units of the median of the diagonal of J M^-1 J^T.
     `labels` (k, n), where there are any, are combinations of derivatives with new random signs.
     """
+    state = State(*map(np.asarray, state))  # a checkpoint gives back arrays of jax, which know no double precision
     weight = max(1 / (n + 1), FRESH)
     averaged = ((1 - weight) * state.jacobian + weight * jacobian).astype(state.jacobian.dtype)
     rows = averaged.astype(float)
