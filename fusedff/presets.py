@@ -120,12 +120,14 @@ DEMO = Preset(
 # More rounds average more noise: less damping.
 _HOURS_EXPERIMENT = replace(_DEMO_EXPERIMENT, updates=16, final_learning_rate=0.1, damping=0.001, snapshots=30)
 
+# Where steps spare what the labels taught, all deviations answer about equally well, and less would only let in noise.
+_SPARING = {"damping": 0.03}
+
 HOURS = replace(
     DEMO,
     name="hours",
     experiment=_HOURS_EXPERIMENT,
-    # sparing what the labels taught, all deviations answer about equally well
-    fused=replace(DEMO.fused, epochs=24, experiment=replace(_HOURS_EXPERIMENT, final_learning_rate=0.15, damping=0.01)),
+    fused=replace(DEMO.fused, epochs=24, experiment=replace(_HOURS_EXPERIMENT, final_learning_rate=0.15, **_SPARING)),
     evaluation=replace(_DEMO_EVALUATION, snapshots=400),
     checks=replace(_DEMO_CHECKS, temperatures=(), elastic=replace(_DEMO_EVALUATION, snapshots=200)),
 )
@@ -216,7 +218,7 @@ FULL = Preset(
     fused=replace(
         DEMO.fused,
         epochs=40,
-        experiment=replace(_FULL_EXPERIMENT, damping=0.01),
+        experiment=replace(_FULL_EXPERIMENT, **_SPARING),
         dft=replace(_FULL_DFT, **_BESIDE_EXPERIMENT),
     ),
     evaluation=_FULL_EVALUATION,
