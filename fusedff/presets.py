@@ -120,7 +120,7 @@ DEMO = Preset(
 # More rounds average more noise: less damping.
 _HOURS_EXPERIMENT = replace(_DEMO_EXPERIMENT, updates=16, final_learning_rate=0.1, damping=0.001, snapshots=30)
 
-# Where steps spare what the labels taught, all deviations answer about equally well, and less would only let in noise.
+# Where steps spare what the labels taught, all deviations answer about equally well: less damping only lets in noise.
 _SPARING = {"damping": 0.03}
 
 HOURS = replace(
