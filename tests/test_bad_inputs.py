@@ -818,14 +818,18 @@ def simulate(atoms, temperature=50.0):
 class Session:
     """As much of LAMMPS as is asked before anything runs."""
 
-    def __init__(self, units="metal", **settings):
+    def __init__(self, units="metal", fixes=(), **settings):
         self.units, self.settings = units, {"world_size": 1, "tag_enable": 1, "ntypes": 1, **settings}
+        self.ids = {"fix": list(fixes), "compute": ["thermo_press", *(f"{fix}_press" for fix in fixes)]}
 
     def extract_global(self, name):
         return self.units
 
     def extract_setting(self, name):
         return self.settings[name]
+
+    def available_ids(self, category):
+        return self.ids[category]
 
 
 def attach(types, session):
@@ -864,6 +868,8 @@ STRUCTURES = [
     Bad("LAMMPS: several processes", lambda d: Session(world_size=4), partial(attach, {1: "Ar"}),
         ("4 MPI processes", "start it in one")),
     Bad("LAMMPS: no atom IDs", lambda d: Session(tag_enable=0), partial(attach, {1: "Ar"}), ("no atom IDs", "drop")),
+    Bad("LAMMPS: a barostat before the potential", lambda d: Session(fixes=["move"]), partial(attach, {1: "Ar"}),
+        ("fix move controls the pressure", "attach the potential first")),
     Bad("LAMMPS: no box", lambda d: Session(ntypes=0), partial(attach, {1: "Ar"}), ("no atom types", "create")),
     Bad("LAMMPS: a type without element", lambda d: Session(ntypes=2), partial(attach, {1: "Ar"}),
         ("type 2", "types=")),
