@@ -117,17 +117,16 @@ DEMO = Preset(
 )
 
 # The demo, for as long as it goes on improving: the models that ship with fusedff.
-# More rounds average more noise: less damping.
-_HOURS_EXPERIMENT = replace(_DEMO_EXPERIMENT, updates=16, final_learning_rate=0.1, damping=0.001, snapshots=30)
-
-# Where steps spare what the labels taught, all deviations answer about equally well: less damping only lets in noise.
-_SPARING = {"damping": 0.03}
+_HOURS_EXPERIMENT = replace(_DEMO_EXPERIMENT, updates=16, final_learning_rate=0.1, snapshots=30)
+# More rounds average more noise: less damping. Not where steps spare what the labels taught: there, all deviations
+# answer about equally well, and less of it only lets in noise.
+_ALONE = {"damping": 0.001}
 
 HOURS = replace(
     DEMO,
     name="hours",
-    experiment=_HOURS_EXPERIMENT,
-    fused=replace(DEMO.fused, epochs=24, experiment=replace(_HOURS_EXPERIMENT, final_learning_rate=0.15, **_SPARING)),
+    experiment=replace(_HOURS_EXPERIMENT, **_ALONE),
+    fused=replace(DEMO.fused, epochs=24, experiment=replace(_HOURS_EXPERIMENT, final_learning_rate=0.15)),
     evaluation=replace(_DEMO_EVALUATION, snapshots=400),
     checks=replace(_DEMO_CHECKS, temperatures=(), elastic=replace(_DEMO_EVALUATION, snapshots=200)),
 )
@@ -214,13 +213,8 @@ FULL = Preset(
     train_temperatures=(23, 323, 623, 923),
     network=DimeNet(),
     dft=_FULL_DFT,
-    experiment=_FULL_EXPERIMENT,
-    fused=replace(
-        DEMO.fused,
-        epochs=40,
-        experiment=replace(_FULL_EXPERIMENT, **_SPARING),
-        dft=replace(_FULL_DFT, **_BESIDE_EXPERIMENT),
-    ),
+    experiment=replace(_FULL_EXPERIMENT, **_ALONE),
+    fused=replace(DEMO.fused, epochs=40, experiment=_FULL_EXPERIMENT, dft=replace(_FULL_DFT, **_BESIDE_EXPERIMENT)),
     evaluation=_FULL_EVALUATION,
     checks=_FULL_CHECKS,
 )
