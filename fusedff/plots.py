@@ -13,13 +13,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from ase import Atoms
-from IPython import get_ipython
-from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fusedff import labelled, study
+from fusedff import labelled, progress, study
 from fusedff.observables import Estimate
 from fusedff.units import GPA
 
@@ -52,9 +50,11 @@ def show(fig: Figure, alt: str, dpi: int = 150) -> None:
     it for front ends that show no HTML, and the text for those that show neither.
     """
     data = bundle(fig, alt, dpi)
-    if get_ipython() is None:  # a plain script, in which a picture cannot be seen
+    if progress.shell() is None:  # a plain script, in which a picture cannot be seen
         print(alt)
         return
+    from IPython.display import display
+
     display(data, raw=True)
 
 

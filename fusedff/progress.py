@@ -6,8 +6,6 @@ import sys
 import time
 from contextlib import contextmanager
 
-from IPython import get_ipython
-from IPython.display import display
 from tqdm import tqdm
 
 from fusedff import devices
@@ -55,9 +53,15 @@ def bar(name: str | None, total: int, start: int = 0):
         ) from None
 
 
+def shell():
+    """The IPython shell that runs this code, or None; a kernel has loaded IPython, and nothing else needs it."""
+    ipython = sys.modules.get("IPython")
+    return None if ipython is None else ipython.get_ipython()
+
+
 def _watched() -> bool:
     """Whether this is a kernel that a Jupyter server started, for a notebook in a browser; papermill starts its own."""
-    return "JPY_SESSION_NAME" in os.environ and get_ipython() is not None
+    return "JPY_SESSION_NAME" in os.environ and shell() is not None
 
 
 class _InPlace(tqdm):
@@ -66,6 +70,8 @@ class _InPlace(tqdm):
     monitor_interval = 0  # no thread that draws: its output would land in whichever cell runs
 
     def __init__(self, **kwargs):
+        from IPython.display import display
+
         self.numbers, self.output = "", display({"text/plain": ""}, raw=True, display_id=True)
         super().__init__(**kwargs)
 

@@ -276,8 +276,8 @@ def test_block_errors_carry_their_own_error():
 
 def test_show_gives_a_notebook_an_image_with_alternative_text(monkeypatch):
     shown = []
-    monkeypatch.setattr(plots, "get_ipython", lambda: object())
-    monkeypatch.setattr(plots, "display", lambda bundle, raw: shown.append(bundle))
+    monkeypatch.setattr("fusedff.progress.shell", lambda: object())
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
     fig, _ = plt.subplots()
     plots.show(fig, 'energy < 0 and "more"')
     (bundle,) = shown
