@@ -1,16 +1,24 @@
-"""`python -m benchmarks`: time fusedff against chemtrain; `scaling`, `memory` and `noise`: fusedff alone."""
+"""`python -m benchmarks`: time fusedff against chemtrain; `scaling`, `memory`, `noise` and `gpu`: fusedff alone."""
 
 import argparse
+from pathlib import Path
 
-from benchmarks import compare, figures, noise, record, report, scaling, snapshots
+from benchmarks import compare, figures, gpu, noise, record, report, scaling, snapshots
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", default="compare", choices=("compare", "scaling", "memory", "noise"))
+    parser.add_argument("what", nargs="?", default="compare", choices=("compare", "scaling", "memory", "noise", "gpu"))
     parser.add_argument("--quick", action="store_true", help="compare three quantities at one size, in a few minutes")
     parser.add_argument("--all", action="store_true", help="compare everything at both sizes, in hours")
+    parser.add_argument("--seconds", type=float, default=450, help="gpu: end after so long whatever happens")
+    parser.add_argument("--into", type=Path, default=record.RESULTS, help="gpu: where the results go")
+    parser.add_argument("--dry", action="store_true", help="gpu: tiny sizes, to try it on a CPU")
+    parser.add_argument("--stages", nargs="*", help=f"gpu: of {', '.join(gpu.STAGES)} (default: all)")
     options = parser.parse_args()
+    if options.what == "gpu":
+        gpu.run(options.seconds, options.into, options.dry, options.stages)
+        return
     about = record.circumstances()
     if options.what == "compare":
         name = "quick" if options.quick else "all" if options.all else "comparison"

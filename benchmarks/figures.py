@@ -93,3 +93,45 @@ def memory(needs: list[Need]) -> Figure:
         ax.set_title("Memory of a DiffTRe update")
         ax.legend()
     return fig
+
+
+def gpu_forces(found: dict) -> Figure:
+    """Time of energy and forces per atom, and the share of the card's peak, against the number of atoms."""
+    with plots.style():
+        fig, (cost, rate) = plt.subplots(1, 2, figsize=(9, 3.6))
+        rows = found["forces"]["rows"]
+        for marker, label, chosen in (
+            ("o", "one cell", [row for row in rows if row["n_cells"] == 1]),
+            ("s", "many cells", [row for row in rows if row["n_cells"] > 1]),
+        ):
+            x = [row["n_atoms"] for row in chosen]
+            cost.plot(x, [row["us_per_atom"] for row in chosen], marker=marker, label=label)
+            rate.plot(x, [row["TFLOPs_per_s"] for row in chosen], marker=marker, label=label)
+        for name, style in (("float32", "--"), ("tf32", ":")):
+            peak = found["machine"][f"matmul_{name}_TFLOPs"]
+            rate.axhline(peak, color="#8a8a8a", linestyle=style, label=f"large products, {name}")
+        cost.set_ylabel("energy and forces (µs per atom)")
+        rate.set_ylabel("TFLOP/s")
+        for ax in (cost, rate):
+            ax.set_xscale("log")
+            ax.set_yscale("log")
+            ax.set_xlabel("atoms in all")
+            ax.legend()
+    return fig
+
+
+def gpu_dynamics(found: dict) -> Figure:
+    """Time of a Langevin step per atom against the number of atoms."""
+    with plots.style():
+        fig, ax = plt.subplots(figsize=(5.6, 3.6))
+        rows = found["dynamics"]["rows"]
+        for marker, size in zip("os^vD", sorted({row["n_atoms"] for row in rows}), strict=False):
+            chosen = [row for row in rows if row["n_atoms"] == size]
+            x = [row["n_atoms"] * row["n_cells"] for row in chosen]
+            ax.plot(x, [row["us_per_atom_step"] for row in chosen], marker=marker, label=f"cells of {size} atoms")
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.set_xlabel("atoms in all")
+        ax.set_ylabel("one Langevin step (µs per atom)")
+        ax.legend()
+    return fig

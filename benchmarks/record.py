@@ -28,7 +28,7 @@ def circumstances() -> dict:
         "memory_GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": platform.system(),
         "load_before": round(os.getloadavg()[0], 2),
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
     }
 
 
@@ -68,6 +68,13 @@ def table(head: list, body: list[list]) -> str:
     """Markdown; the first column is text, the others are numbers."""
     rows = [head, ["---"] + ["---:"] * (len(head) - 1), *body]
     return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)
+
+
+def _version(package):
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"  # fusedff on a bare machine runs from its source tree
 
 
 def _commit():
