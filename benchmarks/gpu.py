@@ -25,12 +25,10 @@ import numpy as np
 from benchmarks import figures, ours, record, titanium
 from benchmarks.case import FRICTION_PER_PS, TEMPERATURE, TIMESTEP_FS
 from benchmarks.statistics import spread
-from fusedff import crystals, dynamics, experiments, neighbors, potential, presets, study, systems
+from fusedff import dynamics, experiments, neighbors, potential, presets, study, systems
 from fusedff.dimenet import DimeNet
 from fusedff.elasticity import CoupledStrains, StressFluctuation
-from fusedff.experiments import StatePoint
-from fusedff.training import difftre, force_matching, fused, loop
-from fusedff.units import GPA
+from fusedff.training import force_matching, fused, loop
 
 CHEMTRAIN_EPOCH_S = 239.0  # of fused training on one GPU, as published with chemtrain's titanium example
 STEPS = 20  # of dynamics in one call
