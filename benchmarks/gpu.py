@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -63,6 +62,9 @@ def run(seconds: float = 450.0, into: Path = record.RESULTS, dry: bool = False, 
     """Measure for `seconds` at most and return what was found; `into` gets gpu.json and figures stage by stage."""
     began = time.monotonic()
     into.mkdir(parents=True, exist_ok=True)
+    # Autotuning every product and fusion of a program this size takes a minute per program and gains little.
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune_level=0"
+    plan = Plan(dry)
     found = {"about": record.circumstances() | _device()}
 
     def left():
@@ -74,7 +76,6 @@ def run(seconds: float = 450.0, into: Path = record.RESULTS, dry: bool = False, 
     watchdog = threading.Timer(seconds + 20, os._exit, [0])  # a compilation cannot be interrupted in any other way
     watchdog.daemon = True
     watchdog.start()
-    plan = Plan(dry)
     for name in stages or STAGES:
         if left() < 10:
             found[name] = {"skipped": "no time left"}
@@ -132,17 +133,26 @@ def _time(run, about: float):
     return spread(seconds)
 
 
-def _compile_at_once(runs: dict) -> dict:
-    """Compile several functions in threads, by calling each once: seconds of the first calls, or what went wrong."""
+def _compile_at_once(runs: dict, seconds: float) -> dict:
+    """Call each function once, all in threads of their own: seconds of the first calls, or what went wrong.
 
-    def attempt(run):
+    What is not compiled after `seconds` is left to compile on and not waited for.
+    """
+    found = dict.fromkeys(runs, f"not compiled after {seconds:.0f} s")
+
+    def attempt(name, run):
         try:
-            return _first_call(run)
+            found[name] = _first_call(run)
         except Exception as error:
-            return f"{type(error).__name__}: {str(error)[:300]}"
+            found[name] = f"{type(error).__name__}: {str(error)[:300]}"
 
-    with ThreadPoolExecutor(8) as pool:
-        return dict(zip(runs, pool.map(attempt, runs.values()), strict=True))
+    threads = [threading.Thread(target=attempt, args=item, daemon=True) for item in runs.items()]
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+    return dict(found)
 
 
 # --- what is measured -------------------------------------------------------------------------------------------
@@ -218,7 +228,7 @@ def forces(plan, left, into, keep):
     evaluate = jax.jit(potential.evaluate)
     runs = {name: partial(evaluate, network, *problem) for name, problem in problems.items()}
     found = {"compile_alone_s": _first_call(runs[f"{len(problems[next(iter(problems))][0].positions)} x 1"])}
-    found["first_call_s"] = _compile_at_once(runs)
+    found["first_call_s"] = _compile_at_once(runs, min(90, 0.4 * left()))
     found["rows"] = []
     for name, run in runs.items():
         if not isinstance(found["first_call_s"][name], float) or left() < 5:
@@ -305,7 +315,7 @@ def dynamics_(plan, left, into, keep):
         state = dynamics.start(ensemble, jax.random.PRNGKey(0))
         name = f"{len(ensemble.numbers)} x {n_cells}"
         runs[name], cells[name] = partial(_advance, simulation, network, state), (len(ensemble.numbers), n_cells)
-    found = {"first_call_s": _compile_at_once(runs), "rows": []}
+    found = {"first_call_s": _compile_at_once(runs, min(90, 0.4 * left())), "rows": []}
     for name, run in runs.items():
         if not isinstance(found["first_call_s"][name], float) or left() < 5:
             continue
@@ -345,7 +355,7 @@ def gradients(plan, left, into, keep):
         update = ours.stored_update(network, plan.gradient_size, positions, estimator)
         name = f"DiffTRe, {type(estimator).__name__}"
         runs[name], units[name] = update, len(positions)
-    found = {"atoms": len(frames[0]), "first_call_s": _compile_at_once(runs), "rows": []}
+    found = {"atoms": len(frames[0]), "first_call_s": _compile_at_once(runs, min(90, 0.4 * left())), "rows": []}
     for name, run in runs.items():
         if not isinstance(found["first_call_s"][name], float) or left() < 5:
             continue
@@ -464,11 +474,11 @@ class _Enough(Exception):
 
 STAGES = {
     "machine": machine,
-    "precision": precision,
     "forces": forces,
     "dynamics": dynamics_,
     "profile": profile,
-    "gradients": gradients,
     "tests": tests,
+    "gradients": gradients,
+    "precision": precision,
     "full": full,
 }

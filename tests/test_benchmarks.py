@@ -1,19 +1,20 @@
 """The benchmarks' own arithmetic; nothing here is timed, and chemtrain need not be installed."""
 
 import io
+import json
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import case, compare, figures, noise, record, report, sides, titanium
+from benchmarks import case, compare, figures, gpu, noise, record, report, sides, titanium
 from benchmarks.compare import Disagreement, Row
 from benchmarks.mapping import to_chemtrain
 from benchmarks.scaling import Cost
 from benchmarks.snapshots import Need
 from benchmarks.statistics import Spread, paired_ratio, spread
-from fusedff import crystals
+from fusedff import crystals, neighbors, potential, systems
 from fusedff.dimenet import DimeNet
 
 TINY = DimeNet(embedding=4, blocks=2, radial=3, spherical=2, interaction=2, basis=2, type_embedding=2, output=4)
@@ -169,3 +170,37 @@ def test_independent_noise_is_noisier_than_coupled(monkeypatch):
         for sampler in noise.SAMPLERS[3:5][::-1]
     )
     assert np.mean(coupled.stderr) < np.mean(alone.stderr)
+
+
+def test_run_for_a_gpu_measures_on_a_cpu_too_and_writes_stage_by_stage(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")  # the run adds to it
+    found = gpu.run(300, tmp_path, dry=True, stages=["machine", "forces", "dynamics"])
+    assert json.loads((tmp_path / "gpu.json").read_text()) == record.plain(found)
+    assert {row["cells"] for row in found["forces"]["rows"]} == {"8 x 1", "96 x 1", "8 x 2"}
+    assert all(row["flops"] > 1e5 * row["n_atoms"] for row in found["forces"]["rows"])
+    assert [row["n_cells"] for row in found["dynamics"]["rows"]] == [1, 2]
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".png"}
+
+
+def test_tiled_cell_has_the_energy_per_atom_and_the_forces_of_the_one_cell():
+    atoms = titanium.frames((2, 2, 2), 1)[0]
+    network = titanium.with_forces(titanium.network(TINY), atoms)
+    near = neighbors.from_frames(atoms, network.cutoff)
+    one = potential.evaluate(network, systems.from_atoms(atoms), near)
+    many = potential.evaluate(network, *gpu._tiled(atoms, near, (2, 1, 3)))
+    np.testing.assert_allclose(many.energy, 6 * one.energy, rtol=1e-5)
+    np.testing.assert_allclose(many.forces, np.tile(one.forces, (6, 1)), atol=1e-5)
+
+
+def test_gpu_run_goes_on_after_a_stage_that_fails_and_when_time_is_up(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+
+    def fail(plan, left, into, keep):
+        keep({"half": 1})
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(gpu, "STAGES", {"first": fail, "second": lambda *_: {"done": True}})
+    found = gpu.run(100, tmp_path, dry=True)
+    assert found["first"] == {"half": 1, "failed": "RuntimeError: out of memory"}
+    assert found["second"] == {"done": True}
+    assert gpu.run(5, tmp_path, dry=True)["second"] == {"skipped": "no time left"}
