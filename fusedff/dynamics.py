@@ -84,7 +84,7 @@ def replicate(frames: Sequence[Atoms], temperatures: Sequence[float], replicas: 
         if not np.array_equal(frame.numbers, frames[0].numbers):
             raise ValueError(f"frame {n} holds other atoms than frame 0; simulate different compositions apart")
     return Ensemble(
-        jnp.asarray(np.repeat([frame.positions for frame in frames], replicas, 0), dtype),
+        jnp.asarray(np.repeat([systems.folded(frame).positions for frame in frames], replicas, 0), dtype),
         jnp.asarray(np.repeat([frame.cell.array for frame in frames], replicas, 0), dtype),
         jnp.asarray(np.repeat(temperatures, replicas), dtype),
         jnp.arange(len(frames) * replicas, dtype=jnp.int32),
@@ -96,9 +96,13 @@ PER_CELL = Ensemble(sites=0, cells=0, temperature=0, stream=0, numbers=None)  # 
 
 
 class State(NamedTuple):
-    """Where a simulation stands."""
+    """Where a simulation stands.
 
-    positions: jax.Array  # (n_cells, n, 3) Å, not wrapped
+    Positions are not wrapped, so that diffusion can be measured. It takes 1000 Å until single precision resolves no
+    better than 1e-4 Å; in a liquid, where atoms diffuse by some Å^2/ps, that is a microsecond.
+    """
+
+    positions: jax.Array  # (n_cells, n, 3) Å
     momenta: jax.Array  # (n_cells, n, 3)
     key: jax.Array  # (n_cells, 2), equal within a stream
 
@@ -107,7 +111,7 @@ class Trajectory(NamedTuple):
     """Snapshots, with what the potential that sampled them said."""
 
     positions: jax.Array  # (n_snapshots, n_cells, n, 3) Å
-    energy: jax.Array  # (n_snapshots, n_cells) eV
+    energy: jax.Array  # (n_snapshots, n_cells) eV, binding energy
     observed: jax.Array  # (n_snapshots, n_cells, n_quantities), whatever `observe` returned
     temperature: jax.Array  # (n_snapshots, n_cells) K, kinetic
 

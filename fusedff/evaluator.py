@@ -29,20 +29,21 @@ class Evaluator:
         self._frame = self._listed = None
 
     def __call__(self, frame: Atoms) -> Evaluation:
-        """Energy (1,), forces (n, 3) and stress (1, 6) of the frame, periodic or not.
+        """Total energy (1,) in double precision, forces (n, 3) and stress (1, 6) of the frame, periodic or not.
 
         Raises ValueError for an element the potential does not know, for positions that are not finite, for a periodic
         cell without volume and for atoms that overlap.
         """
         require_species(self.potential, frame.numbers)
         _require_finite(frame)
-        frame = _in_a_box(frame)
+        frame = systems.folded(_in_a_box(frame))
         if self._listed is None or (positions := self._followed(frame)) is None:
             self._list(frame)
             positions = frame.positions
-        frame = frame.copy()
-        frame.positions = positions
-        system = systems.from_atoms(frame)
+        dtype = jnp.zeros(()).dtype  # not folded again: the list knows these images
+        system = systems.stack(
+            jnp.asarray(positions[None], dtype), jnp.asarray(frame.cell.array[None], dtype), frame.numbers
+        )
         while True:
             result, needed, nearest = _evaluate(
                 self.potential, system, self._listed, self.potential.cutoff, self._slots
@@ -50,7 +51,7 @@ class Evaluator:
             if int(needed) <= self._slots:
                 if nearest < plausibility.MIN_DISTANCE:
                     _refuse_overlap(frame)
-                return result
+                return result._replace(energy=potential.total(self.potential, result.energy, [frame]))
             self._slots = _rounded_up(needed)
 
     def _followed(self, frame):

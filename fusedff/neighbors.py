@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.neighborlist import neighbor_list
 from jax.custom_derivatives import linear_call
 
-from fusedff.systems import System
+from fusedff.systems import System, folded
 
 
 class Neighbors(NamedTuple):
@@ -167,10 +167,13 @@ def prune(system: System, neighbors: Neighbors, cutoff: float, capacity: int) ->
 
 
 def from_frames(frames: Sequence[Atoms] | Atoms, cutoff: float, capacity: int | None = None) -> Neighbors:
-    """Neighbours of frames of any sizes, found by ASE on the host; `capacity` defaults to what is needed."""
+    """Neighbours of frames of any sizes, found by ASE on the host; `capacity` defaults to what is needed.
+
+    Images are those of the frames as `systems.folded` has them, which is what `systems.from_atoms` lays out.
+    """
     frames = [frames] if isinstance(frames, Atoms) else list(frames)
     receivers, sources, images, offset = [], [], [], 0
-    for frame in frames:
+    for frame in map(folded, frames):
         i, j, shift = neighbor_list("ijS", frame, float(cutoff))
         receivers.append(i + offset)
         sources.append(j + offset)

@@ -24,7 +24,7 @@ from fusedff import dynamics, neighbors, ranges, structure
 from fusedff.dynamics import Ensemble, Langevin
 from fusedff.elasticity import ideal_gas_pressure
 from fusedff.observables import Estimate, entry
-from fusedff.potential import Potential
+from fusedff.potential import Potential, reference_energy
 from fusedff.units import GPA
 
 
@@ -129,10 +129,11 @@ def run(
     linear = (times >= settings.diffusive_ps[0]) & (times <= settings.diffusive_ps[1])
     diffusion = np.polyfit(times[linear], displacement[:, linear].T, 1)[0] / 6
     pressure = np.asarray(ideal_gas_pressure(ensemble), float) + observed[:, 0]
+    reference = reference_energy(candidate, ensemble.numbers)
     return LiquidResult(
         np.asarray(temperatures, float), r, radial, shell, over_replicas(around), structure.ANGLES,
         over_replicas(_angular(ensemble, trajectory.positions, per_cell)), times, over_replicas(displacement),
-        over_replicas(diffusion), over_replicas(np.asarray(trajectory.energy, float).mean(0) / n),
+        over_replicas(diffusion), over_replicas((np.asarray(trajectory.energy, float).mean(0) + reference) / n),
         over_replicas(pressure / GPA), n, np.cbrt(volumes[:: settings.replicas]), settings,
     )  # fmt: skip
 
