@@ -57,6 +57,7 @@ def stretched(
         jnp.asarray(temperatures, dtype),
         jnp.asarray(streams, jnp.int32),
         jnp.asarray(atoms.numbers, jnp.int32),
+        jnp.asarray(np.stack([atoms.get_masses()] * len(sites)), dtype),
     )
 
 

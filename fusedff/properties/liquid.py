@@ -204,8 +204,7 @@ def _angular(ensemble, positions, shells, most=100):
     found = []
     for start, end in pairwise(np.append(np.flatnonzero(np.diff(shells, prepend=0)), len(shells))):
         cells, within = slice(start, end), float(shells[start])
-        part = jax.tree.map(lambda x, cells=cells: x[cells], ensemble._replace(numbers=None))
-        part, capacity = part._replace(numbers=ensemble.numbers), 24
+        part, capacity = ensemble.part(cells), 24
         while True:
             angular, needed = _shell_angles(part, chosen[:, cells], within, capacity)
             if int(needed) <= capacity:
