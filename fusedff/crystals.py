@@ -5,6 +5,7 @@ matrix in Voigt order (xx yy zz yz xz xy) with engineering shear strains, and `C
 constant basis matrix `B_c` per independent elastic constant c.
 """
 
+import re
 from dataclasses import dataclass
 
 import ase
@@ -57,7 +58,7 @@ class Crystal:
         if self.structure not in _SYMMETRY_OF:
             raise ValueError(f"structure {self.structure!r} is unknown; use one of {sorted(_SYMMETRY_OF)}")
         if self.symbol not in ase.data.chemical_symbols[1:]:
-            raise ValueError(f"chemical symbol {self.symbol!r} is unknown; write it like 'Ti'")
+            raise ValueError(_unknown(self.symbol))
         if self.structure == "hcp" and self.c is None:
             raise ValueError(f"hcp {self.symbol} needs both lattice constants; give c in Å beside a")
         if self.structure != "hcp" and self.c is not None:
@@ -65,6 +66,14 @@ class Crystal:
         for name, length in (("a", self.a), ("c", self.c)):
             if length is not None and not (np.isfinite(length) and length > 0):
                 raise ValueError(f"{self.structure} {self.symbol}: {name} = {length} is not a length; give it in Å")
+
+
+def _unknown(symbol):
+    parts = re.findall("[A-Z][a-z]?", str(symbol))
+    compound = len(parts) > 1 and all(part in ase.data.chemical_symbols[1:] for part in parts)
+    if compound:
+        return f"{symbol!r} is a compound; measured tables and crystals of this kind are of one element, like 'Ti'"
+    return f"chemical symbol {symbol!r} is unknown; write it like 'Ti'"
 
 
 def unit_cell(crystal: Crystal) -> ase.Atoms:
