@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from ase.neighborlist import neighbor_list
 
 from fusedff import neighbors, plausibility, potential, systems
 from fusedff.potential import Evaluation, Potential, require_species
@@ -99,7 +98,7 @@ def _rounded_up(slots) -> int:
 
 
 def _refuse_overlap(frame):
-    i, j, distance = neighbor_list("ijd", frame, 2 * plausibility.MIN_DISTANCE)
+    i, j, distance = neighbors.pairs("ijd", frame, 2 * plausibility.MIN_DISTANCE)
     k = distance.argmin()
     raise ValueError(
         f"atoms {i[k]} and {j[k]} (or their images) are {distance[k]:.3f} Å apart, where no potential means anything; "

@@ -17,9 +17,9 @@ import ase.units
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
-from ase.neighborlist import neighbor_list
 from scipy.stats import t as student
 
+from fusedff import neighbors
 from fusedff.units import GPA, KJ_MOL, NM, from_voigt
 
 # How many of each make one of ours.
@@ -67,7 +67,7 @@ def _undo(factor: float) -> str:
 def closest(frame: Atoms) -> tuple[float, float]:
     """Distance (Å) of the pair that is closest for its elements, and the same over the sum of their covalent radii."""
     for reach in 1.5 * (frame.get_volume() / len(frame)) ** (1 / 3) * 2.0 ** np.arange(4):
-        i, j, distance = neighbor_list("ijd", frame, reach)
+        i, j, distance = neighbors.pairs("ijd", frame, reach)
         if len(distance):
             ratio = distance / (covalent_radii[frame.numbers[i]] + covalent_radii[frame.numbers[j]])
             return distance[ratio.argmin()], ratio.min()

@@ -44,6 +44,8 @@ def folded(frame: Atoms) -> Atoms:
     neighbours included, so that periodic images fit.
     """
     cell = frame.cell.complete()
+    if not np.linalg.det(cell.array):
+        return frame  # refused where its neighbours are listed
     fractional = np.linalg.solve(cell.array.T, frame.positions.T).T
     fractional[:, ~frame.pbc] = fractional[:, ~frame.pbc].mean(0)
     shift = np.trunc(fractional - 0.5)
