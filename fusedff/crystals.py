@@ -17,6 +17,8 @@ from fusedff.units import as_floats
 
 _SYMMETRY_OF = {"hcp": "hexagonal", "bcc": "cubic", "fcc": "cubic"}
 
+MOST_ATOMS = 1_000_000  # of a supercell
+
 # Every entry (i, j), 1-based, that symmetry makes equal to the constant it is listed under.
 _EQUIVALENT = {
     "hexagonal": {
@@ -86,12 +88,15 @@ def unit_cell(crystal: Crystal) -> ase.Atoms:
 def supercell(crystal: Crystal, repeats) -> ase.Atoms:
     """The unit cell repeated (n_a, n_b, n_c) times; the paper's 150-atom hcp cell is (5, 5, 3).
 
-    Raises ValueError unless repeats are three positive whole numbers.
+    Raises ValueError unless repeats are three positive whole numbers of a supercell that fits into memory.
     """
     counts = np.asarray(repeats)
     if counts.shape != (3,) or not np.issubdtype(counts.dtype, np.integer) or (counts < 1).any():
         raise ValueError(f"repeats = {repeats!r}: give three positive whole numbers, e.g. (5, 5, 3)")
-    return unit_cell(crystal) * tuple(int(n) for n in counts)
+    cell = unit_cell(crystal)
+    if (n_atoms := len(cell) * float(np.prod(counts.astype(float)))) > MOST_ATOMS:
+        raise ValueError(f"repeats = {repeats!r} make {n_atoms:.3g} atoms; give fewer, up to {MOST_ATOMS} atoms fit")
+    return cell * tuple(int(n) for n in counts)
 
 
 def prototype(symbol: str, structure: str, volume: float) -> ase.Atoms:

@@ -41,6 +41,17 @@ class Langevin:
         return self.timestep_fs * self.steps_per_snapshot / 1000
 
 
+MOST_ATOMS = 10_000_000  # of all cells together
+
+
+def require_affordable(n_cells: int, n_atoms: int) -> None:
+    """Raise ValueError for more cells of `n_atoms` atoms each than memory holds."""
+    if n_cells * n_atoms > MOST_ATOMS:
+        raise ValueError(
+            f"{n_cells} cells of {n_atoms} atoms are more than {MOST_ATOMS} atoms in all; take fewer of them"
+        )
+
+
 class Ensemble(NamedTuple):
     """The cells to simulate, all with the same atoms."""
 
@@ -86,6 +97,7 @@ def replicate(frames: Sequence[Atoms], temperatures: Sequence[float], replicas: 
             raise ValueError(f"frame {n} holds other atoms than frame 0; simulate different compositions apart")
         if len(bad := np.flatnonzero(~((masses := frame.get_masses()) > 0) | ~np.isfinite(masses))):
             raise ValueError(f"frame {n}: mass of atom {bad[0]} is {masses[bad[0]]:g}; give positive masses in amu")
+    require_affordable(len(frames) * replicas, len(frames[0]))
     return Ensemble(
         jnp.asarray(np.repeat([systems.folded(frame).positions for frame in frames], replicas, 0), dtype),
         jnp.asarray(np.repeat([frame.cell.array for frame in frames], replicas, 0), dtype),
