@@ -189,6 +189,7 @@ class Simulation:
         A piece of up to `STEPS_PER_CALL` steps in which a neighbour list overflowed is repeated with larger lists.
         Raises ExplodedTrajectory with state point, step and cause when a cell blows up. `name` shows progress.
         """
+        devices.require_unforked()
         require_species(sampled, self.ensemble.numbers)
         pieces, done = [], 0
         with progress.bar(name, snapshots) as report:

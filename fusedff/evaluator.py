@@ -1,5 +1,6 @@
 """Energy, forces and stress of one cell at a time, for callers who move its atoms a little between calls."""
 
+import threading
 from functools import partial
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from fusedff import neighbors, plausibility, potential, systems
+from fusedff import devices, neighbors, plausibility, potential, systems
 from fusedff.potential import Evaluation, Potential, require_species
 
 
@@ -18,11 +19,12 @@ class Evaluator:
     Pairs within the cut-off and a skin (Å) are listed on the host by a search whose cost grows like the number of
     atoms, and again when a pair left out could have come within the cut-off. Atoms may jump by lattice vectors
     and the cell may change its shape: the list follows both. Slots are rounded up to a multiple of four and only ever
-    grow, so that moving atoms rarely means compiling again.
+    grow, so that moving atoms rarely means compiling again. Threads may share one: they take turns. Copies begin anew.
     """
 
     def __init__(self, potential_: Potential, skin: float = 1.0):
         self.potential, self.skin = potential_, skin
+        self.lock = threading.RLock()
         self.lists_made = 0
         self._candidates = self._slots = 4
         self._frame = self._listed = None
@@ -31,8 +33,16 @@ class Evaluator:
         """Total energy (1,) in double precision, forces (n, 3) and stress (1, 6) of the frame, periodic or not.
 
         Raises ValueError for an element the potential does not know, for positions that are not finite, for a periodic
-        cell without volume and for atoms that overlap.
+        cell without volume and for atoms that overlap; RuntimeError in a process forked after jax had started.
         """
+        devices.require_unforked()  # before the lock, which a thread may have held that the fork left behind
+        with self.lock:
+            return self._result(frame)
+
+    def __reduce__(self):
+        return Evaluator, (self.potential, self.skin)
+
+    def _result(self, frame):
         require_species(self.potential, frame.numbers)
         _require_finite(frame)
         frame = systems.folded(_in_a_box(frame))
