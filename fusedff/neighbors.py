@@ -79,15 +79,18 @@ def image_offsets(cells: np.ndarray, cutoff: float) -> np.ndarray:
     return np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1).reshape(-1, 3)
 
 
-MOST_IMAGES, MOST_NEIGHBORS = 100_000, 100_000  # of a cell and of an atom; more is another unit, or a flat cell
+MOST_IMAGES, MOST_NEIGHBORS = 30_000, 10_000  # of a cell and of an atom; more is another unit, or a flat cell
+LARGEST_CELL = 1e6  # Å
 
 
 def pairs(quantities: str, frame: Atoms, cutoff: float, where: str = ""):
     """ASE's `neighbor_list` of a frame, for cells of which it comes to its end.
 
     Raises ValueError, which `where` begins, for a cell so small or so flat that more than `MOST_IMAGES` images or
-    `MOST_NEIGHBORS` atoms lie within the cut-off (Å) of an atom.
+    `MOST_NEIGHBORS` atoms lie within the cut-off (Å) of an atom, and for one longer than `LARGEST_CELL`.
     """
+    if (longest := frame.cell.lengths().max()) > LARGEST_CELL:
+        raise ValueError(f"{where}the cell is {longest:.3g} Å long; give lengths in Å")
     if frame.pbc.any():
         cell = frame.cell.complete().array
         images = np.prod((2 * np.ceil(cutoff / _heights(cell)) + 1)[frame.pbc])

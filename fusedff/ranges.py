@@ -6,7 +6,7 @@ Whole numbers have an upper bound: what costs a century or all memory is refused
 from math import inf, isfinite
 from numbers import Integral, Real
 
-LONGEST_CUTOFF = 50.0  # Å; 30 000 neighbours of every atom of a solid
+LONGEST_CUTOFF = 30.0  # Å; some 10 000 neighbours of every atom of a solid
 
 MOST = {  # of whole numbers, with what more would mean; any other setting: a million
     "epochs": (100_000, "the batches of all epochs are drawn before the first"),

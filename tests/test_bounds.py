@@ -92,6 +92,13 @@ def test_cells_of_no_height_are_refused_in_training_and_dynamics(what):
         neighbors.image_offsets(frame.cell.array, 8.0)
 
 
+def test_a_cell_of_metres_in_angstrom_is_refused():
+    frame = bulk("Ar", "fcc", a=5.27e10, cubic=True)
+    frame.calc = FusedCalculator(argon())
+    with pytest.raises(ValueError, match=r"the cell is 5\.27e\+10 Å long; give lengths in Å"):
+        frame.get_potential_energy()
+
+
 def test_crystals_in_metres_are_refused_before_they_are_simulated():
     crystal = crystals.Crystal("Ar", "fcc", 5.27e-10)
     ensemble = CoupledStrains().ensemble([StatePoint(50.0, crystal)], (2, 2, 2))
