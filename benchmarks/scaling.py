@@ -48,6 +48,7 @@ def _cost(model, repeats, n_cells, report):
         jnp.full(n_cells, TEMPERATURE, jnp.float32),
         jnp.arange(n_cells, dtype=jnp.int32),
         jnp.asarray(frames[0].numbers, jnp.int32),
+        jnp.asarray(np.stack([atoms.get_masses() for atoms in frames]), jnp.float32),
     )
     simulation = dynamics.Simulation(ensemble, LANGEVIN, model.cutoff)
     state = dynamics.start(ensemble, jax.random.PRNGKey(0))

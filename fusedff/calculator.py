@@ -3,12 +3,13 @@
 import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
+from fusedff import devices
 from fusedff.evaluator import Evaluator
 from fusedff.potential import Potential
 
 
 class FusedCalculator(Calculator):
-    """Energy, forces and stress of any ASE structure, periodic or not."""
+    """Energy, forces and stress of any ASE structure, periodic or not; threads may share one, and take turns."""
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]
 
@@ -18,6 +19,11 @@ class FusedCalculator(Calculator):
             raise TypeError(f"{potential!r} is no potential; give one, as fusedff.load returns it")
         self.potential = potential
         self._evaluate = Evaluator(potential)
+
+    def get_property(self, name, atoms=None, allow_calculation=True):
+        devices.require_unforked()
+        with self._evaluate.lock:  # results are those of the structure asked about
+            return super().get_property(name, atoms, allow_calculation)
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)

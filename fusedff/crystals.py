@@ -5,6 +5,7 @@ matrix in Voigt order (xx yy zz yz xz xy) with engineering shear strains, and `C
 constant basis matrix `B_c` per independent elastic constant c.
 """
 
+import re
 from dataclasses import dataclass
 
 import ase
@@ -15,6 +16,8 @@ from ase.build import bulk
 from fusedff.units import as_floats
 
 _SYMMETRY_OF = {"hcp": "hexagonal", "bcc": "cubic", "fcc": "cubic"}
+
+MOST_ATOMS = 1_000_000  # of a supercell
 
 # Every entry (i, j), 1-based, that symmetry makes equal to the constant it is listed under.
 _EQUIVALENT = {
@@ -57,7 +60,7 @@ class Crystal:
         if self.structure not in _SYMMETRY_OF:
             raise ValueError(f"structure {self.structure!r} is unknown; use one of {sorted(_SYMMETRY_OF)}")
         if self.symbol not in ase.data.chemical_symbols[1:]:
-            raise ValueError(f"chemical symbol {self.symbol!r} is unknown; write it like 'Ti'")
+            raise ValueError(_unknown(self.symbol))
         if self.structure == "hcp" and self.c is None:
             raise ValueError(f"hcp {self.symbol} needs both lattice constants; give c in Å beside a")
         if self.structure != "hcp" and self.c is not None:
@@ -65,6 +68,14 @@ class Crystal:
         for name, length in (("a", self.a), ("c", self.c)):
             if length is not None and not (np.isfinite(length) and length > 0):
                 raise ValueError(f"{self.structure} {self.symbol}: {name} = {length} is not a length; give it in Å")
+
+
+def _unknown(symbol):
+    parts = re.findall("[A-Z][a-z]?", str(symbol))
+    compound = len(parts) > 1 and all(part in ase.data.chemical_symbols[1:] for part in parts)
+    if compound:
+        return f"{symbol!r} is a compound; measured tables and crystals of this kind are of one element, like 'Ti'"
+    return f"chemical symbol {symbol!r} is unknown; write it like 'Ti'"
 
 
 def unit_cell(crystal: Crystal) -> ase.Atoms:
@@ -77,12 +88,15 @@ def unit_cell(crystal: Crystal) -> ase.Atoms:
 def supercell(crystal: Crystal, repeats) -> ase.Atoms:
     """The unit cell repeated (n_a, n_b, n_c) times; the paper's 150-atom hcp cell is (5, 5, 3).
 
-    Raises ValueError unless repeats are three positive whole numbers.
+    Raises ValueError unless repeats are three positive whole numbers of a supercell that fits into memory.
     """
     counts = np.asarray(repeats)
     if counts.shape != (3,) or not np.issubdtype(counts.dtype, np.integer) or (counts < 1).any():
         raise ValueError(f"repeats = {repeats!r}: give three positive whole numbers, e.g. (5, 5, 3)")
-    return unit_cell(crystal) * tuple(int(n) for n in counts)
+    cell = unit_cell(crystal)
+    if (n_atoms := len(cell) * float(np.prod(counts.astype(float)))) > MOST_ATOMS:
+        raise ValueError(f"repeats = {repeats!r} make {n_atoms:.3g} atoms; give fewer, up to {MOST_ATOMS} atoms fit")
+    return cell * tuple(int(n) for n in counts)
 
 
 def prototype(symbol: str, structure: str, volume: float) -> ase.Atoms:

@@ -5,6 +5,7 @@ Outside `spread` every array is whole and the same on every device. Inside, each
 results travel. With one device nothing here does anything.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,10 +13,32 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import xla_bridge
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 _AXIS = "device"
 DEALT = "dealt"  # in `takes`: what `deal` made
+
+
+_forked = False
+
+
+def _after_fork():
+    global _forked
+    _forked = getattr(xla_bridge, "backends_are_initialized", lambda: True)()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def require_unforked() -> None:
+    """Raise RuntimeError in a process that was forked after jax had started: whatever it computed would hang."""
+    if _forked:
+        raise RuntimeError(
+            "this process was forked after jax had started its threads, which a fork leaves behind; start workers with "
+            "multiprocessing.get_context('spawn'), or use threads"
+        )
 
 
 def first() -> bool:
@@ -25,6 +48,7 @@ def first() -> bool:
 
 def count() -> int:
     """Devices of all hosts together."""
+    require_unforked()
     return jax.device_count()
 
 

@@ -54,6 +54,10 @@ class DimeNet:
         layers = ["blocks", "output_layers", "layers_before_skip", "layers_after_skip"]
         sizes = [name for name in vars(self) if name not in ("cutoff", *layers)]
         ranges.require(self, count=sizes, whole=layers, positive=["cutoff"])
+        for name in sizes + layers:
+            most = 4096 if name in ("embedding", "interaction", "basis", "type_embedding", "output") else 50
+            ranges.between(self, name, high=most, why=f"give {most} at most, no machine compiles a larger network")
+        ranges.between(self, "cutoff", high=ranges.LONGEST_CUTOFF, why="give a length in Å, 3 to 12")
 
     def init(self, key: jax.Array, n_species: int) -> dict:
         """Random parameters for `n_species` chemical species (nested dict of arrays)."""

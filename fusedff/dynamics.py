@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_masses
 
 from fusedff import devices, labelled, neighbors, potential, progress, ranges, systems
 from fusedff.potential import Potential, require_species
@@ -42,6 +41,17 @@ class Langevin:
         return self.timestep_fs * self.steps_per_snapshot / 1000
 
 
+MOST_ATOMS = 10_000_000  # of all cells together
+
+
+def require_affordable(n_cells: int, n_atoms: int) -> None:
+    """Raise ValueError for more cells of `n_atoms` atoms each than memory holds."""
+    if n_cells * n_atoms > MOST_ATOMS:
+        raise ValueError(
+            f"{n_cells} cells of {n_atoms} atoms are more than {MOST_ATOMS} atoms in all; take fewer of them"
+        )
+
+
 class Ensemble(NamedTuple):
     """The cells to simulate, all with the same atoms."""
 
@@ -50,6 +60,7 @@ class Ensemble(NamedTuple):
     temperature: jax.Array  # (n_cells,) K
     stream: jax.Array  # (n_cells,) int32; cells with the same number share their random numbers
     numbers: jax.Array  # (n,) atomic numbers
+    masses: jax.Array  # (n_cells, n) amu
 
     @property
     def n_cells(self) -> int:
@@ -59,7 +70,7 @@ class Ensemble(NamedTuple):
         """Some of the cells."""
         return self._replace(
             sites=self.sites[cells], cells=self.cells[cells], temperature=self.temperature[cells],
-            stream=self.stream[cells],
+            stream=self.stream[cells], masses=self.masses[cells],
         )  # fmt: skip
 
     def system(self, positions: jax.Array) -> systems.System:
@@ -70,8 +81,9 @@ class Ensemble(NamedTuple):
 def replicate(frames: Sequence[Atoms], temperatures: Sequence[float], replicas: int = 1, dtype=jnp.float32) -> Ensemble:
     """`replicas` independent copies of every frame at its temperature (K), the copies of a frame side by side.
 
+    Masses are those of the frame (isotopes set with `set_masses`, else the standard ones of the elements).
     Raises ValueError unless there is one positive temperature per frame and all frames are periodic cells with the same
-    atoms, two or more, in the same order, none on top of another.
+    atoms, two or more, in the same order, none on top of another, with positive masses.
     """
     if not frames or len(frames) != len(temperatures):
         raise ValueError(f"{len(frames)} frames and {len(temperatures)} temperatures; give one temperature per frame")
@@ -83,22 +95,30 @@ def replicate(frames: Sequence[Atoms], temperatures: Sequence[float], replicas: 
             raise ValueError(f"frame {n}: temperature is {temperature:g} K, but must be positive; give Kelvin")
         if not np.array_equal(frame.numbers, frames[0].numbers):
             raise ValueError(f"frame {n} holds other atoms than frame 0; simulate different compositions apart")
+        if len(bad := np.flatnonzero(~((masses := frame.get_masses()) > 0) | ~np.isfinite(masses))):
+            raise ValueError(f"frame {n}: mass of atom {bad[0]} is {masses[bad[0]]:g}; give positive masses in amu")
+    require_affordable(len(frames) * replicas, len(frames[0]))
     return Ensemble(
-        jnp.asarray(np.repeat([frame.positions for frame in frames], replicas, 0), dtype),
+        jnp.asarray(np.repeat([systems.folded(frame).positions for frame in frames], replicas, 0), dtype),
         jnp.asarray(np.repeat([frame.cell.array for frame in frames], replicas, 0), dtype),
         jnp.asarray(np.repeat(temperatures, replicas), dtype),
         jnp.arange(len(frames) * replicas, dtype=jnp.int32),
         jnp.asarray(frames[0].numbers, jnp.int32),
+        jnp.asarray(np.repeat([frame.get_masses() for frame in frames], replicas, 0), dtype),
     )
 
 
-PER_CELL = Ensemble(sites=0, cells=0, temperature=0, stream=0, numbers=None)  # which axis counts cells
+PER_CELL = Ensemble(sites=0, cells=0, temperature=0, stream=0, numbers=None, masses=0)  # which axis counts cells
 
 
 class State(NamedTuple):
-    """Where a simulation stands."""
+    """Where a simulation stands.
 
-    positions: jax.Array  # (n_cells, n, 3) Å, not wrapped
+    Positions are not wrapped, so that diffusion can be measured. It takes 1000 Å until single precision resolves no
+    better than 1e-4 Å; in a liquid, where atoms diffuse by some Å^2/ps, that is a microsecond.
+    """
+
+    positions: jax.Array  # (n_cells, n, 3) Å
     momenta: jax.Array  # (n_cells, n, 3)
     key: jax.Array  # (n_cells, 2), equal within a stream
 
@@ -107,7 +127,7 @@ class Trajectory(NamedTuple):
     """Snapshots, with what the potential that sampled them said."""
 
     positions: jax.Array  # (n_snapshots, n_cells, n, 3) Å
-    energy: jax.Array  # (n_snapshots, n_cells) eV
+    energy: jax.Array  # (n_snapshots, n_cells) eV, binding energy
     observed: jax.Array  # (n_snapshots, n_cells, n_quantities), whatever `observe` returned
     temperature: jax.Array  # (n_snapshots, n_cells) K, kinetic
 
@@ -141,7 +161,7 @@ def start(ensemble: Ensemble, key: jax.Array) -> State:
     shape, dtype = ensemble.sites.shape, ensemble.sites.dtype
     keys = jax.vmap(lambda stream: jax.random.split(jax.random.fold_in(key, stream)))(ensemble.stream)
     normal = jax.vmap(lambda k: jax.random.normal(k, shape[1:], dtype))(keys[:, 0])
-    mass = _masses(ensemble)
+    mass = ensemble.masses[..., None]
     momenta = normal * jnp.sqrt(mass * KB * ensemble.temperature[:, None, None])
     return State(ensemble.sites, _without_drift(momenta, mass), keys[:, 1])
 
@@ -169,6 +189,7 @@ class Simulation:
         A piece of up to `STEPS_PER_CALL` steps in which a neighbour list overflowed is repeated with larger lists.
         Raises ExplodedTrajectory with state point, step and cause when a cell blows up. `name` shows progress.
         """
+        devices.require_unforked()
         require_species(sampled, self.ensemble.numbers)
         pieces, done = [], 0
         with progress.bar(name, snapshots) as report:
@@ -225,11 +246,6 @@ def warn_if_lost(ensemble: Ensemble, trajectory: Trajectory) -> None:
         )
 
 
-def _masses(ensemble):
-    mass = jnp.asarray(atomic_masses, ensemble.sites.dtype)[ensemble.numbers]
-    return jnp.broadcast_to(mass[:, None], (ensemble.n_cells, len(ensemble.numbers), 1))
-
-
 def _without_drift(momenta, mass):
     """Momenta with the centre of mass of every cell at rest."""
     return momenta - mass * (momenta.sum(1, keepdims=True) / mass.sum(1, keepdims=True))
@@ -260,7 +276,7 @@ def _advance_cells(settings, cutoff, rooms, images, observe, sampled, ensemble, 
 
     dt, friction = settings.timestep_fs * FS, settings.friction_per_ps / PS
     kt = KB * ensemble.temperature
-    mass = _masses(ensemble)
+    mass = ensemble.masses[..., None]
 
     def candidates(positions):
         system = ensemble.system(positions)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusedff import crystals, potential, ranges
-from fusedff.dynamics import Ensemble, observe_stress
+from fusedff.dynamics import Ensemble, observe_stress, require_affordable
 from fusedff.experiments import StatePoint
 from fusedff.units import KB, from_voigt, strain_from_voigt, to_voigt
 
@@ -45,6 +45,7 @@ def stretched(
     sites, cells, temperatures, streams = [], [], [], []
     for p, point in enumerate(points):
         atoms = crystals.supercell(point.crystal, repeats)
+        require_affordable(len(points) * replicas * len(stretches), len(atoms))
         for replica in range(replicas):
             for stretch in stretches:
                 sites.append(atoms.positions @ stretch)
@@ -57,6 +58,7 @@ def stretched(
         jnp.asarray(temperatures, dtype),
         jnp.asarray(streams, jnp.int32),
         jnp.asarray(atoms.numbers, jnp.int32),
+        jnp.asarray(np.stack([atoms.get_masses()] * len(sites)), dtype),
     )
 
 

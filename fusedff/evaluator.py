@@ -1,5 +1,6 @@
 """Energy, forces and stress of one cell at a time, for callers who move its atoms a little between calls."""
 
+import threading
 from functools import partial
 
 import jax
@@ -7,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from ase.neighborlist import neighbor_list
 
-from fusedff import neighbors, plausibility, potential, systems
+from fusedff import devices, neighbors, plausibility, potential, systems
 from fusedff.potential import Evaluation, Potential, require_species
 
 
@@ -19,30 +19,40 @@ class Evaluator:
     Pairs within the cut-off and a skin (Å) are listed on the host by a search whose cost grows like the number of
     atoms, and again when a pair left out could have come within the cut-off. Atoms may jump by lattice vectors
     and the cell may change its shape: the list follows both. Slots are rounded up to a multiple of four and only ever
-    grow, so that moving atoms rarely means compiling again.
+    grow, so that moving atoms rarely means compiling again. Threads may share one: they take turns. Copies begin anew.
     """
 
     def __init__(self, potential_: Potential, skin: float = 1.0):
         self.potential, self.skin = potential_, skin
+        self.lock = threading.RLock()
         self.lists_made = 0
         self._candidates = self._slots = 4
         self._frame = self._listed = None
 
     def __call__(self, frame: Atoms) -> Evaluation:
-        """Energy (1,), forces (n, 3) and stress (1, 6) of the frame, periodic or not.
+        """Total energy (1,) in double precision, forces (n, 3) and stress (1, 6) of the frame, periodic or not.
 
         Raises ValueError for an element the potential does not know, for positions that are not finite, for a periodic
-        cell without volume and for atoms that overlap.
+        cell without volume and for atoms that overlap; RuntimeError in a process forked after jax had started.
         """
+        devices.require_unforked()  # before the lock, which a thread may have held that the fork left behind
+        with self.lock:
+            return self._result(frame)
+
+    def __reduce__(self):
+        return Evaluator, (self.potential, self.skin)
+
+    def _result(self, frame):
         require_species(self.potential, frame.numbers)
         _require_finite(frame)
-        frame = _in_a_box(frame)
+        frame = systems.folded(_in_a_box(frame))
         if self._listed is None or (positions := self._followed(frame)) is None:
             self._list(frame)
             positions = frame.positions
-        frame = frame.copy()
-        frame.positions = positions
-        system = systems.from_atoms(frame)
+        dtype = jnp.zeros(()).dtype  # not folded again: the list knows these images
+        system = systems.stack(
+            jnp.asarray(positions[None], dtype), jnp.asarray(frame.cell.array[None], dtype), frame.numbers
+        )
         while True:
             result, needed, nearest = _evaluate(
                 self.potential, system, self._listed, self.potential.cutoff, self._slots
@@ -50,7 +60,7 @@ class Evaluator:
             if int(needed) <= self._slots:
                 if nearest < plausibility.MIN_DISTANCE:
                     _refuse_overlap(frame)
-                return result
+                return result._replace(energy=potential.total(self.potential, result.energy, [frame]))
             self._slots = _rounded_up(needed)
 
     def _followed(self, frame):
@@ -98,7 +108,7 @@ def _rounded_up(slots) -> int:
 
 
 def _refuse_overlap(frame):
-    i, j, distance = neighbor_list("ijd", frame, 2 * plausibility.MIN_DISTANCE)
+    i, j, distance = neighbors.pairs("ijd", frame, 2 * plausibility.MIN_DISTANCE)
     k = distance.argmin()
     raise ValueError(
         f"atoms {i[k]} and {j[k]} (or their images) are {distance[k]:.3f} Å apart, where no potential means anything; "

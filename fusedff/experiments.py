@@ -6,6 +6,8 @@ absent). A row may leave all its elastic cells empty: it then only says at which
 pressure is known.
 """
 
+import warnings
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,8 @@ ALUMINIUM_TABLE = Path(__file__).parent / "data" / "aluminium_experiment.csv"
 ROLES = ("train", "held-out")
 MAX_TEMPERATURE = 10_000.0  # K
 MAX_PRESSURE_GPA = 1_000.0
+EINSTEIN = 200.0  # K, a typical temperature of the oscillators of a crystal
+UNITS = {"GPa": 1.0, "Pa": 1e9, "bar": 1e4, "MPa": 1e3, "kbar": 10.0, "Mbar": 0.01}  # how many make a GPa
 STIFFEST_PRESSURE, STRONGEST_TENSION = 0.5, -0.1  # of C11; compressed crystals stiffen, stretched ones break
 
 
@@ -51,27 +55,32 @@ class StatePoint:
         return self.pressure / GPA
 
 
-def load_state_points(path=None, symbol="Ti", structure="hcp") -> tuple[StatePoint, ...]:
+def load_state_points(path=None, symbol="Ti", structure="hcp", units: str | None = None) -> tuple[StatePoint, ...]:
     """State points of a table in its order; the default is the titanium table of the paper (22 temperatures).
 
-    `symbol` and `structure` (hcp, bcc, fcc) say which crystal the table is about. Raises FileNotFoundError,
+    `symbol` and `structure` (hcp, bcc, fcc) say which crystal the table is about; `units`, one of `UNITS`, says in
+    which unit its elastic constants are, whatever its header and their magnitude say. Raises FileNotFoundError,
     or ValueError naming file, line and remedy for a table that cannot be right: columns unknown, missing or
-    repeated, text for numbers, repeated temperatures, constants in another unit or elastically unstable.
+    repeated, text for numbers, repeated temperatures, constants in another unit or elastically unstable. Warns of
+    constants that may be in another unit, and of rows that are off the smooth curve through the other ones.
     """
     path = TITANIUM_TABLE if path is None else Path(path)
     symmetry = crystals.symmetry(Crystal(symbol, structure, 1.0, 1.0 if structure == "hcp" else None))
+    if units is not None and units not in UNITS:
+        raise ValueError(f"units {units!r} are unknown; use one of {', '.join(UNITS)}")
     rows = tables.read_rows(path)
     _check_header(rows[0], structure, crystals.elastic_names(symmetry), path.name)
     points, line_of = [], {}
     for line, row in rows[1:]:
         where = f"{path.name}, line {line}"
-        point = _state_point(tables.cells(rows[0][1], row, where), symbol, structure, symmetry, where)
+        point = _state_point(tables.cells(rows[0][1], row, where), symbol, structure, symmetry, units, where)
         if point.temperature in line_of:
             raise ValueError(f"{where}: {point.temperature:g} K is on line {line_of[point.temperature]} too; keep one")
         line_of[point.temperature] = line
         points.append(point)
     if not points:
         raise ValueError(f"{path.name} has no rows; give at least one measured temperature")
+    _warn_of_rows_off_curve(points, list(line_of.values()), path.name)
     return tuple(points)
 
 
@@ -160,14 +169,14 @@ def _check_header(header, structure: str, names, file: str) -> None:
             )
 
 
-def _state_point(cells, symbol: str, structure: str, symmetry: str, where: str) -> StatePoint:
+def _state_point(cells, symbol: str, structure: str, symmetry: str, units: str | None, where: str) -> StatePoint:
     temperature = tables.positive(cells["temperature_K"], "temperature_K", where)
     if temperature > MAX_TEMPERATURE:
         raise ValueError(f"{where}: temperature_K is {temperature:g}, where no crystal is left; give Kelvin")
     lattice = {x: tables.positive(cells[f"{x}_A"], f"{x}_A", where) for x in "ac" if f"{x}_A" in cells}
     crystal = Crystal(symbol, structure, **lattice)
     _check_lattice(crystal, where)
-    elastic_gpa = _elastic_gpa(cells, crystal, symmetry, where)
+    elastic_gpa = _elastic_gpa(cells, crystal, symmetry, units, where)
     pressure = tables.number(cells.get("pressure_GPa", "") or "0", "pressure_GPa", where)
     if abs(pressure) > MAX_PRESSURE_GPA:
         raise ValueError(f"{where}: pressure_GPa is {pressure:g}; give GPa (1 GPa = 1e9 Pa = 1e4 bar = 10 kbar)")
@@ -200,7 +209,7 @@ def _check_lattice(crystal: Crystal, where: str) -> None:
         raise ValueError(f"{where}: c/a = {ratio:.3f} is not hcp; check that a_A and c_A are not swapped")
 
 
-def _elastic_gpa(cells, crystal: Crystal, symmetry: str, where: str) -> dict[str, float]:
+def _elastic_gpa(cells, crystal: Crystal, symmetry: str, units: str | None, where: str) -> dict[str, float]:
     names = crystals.elastic_names(symmetry)
     empty = [name for name in names if not cells[f"{name}_GPa"]]
     if len(empty) == len(names):
@@ -208,9 +217,10 @@ def _elastic_gpa(cells, crystal: Crystal, symmetry: str, where: str) -> dict[str
     if empty:
         raise ValueError(f"{where}: {', '.join(empty)} missing; give all of {', '.join(names)} or none")
     constants = {name: tables.number(cells[f"{name}_GPa"], f"{name}_GPa", where) for name in names}
+    constants = {name: value / UNITS[units or "GPa"] for name, value in constants.items()}
     values = ", ".join(f"{name} = {value:g}" for name, value in constants.items())
-    if unit := _elastic_unit(max(map(abs, constants.values())), crystal):
-        raise ValueError(f"{where}: {values} looks {unit}")
+    if units is None:
+        _check_unit(constants, values, crystal, where)
     if not crystals.born_stability(constants, symmetry):
         raise ValueError(
             f"{where}: {values} GPa is elastically unstable for a {symmetry} crystal; "
@@ -219,13 +229,45 @@ def _elastic_gpa(cells, crystal: Crystal, symmetry: str, where: str) -> dict[str
     return constants
 
 
-def _elastic_unit(largest_gpa: float, crystal: Crystal) -> str | None:
-    """The unit that the largest elastic constant looks like, or None where GPa will do.
+def _check_unit(constants, values: str, crystal: Crystal, where: str) -> None:
+    """Raise ValueError where only another unit explains the largest constant, warn where another one might.
 
-    Times the volume of an atom it is an energy: 1 eV in solid argon, 2 in potassium, 18 in titanium, 75 in osmium.
+    Times the volume of an atom it is an energy: 2 eV in potassium, 18 in titanium, 75 in osmium; but in crystals of
+    noble gases 1 eV, 0.2 in neon, and 0.01 in helium, less than the same number in units of 100 GPa would be.
     """
     cell = crystals.unit_cell(crystal)
-    energy = largest_gpa * GPA * cell.get_volume() / len(cell)
-    if 0.8 < energy < 90.0:
-        return None
-    return plausibility.look_like(energy / 15.0, plausibility.GPAS, within=np.inf)
+    energy = max(map(abs, constants.values())) * GPA * cell.get_volume() / len(cell)
+    noble = cell.numbers[0] in plausibility.NOBLE_GASES
+    if (0.1 if noble else 0.8) < energy < 90.0:
+        return
+    unit = plausibility.look_like(energy / 15.0, plausibility.GPAS, within=np.inf)
+    message = f"{where}: {values} looks {unit}, or say units='GPa' if they are GPa"
+    if not noble or energy > 90.0:
+        raise ValueError(message)
+    warnings.warn(message, stacklevel=5)
+
+
+def _warn_of_rows_off_curve(points, lines, file: str) -> None:
+    """Warn of rows that are off the smooth curve through the others, e.g. in Celsius or with columns exchanged.
+
+    Constants of a crystal change with its thermal energy, that of an oscillator: hardly at all near 0 K.
+    """
+    if not points or np.ptp([point.pressure_gpa for point in points]) > 0.1:
+        return
+    temperature = np.array([point.temperature for point in points])
+    einstein = min(EINSTEIN, temperature.max() / 2)
+    thermal = einstein / np.tanh(einstein / 2 / temperature)
+    names, elastic, _ = measured_gpa(points)
+    columns = {f"{x}_A": [getattr(p.crystal, x) or np.nan for p in points] for x in "ac"}
+    columns |= {f"{name}_GPa": elastic[:, n] for n, name in enumerate(names)}
+    off = defaultdict(list)
+    for column, values in columns.items():
+        rows = np.flatnonzero(np.isfinite(values))
+        for k, expected in plausibility.off_curve(thermal[rows], np.asarray(values)[rows]).items():
+            off[rows[k]].append(f"{column} {values[rows[k]]:.5g} where the other rows suggest {expected:.5g}")
+    for row, found in sorted(off.items()):
+        warnings.warn(
+            f"{file}, line {lines[row]}: at {temperature[row]:g} K, {', '.join(found)}; check the row, its temperature "
+            "(K) and the order of its columns",
+            stacklevel=3,
+        )

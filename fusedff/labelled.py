@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import ase
 import numpy as np
-from ase.neighborlist import neighbor_list
 
-from fusedff import plausibility
+from fusedff import neighbors, plausibility
 from fusedff.units import to_voigt
 
 MAX_FORCE = 200.0  # eV/Å
@@ -86,7 +85,7 @@ def check_geometry(frame: ase.Atoms, where="frame") -> None:
         raise ValueError(f"{where}: the cell has no volume ({volume:g} Å^3); give three independent vectors (Lattice)")
     if volume < 0:
         raise ValueError(f"{where}: the cell is left-handed (volume {volume:.3f} Å^3); exchange two cell vectors")
-    first, second, distance = neighbor_list("ijd", frame, plausibility.MIN_DISTANCE)
+    first, second, distance = neighbors.pairs("ijd", frame, plausibility.MIN_DISTANCE, f"{where}: ")
     if len(distance):
         k = distance.argmin()
         remedy = "give lengths in Å"

@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.neighborlist import neighbor_list
 from jax.custom_derivatives import linear_call
 
-from fusedff.systems import System
+from fusedff.systems import System, folded
 
 
 class Neighbors(NamedTuple):
@@ -73,9 +73,48 @@ def image_offsets(cells: np.ndarray, cutoff: float) -> np.ndarray:
 
     (0, 0, 0) alone for large cells. Sorted so that the negative of entry `m` is entry `n_images - 1 - m`.
     """
-    heights = 1 / np.linalg.norm(np.linalg.inv(np.asarray(cells, float)), axis=-2)
-    reach = np.floor(cutoff / heights + 0.5).astype(int).reshape(-1, 3).max(0)
+    reach = np.floor(cutoff / _heights(cells) + 0.5).reshape(-1, 3).max(0)
+    _require_few(cells, cutoff, np.prod(2 * reach + 1))
+    reach = reach.astype(int)
     return np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1).reshape(-1, 3)
+
+
+MOST_IMAGES, MOST_NEIGHBORS = 30_000, 10_000  # of a cell and of an atom; more is another unit, or a flat cell
+LARGEST_CELL = 1e6  # Å
+
+
+def pairs(quantities: str, frame: Atoms, cutoff: float, where: str = ""):
+    """ASE's `neighbor_list` of a frame, for cells of which it comes to its end.
+
+    Raises ValueError, which `where` begins, for a cell so small or so flat that more than `MOST_IMAGES` images or
+    `MOST_NEIGHBORS` atoms lie within the cut-off (Å) of an atom, and for one longer than `LARGEST_CELL`.
+    """
+    if (longest := frame.cell.lengths().max()) > LARGEST_CELL:
+        raise ValueError(f"{where}the cell is {longest:.3g} Å long; give lengths in Å")
+    if frame.pbc.any():
+        cell = frame.cell.complete().array
+        images = np.prod((2 * np.ceil(cutoff / _heights(cell)) + 1)[frame.pbc])
+        _require_few(cell, cutoff, images, where)
+        if frame.pbc.all():
+            _require_few(cell, cutoff, len(frame) * 4 / 3 * np.pi * cutoff**3 / frame.get_volume(), where, "atoms")
+    return neighbor_list(quantities, frame, float(cutoff))
+
+
+def _heights(cells):
+    """Distances (..., 3) between opposite faces of cells, 0 where they are flat."""
+    a, b, c = np.moveaxis(np.asarray(cells, float), -2, 0)
+    faces = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], -2)
+    volume = np.abs(np.sum(a * faces[..., 0, :], -1))[..., None]
+    return np.maximum(volume / np.maximum(np.linalg.norm(faces, axis=-1), 1e-300), 1e-90)
+
+
+def _require_few(cells, cutoff, number, where="", of="images"):
+    if not number <= (MOST_IMAGES if of == "images" else MOST_NEIGHBORS):
+        lowest = _heights(cells).min()
+        raise ValueError(
+            f"{where}the cell is {lowest:.3g} Å high, with {number:.3g} periodic {of} within {cutoff:g} Å of an atom; "
+            "give lengths in Å and three lattice vectors that are not nearly in a plane"
+        )
 
 
 def static_offsets(cells: np.ndarray, cutoff: float) -> tuple[tuple[int, int, int], ...]:
@@ -167,11 +206,14 @@ def prune(system: System, neighbors: Neighbors, cutoff: float, capacity: int) ->
 
 
 def from_frames(frames: Sequence[Atoms] | Atoms, cutoff: float, capacity: int | None = None) -> Neighbors:
-    """Neighbours of frames of any sizes, found by ASE on the host; `capacity` defaults to what is needed."""
+    """Neighbours of frames of any sizes, found by ASE on the host; `capacity` defaults to what is needed.
+
+    Images are those of the frames as `systems.folded` has them, which is what `systems.from_atoms` lays out.
+    """
     frames = [frames] if isinstance(frames, Atoms) else list(frames)
     receivers, sources, images, offset = [], [], [], 0
-    for frame in frames:
-        i, j, shift = neighbor_list("ijS", frame, float(cutoff))
+    for frame in map(folded, frames):
+        i, j, shift = pairs("ijS", frame, cutoff)
         receivers.append(i + offset)
         sources.append(j + offset)
         images.append(shift)

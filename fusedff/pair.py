@@ -21,6 +21,7 @@ class LennardJones:
 
     def __post_init__(self):
         ranges.require(self, positive=["cutoff", "onset"])
+        ranges.between(self, "cutoff", high=ranges.LONGEST_CUTOFF, why="give a length in Å, 3 to 12")
         ranges.between(self, "onset", high=0.999, why="the switch needs room: give a fraction below 1")
 
     def init(self, key: jax.Array, n_species: int) -> dict:

@@ -3,7 +3,8 @@
 Lengths are held against covalent radii. Labels are held against each other: between two frames that differ little,
 the energy changes by what forces and stress say (trapezoid rule, exact in a harmonic crystal), so an energy, a force or
 a stress in another unit or with another sign shows. What no factor explains, but many frames
-contradict, is refused without a name; what a frame or two contradict is warned of.
+contradict, is refused without a name; what a frame or two contradict is warned of. Columns of a table are held against
+smooth curves.
 """
 
 import warnings
@@ -16,8 +17,9 @@ import ase.units
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
-from ase.neighborlist import neighbor_list
+from scipy.stats import t as student
 
+from fusedff import neighbors
 from fusedff.units import GPA, KJ_MOL, NM, from_voigt
 
 # How many of each make one of ours.
@@ -39,6 +41,7 @@ STRESSES = {
 GPAS = {"Pa": 1e9, "bar": 1e4, "MPa": 1e3, "kbar": 10.0, "units of 100 GPa, Mbar or eV/Å^3 (160.2 GPa)": 0.01}
 
 MIN_DISTANCE = 0.5  # Å, closer than any two nuclei are in matter
+NOBLE_GASES = {2, 10, 18, 36, 54, 86}  # atomic numbers
 
 _SAMPLE = 10  # frames of one config_type whose geometry is looked at
 _CLOSE_STRAIN, _CLOSE_MOVE, _STILL = 0.1, 0.5, 0.02  # of two frames that differ little: strain, Å, Å
@@ -64,7 +67,7 @@ def _undo(factor: float) -> str:
 def closest(frame: Atoms) -> tuple[float, float]:
     """Distance (Å) of the pair that is closest for its elements, and the same over the sum of their covalent radii."""
     for reach in 1.5 * (frame.get_volume() / len(frame)) ** (1 / 3) * 2.0 ** np.arange(4):
-        i, j, distance = neighbor_list("ijd", frame, reach)
+        i, j, distance = neighbors.pairs("ijd", frame, reach)
         if len(distance):
             ratio = distance / (covalent_radii[frame.numbers[i]] + covalent_radii[frame.numbers[j]])
             return distance[ratio.argmin()], ratio.min()
@@ -76,7 +79,7 @@ def length_unit(ratio: float, numbers) -> str | None:
 
     Atoms that bind are 0.6 to 1.3 diameters apart; noble gases do not bind and are not judged.
     """
-    if (0.5 < ratio < 1.5) or set(np.asarray(numbers).tolist()) & {2, 10, 18, 36, 54, 86}:
+    if (0.5 < ratio < 1.5) or set(np.asarray(numbers).tolist()) & NOBLE_GASES:
         return None
     return look_like(ratio, LENGTHS, within=1.6)
 
@@ -305,3 +308,39 @@ def _jump(frames, labels, step, where) -> str:
         f"{step[worst == step.first]} where forces and stress explain {abs(step.work):.3g} eV; "
         + (f"it looks {unit}" if unit else "use one unit and one reference, or relabel it")
     )
+
+
+# ---- tables ----
+
+
+def off_curve(x: np.ndarray, y: np.ndarray) -> dict[int, float]:
+    """Rows of y (n,) that do not lie on a smooth curve over x (n,), each with the value of that curve there.
+
+    A polynomial through most rows, without the fifth that fits worst; these come back one by one as long as they lie
+    within the scatter of the others (Student's t at 1 %, for all rows together). What then is left out is off, if by
+    more than 15 % of what the curve spans and 0.5 % of its value: no polynomial is exact. Needs five rows.
+    """
+    if len(x) < 5 or np.ptp(x) == 0:
+        return {}
+    powers = np.polynomial.chebyshev.chebvander(2 * (x - x.min()) / np.ptp(x) - 1, 1 + (len(x) > 6) + (len(x) > 11))
+    rows = np.arange(len(x))
+    alone = [_surprise(powers, y, rows != row)[0][row] for row in rows]
+    kept = np.ones(len(x), bool)
+    kept[np.argsort(alone)[-max(1, len(x) // 5) :]] = False
+    while not kept.all():
+        surprise, curve = _surprise(powers, y, kept)
+        nearest = min(np.flatnonzero(~kept), key=lambda row: surprise[row])
+        if surprise[nearest] > student.isf(0.005 / len(x), kept.sum() - powers.shape[1]):
+            least = np.maximum(0.15 * np.ptp(curve[kept]), 5e-3 * np.abs(curve))
+            return {int(row): float(curve[row]) for row in np.flatnonzero(~kept & (np.abs(y - curve) > least))}
+        kept[nearest] = True
+    return {}
+
+
+def _surprise(powers, y, fitted):
+    """Standard errors by which rows are off the fit through `fitted` others, and that fit: both (n,)."""
+    fit = np.linalg.pinv(powers[fitted])
+    curve = powers @ fit @ y[fitted]
+    scatter = np.sum((y - curve)[fitted] ** 2) / max(fitted.sum() - powers.shape[1], 1)
+    scatter = max(scatter, (1e-5 * np.abs(y).max()) ** 2)  # tables are rounded
+    return np.abs(y - curve) / np.sqrt(scatter * (1 + np.sum((powers @ fit) ** 2, 1))), curve

@@ -1,5 +1,11 @@
-"""A potential: parameters, model and species in; energy, forces, stress and elastic stiffness out."""
+"""A potential: parameters, model and species in; energy, forces, stress and elastic stiffness out.
 
+Total energies of all electrons are thousands of eV per atom, of which single precision keeps a few meV. So everything
+that runs on a device computes binding energies, counted from the reference energies of the atoms, and whoever shows a
+total energy adds `reference_energy` in double precision.
+"""
+
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -8,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
 from fusedff import storage
@@ -35,7 +42,10 @@ class Model(Protocol):
 )
 @dataclass(frozen=True)
 class Potential:
-    """Parameters of a model and what turns its output into eV: E_i = reference[species] + scale * model_i."""
+    """Parameters of a model and what turns its output into eV: E_i = reference[species] + scale * model_i.
+
+    The functions of this module give energies without the first term; `reference_energy` is the sum of it.
+    """
 
     params: Any
     model: Model
@@ -52,7 +62,10 @@ class Potential:
 
 
 class Evaluation(NamedTuple):
-    """Energy (n_cells,) eV, forces (n_atoms, 3) eV/Å, stress (n_cells, 6) eV/Å^3 in ASE's sign and order."""
+    """Energy (n_cells,) eV, forces (n_atoms, 3) eV/Å, stress (n_cells, 6) eV/Å^3 in ASE's sign and order.
+
+    Energies are binding energies until `total` has added the reference energies.
+    """
 
     energy: jax.Array
     forces: jax.Array
@@ -80,38 +93,48 @@ def require_species(potential: Potential, numbers, where: str = "") -> None:
         )
 
 
+def reference_energy(potential: Potential, numbers) -> float:
+    """Sum of the reference energies of atoms, eV, in double precision: total minus binding energy (outside jit)."""
+    species = np.searchsorted(potential.numbers, np.asarray(numbers))
+    return float(np.sum(np.asarray(potential.reference, float)[species]))
+
+
+def total(potential: Potential, binding, frames: Sequence[Atoms]) -> np.ndarray:
+    """Total energies (n_frames,) in eV, in double precision, from binding energies (n_frames,)."""
+    return np.asarray(binding, float) + [reference_energy(potential, frame.numbers) for frame in frames]
+
+
 def atomic_energies(potential: Potential, vectors: jax.Array, neighbors: Neighbors, numbers: jax.Array) -> jax.Array:
-    """Energies (n_atoms,) in eV from displacement vectors (n_atoms, capacity, 3) and atomic numbers (n_atoms,)."""
+    """Binding energies (n_atoms,) in eV from displacement vectors (n_atoms, capacity, 3), atomic numbers (n_atoms,)."""
     species = jnp.searchsorted(jnp.asarray(potential.numbers), numbers)
-    reference = jnp.asarray(potential.reference, vectors.dtype)[species]
-    return reference + potential.scale * potential.model.atomic_energies(potential.params, vectors, neighbors, species)
+    return potential.scale * potential.model.atomic_energies(potential.params, vectors, neighbors, species)
 
 
 def energies(potential: Potential, system: System, neighbors: Neighbors) -> jax.Array:
-    """Potential energy of every cell (n_cells,), eV."""
+    """Binding energy of every cell (n_cells,), eV."""
     vectors = displacements(system, neighbors)
     return system.per_cell(atomic_energies(potential, vectors, neighbors, system.numbers))
 
 
 def evaluate(potential: Potential, system: System, neighbors: Neighbors) -> Evaluation:
-    """Energy, forces and stress of every cell from one gradient with respect to the displacement vectors.
+    """Binding energy, forces and stress of every cell from one gradient with respect to the displacement vectors.
 
     A pair enters once from either end, so forces need its reverse slot, and no scatter.
     """
     vectors = displacements(system, neighbors)
 
-    def total(vectors):
+    def summed(vectors):
         per_atom = atomic_energies(potential, vectors, neighbors, system.numbers)
         return jnp.sum(per_atom), per_atom
 
-    gradient, per_atom = jax.grad(total, has_aux=True)(vectors)
+    gradient, per_atom = jax.grad(summed, has_aux=True)(vectors)
     forces = jnp.sum(gradient, 1) - jnp.sum(turn_around(gradient, neighbors.reverse), 1)
     virial = system.per_cell(jnp.einsum("abx,aby->axy", vectors, gradient))
     return Evaluation(system.per_cell(per_atom), forces, to_voigt(virial) / system.volumes[:, None])
 
 
 def strained_energies(potential: Potential, system: System, neighbors: Neighbors, strain: jax.Array) -> jax.Array:
-    """Energy (n_cells,) after a small homogeneous Lagrangian strain (n_cells, 6), Voigt with engineering shear.
+    """Binding energy (n_cells,) after a small homogeneous Lagrangian strain (n_cells, 6), Voigt with engineering shear.
 
     The deformation is sqrt(1 + 2 eta), expanded to second order: exact for derivatives up to the second.
     """

@@ -1,11 +1,25 @@
-"""Ranges of settings: looked at when settings are made, so that a slip costs an error and not a run."""
+"""Ranges of settings: looked at when settings are made, so that a slip costs an error and not a run.
+
+Whole numbers have an upper bound: what costs a century or all memory is refused before any of it is spent.
+"""
 
 from math import inf, isfinite
 from numbers import Integral, Real
 
+LONGEST_CUTOFF = 30.0  # Å; some 10 000 neighbours of every atom of a solid
+
+MOST = {  # of whole numbers, with what more would mean; any other setting: a million
+    "epochs": (100_000, "the batches of all epochs are drawn before the first"),
+    "updates": (100_000, "every update may take a simulation of its own"),
+    "replicas": (10_000, "every replica is a cell in memory"),
+}
+
 
 def require(settings, *, count=(), whole=(), positive=(), not_negative=()) -> None:
-    """Raise ValueError with class, setting, value and range unless every setting named is in the range it is under."""
+    """Raise ValueError with class, setting, value and range unless every setting named is in the range it is under.
+
+    Whole numbers (`count`, `whole`) may be as large as `MOST` says.
+    """
     for names, kind, low, says in (
         (count, Integral, 1, "a whole number from 1 on"),
         (whole, Integral, 0, "a whole number from 0 on"),
@@ -17,6 +31,9 @@ def require(settings, *, count=(), whole=(), positive=(), not_negative=()) -> No
             good = isinstance(value, kind) and isfinite(value) and value >= low
             if not good or (names is positive and value == 0):
                 refuse(settings, name, f"give {says}")
+            if kind is Integral:
+                most, why = MOST.get(name, (1_000_000, "no run with more comes to its end"))
+                between(settings, name, high=most, why=f"give {most} at most, {why}")
 
 
 def between(settings, name: str, low: float = -inf, high: float = inf, why: str = "") -> None:

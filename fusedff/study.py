@@ -35,11 +35,12 @@ def data_version(preset: Preset) -> str:
 
 
 def evaluate(candidate: Potential, frames: Sequence[Atoms]) -> Evaluation:
-    """Energy, forces and stress of any ASE structures in one call: (n_frames,), (n_atoms, 3), (n_frames, 6)."""
+    """Total energy, forces and stress of any ASE structures: (n_frames,), (n_atoms, 3), (n_frames, 6)."""
     for n, frame in enumerate(frames):
         potential.require_species(candidate, frame.numbers, f"frame {n}: ")
     near = jax.tree.map(jnp.asarray, neighbors.from_frames(frames, candidate.cutoff))
-    return jax.jit(potential.evaluate)(candidate, systems.from_atoms(frames), near)
+    found = jax.jit(potential.evaluate)(candidate, systems.from_atoms(frames), near)
+    return found._replace(energy=potential.total(candidate, found.energy, frames))
 
 
 def predictions(candidate: Potential, frames: Sequence[Atoms]) -> tuple[dict, dict]:

@@ -16,7 +16,7 @@ class System(NamedTuple):
     each other; `owner` says which cell an atom belongs to. Padding atoms have `owner == n_cells`.
     """
 
-    positions: jax.Array  # (n_atoms, 3) Å, not wrapped into the cell
+    positions: jax.Array  # (n_atoms, 3) Å, in or near the cell
     cells: jax.Array  # (n_cells, 3, 3) Å, rows are lattice vectors
     owner: jax.Array  # (n_atoms,) int32
     numbers: jax.Array  # (n_atoms,) int32, atomic numbers
@@ -35,9 +35,30 @@ class System(NamedTuple):
         return jax.ops.segment_sum(per_atom, self.owner, self.n_cells + 1)[: self.n_cells]
 
 
+def folded(frame: Atoms) -> Atoms:
+    """The frame with its atoms shifted by whole lattice vectors to in or near the cell, in double precision.
+
+    10^4 lattice vectors from the origin, single precision resolves no more than 0.002 Å. Atoms in the cell or less than
+    half of it outside stay where they are; along an open direction all atoms shift alike. The frame itself comes back
+    if nothing is to shift. Whatever takes positions of frames to arrays for a device goes through here, lists of
+    neighbours included, so that periodic images fit.
+    """
+    cell = frame.cell.complete()
+    if not np.linalg.det(cell.array):
+        return frame  # refused where its neighbours are listed
+    fractional = np.linalg.solve(cell.array.T, frame.positions.T).T
+    fractional[:, ~frame.pbc] = fractional[:, ~frame.pbc].mean(0)
+    shift = np.trunc(fractional - 0.5)
+    if not shift.any():
+        return frame
+    frame = frame.copy()
+    frame.positions -= shift @ cell.array
+    return frame
+
+
 def from_atoms(frames: Sequence[Atoms] | Atoms, dtype=None) -> System:
-    """Lay the given ASE frames end to end; `dtype` defaults to jax's default float."""
-    frames = [frames] if isinstance(frames, Atoms) else list(frames)
+    """Lay the given ASE frames, `folded`, end to end; `dtype` defaults to jax's default float."""
+    frames = [folded(frame) for frame in ([frames] if isinstance(frames, Atoms) else frames)]
     dtype = dtype or jnp.zeros(()).dtype
     sizes = [len(frame) for frame in frames]
     return System(

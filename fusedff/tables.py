@@ -22,14 +22,21 @@ def read_rows(path: Path) -> list[tuple[int, list[str]]]:
     kept = [(number, text) for number, text in lines if text.strip() and not text.lstrip().startswith("#")]
     if not kept:
         raise ValueError(f"{path.name} is empty; give a header line and at least one row")
-    numbers, texts = zip(*kept, strict=True)
+    number, first = kept[0]
     for character, name in ((";", "semicolons"), ("\t", "tabs")):
-        if character in texts[0] and "," not in texts[0]:
+        if character in first and "," not in first:
             raise ValueError(
-                f"{path.name}, line {numbers[0]}: columns are separated by {name}; separate them by commas, with "
+                f"{path.name}, line {number}: columns are separated by {name}; separate them by commas, with "
                 "decimal points in numbers"
             )
-    return [(n, [c.strip() for c in row]) for n, row in zip(numbers, csv.reader(texts), strict=True)]
+    return [(number, _split(text, f"{path.name}, line {number}")) for number, text in kept]
+
+
+def _split(text, where):
+    try:
+        return [cell.strip() for cell in next(csv.reader([text], strict=True, skipinitialspace=True))]
+    except csv.Error as error:
+        raise ValueError(f"{where}: a quotation mark is out of place ({error}); correct the row") from None
 
 
 def cells(columns: list[str], row: list[str], where: str) -> dict[str, str]:

@@ -1,5 +1,13 @@
 """The potential as an ASE calculator."""
 
+import copy
+import os
+import pickle
+import re
+import select
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
 import ase
 import jax
 import numpy as np
@@ -70,3 +78,54 @@ def test_an_element_it_was_not_trained_on_is_refused(rattled):
     rattled.symbols[0] = "Ti"
     with pytest.raises(ValueError, match="knows Ar but not Ti"):
         rattled.get_potential_energy()
+
+
+def test_threads_that_share_a_calculator_each_get_the_numbers_of_their_own_structure():
+    frames = [bulk("Ar", "fcc", a=a, cubic=True) * (1, 1, n) for n, a in ((1, 5.2), (2, 5.3), (1, 5.4), (2, 5.1))]
+    expected = [FusedCalculator(argon()).get_potential_energy(frame) for frame in frames]
+    shared = FusedCalculator(argon())
+
+    def ask(k):
+        for _ in range(20):
+            frame = frames[k].copy()
+            frame.calc = shared
+            yield frame.get_potential_energy(), len(frame.get_forces())
+
+    with ThreadPoolExecutor(4) as pool:
+        for found, energy, frame in zip(pool.map(lambda k: list(ask(k)), range(4)), expected, frames, strict=True):
+            np.testing.assert_allclose([e for e, _ in found], energy, rtol=1e-10)
+            assert {n for _, n in found} == {len(frame)}
+
+
+def test_a_copy_of_a_calculator_works(rattled):
+    expected = rattled.get_potential_energy()
+    for other in (copy.deepcopy(rattled.calc), pickle.loads(pickle.dumps(rattled.calc))):
+        other.reset()
+        assert other.get_potential_energy(rattled) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning", "ignore:This process:DeprecationWarning")
+def test_a_fork_after_first_use_is_one_clear_error_and_no_hang(rattled):
+    rattled.get_potential_energy()
+    rattled.positions[0, 0] += 0.01
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:  # nothing of pytest may run here
+        try:
+            os.write(write, f"{rattled.get_potential_energy()}".encode())
+        except RuntimeError as error:
+            os.write(write, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    try:
+        ready, _, _ = select.select([read], [], [], 60)
+        assert ready, "the child hangs"
+        said = os.read(read, 1000).decode()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(read)
+    assert re.search(r"forked after jax had started.*get_context\('spawn'\)", said)
+    assert np.isfinite(rattled.get_potential_energy())  # here, all is well

@@ -27,6 +27,7 @@ def cells(temperatures, streams, repeats=(2, 2, 2), a=FCC.a):
         jnp.asarray(temperatures, float),
         jnp.asarray(streams, jnp.int32),
         jnp.asarray(atoms.numbers, jnp.int32),
+        jnp.asarray(np.stack([atoms.get_masses()] * n)),
     )
 
 
@@ -82,10 +83,32 @@ def test_the_centre_of_mass_stays_at_rest(cold):
 def test_momenta_start_with_the_temperature_and_without_drift():
     ensemble = cells([300.0] * 40, range(40))
     state = dynamics.start(ensemble, jax.random.PRNGKey(3))
-    mass = dynamics._masses(ensemble)
+    mass = ensemble.masses[..., None]
     t = np.asarray(dynamics.kinetic_temperature(state.momenta, mass))
     assert abs(t.mean() - 300) < 4 * 300 * np.sqrt(2 / (93 * 40))  # relative variance of a chi^2 is 2 / freedom
     np.testing.assert_allclose(state.momenta.sum(1), 0, atol=1e-10)
+
+
+def test_isotopes_move_with_their_own_masses():
+    """At one temperature momenta grow as the root of the mass, and atoms are slower by it."""
+    natural = crystals.supercell(FCC, (1, 1, 1))
+    heavy, mixed = natural.copy(), natural.copy()
+    heavy.set_masses([400.0] * 4)
+    mixed.set_masses([36.0, 40.0, 36.0, 40.0])
+    ensemble = dynamics.replicate([natural, heavy, mixed], [50.0] * 3, replicas=2, dtype=float)
+    masses = np.repeat([natural.get_masses(), heavy.get_masses(), mixed.get_masses()], 2, axis=0)
+    np.testing.assert_array_equal(ensemble.masses, masses)
+    ensemble = ensemble._replace(stream=jnp.zeros(6, jnp.int32))  # the same random numbers for all
+    momenta = np.asarray(dynamics.start(ensemble, jax.random.PRNGKey(0)).momenta)
+    np.testing.assert_allclose(momenta[2] / momenta[0], np.sqrt(400.0 / natural.get_masses()[0]), rtol=1e-10)
+    ensemble = cells([40.0] * 8, [0] * 8)
+    ensemble = ensemble._replace(masses=ensemble.masses.at[4:].multiply(10.0))
+    _, state, _ = simulate(ensemble, 1)
+    moved = np.sqrt(np.mean((state.positions - ensemble.sites) ** 2, (1, 2)))
+    assert 2.2 < moved[0] / moved[4] < 3.2  # after 160 fs, the root of ten but for forces, which turn light atoms first
+    natural.set_masses([0.0, 40, 40, 40])
+    with pytest.raises(ValueError, match="frame 0: mass of atom 0 is 0; give positive masses"):
+        dynamics.replicate([natural], [50.0])
 
 
 def test_cells_of_one_stream_move_alike_and_others_do_not():
@@ -144,7 +167,12 @@ def test_every_cell_of_an_ensemble_gets_the_images_it_needs():
     boxes = np.stack([np.diag(l) for l in lengths])
     sites = np.stack([cube.get_scaled_positions() @ box for box in boxes])
     ensemble = Ensemble(
-        jnp.asarray(sites), jnp.asarray(boxes), jnp.full(n, 1e-9), jnp.arange(n), jnp.asarray(cube.numbers)
+        jnp.asarray(sites),
+        jnp.asarray(boxes),
+        jnp.full(n, 1e-9),
+        jnp.arange(n),
+        jnp.asarray(cube.numbers),
+        jnp.asarray(np.stack([cube.get_masses()] * n)),
     )
     _, _, trajectory = simulate(ensemble, 1, Langevin(timestep_fs=1e-3, steps_per_snapshot=1, skin=0.5))
     # fcc looks the same along x and y

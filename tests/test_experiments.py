@@ -1,5 +1,7 @@
 """Tables of measured state points."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -104,3 +106,90 @@ def test_a_changed_elastic_file_of_the_paper_is_never_read_with_the_old_meaning(
         experiments.load_paper_elastic(table(PAPER_HEADER, row))
     for text in named:
         assert text in str(error.value)
+
+
+CUBIC = "temperature_K,a_A,C11_GPa,C12_GPa,C44_GPa"
+HEXAGONAL = "temperature_K,a_A,c_A,C11_GPa,C12_GPa,C13_GPa,C33_GPa,C44_GPa"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("symbol", "structure", "row"),
+    [
+        ("Ne", "fcc", "5,4.464,1.69,0.97,1.00"),
+        ("Ne", "fcc", "24,4.52,1.17,0.74,0.60"),
+        ("Ar", "fcc", "10,5.314,4.24,2.39,2.25"),
+        ("Ar", "fcc", "82.3,5.46,2.38,1.56,1.12"),
+        ("Kr", "fcc", "114,5.87,2.66,1.69,1.26"),
+        ("Xe", "fcc", "156,6.35,2.98,1.90,1.48"),
+        ("Cs", "bcc", "295,6.14,2.47,2.06,1.48"),
+        ("Zn", "hcp", "295,2.665,4.947,163.7,36.4,53.0,63.5,38.8"),
+    ],
+)
+def test_correct_constants_of_soft_crystals_are_accepted_without_a_word(symbol, structure, row, table):
+    (point,) = experiments.load_state_points(table(HEXAGONAL if structure == "hcp" else CUBIC, row), symbol, structure)
+    assert point.elastic_gpa["C11"] == pytest.approx(float(row.split(",")[3 if structure == "hcp" else 2]))
+
+
+def test_a_doubt_about_the_unit_is_a_warning_and_units_ends_it(table, recwarn):
+    helium = table(HEXAGONAL, "1.3,3.67,5.99,0.0405,0.0213,0.0105,0.0554,0.0124")
+    with pytest.warns(UserWarning, match=r"line 2: C11 = 0.0405.*100 GPa.*or say units='GPa'"):
+        (point,) = experiments.load_state_points(helium, "He", "hcp")
+    assert point.elastic_gpa["C33"] == pytest.approx(0.0554)
+    recwarn.clear()
+    experiments.load_state_points(helium, "He", "hcp", units="GPa")
+    assert not recwarn
+    megabar = table(CUBIC, "300,4.0496,1.067,0.604,0.283")
+    with pytest.raises(ValueError, match="or say units='GPa'"):
+        experiments.load_state_points(megabar, "Al", "fcc")
+    (point,) = experiments.load_state_points(megabar, "Al", "fcc", units="Mbar")
+    assert point.elastic_gpa["C11"] == pytest.approx(106.7)
+    with pytest.raises(ValueError, match="units 'psi' are unknown; use one of GPa, Pa"):
+        experiments.load_state_points(megabar, "Al", "fcc", units="psi")
+
+
+def rows_of_titanium(every):
+    """Header and every so many rows of the packaged table, as text."""
+    lines = [line for line in experiments.TITANIUM_TABLE.read_text().splitlines() if not line.startswith("#")]
+    return [lines[0], *lines[1::every]]
+
+
+def at(lines, temperature):
+    return next(n for n, line in enumerate(lines) if line.startswith(f"{temperature},"))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_the_packaged_tables_lie_on_smooth_curves(every, table):
+    experiments.load_state_points(table(*rows_of_titanium(every)))
+    experiments.load_state_points(experiments.ALUMINIUM_TABLE, "Al", "fcc")
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize(
+    ("what", "named"),
+    [
+        ("Celsius", "C11_GPa 144.2 where"),
+        ("C12 and C13 exchanged", r"C12_GPa 69\.1 where the other rows suggest 97.*C13_GPa 97\.3"),
+        ("a 5 % off", r"a_A 3\.1071 where the other rows suggest 2\.959"),
+    ],
+)
+def test_a_row_that_is_off_the_curve_through_the_others_is_named_with_its_line(what, named, every, table):
+    lines = rows_of_titanium(every)
+    n = at(lines, 623 if every == 1 else 523)
+    cells = lines[n].split(",")
+    named = named if every == 1 else named.split()[0]
+    if what == "Celsius":
+        cells[0] = f"{float(cells[0]) - 273.15:.2f}"
+    elif "exchanged" in what:
+        cells[4], cells[5] = cells[5], cells[4]
+    else:
+        cells[1] = f"{1.05 * float(cells[1]):.5f}"
+    lines[n] = ",".join(cells)
+    with pytest.warns(UserWarning, match="the other rows suggest") as caught:
+        points = experiments.load_state_points(table(*lines))
+    assert len(points) == len(lines) - 1
+    (message,) = [str(warning.message) for warning in caught]
+    assert message.startswith(f"mine.csv, line {n + 1}: at {float(cells[0]):g} K, ")
+    assert message.endswith("check the row, its temperature (K) and the order of its columns")
+    assert re.search(named, message)

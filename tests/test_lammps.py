@@ -80,7 +80,8 @@ _evaluate = jax.jit(potential.evaluate)
 
 
 def directly(model, frame):
-    return _evaluate(model, *laid_out(frame, model.cutoff))
+    found = _evaluate(model, *laid_out(frame, model.cutoff))
+    return found._replace(energy=potential.total(model, found.energy, [frame]))
 
 
 def potential_energy(lmp, model):

@@ -58,6 +58,16 @@ def test_heat_capacity_goes_from_nothing_to_dulong_and_petit(found):
     assert 0 < found.heat_capacity[1] < 0.5
 
 
+def test_isotopes_vibrate_with_their_own_masses(found):
+    """The mean square of all frequencies is the mean of (curvature / mass) over atoms: it goes as that of 1 / mass."""
+    isotopes = CUBE.copy()
+    isotopes.set_masses([MASS, 2 * MASS, 3 * MASS, 2 * MASS])
+    mixed = phonons.run(isotopes, SPRINGS, (2, 2, 2), 0.005, (0.0,), name=None)
+    square, of_one = (np.trapezoid(f.dos * f.dos_frequencies**2, f.dos_frequencies) for f in (mixed, found))
+    assert mixed.frequencies.shape[1] == 12  # four atoms that are not equivalent
+    assert square / of_one == pytest.approx(np.mean([1, 1 / 2, 1 / 3, 1 / 2]), rel=5e-3)  # of the mesh
+
+
 @pytest.mark.parametrize("exponent", [6, 12])
 def test_a_power_law_has_the_same_gruneisen_parameter_in_every_mode(exponent):
     """Forces scale with the distance: frequencies with r^-(n + 2)/2, hence (n + 2)/6. Two shells within the cut-off."""

@@ -121,15 +121,18 @@ def test_a_batch_of_different_cells_gives_what_each_cell_gives_alone():
         np.testing.assert_allclose(found, np.concatenate(parts), rtol=1e-12, atol=1e-14)
 
 
-def test_energies_count_from_the_reference_of_every_species():
+def test_total_energies_are_binding_energies_and_the_reference_of_every_species():
     params = {"epsilon": jnp.array([0.01, 0.02]), "sigma": jnp.array([3.0, 3.4])}
     model = Potential(params, LennardJones(6.0), (10, 18), (-1.5, -2.5))
     apart = ase.Atoms("ArNe2", positions=[[0, 0, 0], [9, 0, 0], [0, 9, 0]], cell=40 * np.eye(3), pbc=True)
-    assert float(evaluate(model, *laid_out(apart, 6.0)).energy[0]) == -2.5 - 2 * 1.5
+    assert potential.reference_energy(model, apart.numbers) == -2.5 - 2 * 1.5
+    assert float(evaluate(model, *laid_out(apart, 6.0)).energy[0]) == pytest.approx(0.0, abs=1e-15)
     pair = ase.Atoms("ArNe", positions=[[0, 0, 0], [3.5, 0, 0]], cell=40 * np.eye(3), pbc=True)
     sigma, epsilon, r = 3.2, np.sqrt(0.01 * 0.02), 3.5  # Lorentz-Berthelot; the switch starts at 4.8 Å
-    expected = 4 * epsilon * ((sigma / r) ** 12 - (sigma / r) ** 6) - 4.0
-    assert float(evaluate(model, *laid_out(pair, 6.0)).energy[0]) == pytest.approx(expected, rel=1e-12)
+    expected = 4 * epsilon * ((sigma / r) ** 12 - (sigma / r) ** 6)
+    found = evaluate(model, *laid_out(pair, 6.0)).energy
+    assert float(found[0]) == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(potential.total(model, found, [pair]), expected - 4.0, rtol=1e-12)
 
 
 def test_the_scale_multiplies_what_the_model_says():

@@ -24,7 +24,7 @@ from fusedff import dynamics, neighbors, ranges, structure
 from fusedff.dynamics import Ensemble, Langevin
 from fusedff.elasticity import ideal_gas_pressure
 from fusedff.observables import Estimate, entry
-from fusedff.potential import Potential
+from fusedff.potential import Potential, reference_energy
 from fusedff.units import GPA
 
 
@@ -129,10 +129,11 @@ def run(
     linear = (times >= settings.diffusive_ps[0]) & (times <= settings.diffusive_ps[1])
     diffusion = np.polyfit(times[linear], displacement[:, linear].T, 1)[0] / 6
     pressure = np.asarray(ideal_gas_pressure(ensemble), float) + observed[:, 0]
+    reference = reference_energy(candidate, ensemble.numbers)
     return LiquidResult(
         np.asarray(temperatures, float), r, radial, shell, over_replicas(around), structure.ANGLES,
         over_replicas(_angular(ensemble, trajectory.positions, per_cell)), times, over_replicas(displacement),
-        over_replicas(diffusion), over_replicas(np.asarray(trajectory.energy, float).mean(0) / n),
+        over_replicas(diffusion), over_replicas((np.asarray(trajectory.energy, float).mean(0) + reference) / n),
         over_replicas(pressure / GPA), n, np.cbrt(volumes[:: settings.replicas]), settings,
     )  # fmt: skip
 
@@ -203,8 +204,7 @@ def _angular(ensemble, positions, shells, most=100):
     found = []
     for start, end in pairwise(np.append(np.flatnonzero(np.diff(shells, prepend=0)), len(shells))):
         cells, within = slice(start, end), float(shells[start])
-        part = jax.tree.map(lambda x, cells=cells: x[cells], ensemble._replace(numbers=None))
-        part, capacity = part._replace(numbers=ensemble.numbers), 24
+        part, capacity = ensemble.part(cells), 24
         while True:
             angular, needed = _shell_angles(part, chosen[:, cells], within, capacity)
             if int(needed) <= capacity:

@@ -259,15 +259,29 @@ def _mode_heat_capacity(frequencies, moving, temperature):
 
 
 def _phonopy(atoms, repeats):
+    kinds = _kinds(atoms)
     cell = PhonopyAtoms(
-        symbols=atoms.get_chemical_symbols(), cell=atoms.cell.array,
+        symbols=kinds, cell=atoms.cell.array,
         scaled_positions=atoms.get_scaled_positions(), masses=atoms.get_masses(),
     )  # fmt: skip
-    return Phonopy(cell, np.diag(repeats), primitive_matrix=guess_primitive_matrix(cell))
+    isotopes = kinds != atoms.get_chemical_symbols()  # of which phonopy's guess knows nothing
+    return Phonopy(cell, np.diag(repeats), primitive_matrix=np.eye(3) if isotopes else guess_primitive_matrix(cell))
+
+
+def _kinds(atoms):
+    """Chemical symbols, numbered where an element has several masses: isotopes are not equivalent by symmetry."""
+    symbols, masses = np.array(atoms.get_chemical_symbols()), atoms.get_masses()
+    kinds = symbols.astype(object)
+    for symbol in np.unique(symbols):
+        different, which = np.unique(masses[symbols == symbol].round(6), return_inverse=True)
+        if len(different) > 1:
+            kinds[symbols == symbol] = [f"{symbol}{n + 1}" for n in which]
+    return kinds.tolist()
 
 
 def _to_ase(cell):
-    return Atoms(cell.symbols, cell=cell.cell, scaled_positions=cell.scaled_positions, masses=cell.masses, pbc=True)
+    symbols = [symbol.rstrip("0123456789") for symbol in cell.symbols]
+    return Atoms(symbols, cell=cell.cell, scaled_positions=cell.scaled_positions, masses=cell.masses, pbc=True)
 
 
 def _order(lattice, supercell):

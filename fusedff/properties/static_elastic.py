@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from ase import Atoms
 
-from fusedff import crystals, elasticity, progress
+from fusedff import crystals, elasticity, orientation, progress
 from fusedff.properties.relax import Relaxation, relax_ions
 from fusedff.units import GPA, VOIGT, from_voigt, strain_from_voigt, to_voigt
 
@@ -14,7 +14,7 @@ from fusedff.units import GPA, VOIGT, from_voigt, strain_from_voigt, to_voigt
 class StaticElastic:
     """Elastic tensors in GPa, (6, 6) in Voigt order; compliances follow from them."""
 
-    stiffness_gpa: np.ndarray  # ions relaxed
+    stiffness_gpa: np.ndarray  # ions relaxed; in standard axes where a symmetry was named, else in those of the crystal
     clamped_gpa: np.ndarray  # ions carried along with the strain
     pressure_gpa: float  # of the crystal as it was given
     symmetry: str | None  # which independent constants `constants_gpa` holds
@@ -65,8 +65,9 @@ def run(
 
     eta is the Lagrangian strain, as in `fusedff.elasticity`, whose constants become these as T -> 0; at zero pressure
     they are those of any other definition. The cell is taken as it is: relax it first for equilibrium. `symmetry` is
-    what `crystals.symmetry` says, for a crystal in the axes of that module. Raises NotRelaxed, and ValueError for an
-    unknown symmetry or a strain outside (0, 0.05].
+    what `crystals.symmetry` says; the crystal may lie in any axes and is turned into those of that module first.
+    Raises NotRelaxed, and ValueError for an unknown symmetry, one that the crystal does not have, or a strain outside
+    (0, 0.05].
     """
     if not 0 < strain <= 0.05:
         raise ValueError(f"strain = {strain:g} is no small strain; use one between 1e-4 and 1e-2")
@@ -74,6 +75,9 @@ def run(
     if symmetry is not None:
         crystals.elastic_names(symmetry)  # an unknown one is refused before the work
     rest = relax_ions(atoms, calculator, relaxation)
+    pressure = -rest.get_stress()[:3].mean() / GPA
+    if symmetry is not None:
+        rest = _in_standard_axes(rest, symmetry)
     slopes = np.zeros((2, 6, 6))
     with progress.bar(name, 2 * len(VOIGT)) as report:
         for j, direction in enumerate(np.eye(6)):
@@ -82,8 +86,17 @@ def run(
                 slopes[:, :, j] += sign * _stresses(rest, stretch, calculator, relaxation) / (2 * strain)
                 report()
     relaxed, clamped = (slopes + slopes.swapaxes(1, 2)) / 2 / GPA
-    pressure = -rest.get_stress()[:3].mean() / GPA
     return StaticElastic(relaxed, clamped, float(pressure), symmetry, strain, relaxation)
+
+
+def _in_standard_axes(rest, symmetry):
+    found = orientation.find(rest)
+    if found.system != symmetry:
+        raise ValueError(
+            f"{rest.get_chemical_formula()} is {found.system} ({found.space_group}), not {symmetry}; name its own "
+            "symmetry, relax it if it is distorted (relax.relax_crystal), or leave `symmetry` out for the whole tensor"
+        )
+    return orientation.turned(rest, found.rotation)
 
 
 def _stresses(rest, stretch, calculator, relaxation):

@@ -14,7 +14,7 @@ from ase import Atoms
 from jax.flatten_util import ravel_pytree
 from optax.contrib import muon
 
-from fusedff import devices, labelled, neighbors, potential, ranges
+from fusedff import devices, labelled, neighbors, potential, ranges, systems
 from fusedff.neighbors import Neighbors
 from fusedff.potential import Potential
 from fusedff.systems import System
@@ -120,7 +120,7 @@ class FrameStore:
                 self.neighbors[index],
                 slice(start, start + self.sizes[index]),
             )
-            positions[here], forces[here] = frame.positions, frame.get_forces()
+            positions[here], forces[here] = systems.folded(frame).positions, frame.get_forces()
             cells[cell], owner[here], numbers[here] = frame.cell.array, cell, frame.numbers
             source[here], image[here], mask[here] = near.source + start, near.image, near.mask
             reverse[here] = near.reverse + start * capacity
@@ -143,7 +143,9 @@ def _store(candidate: Potential, frames: Sequence[Atoms]) -> FrameStore:
     """The frames for a potential, which must know all their elements."""
     for n, frame in enumerate(frames):
         potential.require_species(candidate, frame.numbers, f"frame {n}: ")
-    return FrameStore(frames, candidate.cutoff)
+    store = FrameStore(frames, candidate.cutoff)
+    store.energy -= [potential.reference_energy(candidate, frame.numbers) for frame in frames]  # in double precision
+    return store
 
 
 def _deviations(candidate: Potential, batch: Batch, total: Callable) -> dict[str, jax.Array]:

@@ -32,6 +32,8 @@ class Fused:
 
     def __post_init__(self):
         ranges.require(self, count=["epochs", "experiment_updates", "dft_epochs"])
+        most = ranges.MOST["epochs"][0] // max(self.experiment_updates, self.dft_epochs)
+        ranges.between(self, "epochs", high=most, why=f"give {most} at most with so many updates or passes in each")
         if sorted(self.order) != ["dft", "experiment"]:
             raise ValueError(
                 f"order = {self.order}: name 'experiment' and 'dft' once each, in the order they are to learn"

@@ -184,18 +184,11 @@ class HeatCapacityTarget:
         _require_states(self.ensemble, self.measured, (), "heat capacities")
 
     def observe(self, candidate, system, near, evaluation):
-        energy = evaluation.energy - self._origin(candidate)
-        return jnp.stack([energy, energy**2], 1)
+        return jnp.stack([evaluation.energy, evaluation.energy**2], 1)
 
     def contract(self, candidate, system, near, coefficients):
-        total = potential.energies(candidate, system, near)
-        energy = total - self._origin(candidate)
-        return coefficients[:, 0] * energy + coefficients[:, 1] * energy**2, total
-
-    def _origin(self, candidate):
-        """The reference energies of the atoms: without them, single precision holds the square."""
-        species = np.searchsorted(candidate.numbers, np.asarray(self.ensemble.numbers))
-        return float(np.sum(np.asarray(candidate.reference)[species]))
+        energy = potential.energies(candidate, system, near)
+        return coefficients[:, 0] * energy + coefficients[:, 1] * energy**2, energy
 
     def heat_capacity(self, means):
         """C_V (n_states,) in k_B per atom."""
