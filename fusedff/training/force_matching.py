@@ -1,5 +1,6 @@
 """Bottom-up training: a potential that reproduces the energies, forces and virials of DFT frames."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -302,7 +303,8 @@ def train(
     Returns the trained potential and the history (per epoch: training loss, validation errors). The last parameters are
     taken: those of the smallest validation loss come from when the learning rate was still high, and a few unusual
     frames decide which. With `patience` training stops early, and then the latter are taken.
-    `on_epoch` gets the history after every epoch, e.g. to draw it.
+    `on_epoch` gets the history after every epoch, e.g. to draw it. A warning names frames whose labels do not fit those
+    of their family (`outliers`). Raises ValueError naming the part that has no frames.
     """
     for part, members in (("training", frames), ("validation", validation)):
         if not len(members):
@@ -331,7 +333,25 @@ def train(
         watch="validation" if settings.patience else None, patience=settings.patience,
         on_epoch=on_epoch,
     )  # fmt: skip
-    return start.with_params(result.params), result.history
+    trained = start.with_params(result.params)
+    _doubt(trained, [*frames, *validation])
+    return trained, result.history
+
+
+def _doubt(trained, frames) -> None:
+    """Warn of frames whose labels do not fit those of their family."""
+    from fusedff.training import outliers  # which imports this module
+
+    if len(frames) < outliers.FAMILY:
+        return
+    worst = list({outlier.frame: outlier for outlier in reversed(outliers.find(trained, frames))}.values())[::-1]
+    if worst:
+        more = f" and {len(worst) - 5} more" if len(worst) > 5 else ""
+        warnings.warn(
+            f"labels that do not fit their family: {', '.join(map(str, worst[:5]))}{more}; look at these frames, and "
+            "relabel or drop what is wrong (fusedff.training.outliers.find lists all)",
+            stacklevel=3,
+        )
 
 
 def errors(candidate: Potential, frames: Sequence[Atoms]) -> dict[str, float | None]:
