@@ -15,9 +15,9 @@ from fusedff import labelled, plots, potential
 from fusedff.training import force_matching, outliers
 from fusedff.training.force_matching import ForceMatching
 
-TRUTH = argon()
+TRUTH = argon(cutoff=5.0)
 SCALE = 30.0
-TRAINED = argon(epsilon=0.0106)  # a model that is off by 2 %, as models are
+TRAINED = argon(epsilon=0.0106, cutoff=5.0)  # a model that is off by 2 %, as models are
 PLANTED = 17
 
 

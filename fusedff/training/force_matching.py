@@ -334,17 +334,19 @@ def train(
         on_epoch=on_epoch,
     )  # fmt: skip
     trained = start.with_params(result.params)
-    _doubt(trained, [*frames, *validation])
+    _doubt(trained, [*frames, *validation], [matcher.store, check])
     return trained, result.history
 
 
-def _doubt(trained, frames) -> None:
+def _doubt(trained, frames, stores) -> None:
     """Warn of frames whose labels do not fit those of their family."""
     from fusedff.training import outliers  # which imports this module
 
     if len(frames) < outliers.FAMILY:
         return
-    worst = list({outlier.frame: outlier for outlier in reversed(outliers.find(trained, frames))}.values())[::-1]
+    worst = list({outlier.frame: outlier for outlier in reversed(outliers.find(trained, frames, stores))}.values())[
+        ::-1
+    ]
     if worst:
         more = f" and {len(worst) - 5} more" if len(worst) > 5 else ""
         warnings.warn(

@@ -40,17 +40,20 @@ class Outlier(NamedTuple):
         return f"{self.config_id} ({self.quantity} off by {abs(self.residual):.3g} {UNITS[self.quantity]})"
 
 
-def find(candidate: Potential, frames: Sequence[Atoms]) -> list[Outlier]:
-    """Frames whose residuals against `candidate` score above `SUSPICIOUS`, the highest score first."""
+def find(candidate: Potential, frames: Sequence[Atoms], stores=None) -> list[Outlier]:
+    """Frames whose residuals against `candidate` score above `SUSPICIOUS`, the highest score first.
+
+    `stores` may hold the same frames, in order, in `FrameStore`s whose neighbours need not be found again.
+    """
     found = [
         Outlier(n, str(frames[n].info.get("config_id", n)), quantity, float(residual[n]), float(score[n]))
-        for quantity, (residual, score) in scores(candidate, frames).items()
+        for quantity, (residual, score) in scores(candidate, frames, stores).items()
         for n in np.flatnonzero(score > SUSPICIOUS)
     ]
     return sorted(found, key=lambda outlier: -outlier.score)
 
 
-def scores(candidate: Potential, frames: Sequence[Atoms]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def scores(candidate: Potential, frames: Sequence[Atoms], stores=None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Residual and score of every frame by quantity, both (n_frames,); nan where there is no label.
 
     Families are the frames of one `config_type`. The energies of a whole family are held against those of all other
@@ -61,7 +64,9 @@ def scores(candidate: Potential, frames: Sequence[Atoms]) -> dict[str, tuple[np.
     for n, kind in enumerate(kinds):
         families[kind if kinds.count(kind) >= FAMILY else None].append(n)
     sizes, found = _sizes(candidate, frames, families.values()), {}
-    for quantity, residual in residuals(candidate, frames).items():
+    parts = [residuals(candidate, s) for s in stores or [force_matching.FrameStore(frames, candidate.cutoff)]]
+    for quantity in SIZES:
+        residual = np.concatenate([part[quantity] for part in parts])
         size, score = np.hypot(sizes[quantity], SIZES[quantity]), np.full(len(frames), np.nan)
         for members in families.values():
             centre = np.median(residual[members]) if quantity == "energy" else 0.0  # the others are positive
@@ -97,11 +102,11 @@ def _sizes(candidate, frames, families) -> dict[str, np.ndarray]:
     }
 
 
-def residuals(candidate: Potential, frames: Sequence[Atoms]) -> dict[str, np.ndarray]:
+def residuals(candidate: Potential, store: force_matching.FrameStore) -> dict[str, np.ndarray]:
     """Predicted minus label, (n_frames,): energy per atom, root mean square of forces and of stress (nan: no label)."""
-    store = force_matching.FrameStore(frames, candidate.cutoff)
-    n_frames = min(AT_ONCE, len(frames))
-    shares = [np.arange(len(frames))[k : k + n_frames] for k in range(0, len(frames), n_frames)]
+    total = len(store.frames)
+    n_frames = min(AT_ONCE, total)
+    shares = [np.arange(total)[k : k + n_frames] for k in range(0, total, n_frames)]
     n_atoms = max(int(store.sizes[share].sum()) for share in shares)
     parts = [_of_batch(candidate, store.batch(share, n_frames, n_atoms)) for share in shares]
     energy, forces, stress = np.concatenate(
