@@ -5,17 +5,18 @@ What a single frame is, and may be, is in `labelled`. Frames are counted from 0 
 """
 
 import hashlib
+import warnings
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import ase
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import iread
 
-from fusedff import plausibility
-from fusedff.labelled import MAX_STRESS, Labels, check_frame, labels, results, use_virial
+from fusedff import duplicates, extxyz, plausibility
+from fusedff.labelled import MAX_STRESS, check_frame, labels, results, trusted
 from fusedff.paper_archive import PAPER_BLOB_IDS, read_paper_arrays
 from fusedff.units import to_voigt
 
@@ -23,13 +24,6 @@ TITANIUM_FRAMES = Path(__file__).parent / "data" / "titanium_pbe.extxyz"
 
 MAX_ENERGY_SPREAD = 20.0  # eV per atom between frames of one composition
 _BLOCK = 10  # frames of one config_type that are shared out together
-_NO_TEXT = {  # by how files begin
-    b"\x1f\x8b": "compressed (gzip)",
-    b"PK": "a zip archive",
-    b"\xef\xbb\xbf": "UTF-8 with a byte-order mark",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
 
 
 class Split(NamedTuple):
@@ -40,35 +34,29 @@ class Split(NamedTuple):
     test: tuple[ase.Atoms, ...]
 
 
-def load_frames(path=None) -> tuple[ase.Atoms, ...]:
+def load_frames(path=None, units: str | None = None) -> tuple[ase.Atoms, ...]:
     """Frames of an extended-XYZ file, checked; the default is the packaged titanium PBE dataset.
 
     Missing `config_type` becomes 'unlabelled', missing `config_id` '<file>#<frame>'. Raises
     FileNotFoundError, or ValueError naming file, frame, value and remedy for the first frame that fails
-    `check_frame`, for repeated frames and ids, for energies of one composition too far apart to be of one kind, and
-    for units that contradict each other (`plausibility`).
+    `check_frame`, for repeated frames (`duplicates`) and ids, for energies of one composition too far apart to be of
+    one kind, and for units that contradict each other (`plausibility`). With `units="ase"`, here or in the file's
+    comment lines, the numbers are taken as eV and Å, and what is only implausible becomes a warning.
     """
     path = TITANIUM_FRAMES if path is None else Path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"{path} {what}; give the path of an extended-XYZ file")
-    _check_text(path)
-    frames, reader = [], iread(path, index=":", format="extxyz")
-    while True:
-        try:
-            frame = next(reader)
-        except StopIteration:
-            break
-        except Exception as error:  # ASE raises whatever its parser meets
-            raise ValueError(
-                f"{path.name}, frame {len(frames)}: cannot be read as extended XYZ ({error}); "
-                "repair the frame, or cut the file off before it"
-            ) from error
+    if units not in (None, "ase"):
+        raise ValueError(f"units = {units!r}: only 'ase' (eV, Å, eV/Å^3) can be read; convert the file")
+    frames = []
+    for frame in extxyz.read(path):
         frame.info.setdefault("config_type", "unlabelled")
         frame.info.setdefault("config_id", f"{path.name}#{len(frames)}")
+        if units:
+            frame.info["units"] = units
         frames.append(frame)
-    _check_no_frame_twice(frames, path.name)
-    return _checked(frames, path.name)
+    checked = _checked(frames, path.name)
+    duplicates.check(checked, _places(checked, path.name))
+    _mention_free_energies(checked, path.name)
+    return checked
 
 
 def assign(config_types, validation=0.1, test=0.2) -> list[str]:
@@ -95,12 +83,16 @@ def assign(config_types, validation=0.1, test=0.2) -> list[str]:
 def split(frames, validation=0.1, test=0.2) -> Split:
     """Frames shared out by `assign`: stratified by config_type and fixed for good when the file only grows.
 
-    Raises ValueError for fractions that are not whole tenths, and when no training frame is left.
+    Raises ValueError for fractions that are not whole tenths, and naming the part that is wanted and has no frame.
     """
     frames = tuple(frames)
     parts = assign([str(f.info.get("config_type", "unlabelled")) for f in frames], validation, test)
-    if "train" not in parts:
-        raise ValueError(f"{len(frames)} frames leave none to train on; add frames or lower the fractions")
+    wanted = {"train": True, "validation": validation > 0, "test": test > 0}
+    if empty := [name for name in wanted if wanted[name] and name not in parts]:
+        raise ValueError(
+            f"{len(frames)} frames leave none for {' and '.join(empty)}: ten of one config_type give each part its "
+            "share; add frames, or share out three or more in file order with `paper_split`"
+        )
     return Split(*(tuple(f for f, p in zip(frames, parts, strict=True) if p == name) for name in Split._fields))
 
 
@@ -158,11 +150,14 @@ def load_paper_archive(path, verify=True, *, _blob_ids=PAPER_BLOB_IDS) -> tuple[
     return _checked(frames, file)
 
 
+def _places(frames, file: str) -> list[str]:
+    return [f"{file}, frame {i} ({frame.info['config_id']})" for i, frame in enumerate(frames)]
+
+
 def _checked(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
     if not frames:
         raise ValueError(f"{file} has no frames; give a file with at least one labelled frame")
-    first_with = {}
-    places = [f"{file}, frame {i} ({frame.info['config_id']})" for i, frame in enumerate(frames)]
+    first_with, places = {}, _places(frames, file)
     for i, (frame, where) in enumerate(zip(frames, places, strict=True)):
         config_id = str(frame.info["config_id"])
         if config_id in first_with:
@@ -172,46 +167,31 @@ def _checked(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
             )
         first_with[config_id] = i
         check_frame(frame, where)
-    plausibility.check_lengths(frames, places)
-    plausibility.check_labels(frames, [_used(frame) for frame in frames], places)
-    _check_energies_agree(frames, places)
+    said = [labels(frame) for frame in frames]
+    for check in (
+        partial(plausibility.check_lengths, frames, places),
+        partial(plausibility.check_labels, frames, said, places),
+        partial(_check_energies_agree, frames, places),
+    ):
+        try:
+            check()
+        except plausibility.Doubt as doubt:
+            if not all(map(trusted, frames)):
+                raise
+            warnings.warn(doubt.finding, stacklevel=3)
     return tuple(frames)
 
 
-def _used(frame) -> Labels:
-    """Labels without a stress that training may not use."""
-    found = labels(frame)
-    return found if use_virial(frame) else found._replace(stress=np.full(6, np.nan))
-
-
-def _check_no_frame_twice(frames, file: str) -> None:
-    """A frame given twice would be trained on and tested with."""
-    first_with = {}
-    for i, frame in enumerate(frames):
-        energy = results(frame).get("energy")
-        lengths = np.round(np.concatenate([frame.cell.array, frame.positions]), 6) + 0.0  # no minus zero
-        found = (frame.numbers.tobytes(), lengths.tobytes(), energy)
-        if found in first_with:
-            raise ValueError(
-                f"{file}, frame {i} ({frame.info['config_id']}): the same atoms as frame {first_with[found]} with the "
-                "same energy; drop one of them"
-            )
-        first_with[found] = i
-
-
-def _check_text(path: Path) -> None:
-    """What is no plain text; and a file cut off inside its last number, which would still parse, to another number."""
-    with open(path, "rb") as file:
-        start = file.read(3)
-        for signature, what in _NO_TEXT.items():
-            if start.startswith(signature):
-                raise ValueError(f"{path.name} is {what}; give plain text, UTF-8 without a byte-order mark")
-        file.seek(max(0, path.stat().st_size - 1))
-        if file.read(1) not in (b"", b"\n"):
-            raise ValueError(
-                f"{path.name}: the last line does not end, as if writing was interrupted; "
-                "cut off the last frame, or end the line if it is complete"
-            )
+def _mention_free_energies(frames, file: str) -> None:
+    """Warn once where two different energies are given."""
+    both = [f for f in frames if None not in (results(f).get("energy"), results(f).get("free_energy"))]
+    gap = [abs(results(f)["energy"] - results(f)["free_energy"]) / len(f) for f in both]
+    if different := sum(g > 1e-6 for g in gap):
+        warnings.warn(
+            f"{file}: energy and free_energy differ in {different} of {len(frames)} frames, by up to "
+            f"{1e3 * max(gap):.3g} meV per atom; the free energy is taken, from which forces derive",
+            stacklevel=3,
+        )
 
 
 def _check_energies_agree(frames, places) -> None:
@@ -222,14 +202,14 @@ def _check_energies_agree(frames, places) -> None:
     for formula, members in groups.items():
         typical = np.median([energy for _, energy in members])
         if len(members) > 2 and len({energy for _, energy in members}) == 1:
-            raise ValueError(
+            raise plausibility.Doubt(
                 f"{places[members[0][0]]} and {len(members) - 1} more {formula} frames have exactly the same energy, "
                 f"{typical:.6g} eV per atom, as if it had never been computed; relabel them"
             )
         for i, energy in members:
             if abs(energy - typical) > MAX_ENERGY_SPREAD:
                 unit = plausibility.look_like(energy / typical, plausibility.ENERGIES)
-                raise ValueError(
+                raise plausibility.Doubt(
                     f"{places[i]}: energy is {energy:.3f} eV per atom, but {formula} frames have {typical:.3f}; "
                     + (f"it looks {unit}" if unit else "use one unit and one reference, or drop it")
                 )

@@ -47,6 +47,14 @@ _SAMPLE = 10  # frames of one config_type whose geometry is looked at
 _CLOSE_STRAIN, _CLOSE_MOVE, _STILL = 0.1, 0.5, 0.02  # of two frames that differ little: strain, Å, Å
 
 
+class Doubt(ValueError):
+    """Numbers that are probably in another unit, though no law forbids them: whoever states the units may keep them."""
+
+    def __init__(self, finding: str):
+        super().__init__(f"{finding}; if they are right as they are, say so with units='ase'")
+        self.finding = finding
+
+
 def look_like(factor: float, units: Mapping[str, float], within: float = 1.4) -> str | None:
     """The unit of which `factor` make one of ours and what to do about it, or None if there is none nearby."""
     if factor <= 0:
@@ -85,7 +93,7 @@ def length_unit(ratio: float, numbers) -> str | None:
 
 
 def check_lengths(frames: Sequence[Atoms], where: Sequence[str]) -> None:
-    """Raise ValueError for lengths in another unit and for transposed cells.
+    """Raise Doubt for lengths in another unit and for transposed cells.
 
     Files are put together from several sources, so each `config_type` is judged by itself, by a few frames: no frame
     has atoms at bonding distance and another unit explains it; or all frames that are skewed would have their atoms
@@ -115,14 +123,14 @@ def _check_unit(frames, where, found):
     distance, ratio = found[first]
     typical = np.median([ratio for _, ratio in found.values()])  # some frames may be of isolated atoms
     if ratio > 1.2 and (unit := length_unit(typical, frames[first].numbers)):
-        raise ValueError(f"{where[first]}: the closest atoms are {distance:.4g} Å apart; lengths look {unit}")
+        raise Doubt(f"{where[first]}: the closest atoms are {distance:.4g} Å apart; lengths look {unit}")
 
 
 def _check_rows(frames, where, found):
     exchanged = {i: closest(_transposed(frames[i])) for i in found}
     if all(exchanged[i][1] > 1.05 * found[i][1] for i in found):
         i = next(iter(found))
-        raise ValueError(
+        raise Doubt(
             f"{where[i]}: the closest atoms are {found[i][0]:.3f} Å apart, with rows and columns of the cell exchanged "
             f"{exchanged[i][0]:.3f} Å: the cell looks transposed; give lattice vectors as rows"
         )
@@ -183,7 +191,7 @@ class _Step(NamedTuple):
 
 
 def check_labels(frames: Sequence[Atoms], labels: Sequence, where: Sequence[str]) -> None:
-    """Raise ValueError if energies, forces and stresses of neighbouring frames cannot belong to one potential.
+    """Raise Doubt if energies, forces and stresses of neighbouring frames cannot belong to one potential.
 
     `labels` have energy, forces and Voigt stress (nan where missing or not to be used). First the file as a whole:
     three steps or more that agree on a factor above 4. Then single frames that jump in energy by more than 1 eV per
@@ -202,16 +210,16 @@ def check_labels(frames: Sequence[Atoms], labels: Sequence, where: Sequence[str]
             suspects = ["energies"]
         else:
             suspects = [name, "energies"] if all(common.values()) else ["energies", name]
-        raise ValueError(
+        raise Doubt(
             f"{where[step.first]} to frame {step.second}: the energy changes by {step.energy:.4g} eV, by {name} it "
             f"should by {step.work:.4g} eV, and likewise in the whole file; {_suspicion(suspects, ratio)}"
         )
     for step in steps:
         if step.missed > step.n_atoms + 3 * (abs(step.work) + step.turn):
-            raise ValueError(_jump(frames, labels, step, where))
+            raise Doubt(_jump(frames, labels, step, where))
         if step.stiffness > 100 and step.moved and step.denied:
             worst = max(step[:2], key=lambda i: np.abs(labels[i].forces).max())
-            raise ValueError(
+            raise Doubt(
                 f"{where[worst]}: against frame {step[worst == step.first]} forces change by {step.stiffness:.0f} eV/Å "
                 "per Å, which the energies deny; convert them to eV/Å if they are in another unit (kJ/mol/Å: divide "
                 "by 96.485), or relabel it"
@@ -230,7 +238,7 @@ def _check_agreement(steps, where) -> None:
         f"stresses it should by {worst.work:.4g} eV"
     )
     if len(denied) >= max(3, len(steps) / 10):
-        raise ValueError(
+        raise Doubt(
             f"{what}, and likewise in {len(denied)} of {len(steps)} such pairs; give labels of one calculation each, "
             "forces in the order of the atoms, all in eV and Å with the signs of forces and stresses"
         )

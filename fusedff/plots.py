@@ -311,6 +311,31 @@ def frames_overview(frames: Sequence[Atoms]) -> Figure:
 # --- trajectories --------------------------------------------------------------------------------------------
 
 
+def outliers(scores: Mapping[str, tuple], threshold: float, names: Sequence[str] = (), marked: int = 5) -> Figure:
+    """How far every frame lies from its family: `scores` as `fusedff.training.outliers.scores` returns them.
+
+    One panel per quantity, score against the place of the frame; the `marked` highest above `threshold` carry their
+    place, or their name from `names`.
+    """
+    with style():
+        fig, axes = plt.subplots(1, len(scores), figsize=(3.2 * len(scores), 2.9), sharey=True, squeeze=False)
+        for ax, (quantity, (_, score)) in zip(axes[0], scores.items(), strict=True):
+            over = np.nan_to_num(score) > threshold
+            place = np.arange(len(score))
+            ax.plot(place[~over], score[~over], ".", color=COLORS["dft"])
+            ax.plot(place[over], score[over], "o", color=STRUCTURES["bcc"])
+            for n in sorted(place[over], key=lambda n: -score[n])[:marked]:
+                text = names[n] if len(names) else n
+                ax.annotate(text, (n, score[n]), (4, 3), textcoords="offset points", fontsize=7)
+            ax.axhline(threshold, color=FAINT, lw=1, ls="--")
+            ax.set_yscale("symlog", linthresh=threshold)
+            ax.set_ylim(bottom=0)
+            ax.set_title(quantity)
+            ax.set_xlabel("frame")
+        axes[0][0].set_ylabel("robust standard deviations")
+    return fig
+
+
 def block_errors(errors: Mapping[int, float], snapshots: int, unit: str, ax: Axes | None = None) -> Figure:
     """Standard error (in `unit`) against block length in snapshots: it rises until blocks are independent.
 

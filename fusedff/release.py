@@ -138,7 +138,7 @@ def model_card(folder: RunFolder, record: dict) -> str:
             *(_elastic(errors, part) for part in _PARTS),
             *(_pressure(errors, part) for part in _PARTS),
             f"{errors['energy_mae_meV_per_atom']:.1f} meV/atom", f"{errors['force_mae_meV_per_A']:.0f} meV/Å",
-            f"{errors['stress_mae_GPa']:.2f} GPa",
+            study.stress_error(errors),
         ]  # fmt: skip
         lines.append(f"| {study.TITLES[model]} | " + " | ".join(cells) + " |")
     noise = max(

@@ -46,12 +46,13 @@ def evaluate(candidate: Potential, frames: Sequence[Atoms]) -> Evaluation:
 def predictions(candidate: Potential, frames: Sequence[Atoms]) -> tuple[dict, dict]:
     """DFT labels of frames and what `candidate` says: energy (n_frames,), forces (3 n_atoms,), stress (6 n_stressed,).
 
-    Both are dicts of flat arrays in the units of `UNITS`; frames without a stress label are left out of `stress`.
+    Both are dicts of flat arrays in the units of `UNITS`; frames whose stress is no label (`labelled.use_virial`) are
+    left out of `stress`.
     """
     found = evaluate(candidate, frames)
     labels = [labelled.labels(frame) for frame in frames]
     sizes = np.array([len(frame) for frame in frames])
-    stressed = np.array([labelled.has_stress(frame) for frame in frames])
+    stressed = np.array([labelled.use_virial(frame) for frame in frames])
     reference = {
         "energy": np.array([label.energy for label in labels]) / sizes,
         "forces": np.concatenate([label.forces.ravel() for label in labels]),
@@ -212,9 +213,15 @@ def verdict(result: dict) -> list[str]:
             f"{TITLES[model]:>16}: elastic constants off by {deviation:.1f} ± {noise:.1f} %{marks[0]}, "
             f"|P| up to {pressure:.2f} ± {pressure_noise:.2f} GPa{marks[1]}, held-out frames "
             f"{errors['energy_mae_meV_per_atom']:.1f} meV/atom, {errors['force_mae_meV_per_A']:.0f} meV/Å{marks[2]}, "
-            f"{errors['stress_mae_GPa']:.2f} GPa"
+            f"{stress_error(errors)}"
         )
     return lines
+
+
+def stress_error(errors: dict) -> str:
+    """The stress error of `force_matching.errors` as text."""
+    found = errors["stress_mae_GPa"]
+    return "no stress labels" if found is None else f"{found:.2f} GPa"
 
 
 def _mark(met: bool, bound: str) -> str:

@@ -142,10 +142,12 @@ def held_out(errors: Mapping[str, Mapping[str, float]]) -> Figure:
 
 def _held_out_bars(axes, errors):
     for ax, (key, quantity, unit) in zip(axes, _HELD_OUT, strict=True):
-        values = [found[key] for found in errors.values()]
+        values = [np.nan if found[key] is None else found[key] for found in errors.values()]
         colors = [color_of(m, k) for k, m in enumerate(errors)]
         bars = ax.barh([title_of(m) for m in errors], values, color=colors, height=0.62)
-        ax.bar_label(bars, labels=[f"{value:.3g}" for value in values], padding=4, fontsize=9)
+        ax.bar_label(
+            bars, labels=["no labels" if np.isnan(value) else f"{value:.3g}" for value in values], padding=4, fontsize=9
+        )
         ax.invert_yaxis()
         ax.grid(axis="y", visible=False)
         ax.margins(x=0.16)

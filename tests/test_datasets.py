@@ -134,7 +134,7 @@ def test_fractions_are_whole_tenths_that_leave_something_to_train_on(fractions, 
 
 def test_a_single_frame_that_falls_out_of_training_is_an_error_not_an_empty_training_set():
     kind = next(k for k in map(str, range(100)) if datasets.assign([k]) == ["test"])
-    with pytest.raises(ValueError, match="1 frames leave none to train on; add frames"):
+    with pytest.raises(ValueError, match="1 frames leave none for train and validation: ten of one"):
         datasets.split([frame(config_type=kind)])
 
 
@@ -202,8 +202,8 @@ def test_the_archive_becomes_frames_in_ev_and_angstrom_with_row_vectors_and_stre
         np.testing.assert_array_equal(forces, arrays["force.npy"][i].reshape(-1, 3))
         assert energy == arrays["energy.npy"][i]
         virial = arrays["virial.npy"][i].reshape(3, 3)
-        assert stress[2] == pytest.approx(-virial[2, 2] / f.get_volume())
-        assert stress[3] == pytest.approx(-virial[1, 2] / f.get_volume())
+        expected = -virial[[2, 1], [2, 2]] / f.get_volume() if i % 2 == 0 else [np.nan, np.nan]  # Init frames only
+        assert stress[2:4] == pytest.approx(expected, nan_ok=True)
 
 
 def test_unflattened_arrays_in_a_flat_archive_read_the_same(published):

@@ -2,7 +2,10 @@
 
 import importlib.util
 import itertools
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -162,6 +165,33 @@ def test_own_structures_keep_their_ids_or_get_the_files(script, tmp_path):
     write(path, [named])
     with pytest.raises(ValueError, match=r"mine\.extxyz, frame 0 \(cu\): not periodic; set pbc"):
         list(script.structures_from(path))
+
+
+def test_all_structures_are_read_past_blank_lines_and_whatever_the_file_is_called(script, tmp_path):
+    path = tmp_path / "mine@300K.extxyz"
+    write(tmp_path / "mine.extxyz", [bulk("Al", "fcc", a=a) for a in (4.0, 4.1)])
+    one = (tmp_path / "mine.extxyz").read_text().splitlines(True)
+    path.write_text("".join([*one[:3], "\n", *one[3:], "\n"]))
+    assert [name for _, name, _ in script.structures_from(path)] == ["mine@300K.extxyz#0", "mine@300K.extxyz#1"]
+
+
+@pytest.mark.skipif(not (shutil.which("mpirun") and os.path.exists("/usr/bin/python3")), reason="needs mpirun")
+def test_two_processes_label_ones_own_structures(script, tmp_path):
+    """Structures are read before the first calculation; ASE must know by then that there are two processes."""
+    python = "/usr/bin/python3"  # GPAW is a package of the system, not of the environment
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    if subprocess.run([python, "-c", "import gpaw"], env=clean, capture_output=True).returncode:
+        pytest.skip("needs gpaw")
+    write(tmp_path / "mine.extxyz", [bulk("Al", "fcc", a=a) for a in (4.0, 4.1)])
+    command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2", python, script.__file__, "out.extxyz"]
+    crude = "--structures mine.extxyz --cutoff 120 --k-spacing 3 --k-spacing-large 3".split()
+    done = subprocess.run(
+        [*command, *crude], env={**clean, "OMP_NUM_THREADS": "1"}, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = read(tmp_path / "out.extxyz", ":")
+    assert [frame.info["config_id"] for frame in found] == ["mine.extxyz#0", "mine.extxyz#1"]
+    assert done.stdout.count("eV/atom") == 2  # said once, not by each
 
 
 def test_labels_are_written_as_the_package_reads_them(script, tmp_path):

@@ -16,17 +16,20 @@ This script stands alone: it needs GPAW and ASE of the system's Python, not this
 """
 
 import argparse
+import io
 import os
 import sys
 import time
 from collections import namedtuple
+from itertools import islice
 
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
-from ase.io import iread, write
+from ase.io import write
+from ase.io.extxyz import read_xyz
 from ase.neighborlist import neighbor_list
 
 Settings = namedtuple("Settings", "cutoff k_spacing k_spacing_large smearing")
@@ -238,10 +241,20 @@ def structures_of(element, structure, a, c=None):
             yield f"{structure}-rattled-{len(large)}", f"{structure}-rattled-{len(large)}-{i:03d}", atoms
 
 
+def frames_in(path):
+    """Yield the frames of an extended-XYZ file, on every process alike.
+
+    ASE's `iread` would stop at a blank line between frames, and take an `@` in the path for an index.
+    """
+    with open(path) as file:
+        while first := next((line for line in file if line.strip()), None):
+            yield next(read_xyz(io.StringIO(first + "".join(islice(file, int(first) + 1))), index=0))
+
+
 def structures_from(path):
     """Yield (config_type, config_id, atoms) of an extended-XYZ file; ValueError for a repeated id, no pbc."""
     seen = set()
-    for i, atoms in enumerate(iread(path, index=":", format="extxyz")):
+    for i, atoms in enumerate(frames_in(path)):
         name = str(atoms.info.get("config_id", f"{os.path.basename(path)}#{i}"))
         if name in seen:
             raise ValueError(f"{path}, frame {i}: config_id {name!r} was used before; give each frame its own")
@@ -296,7 +309,7 @@ def labelled_ids(path, settings=DEFAULTS, plan=()) -> set:
     done, planned_as = set(), {name: atoms for _, name, atoms in plan}
     if not os.path.exists(path) or os.path.getsize(path) == 0:
         return done
-    for i, atoms in enumerate(iread(path, index=":", format="extxyz")):
+    for i, atoms in enumerate(frames_in(path)):
         name = str(atoms.info.get("config_id", i))
         found = atoms.info.get("dft", describe(DEFAULTS))  # the first frames were written without it
         if found != describe(settings):
@@ -405,6 +418,9 @@ def planned(args) -> list:
 def main(argv=None):
     """Label what the output does not hold yet."""
     args = arguments(argv)
+    if not args.list:
+        import gpaw.mpi  # noqa: F401  before ASE reads or writes: it decides once how many processes there are
+
     plan = planned(args)[: args.frames]
     if args.list:
         done = labelled_ids(args.output, args.settings, plan)

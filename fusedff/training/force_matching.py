@@ -1,5 +1,6 @@
 """Bottom-up training: a potential that reproduces the energies, forces and virials of DFT frames."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -81,8 +82,10 @@ class FrameStore:
         self.capacity = max(int(p.needed) for p in pairs)
         self.neighbors = [neighbors.from_frames(f, cutoff, self.capacity) for f in self.frames]
         self.sizes = np.array([len(frame) for frame in self.frames])
-        self.energy = np.array([f.get_potential_energy() for f in self.frames])
-        self.stress = np.stack([f.get_stress() if labelled.has_stress(f) else np.zeros(6) for f in self.frames])
+        found = [labelled.labels(frame) for frame in self.frames]
+        self.energy = np.array([label.energy for label in found])
+        self.forces = [label.forces for label in found]
+        self.stress = np.nan_to_num([label.stress for label in found])
         self.has_virial = np.array([float(labelled.use_virial(f)) for f in self.frames])
 
     def split(self, indices) -> list[np.ndarray]:
@@ -120,7 +123,7 @@ class FrameStore:
                 self.neighbors[index],
                 slice(start, start + self.sizes[index]),
             )
-            positions[here], forces[here] = systems.folded(frame).positions, frame.get_forces()
+            positions[here], forces[here] = systems.folded(frame).positions, self.forces[index]
             cells[cell], owner[here], numbers[here] = frame.cell.array, cell, frame.numbers
             source[here], image[here], mask[here] = near.source + start, near.image, near.mask
             reverse[here] = near.reverse + start * capacity
@@ -302,8 +305,15 @@ def train(
     Returns the trained potential and the history (per epoch: training loss, validation errors). The last parameters are
     taken: those of the smallest validation loss come from when the learning rate was still high, and a few unusual
     frames decide which. With `patience` training stops early, and then the latter are taken.
-    `on_epoch` gets the history after every epoch, e.g. to draw it.
+    `on_epoch` gets the history after every epoch, e.g. to draw it. A warning names frames whose labels do not fit those
+    of their family (`outliers`). Raises ValueError naming the part that has no frames.
     """
+    for part, members in (("training", frames), ("validation", validation)):
+        if not len(members):
+            raise ValueError(
+                f"no frames for {part}: force matching needs at least one labelled frame in each part; add frames, or "
+                "share them out with `datasets.paper_split`"
+            )
     matcher = Matcher(settings, start, frames)
     check = _store(start, validation)
     everything = np.arange(len(validation))
@@ -325,19 +335,45 @@ def train(
         watch="validation" if settings.patience else None, patience=settings.patience,
         on_epoch=on_epoch,
     )  # fmt: skip
-    return start.with_params(result.params), result.history
+    trained = start.with_params(result.params)
+    _doubt(trained, [*frames, *validation], [matcher.store, check])
+    return trained, result.history
 
 
-def errors(candidate: Potential, frames: Sequence[Atoms]) -> dict[str, float]:
-    """Mean absolute errors on labelled frames: meV/atom, meV/Å and GPa."""
+def _doubt(trained, frames, stores) -> None:
+    """Warn of frames whose labels do not fit those of their family."""
+    from fusedff.training import outliers  # which imports this module
+
+    if len(frames) < outliers.FAMILY:
+        return
+    worst = list({outlier.frame: outlier for outlier in reversed(outliers.find(trained, frames, stores))}.values())[
+        ::-1
+    ]
+    if worst:
+        more = f" and {len(worst) - 5} more" if len(worst) > 5 else ""
+        warnings.warn(
+            f"labels that do not fit their family: {', '.join(map(str, worst[:5]))}{more}; look at these frames, and "
+            "relabel or drop what is wrong (fusedff.training.outliers.find lists all)",
+            stacklevel=3,
+        )
+
+
+def errors(candidate: Potential, frames: Sequence[Atoms]) -> dict[str, float | None]:
+    """Mean absolute errors on labelled frames: meV/atom, meV/Å and GPa; None for stress if no frame has a label of it.
+
+    Raises ValueError without frames.
+    """
+    if not len(frames):
+        raise ValueError("no frames to test on: give at least one labelled frame; a small split may have none")
     store = _store(candidate, frames)
     batch = store.batch(np.arange(len(frames)), len(frames), int(store.sizes.sum()))
     predicted = jax.jit(potential.evaluate)(candidate, batch.system, batch.neighbors)
     stressed = batch.labels.has_virial > 0
+    stress = jnp.abs(predicted.stress - batch.labels.stress)[stressed]
     return {
         "energy_mae_meV_per_atom": float(
             1e3 * jnp.mean(jnp.abs(predicted.energy - batch.labels.energy) / batch.labels.atoms)
         ),
         "force_mae_meV_per_A": float(1e3 * jnp.mean(jnp.abs(predicted.forces - batch.labels.forces))),
-        "stress_mae_GPa": float(jnp.mean(jnp.abs(predicted.stress - batch.labels.stress)[stressed]) / GPA),
+        "stress_mae_GPa": float(jnp.mean(stress) / GPA) if stress.size else None,
     }

@@ -1,0 +1,84 @@
+"""Reading extended-XYZ files frame by frame; what a file announces is held against what it has before memory is taken.
+
+ASE parses each frame. Frames are cut out here, because ASE's own reader stops at a blank line, takes `@` in a file
+name for an index, and allocates whatever number of columns a frame announces.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import ase
+from ase.io.extxyz import read_xyz
+
+_NO_TEXT = {  # by how files begin
+    b"\x1f\x8b": "compressed (gzip)",
+    b"BZh": "compressed (bzip2)",
+    b"\xfd7zXZ": "compressed (xz)",
+    b"PK": "a zip archive",
+    b"\xef\xbb\xbf": "UTF-8 with a byte-order mark",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+
+
+def read(path: Path) -> Iterator[ase.Atoms]:
+    """Yield the frames of an extended-XYZ file in order; blank lines between them are skipped.
+
+    Raises FileNotFoundError, or ValueError naming file, frame and remedy for what is no extended XYZ.
+    """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}; give the path of an extended-XYZ file")
+    _check_text(path)
+    size, n = path.stat().st_size, 0
+    with open(path, encoding="utf-8") as file:
+        while True:
+            try:
+                block = _block(file, size)
+                if block is None:
+                    return
+                frame = next(read_xyz(io.StringIO(block), index=0))
+            except Exception as error:  # ASE raises whatever its parser meets
+                raise ValueError(
+                    f"{path.name}, frame {n}: cannot be read as extended XYZ ({' '.join(str(error).split())}); "
+                    "repair the frame, or cut the file off before it"
+                ) from error
+            yield frame
+            n += 1
+
+
+def _block(file, size: int) -> str | None:
+    """The text of the next frame, None at the end of a file of `size` bytes."""
+    first = next((line for line in file if line.strip()), None)
+    if first is None:
+        return None
+    if not first.strip().isdecimal():
+        raise ValueError(f"it begins with {first.strip()[:40]!r}, not with a number of atoms")
+    n = int(first)
+    if not 0 < n < size:
+        raise ValueError(f"it announces {n} atoms in a file of {size} bytes")
+    comment, *atoms = islice(file, n + 1)
+    if len(atoms) < n:
+        raise ValueError(f"it announces {n} atoms, and {len(atoms)} lines are left")
+    announced, found = sum(map(int, re.findall(r":[SRIL]:(\d+)", comment))), len(atoms[0].split())
+    if announced > found:
+        raise ValueError(f"Properties announces {announced} columns, and the first atom has {found}")
+    return "".join([first, comment, *atoms])
+
+
+def _check_text(path: Path) -> None:
+    """What is no plain text; and a file cut off inside its last number, which would still parse, to another number."""
+    with open(path, "rb") as file:
+        start = file.read(5)
+        for signature, what in _NO_TEXT.items():
+            if start.startswith(signature):
+                raise ValueError(f"{path.name} is {what}; give plain text, UTF-8 without a byte-order mark")
+        file.seek(max(0, path.stat().st_size - 1))
+        if file.read(1) not in (b"", b"\n"):
+            raise ValueError(
+                f"{path.name}: the last line does not end, as if writing was interrupted; "
+                "cut off the last frame, or end the line if it is complete"
+            )

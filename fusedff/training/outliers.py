@@ -1,0 +1,127 @@
+"""Frames whose labels do not fit their family: what is left of them after training lies far from that of their like.
+
+No rule about one frame finds a transposed cell, a stress of the wrong sign, a net force, doubled forces or another zero
+of energy, as each is a possible label. A potential that learned from all frames doubts them. Residuals are divided by
+the size of the label, as large forces are met less closely than small ones, and scored by median and median absolute
+deviation, as the frames that are looked for would spoil mean and standard deviation.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import Atoms
+
+from fusedff import labelled, potential
+from fusedff.potential import Potential
+from fusedff.training import force_matching
+
+SUSPICIOUS = 7.0  # robust standard deviations
+FLOOR = 0.04  # least standard deviation of residuals, relative to the size of labels
+FAMILY = 8  # frames; smaller families are judged together
+SIZES = {"energy": 0.1, "forces": 0.3, "stress": 0.04}  # eV/atom, eV/Å, eV/Å^3: labels count as at least so large
+UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3"}
+AT_ONCE = 32  # frames
+
+
+class Outlier(NamedTuple):
+    """A frame that does not fit its family in one quantity."""
+
+    frame: int
+    config_id: str
+    quantity: str  # energy, forces or stress
+    residual: float  # in the unit of `UNITS`; root mean square for forces and stress
+    score: float  # robust standard deviations from what is typical
+
+    def __str__(self):
+        return f"{self.config_id} ({self.quantity} off by {abs(self.residual):.3g} {UNITS[self.quantity]})"
+
+
+def find(candidate: Potential, frames: Sequence[Atoms], stores=None) -> list[Outlier]:
+    """Frames whose residuals against `candidate` score above `SUSPICIOUS`, the highest score first.
+
+    `stores` may hold the same frames, in order, in `FrameStore`s whose neighbours need not be found again.
+    """
+    found = [
+        Outlier(n, str(frames[n].info.get("config_id", n)), quantity, float(residual[n]), float(score[n]))
+        for quantity, (residual, score) in scores(candidate, frames, stores).items()
+        for n in np.flatnonzero(score > SUSPICIOUS)
+    ]
+    return sorted(found, key=lambda outlier: -outlier.score)
+
+
+def scores(candidate: Potential, frames: Sequence[Atoms], stores=None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Residual and score of every frame by quantity, both (n_frames,); nan where there is no label.
+
+    Families are the frames of one `config_type`. The energies of a whole family are held against those of all other
+    frames, too, since another zero of energy is the same for all of its frames.
+    """
+    kinds = [str(frame.info.get("config_type", "")) for frame in frames]
+    families = defaultdict(list)
+    for n, kind in enumerate(kinds):
+        families[kind if kinds.count(kind) >= FAMILY else None].append(n)
+    sizes, found = _sizes(candidate, frames, families.values()), {}
+    parts = [residuals(candidate, s) for s in stores or [force_matching.FrameStore(frames, candidate.cutoff)]]
+    for quantity in SIZES:
+        residual = np.concatenate([part[quantity] for part in parts])
+        size, score = np.hypot(sizes[quantity], SIZES[quantity]), np.full(len(frames), np.nan)
+        for members in families.values():
+            centre = np.median(residual[members]) if quantity == "energy" else 0.0  # the others are positive
+            relative = (residual[members] - centre) / size[members]
+            if np.isfinite(relative).any():
+                score[members] = np.abs(relative - np.nanmedian(relative)) / _spread(relative)
+            others = np.delete(residual, members)
+            if quantity == "energy" and len(others) >= FAMILY:
+                shift = abs(centre - np.median(others)) / SIZES["energy"]
+                spread = max(_spread(relative), _spread(others / SIZES["energy"]))
+                score[members] = np.maximum(score[members], shift / spread)
+        found[quantity] = (residual, score)
+    return found
+
+
+def _spread(values) -> float:
+    """Robust standard deviation, at least `FLOOR`."""
+    return max(1.4826 * np.nanmedian(np.abs(values - np.nanmedian(values))), FLOOR)
+
+
+def _sizes(candidate, frames, families) -> dict[str, np.ndarray]:
+    """Size of the labels: root mean squares, and of the energy per atom how far it is from that of its family."""
+    said = [labelled.labels(frame) for frame in frames]
+    reference = dict(zip(candidate.numbers, candidate.reference, strict=True))
+    atoms = np.array([sum(map(reference.get, frame.numbers.tolist())) for frame in frames])
+    energy = (np.array([label.energy for label in said]) - atoms) / [len(frame) for frame in frames]
+    for members in families:
+        energy[members] -= np.median(energy[members])
+    return {
+        "energy": energy,
+        "forces": np.sqrt([np.mean(label.forces**2) for label in said]),
+        "stress": np.sqrt([np.mean(label.stress**2) for label in said]),
+    }
+
+
+def residuals(candidate: Potential, store: force_matching.FrameStore) -> dict[str, np.ndarray]:
+    """Predicted minus label, (n_frames,): energy per atom, root mean square of forces and of stress (nan: no label)."""
+    total = len(store.frames)
+    n_frames = min(AT_ONCE, total)
+    shares = [np.arange(total)[k : k + n_frames] for k in range(0, total, n_frames)]
+    n_atoms = max(int(store.sizes[share].sum()) for share in shares)
+    parts = [_of_batch(candidate, store.batch(share, n_frames, n_atoms)) for share in shares]
+    energy, forces, stress = np.concatenate(
+        [np.array(part)[:, : len(share)] for part, share in zip(parts, shares, strict=True)], axis=1
+    )
+    return {"energy": energy, "forces": forces, "stress": np.where(store.has_virial > 0, stress, np.nan)}
+
+
+@jax.jit
+def _of_batch(candidate, batch):
+    predicted, labels = potential.evaluate(candidate, batch.system, batch.neighbors), batch.labels
+    atoms = jnp.maximum(labels.atoms, 1)
+    squares = jnp.sum((predicted.forces - labels.forces) ** 2, 1)
+    return (
+        (predicted.energy - labels.energy) / atoms,
+        jnp.sqrt(jax.ops.segment_sum(squares, batch.system.owner, len(atoms)) / (3 * atoms)),
+        jnp.sqrt(jnp.mean((predicted.stress - labels.stress) ** 2, 1)),
+    )
