@@ -2,6 +2,7 @@
 
 import argparse
 
+import fusedff
 from benchmarks import compare, figures, noise, record, report, scaling, snapshots
 
 
@@ -11,6 +12,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="compare three quantities at one size, in a few minutes")
     parser.add_argument("--all", action="store_true", help="compare everything at both sizes, in hours")
     options = parser.parse_args()
+    fusedff.setup()
     about = record.circumstances()
     if options.what == "compare":
         name = "quick" if options.quick else "all" if options.all else "comparison"
