@@ -48,6 +48,7 @@ class Preset:
     checks: Checks
     energy_scale: float = 1.0  # eV, unit of the network's output
     seed: int = 0
+    shipped: tuple[str, ...] = ()  # models that later notebooks take from those that ship: training here makes none
 
 
 _SMALL = DimeNet(
@@ -183,6 +184,7 @@ SMOKE = Preset(
     ),
     evaluation=_SMOKE_EVALUATION,
     checks=_SMOKE_CHECKS,
+    shipped=("dft",),
 )
 
 _FULL_MD = replace(_DEMO_MD, steps_per_snapshot=10)
@@ -243,6 +245,13 @@ def get(name: str) -> Preset:
     if name not in _PRESETS:
         raise ValueError(f"preset {name!r} is unknown; use one of {', '.join(_PRESETS)}")
     return _PRESETS[name]
+
+
+def note(preset: Preset) -> str | None:
+    """What must be said wherever results of a preset are seen: that those of `smoke` mean nothing; None for others."""
+    if preset.name != SMOKE.name:
+        return None
+    return "smoke: only shows that everything runs; its models and numbers mean nothing"
 
 
 def as_dict(settings) -> dict:

@@ -31,6 +31,7 @@ class RunFolder:
     """A folder that holds the results of one preset."""
 
     path: Path
+    shipped: tuple[str, ...] = ()  # models that are taken from those that ship, whatever was trained here
 
     def checkpoint(self, model: str) -> Path:
         """Where the training of `model` saves itself after every epoch."""
@@ -54,8 +55,11 @@ class RunFolder:
         return self.read(settings, "seconds")["seconds"] if (self.path / settings).exists() else 0.0
 
     def load(self, model: str) -> Potential:
-        """The model trained in this run, else the one that ships with fusedff; says which."""
+        """The model trained in this run, else (or for `shipped`) the one that ships with fusedff; says which."""
         mine = self.path / model / "potential.safetensors"
+        if model in self.shipped:
+            print(f"titanium-{model}, which ships with fusedff, stands in for what this preset can train")
+            return load(f"titanium-{model}")
         if mine.exists():
             held = storage.read_metadata(mine).get("about", {}).get("model", model)
             if held != model:
@@ -96,7 +100,8 @@ def folder(preset: str, root: str | Path | None = None) -> RunFolder:
     if root is None:
         here = Path.cwd()
         root = (here.parent if here.name == "notebooks" else here) / "runs"
-    return RunFolder(Path(root) / presets.get(preset).name)
+    settings = presets.get(preset)
+    return RunFolder(Path(root) / settings.name, settings.shipped)
 
 
 def load(name: str) -> Potential:
