@@ -135,7 +135,7 @@ def test_a_full_disk_names_the_file_and_keeps_the_notebook_of_before(notebooks, 
     monkeypatch.setattr("papermill.execute_notebook", full)
     assert command.main(["run", "--preset", "smoke", "--runs", str(tmp_path)]) == 2
     assert re.search(
-        r"error: cannot write .*00_x.ipynb \(No space left on device\).*make room", capsys.readouterr().err
+        r"error: .*cannot write .*00_x.ipynb \(No space left on device\).*make room", capsys.readouterr().err
     )
     assert kept.read_text() == "before"
 
