@@ -178,7 +178,7 @@ SMOKE = Preset(
     experiment=_SMOKE_EXPERIMENT,
     fused=Fused(
         epochs=2,
-        # by Adam: what a model that knows nothing learns from DFT, Gauss-Newton would take back
+        # by Adam, so that both optimizers are run
         experiment=replace(_SMOKE_EXPERIMENT, optimizer="adam", learning_rate=1e-4, final_learning_rate=1e-5),
         dft=replace(_SMOKE_DFT, learning_rate=1e-3, final_learning_rate=1e-4),
     ),
