@@ -20,7 +20,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
 run: $(SYNCED) ## train and compare the titanium models (PRESET=smoke|demo|full; default: demo)
-	$(VENV_PYTHON) -m fusedff run --preset $(PRESET)
+	$(VENV_PYTHON) -m fusedff run --preset '$(PRESET)'
 
 test: $(SYNCED) ## run the tests, without those marked slow or gpu
 	$(VENV_PYTHON) -m pytest $(PYTEST_FLAGS)
@@ -37,7 +37,7 @@ bench: $(SYNCED) ## time fusedff against chemtrain, on the same cells
 	$(VENV_PYTHON) -m benchmarks
 
 docs: $(SYNCED) ## build the book from the notebooks executed with PRESET, into build/docs
-	$(VENV_PYTHON) docs/book.py --preset $(PRESET)
+	$(VENV_PYTHON) docs/book.py --preset '$(PRESET)'
 
 # Needs node, npm and Chromium; npm lays what it fetches beside the script.
 lookat: docs ## open every page of the book in Chromium, and check it

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+import fusedff
 from benchmarks import compare, figures, gpu, noise, record, report, scaling, snapshots
 
 
@@ -16,6 +17,7 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="gpu: tiny sizes, to try it on a CPU")
     parser.add_argument("--stages", nargs="*", help=f"gpu: of {', '.join(gpu.STAGES)} (default: all)")
     options = parser.parse_args()
+    fusedff.setup()
     if options.what == "gpu":
         gpu.run(options.seconds, options.into, options.dry, options.stages)
         return

@@ -73,6 +73,10 @@ def main() -> None:
     # an allocation that cannot be met should fail here and not take the machine down
     most = int(0.85 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    if sys.argv[1] == "fusedff":
+        import fusedff  # chemtrain's environment has none
+
+        fusedff.setup()
     worker = Worker(sys.argv[1])
     for line in sys.stdin:
         request = json.loads(line)

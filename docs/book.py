@@ -4,12 +4,15 @@ Notebooks are executed (`python -m fusedff run`) where no execution of them as t
 """
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+
+from fusedff import presets
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -32,10 +35,16 @@ def main() -> int:
 
 
 def is_current(source: Path, executed: Path) -> bool:
-    """Whether `executed` holds the outputs of the notebook as it is."""
+    """Whether `executed` holds all outputs of the notebook as it is."""
     if not executed.exists():
         return False
-    return _code(nbformat.read(source, 4)) == _code(nbformat.read(executed, 4))
+    try:
+        found = nbformat.read(executed, 4)
+    except (ValueError, nbformat.reader.NotJSONError):
+        return False
+    cells = [cell for cell in found.cells if cell.cell_type == "code"]
+    complete = all(cell.metadata.get("papermill", {}).get("status") == "completed" for cell in cells)
+    return complete and _code(nbformat.read(source, 4)) == _code(found)
 
 
 def _code(notebook):
@@ -59,8 +68,17 @@ def gather(folder: Path, sources) -> None:
 
 
 def as_page(notebook, name: str):
-    """The notebook without what needs a kernel. RuntimeError where a cell failed or a picture has no words."""
+    """The notebook with the preset that it was executed with, without what needs a kernel.
+
+    RuntimeError where a cell failed or a picture has no words.
+    """
     notebook.cells = [cell for cell in notebook.cells if not _injected(cell)]
+    preset = notebook.metadata.get("papermill", {}).get("parameters", {}).get("PRESET")
+    for cell in notebook.cells:
+        if preset and "parameters" in cell.metadata.get("tags", []):  # what the outputs below were made with
+            cell.source = re.sub(r"^PRESET = .*$", f'PRESET = "{preset}"', cell.source, flags=re.M)
+    if preset and (note := presets.note(presets.get(preset))):
+        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(f"> **{note}**"))
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type != "code":

@@ -1,11 +1,12 @@
 """Machine-learned force fields from DFT labels and measured properties, trained together."""
 
-from fusedff import startup
+from fusedff.startup import setup
 
-startup.keep_freed_memory()  # before jax starts threads with heaps of their own
-startup.keep_compiled()
-startup.return_what_compilers_leave()
+__all__ = ["load", "setup"]
 
-from fusedff.runs import load  # noqa: E402
 
-__all__ = ["load"]
+def load(name: str):
+    """A shipped `Potential`, e.g. 'titanium-fused', or the one in a file."""
+    from fusedff import runs  # here, so that importing fusedff does not import jax, which comes after `setup`
+
+    return runs.load(name)

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fusedff import labelled, progress, study
+from fusedff import labelled, progress, storage, study
 from fusedff.observables import Estimate
 from fusedff.units import GPA
 
@@ -50,6 +50,7 @@ def show(fig: Figure, alt: str, dpi: int = 150) -> None:
     it for front ends that show no HTML, and the text for those that show neither.
     """
     data = bundle(fig, alt, dpi)
+    alt = data["text/plain"]
     if progress.shell() is None:  # a plain script, in which a picture cannot be seen
         print(alt)
         return
@@ -60,6 +61,7 @@ def show(fig: Figure, alt: str, dpi: int = 150) -> None:
 
 def bundle(fig: Figure, alt: str, dpi: int = 150) -> dict[str, str]:
     """What `show` displays, by MIME type; closes the figure."""
+    alt = f"{alt} ({_watermark})" if _watermark else alt
     width = int(100 * fig.get_figwidth())
     encoded = base64.b64encode(png(fig, dpi)).decode()
     plt.close(fig)
@@ -70,11 +72,31 @@ def bundle(fig: Figure, alt: str, dpi: int = 150) -> dict[str, str]:
     return {"text/html": image, "image/png": encoded, "text/plain": alt}
 
 
+_watermark: str | None = None
+
+
+def watermark(text: str | None) -> None:
+    """Write `text` across every figure that is shown or saved from now on, and into its words; None ends that."""
+    global _watermark
+    _watermark = text
+
+
 def png(fig: Figure, dpi: int = 150) -> bytes:
     """A figure as the content of a PNG file."""
     buffer = io.BytesIO()
+    mark = _watermark and fig.text(
+        0.5, 0.5, _watermark.replace("; ", "\n"), rotation=15, ha="center", va="center", fontsize=14, color="#D55E00",
+        alpha=0.35, zorder=100,
+    )  # fmt: skip
     fig.savefig(buffer, format="png", dpi=dpi)
+    if mark:
+        mark.remove()  # the figure may be drawn again
     return buffer.getvalue()
+
+
+def save(fig: Figure, path: str | Path, dpi: int = 150) -> None:
+    """Write a figure to a PNG file, whole or not at all."""
+    storage.write_bytes(path, png(fig, dpi))
 
 
 def color_of(name: str, position: int = 0) -> str:

@@ -26,13 +26,16 @@ def release(folder: RunFolder, into: Path) -> None:
 
     Raises FileNotFoundError naming what notebook must be run first.
     """
-    record = folder.read("summary.json")
-    record |= {"temperatures": folder.read("temperatures.json"), "off_target": folder.read("off_target.json")["rows"]}
+    record = folder.read("summary.json", "models", "preset", "data", "frames", "seeds", "versions")
+    record |= {
+        "temperatures": folder.read("temperatures.json", "models", "train"),
+        "off_target": folder.read("off_target.json", "rows")["rows"],
+    }
     for model in MODELS:
-        about = folder.read(f"{model}/settings.json")
+        about = folder.read(f"{model}/settings.json", "settings", "seconds")
         about |= {key: record[key] for key in ("preset", "data", "frames", "seeds")}
         about["errors"] = record["models"][model]["test"] | _deviations(record, model)
-        trained = potential.load(folder.path / model / "potential.safetensors")
+        trained = folder.load(model)
         potential.save(into / f"titanium-{model}.safetensors", trained, **about)
     storage.write_json(into / RECORD, record)
     storage.write_bytes(into / "MODELS.md", model_card(folder, record).encode())

@@ -11,7 +11,6 @@ Below `runs/demo`::
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -32,6 +31,7 @@ class RunFolder:
     """A folder that holds the results of one preset."""
 
     path: Path
+    shipped: tuple[str, ...] = ()  # models that are taken from those that ship, whatever was trained here
 
     def checkpoint(self, model: str) -> Path:
         """Where the training of `model` saves itself after every epoch."""
@@ -52,12 +52,21 @@ class RunFolder:
     def seconds(self, model: str) -> float:
         """What the training of `model` in this folder has taken, as `save` noted it; 0 before the first time."""
         settings = f"{model}/settings.json"
-        return self.read(settings)["seconds"] if (self.path / settings).exists() else 0.0
+        return self.read(settings, "seconds")["seconds"] if (self.path / settings).exists() else 0.0
 
     def load(self, model: str) -> Potential:
-        """The model trained in this run, else the one that ships with fusedff; says which."""
+        """The model trained in this run, else (or for `shipped`) the one that ships with fusedff; says which."""
         mine = self.path / model / "potential.safetensors"
+        if model in self.shipped:
+            print(f"titanium-{model}, which ships with fusedff, stands in for what this preset can train")
+            return load(f"titanium-{model}")
         if mine.exists():
+            held = storage.read_metadata(mine).get("about", {}).get("model", model)
+            if held != model:
+                raise storage.DamagedFile(
+                    f"{mine} holds the model {held!r}, not {model!r}; put the right file there, or run the notebook "
+                    "that makes it again"
+                )
             return potential.load(mine)
         print(f"{mine} does not exist yet; using titanium-{model}, which ships with fusedff")
         return load(f"titanium-{model}")
@@ -78,15 +87,12 @@ class RunFolder:
         writer.writerows(rows)
         storage.write_bytes(self.path / "tables" / f"{name}.csv", text.getvalue().encode())
 
-    def read(self, name: str):
-        """What `write` kept."""
+    def read(self, name: str, *keys: str):
+        """What `write` kept; an object must have `keys`."""
         path = self.path / name
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; run the notebook that makes it first")
-        try:
-            return json.loads(path.read_text())
-        except ValueError as error:
-            raise storage.DamagedFile(f"{path} is damaged ({error}); run the notebook that makes it again") from error
+        return storage.read_json(path, *keys, remedy="run the notebook that makes it again")
 
 
 def folder(preset: str, root: str | Path | None = None) -> RunFolder:
@@ -94,7 +100,8 @@ def folder(preset: str, root: str | Path | None = None) -> RunFolder:
     if root is None:
         here = Path.cwd()
         root = (here.parent if here.name == "notebooks" else here) / "runs"
-    return RunFolder(Path(root) / presets.get(preset).name)
+    settings = presets.get(preset)
+    return RunFolder(Path(root) / settings.name, settings.shipped)
 
 
 def load(name: str) -> Potential:
@@ -110,7 +117,7 @@ def load(name: str) -> Potential:
 
 def shipped_record(folder: Path = SHIPPED) -> dict:
     """What the models that ship were found to do: summary, temperatures and off-target rows (`fusedff.release`)."""
-    return json.loads((folder / RECORD).read_text())
+    return storage.read_json(folder / RECORD)
 
 
 def versions() -> dict[str, str]:

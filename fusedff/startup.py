@@ -1,16 +1,29 @@
-"""What the C library and JAX must be told before the first computation; importing fusedff does it."""
+"""What the C library and JAX are told before the first computation, by one call: `fusedff.setup()`."""
 
 import ctypes
 import hashlib
 import os
 import platform
 import sys
+from functools import cache
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 _ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD = -8, -4, -1  # parameters of mallopt(3)
 _COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@cache
+def setup() -> None:
+    """Keep freed memory and compiled code: faster calls on CPUs, and a second process need not compile again.
+
+    Best called before jax is imported (`keep_compiled` says why). Importing fusedff does nothing of this; without it
+    every number is the same. A second call does nothing.
+    """
+    keep_freed_memory()
+    keep_compiled()
+    return_what_compilers_leave()
 
 
 def keep_freed_memory() -> None:
@@ -48,14 +61,12 @@ def return_what_compilers_leave() -> None:
 def keep_compiled() -> None:
     """What one notebook has compiled, the next one finds in the user's cache; JAX_COMPILATION_CACHE_DIR moves it.
 
-    Compiled code belongs to one kind of processor, which XLA does not check: each kind has its own folder. XLA warns at
-    length about every program that it finds there, and can only be silenced before jax is imported: where that came
-    first and TF_CPP_MIN_LOG_LEVEL is not 3, nothing is kept.
+    Compiled code belongs to one kind of processor, which XLA does not check: each kind has its own folder. On some
+    processors XLA warns at length about every program that it finds there. It reads once, when jax is imported, that it
+    should not: where that came first, the warnings appear, and mean nothing.
     """
     if "jax" not in sys.modules:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3":
-        return
     import jax
 
     if jax.config.jax_compilation_cache_dir is None:

@@ -620,6 +620,17 @@ def config(keep_sum=False, **changes):
     return header(change)
 
 
+def resaved(**changes):
+    """A description that does not fit the arrays, under a checksum that is right."""
+
+    def damage(path):
+        metadata = storage.read_metadata(path)
+        metadata["potential"]["settings"] |= changes
+        storage.write_tree(path, model().params, metadata)
+
+    return stored(damage)
+
+
 def flip(path, at=-5):
     content = bytearray(path.read_bytes())
     content[at] ^= 1
@@ -640,7 +651,8 @@ def checkpoint(path, settings=None, history=()):
     """What a training has left, or one that kept no history."""
     learner = loop.Learner(jnp.zeros(2), (), jax.random.PRNGKey(0))
     kept = {} if history is None else {"history": list(history), "best_score": 0.0, "stale": 0}
-    storage.write_tree(path, {"learner": learner, "best": learner.params}, {"settings": settings or {}, **kept})
+    identity = {"training": "any", "settings": settings or {}, "learned_from": {}}
+    storage.write_tree(path, {"learner": learner, "best": learner.params}, identity | kept)
     return path
 
 
@@ -670,6 +682,8 @@ PARAMETERS = [
         (FILE, "damaged", "restore it or train again"), DAMAGED),
     Bad("parameters scribbled over", stored(lambda p: p.write_bytes(b"not a potential" * 20)), potential.load,
         (FILE, "damaged", "restore it or train again"), DAMAGED),
+    Bad("no checksum", header(lambda data: data["__metadata__"].pop("sha256")), potential.load,
+        (FILE, "it has no checksum", "restore it or train again"), DAMAGED),
     Bad("one bit flipped", stored(flip), potential.load, (FILE, "checksum", "restore it or train again"), DAMAGED),
     Bad("reference energy edited", config(keep_sum=True, reference=[-6.0]), potential.load,
         (FILE, "checksum", "restore it or train again"), DAMAGED),
@@ -678,8 +692,8 @@ PARAMETERS = [
     Bad("a NumPy archive", stored(lambda p: np.savez(p.open("wb"), w=np.zeros(3))), potential.load,
         (FILE, "zip", "never|not", "potential.save"), DAMAGED),
     Bad("values not finite", stored(with_a_nan), potential.load, (FILE, "output_up", "not finite", "restore"), DAMAGED),
-    Bad("another width", config(embedding=12), potential.load, (FILE, "has shape", "another architecture"), DAMAGED),
-    Bad("another number of blocks", config(blocks=2), potential.load, (FILE, "lacks array", "architecture"), DAMAGED),
+    Bad("another width", resaved(embedding=12), potential.load, (FILE, "has shape", "another architecture"), DAMAGED),
+    Bad("another number of blocks", resaved(blocks=2), potential.load, (FILE, "lacks array", "architecture"), DAMAGED),
     Bad("an unknown model", config(model="Oracle"), potential.load, (FILE, "Oracle", "train it again"), DAMAGED),
     Bad("an unknown setting", config(settings={"depth": 3}), potential.load,
         (FILE, "depth", "train it again"), DAMAGED),

@@ -50,6 +50,40 @@ def test_glossary_explains_words_of_both_fields():
     assert {"phonon", "embedding", "elastic constants, C_ij", "overfitting"} <= set(terms)
 
 
+def executed(preset="smoke", status="completed"):
+    """A notebook as papermill leaves it."""
+    parameters = nbformat.v4.new_code_cell('PRESET = "demo"\nRUNS = None', metadata={"tags": ["parameters"]})
+    injected = nbformat.v4.new_code_cell(f'PRESET = "{preset}"', metadata={"tags": ["injected-parameters"]})
+    cells = [nbformat.v4.new_markdown_cell("# Title"), parameters, injected, nbformat.v4.new_code_cell("x")]
+    for cell, state in zip(cells[1:], ("completed", "completed", status), strict=True):
+        cell.metadata["papermill"] = {"status": state}
+    metadata = {"papermill": {"parameters": {"PRESET": preset}}}
+    return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
+
+
+@pytest.mark.parametrize(("status", "current"), [("completed", True), ("pending", False), ("failed", False)])
+def test_a_half_executed_notebook_is_not_current(tmp_path, status, current):
+    source = executed()
+    source.cells = [cell for cell in source.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    nbformat.write(source, tmp_path / "source.ipynb")
+    nbformat.write(executed(status=status), tmp_path / "executed.ipynb")
+    assert book.is_current(tmp_path / "source.ipynb", tmp_path / "executed.ipynb") == current
+
+
+def test_an_empty_file_is_no_executed_notebook(tmp_path):
+    nbformat.write(executed(), tmp_path / "source.ipynb")
+    (tmp_path / "executed.ipynb").touch()
+    assert not book.is_current(tmp_path / "source.ipynb", tmp_path / "executed.ipynb")
+
+
+@pytest.mark.parametrize("preset", ["smoke", "demo"])
+def test_a_page_shows_the_preset_that_made_it_and_says_what_smoke_is_worth(preset):
+    page = book.as_page(executed(preset), "n.ipynb")
+    text = "\n".join(cell.source for cell in page.cells)
+    assert re.findall(r"^PRESET = .*$", text, re.M) == [f'PRESET = "{preset}"']
+    assert ("mean nothing" in text) == (preset == "smoke")
+
+
 def page_of(output):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[output])])
     return book.as_page(notebook, "n.ipynb")

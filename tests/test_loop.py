@@ -100,6 +100,53 @@ def test_changed_settings_are_refused_by_name(tmp_path):
         train(checkpoint=path, settings={**SETTINGS, "rate": 0.2})
 
 
+DATA = {"labels of the frames": [np.ones(3)], "target": {"C11": 176.0}}
+
+
+@pytest.mark.parametrize(("changes", "named"), [
+    ({"labels of the frames": [np.full(3, 1 + 1e-15)]}, "labels of the frames"),
+    ({"target": {"C11": 175.9}}, "target"),
+    ({"start parameters": np.zeros(2)}, "start parameters"),
+])  # fmt: skip
+def test_a_checkpoint_that_learned_from_other_data_is_refused_by_name(tmp_path, changes, named):
+    path = tmp_path / "checkpoint.safetensors"
+    done = train(checkpoint=path, learned_from=DATA)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=rf"checkpoint.safetensors .*other data \({named} differ\); delete it"):
+        train(checkpoint=path, learned_from=DATA | changes)
+    assert path.read_bytes() == before
+    assert train(checkpoint=path, learned_from=DATA).history == done.history
+
+
+def test_the_checkpoint_of_another_kind_of_training_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    train(epochs=1, checkpoint=path)
+    with pytest.raises(ValueError, match=r"another kind of training \(toy, not fused training\); put the right file"):
+        loop.train(epoch, learner(), 3, name="fused training", settings=SETTINGS, checkpoint=path)
+
+
+def test_a_checkpoint_that_does_not_say_what_it_learned_from_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    train(epochs=1, checkpoint=path)
+    tree, metadata = storage.read_tree(path, {"learner": learner(), "best": learner().params})
+    del metadata["learned_from"]
+    storage.write_tree(path, tree, metadata)
+    with pytest.raises(storage.DamagedFile, match="does not say what it was trained from.*delete it to start again"):
+        train(checkpoint=path)
+
+
+def test_a_second_training_on_one_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+
+    def meanwhile(state, n):
+        with pytest.raises(storage.InUse, match="is being written by another training"):
+            train(checkpoint=path)
+        return epoch(state, n)
+
+    assert train(meanwhile, checkpoint=path).history == train().history
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_damaged_checkpoint_is_refused_with_a_remedy_and_left_alone(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     train(epochs=1, checkpoint=path)

@@ -23,7 +23,7 @@ from fusedff import potential, presets, runs
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = {path.stem[:2]: path for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))}
 STUDY = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10")
-NEEDS = {"03": ("02",), "04": ("02",), "05": ("02", "04"), "06": ("04", "05")}
+NEEDS = {"05": ("04",), "06": ("04", "05")}
 SHIPPED = [runs.SHIPPED / f"titanium-{model}.safetensors" for model in runs.MODELS]
 SMOKE = presets.get("smoke")
 
@@ -62,7 +62,7 @@ def chain(tmp_path_factory, compile_once):
 
     # A waiting notebook holds a thread, so longest chain first; what needs nothing fills the gaps.
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for number in ("02", "08", "04", "00", "05", "09", "01", "03", "10", "06", "07"):
+        for number in ("04", "08", "02", "00", "05", "09", "01", "03", "10", "06", "07"):
             running[number] = pool.submit(run_after_its_needs, number)
     for future in running.values():
         future.result()
@@ -346,6 +346,13 @@ def test_notebook_says_for_whom_it_is_and_ends_with_exercises(notebook):
     assert "What could go wrong" in text
     assert "## Exercises" in text
     assert text.index("What could go wrong") < text.index("## Exercises")
+
+
+def test_memory_and_compiled_code_are_kept_from_the_first_cell_on_and_smoke_is_marked(notebook):
+    first = next(cell.source for cell in code_cells(notebook) if "parameters" not in cell.metadata.get("tags", []))
+    assert first.startswith("import fusedff\n\nfusedff.setup()")
+    assert re.search(r"^plots\.watermark\(presets\.note\((preset|base)\)\)$", first, re.M)
+    assert not any(".savefig(" in cell.source for cell in code_cells(notebook))  # plots.save: whole, and marked
 
 
 def test_prose_comes_before_code_and_the_record_comes_last(notebook):

@@ -291,3 +291,18 @@ def test_show_says_in_a_script_what_it_would_have_shown(capsys):
     assert "ipykernel" not in sys.argv[0]
     plots.show(plt.subplots()[0], "a line that falls")
     assert capsys.readouterr().out == "a line that falls\n"
+
+
+def test_a_watermark_lies_across_every_figure_and_in_its_words_and_goes_again(tmp_path):
+    fig, _ = plots.plt.subplots()
+    plain = plots.png(fig)
+    plots.watermark("means nothing")
+    try:
+        marked = plots.png(fig)
+        plots.save(fig, tmp_path / "deep" / "figure.png")
+        assert plots.bundle(fig, "A figure.")["text/plain"] == "A figure. (means nothing)"
+    finally:
+        plots.watermark(None)
+    assert marked != plain
+    assert (tmp_path / "deep" / "figure.png").read_bytes() == marked
+    assert plots.png(fig) == plain

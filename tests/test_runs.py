@@ -1,21 +1,27 @@
 """Run folders: what one notebook leaves, the next one finds."""
 
+import errno
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 
 import jax.numpy as jnp
+import nbformat
 import numpy as np
 import pytest
 from argon import argon
 
 from fusedff import __main__ as command
-from fusedff import runs
+from fusedff import runs, storage
 from fusedff.training.difftre import DiffTRe
 
 
 def test_a_model_is_kept_with_history_settings_and_versions(tmp_path):
-    folder = runs.folder("smoke", tmp_path)
-    assert folder.path == tmp_path / "smoke"
+    folder = runs.folder("demo", tmp_path)
+    assert folder.path == tmp_path / "demo"
     model, history = argon(dtype=jnp.float32), [{"epoch": 0, "loss": 1.5}]
     folder.save("dft", model, history, DiffTRe(), 12.5)
     back = folder.load("dft")
@@ -53,6 +59,123 @@ def test_a_folder_of_an_unknown_preset_is_refused(tmp_path):
 def test_a_model_that_neither_exists_nor_ships_is_refused_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match="unobtainium is neither a file nor a potential that ships"):
         runs.load("unobtainium")
+
+
+def test_the_file_of_another_model_is_noticed(tmp_path):
+    folder = runs.folder("demo", tmp_path)
+    folder.save("fused", argon(dtype=jnp.float32), [], DiffTRe(), 1.0)
+    (folder.path / "fused").rename(folder.path / "dft")
+    with pytest.raises(storage.DamagedFile, match=r"dft/potential.safetensors holds the model 'fused', not 'dft'"):
+        folder.load("dft")
+
+
+def test_smoke_takes_the_shipped_dft_model_whatever_was_trained(tmp_path, capsys):
+    folder = runs.folder("smoke", tmp_path)
+    folder.save("dft", argon(dtype=jnp.float32), [], DiffTRe(), 1.0)
+    assert folder.load("dft").numbers == (22,)
+    assert "titanium-dft, which ships with fusedff, stands in" in capsys.readouterr().out
+
+
+def test_settings_that_hold_nothing_are_a_damaged_file(tmp_path):
+    folder = runs.folder("demo", tmp_path)
+    folder.write("dft/settings.json", {})
+    with pytest.raises(storage.DamagedFile, match=r"settings.json is damaged \(it lacks 'seconds'\); run the notebook"):
+        folder.seconds("dft")
+    folder.write("summary.json", {})
+    assert command.main(["release", "--preset", "demo", "--runs", str(tmp_path)]) == 2
+
+
+# --- the command that executes the notebooks ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    """A function that replaces the notebooks by one of a single cell."""
+
+    def replace(source):
+        (tmp_path / "notebooks").mkdir()
+        monkeypatch.setattr(command, "NOTEBOOKS", tmp_path / "notebooks")
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+        notebook.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": "Python 3"}
+        nbformat.write(notebook, tmp_path / "notebooks" / "00_x.ipynb")
+
+    return replace
+
+
+SUMMARY = "import json, pathlib; pathlib.Path(RUNS, PRESET, 'summary.json').write_text(json.dumps({'models': {}}))"
+
+
+def test_a_run_of_smoke_says_what_it_is_worth_and_braces_in_a_path_are_just_braces(notebooks, tmp_path, capfd):
+    notebooks(SUMMARY)
+    assert command.main(["run", "--preset", "smoke", "--runs", str(tmp_path / "a{b}")]) == 0
+    assert (tmp_path / "a{b}" / "smoke" / "notebooks" / "00_x.ipynb").stat().st_size > 0
+    out = capfd.readouterr().out
+    assert out.count("*** smoke: only shows that everything runs; its models and numbers mean nothing ***") == 2
+    assert "bound" not in out
+
+
+def test_a_kernel_that_dies_is_one_sentence_that_says_how_to_go_on(notebooks, tmp_path, capfd):
+    notebooks("import os; os._exit(9)")
+    assert command.main(["run", "--preset", "smoke", "--runs", str(tmp_path)]) == 1
+    said = capfd.readouterr().err
+    assert re.search(r"00_x.ipynb failed: its kernel died, .* memory ran out; .*goes on from the last epoch", said)
+    assert "Traceback" not in said
+
+
+def test_a_full_disk_names_the_file_and_keeps_the_notebook_of_before(notebooks, tmp_path, monkeypatch, capsys):
+    notebooks(SUMMARY)
+    kept = tmp_path / "smoke" / "notebooks" / "00_x.ipynb"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("before")
+
+    def full(notebook, output, *_, **__):
+        output.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("papermill.execute_notebook", full)
+    assert command.main(["run", "--preset", "smoke", "--runs", str(tmp_path)]) == 2
+    assert re.search(
+        r"error: .*cannot write .*00_x.ipynb \(No space left on device\).*make room", capsys.readouterr().err
+    )
+    assert kept.read_text() == "before"
+
+
+def test_ctrl_c_is_one_sentence(notebooks, tmp_path):
+    notebooks("x")
+    script = f"""
+import papermill, pathlib, sys, time
+from fusedff import __main__ as command
+command.NOTEBOOKS = pathlib.Path({str(command.NOTEBOOKS)!r})
+def execute(*_, **__):
+    print("running", flush=True)
+    time.sleep(60)
+papermill.execute_notebook = execute
+sys.exit(command.main(["run", "--preset", "smoke", "--runs", {str(tmp_path)!r}]))
+"""
+    run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while run.stdout.readline() != "running\n":
+        assert run.poll() is None, run.stderr.read()
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=20)
+    assert run.returncode == 130
+    assert said.strip() == "interrupted in 00_x.ipynb; the same command goes on from the last epoch"
+
+
+def test_an_installed_package_says_that_it_has_no_notebooks(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "NOTEBOOKS", tmp_path / "site-packages" / "notebooks")
+    assert command.main(["run", "--preset", "smoke", "--runs", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "holds no notebooks: they do not come with the installed package; run this in a checkout" in line
+
+
+def test_a_platform_that_is_not_there_is_one_line(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-m", "fusedff", "run", "--preset", "smoke", "--runs", tmp_path],
+        env=os.environ | {"JAX_PLATFORMS": "tpu"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert re.search("^error: JAX_PLATFORMS=tpu, but jax finds no such device here.*; unset it", run.stderr, re.M)
+    assert "Traceback" not in run.stderr
 
 
 @pytest.mark.parametrize(("preset", "runs", "says"), [

@@ -31,44 +31,68 @@ def faults(first):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-def test_importing_fusedff_keeps_freed_memory():
-    without, with_ = faults(""), faults("import fusedff")
+def test_after_setup_freed_memory_is_kept():
+    without, with_ = faults("import fusedff"), faults("import fusedff; fusedff.setup()")
     assert with_ < 100
     if without < 1000:
         pytest.skip(f"the system hands out huge pages: {without} faults for 200 MiB even when memory is returned")
 
 
 COMPILE = """
-import fusedff
-import jax
+{imports}
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 print(jax.config.jax_compilation_cache_dir)
 jax.jit(lambda x: x @ x + 1)(jax.numpy.ones((3, 3))).block_until_ready()
 """
 
 
-def compile_in(cache, **environment):
+SETUP_FIRST = "import fusedff; fusedff.setup(); import jax"
+JAX_FIRST = "import jax, fusedff; fusedff.setup()"
+
+
+def compile_in(cache, imports=SETUP_FIRST, **environment):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")} | environment
     environment |= {"XDG_CACHE_HOME": str(cache), "JAX_PLATFORMS": "cpu"}
-    run = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", COMPILE.format(imports=imports)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return run.stdout.strip(), run.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the cache folder is named as on Linux")
-def test_a_second_process_finds_what_the_first_has_compiled(tmp_path):
-    folder, _ = compile_in(tmp_path)
+@pytest.mark.parametrize("imports", [SETUP_FIRST, JAX_FIRST])
+def test_a_second_process_finds_what_the_first_has_compiled_whichever_is_imported_first(tmp_path, imports):
+    folder, _ = compile_in(tmp_path, imports)
     assert folder.startswith(str(tmp_path / "fusedff" / "compiled"))
     made = {path.name for path in tmp_path.rglob("*-cache")}
     assert made
-    assert compile_in(tmp_path) == (folder, "")  # and XLA says nothing about it
+    again, said = compile_in(tmp_path, imports)
+    assert again == folder
+    if imports == SETUP_FIRST:
+        assert not said  # XLA says nothing about it
     assert {path.name for path in tmp_path.rglob("*-cache")} == made
 
 
-def test_nothing_is_kept_where_xla_would_warn(tmp_path):
-    script = "import jax, fusedff; print(jax.config.jax_compilation_cache_dir)"
-    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "None"
+SIDE_EFFECTS = """
+import os, sys
+before = dict(os.environ)
+import fusedff
+assert "jax" not in sys.modules
+from fusedff import potential, runs
+import jax
+assert jax.config.jax_compilation_cache_dir is None
+changed = {name for name in os.environ if os.environ[name] != before.get(name)}
+assert "TF_CPP_MIN_LOG_LEVEL" not in changed or os.environ["TF_CPP_MIN_LOG_LEVEL"] == "1", changed  # jax's own
+"""
+
+
+def test_importing_fusedff_changes_nothing():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "TF_"))}
+    subprocess.run([sys.executable, "-c", SIDE_EFFECTS], env=environment, check=True)
 
 
 def test_the_users_own_cache_folder_wins(tmp_path):
@@ -78,6 +102,7 @@ def test_the_users_own_cache_folder_wins(tmp_path):
 LEAVE = """
 import ctypes, re
 import fusedff, jax
+fusedff.setup()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 

@@ -3,6 +3,9 @@
 import json
 import os
 import resource
+import subprocess
+import sys
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
@@ -57,12 +60,104 @@ def test_a_full_disk_is_one_clear_error_and_the_old_file_stays(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_from_before_there_were_checksums_is_read(tmp_path):
+@pytest.mark.parametrize("checksum", [{}, {"sha256": "null"}])
+def test_a_file_without_a_checksum_is_refused(tmp_path, checksum):
     path = tmp_path / "tree.safetensors"
-    path.write_bytes(save({"['x']": np.ones(2)}, {"version": "1"}))
-    tree, metadata = storage.read_tree(path, {"x": np.zeros(2)})
-    np.testing.assert_array_equal(tree["x"], 1)
-    assert metadata == {"version": 1}
+    path.write_bytes(save({"['x']": np.ones(2)}, {"version": "1", **checksum}))
+    with pytest.raises(storage.DamagedFile, match=r"tree.safetensors is damaged: it has no checksum; restore it"):
+        storage.read_tree(path, {"x": np.zeros(2)})
+
+
+def test_a_link_that_lies_in_wait_is_never_written_through(tmp_path, monkeypatch):
+    victim, path = tmp_path / "victim", tmp_path / "tree.json"
+    victim.write_text("precious")
+    names = iter(["foreseen", "other"])
+    monkeypatch.setattr(storage.secrets, "token_hex", lambda _: next(names))
+    (tmp_path / ".tree.json.foreseen.part").symlink_to(victim)
+    with pytest.raises(OSError, match="cannot write .*tree.json"):
+        storage.write_json(path, {"x": 1})
+    path.symlink_to(victim)  # a link in place of the file itself is replaced
+    storage.write_json(path, {"x": 1})
+    assert victim.read_text() == "precious"
+    assert storage.read_json(path) == {"x": 1}
+
+
+def test_names_of_unfinished_files_cannot_be_foreseen(tmp_path, monkeypatch):
+    seen = set()
+    monkeypatch.setattr(os, "replace", lambda old, new: seen.add(old))
+    for _ in range(3):
+        storage.write_json(tmp_path / "a.json", {})
+    assert len(seen) == 3
+    assert not any(str(os.getpid()) in path.name.split(".") for path in seen)
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_path):
+    dead, living = (tmp_path / f".a.json.{name}.part" for name in ("dead", "living"))
+    dead.touch()
+    with open(living, "xb") as file:
+        assert storage._hold(file)
+        storage.write_json(tmp_path / "a.json", {})
+        assert sorted(tmp_path.iterdir()) == [living, tmp_path / "a.json"]
+    storage.write_json(tmp_path / "a.json", {})
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.json"]
+
+
+HOLD = """
+import sys
+from fusedff import storage
+with storage.lock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_lock_keeps_others_out_until_its_process_is_dead(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(storage.InUse, match="checkpoint.safetensors is being written by another training; wait"):
+        storage.lock(path).__enter__()
+    holder.kill()
+    holder.communicate()
+    with storage.lock(path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@dataclass(frozen=True)
+class Described:
+    x: np.ndarray
+    names: dict
+
+
+def test_a_digest_tells_every_difference_and_nothing_else():
+    def data(**changes):
+        plain = {"a": [1, 2.5, None], "b": (jnp.arange(3.0), "text"), "c": Described(np.eye(2), {"x": 1, "y": 2})}
+        return plain | changes
+
+    assert storage.digest(data()) == storage.digest(dict(reversed(data().items())))
+    others = [
+        data(a=[1, 2.5]), data(a=[1, 2.5, 0]), data(a=[1, np.nextafter(2.5, 3), None]),
+        data(b=(jnp.arange(3.0).at[2].set(2.0000002), "text")), data(b=(jnp.arange(3), "text")),
+        data(c=Described(np.eye(2), {"x": 2, "y": 1})), data(c=Described(np.eye(2)[::-1], {"x": 1, "y": 2})),
+        data(a=[[1], 2.5, None]), data(d=None),
+    ]  # fmt: skip
+    assert len({storage.digest(x) for x in [data(), *others]}) == 1 + len(others)
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("{}", r"it lacks 'seconds'"),
+    ("[1]", r"it lacks 'seconds'"),
+    ("{", "Expecting"),
+    ("[" * 100_000, "recursion"),
+])  # fmt: skip
+def test_json_that_is_damaged_is_one_error_with_a_remedy(tmp_path, text, says):
+    path = tmp_path / "settings.json"
+    path.write_text(text)
+    with pytest.raises(storage.DamagedFile, match=rf"settings.json is damaged \(.*{says}.*\); restore it"):
+        storage.read_json(path, "seconds")
 
 
 def test_a_tree_of_another_shape_is_refused_with_the_array_and_the_remedy(tmp_path):

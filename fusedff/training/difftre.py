@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from fusedff import devices, dynamics, neighbors, potential, ranges, reweighting
+from fusedff import compilation, devices, dynamics, neighbors, potential, ranges, reweighting
 from fusedff.dynamics import Langevin
 from fusedff.elasticity import CoupledStrains, StressFluctuation
 from fusedff.experiments import StatePoint
@@ -244,7 +244,7 @@ def optimizer(settings: DiffTRe, updates: int) -> optax.GradientTransformation:
     return optax.adam(rate(settings, updates), b1=settings.b1, b2=settings.b2)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@compilation.jit(n_static=2)
 def _step(settings, updates, params, state, gradient):
     step, state = optimizer(settings, updates).update(gradient, state, params)
     return optax.apply_updates(params, step), state
@@ -254,7 +254,7 @@ def _near(cutoff, rooms, images, system):
     return neighbors.search_cells(system, cutoff, rooms.slots, np.asarray(images))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@compilation.jit(n_static=4)
 def _reevaluate(observe, cutoff, rooms, images, candidate, ensemble, positions):
     """Energies (n_snapshots, n_cells) and observables of stored snapshots, one snapshot at a time."""
 
@@ -271,7 +271,7 @@ def _reevaluate(observe, cutoff, rooms, images, candidate, ensemble, positions):
     return spread(candidate, ensemble, positions)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@compilation.jit(n_static=4)
 def _gradients(contract, cutoff, rooms, images, candidate, ensemble, positions, w, observed, cotangents, beta):
     """d f / d params for every f in `cotangents` (n, n_cells, n_quantities), which are d f / d averages.
 
@@ -325,7 +325,8 @@ def train(
     teacher = Teacher(settings, start, target)
     result = loop.train(
         teacher.update, teacher.init(start.params), settings.updates, name="DiffTRe",
-        settings=asdict(settings), checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
+        settings=asdict(settings), learned_from=loop.start_of(start) | {"target": teacher.target},
+        checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
     )  # fmt: skip
     warn_if_lost(teacher, result.learner)
     return start.with_params(result.params), result.history

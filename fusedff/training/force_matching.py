@@ -15,7 +15,7 @@ from ase import Atoms
 from jax.flatten_util import ravel_pytree
 from optax.contrib import muon
 
-from fusedff import devices, labelled, neighbors, potential, ranges, systems
+from fusedff import compilation, devices, labelled, neighbors, potential, ranges, systems
 from fusedff.neighbors import Neighbors
 from fusedff.potential import Potential
 from fusedff.systems import System
@@ -200,7 +200,7 @@ def optimizer(settings: ForceMatching, steps: int) -> optax.GradientTransformati
     return muon(optax.warmup_cosine_decay_schedule(begin / 10, begin, warm_up, max(steps, warm_up + 1), end))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@compilation.jit(n_static=2)
 def _steps(settings, steps, template, learner, batches):
     """One optimizer step per batch; compiled as one loop, so that temporaries are allocated once and not per step."""
 
@@ -216,7 +216,7 @@ def _steps(settings, steps, template, learner, batches):
     return devices.spread(partial(jax.lax.scan, step), takes=(None, devices.DEALT), gives=None)(learner, batches)
 
 
-@partial(jax.jit, static_argnums=0)
+@compilation.jit(n_static=1)
 def _sketch(settings, template, params, batches, keys):
     """For every batch the derivative of its weighted deviations, added up with random signs: (n_batches, n_params)."""
 
@@ -231,7 +231,7 @@ def _sketch(settings, template, params, batches, keys):
     return jax.lax.map(row, (batches, keys))
 
 
-@partial(jax.jit, static_argnums=0)
+@compilation.jit(n_static=1)
 def _validate(settings, candidate, batch):
     def of_share(candidate, batch):
         value = loss(settings, candidate, batch, devices.total)
@@ -292,6 +292,14 @@ class Matcher:
         return np.asarray(found) / rows**0.5
 
 
+def sources(frames: Sequence[Atoms], what: str) -> dict:
+    """What a checkpoint remembers of labelled frames, see `loop.train`: structures and labels, each by its name."""
+    return {
+        f"structures of the {what} frames": [(frame.numbers, frame.positions, frame.cell.array) for frame in frames],
+        f"labels of the {what} frames": [(labelled.labels(frame), labelled.use_virial(frame)) for frame in frames],
+    }
+
+
 def train(
     start: Potential,
     frames: Sequence[Atoms],
@@ -331,7 +339,9 @@ def train(
 
     result = loop.train(
         epoch, matcher.init(start.params), settings.epochs, name="force matching",
-        settings=asdict(settings), checkpoint=checkpoint,
+        settings=asdict(settings),
+        learned_from=loop.start_of(start) | sources(frames, "training") | sources(validation, "validation"),
+        checkpoint=checkpoint,
         watch="validation" if settings.patience else None, patience=settings.patience,
         on_epoch=on_epoch,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from fusedff.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.training import loop
 from fusedff.training.difftre import DiffTRe, Teacher, shown, warn_if_lost
-from fusedff.training.force_matching import ForceMatching, Matcher
+from fusedff.training.force_matching import ForceMatching, Matcher, sources
 from fusedff.training.targets import Target
 
 
@@ -81,7 +81,9 @@ def train(
 
     result = loop.train(
         epoch, first._replace(optimizer=optimizer), settings.epochs, name="fused training",
-        settings=asdict(settings), checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
+        settings=asdict(settings),
+        learned_from=loop.start_of(start) | {"target": teacher.target} | sources(frames, "training"),
+        checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
     )  # fmt: skip
     warn_if_lost(teacher, result.learner)
     return start.with_params(result.params), result.history

@@ -1,6 +1,7 @@
 """The one training loop: epochs, history, checkpoints, early stopping, progress."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,7 @@ def train(
     *,
     name: str,
     settings: dict,
+    learned_from: Mapping[str, Any] | None = None,
     checkpoint: str | Path | None = None,
     watch: str | None = None,
     patience: int | None = None,
@@ -48,15 +50,28 @@ def train(
 ) -> Result:
     """Call `epoch(learner, n) -> (learner, record)` until `epochs` are done, saving everything after each.
 
-    An interrupted run continues from `checkpoint` when called again and ends where it would have ended.
+    An interrupted run continues from `checkpoint` when called again and ends where it would have ended. What decides
+    that is compared with what the checkpoint was written with: `settings`, and by their digests the data in
+    `learned_from` (name -> anything that `storage.digest` takes). Only one training at a time may use a checkpoint.
     `watch` names the number in the record whose smallest value marks the best parameters (default: the
     last ones); `patience` epochs without a better one stop the run. `shown` picks from a record what progress
     prints; `on_epoch` gets the history as often as it has grown, first what an earlier call has left.
-    Raises `Diverged` before anything that is not finite is saved, and `progress.Interrupted` for Ctrl-C.
+    Raises `Diverged` before anything that is not finite is saved, `progress.Interrupted` for Ctrl-C,
+    `storage.InUse` for a checkpoint that another training uses, and ValueError for one with other settings or data.
     """
+    identity = {
+        "training": name,
+        "settings": storage.plain(settings),
+        "learned_from": {what: storage.digest(data) for what, data in (learned_from or {}).items()},
+    }
+    with storage.lock(checkpoint) if checkpoint is not None else nullcontext():
+        return _train(epoch, learner, epochs, name, identity, checkpoint, watch, patience, shown, on_epoch)
+
+
+def _train(epoch, learner, epochs, name, identity, checkpoint, watch, patience, shown, on_epoch):
     best, history, stale = (learner.params, np.inf), [], 0
     if checkpoint is not None and Path(checkpoint).exists():
-        learner, best, history, stale = _resume(checkpoint, learner, settings)
+        learner, best, history, stale = _resume(checkpoint, learner, identity)
     on_epoch = on_epoch or (lambda history: None)
     if history:
         on_epoch(history)
@@ -74,7 +89,7 @@ def train(
                 best, stale = ((learner.params, score), 0) if score < best[1] else (best, stale + 1)
                 if checkpoint is not None:
                     metadata = {
-                        "settings": settings,
+                        **identity,
                         "history": history,
                         "best_score": float(best[1]),
                         "stale": stale,
@@ -97,16 +112,30 @@ def _how_to_go_on(name, kept, epochs, checkpoint):
     )
 
 
-def _resume(checkpoint, learner, settings):
-    stored = storage.read_metadata(checkpoint).get("settings")
-    if stored != storage.plain(settings):
-        changed = [
-            key for key in {*settings, *(stored or {})} if (stored or {}).get(key) != storage.plain(settings).get(key)
-        ]
-        raise ValueError(
-            f"{checkpoint} belongs to a run with other settings ({', '.join(sorted(changed))} differ); "
-            "delete it to start again, or choose another run folder"
+def start_of(potential) -> dict[str, Any]:
+    """What a potential brings into its training, as `learned_from` names it."""
+    model = (type(potential.model).__name__, potential.model, potential.numbers, potential.scale)
+    return {"model": model, "start parameters": potential.params, "reference energies": potential.reference}
+
+
+def _resume(checkpoint, learner, identity):
+    stored = storage.read_metadata(checkpoint)
+    if set(identity) - set(stored):
+        raise storage.DamagedFile(
+            f"{checkpoint} does not say what it was trained from: another version of fusedff wrote it; delete it to "
+            "start again"
         )
+    if stored["training"] != identity["training"]:
+        raise ValueError(
+            f"{checkpoint} belongs to another kind of training ({stored['training']}, not {identity['training']}); put "
+            "the right file there, or delete it to start again"
+        )
+    for part, what in (("settings", "settings"), ("learned_from", "data")):
+        if changed := _changed(stored[part], identity[part]):
+            raise ValueError(
+                f"{checkpoint} belongs to a run with other {what} ({', '.join(changed)} differ); delete it to start "
+                "again, or choose another run folder"
+            )
     tree, metadata = storage.read_tree(checkpoint, {"learner": learner, "best": learner.params})
     try:
         return tree["learner"], (tree["best"], metadata["best_score"]), metadata["history"], metadata["stale"]
@@ -114,6 +143,13 @@ def _resume(checkpoint, learner, settings):
         raise storage.DamagedFile(
             f"{checkpoint} lacks {error}: another version of fusedff wrote it; delete it to start again"
         ) from error
+
+
+def _changed(stored, now):
+    """Keys whose values differ."""
+    if not isinstance(stored, dict):
+        return sorted(now)
+    return sorted(key for key in {*stored, *now} if (key in stored, stored.get(key)) != (key in now, now.get(key)))
 
 
 def _require_finite(params, record, where, checkpoint):

@@ -1,0 +1,42 @@
+"""Compiled programs: one for every value of the static arguments, and only the last ones are kept."""
+
+import gc
+import weakref
+from dataclasses import dataclass
+
+from argon import argon, labelled
+from ase.build import bulk
+
+from fusedff import compilation
+from fusedff.training import force_matching
+from fusedff.training.force_matching import ForceMatching
+
+
+@dataclass(frozen=True)
+class Factor:
+    value: float
+
+
+def test_a_function_is_compiled_once_for_every_static_value_and_forgets_the_oldest():
+    traced = []
+
+    @compilation.jit(n_static=1, kept=2)
+    def times(factor, x):
+        traced.append(factor.value)
+        return factor.value * x
+
+    assert [float(times(Factor(f), 2.0)) for f in (2.0, 3.0, 2.0, 4.0, 2.0, 3.0)] == [4, 6, 4, 8, 4, 6]
+    assert traced == [2.0, 3.0, 4.0, 3.0]  # 2 stays in use, 3 was the oldest when 4 came
+
+
+def test_trainings_with_new_settings_leave_nothing_behind():
+    """Each used to leave what was compiled for it, 10 to 40 MiB with a network, and with it its settings."""
+    frames = [labelled(bulk("Ar", "fcc", a=a, cubic=True), argon()) for a in (5.2, 5.3)]
+    start, trained = argon(epsilon=0.0085), []
+    for n in range(3):
+        settings = ForceMatching(epochs=1, batch=2, learning_rate=1e-4 * (n + 1))
+        force_matching.train(start, frames, frames, settings)
+        trained.append(weakref.ref(settings))
+    del settings
+    gc.collect()
+    assert [alive() is not None for alive in trained] == [False, True, True]
