@@ -10,7 +10,7 @@ from benchmarks.report import NAMES
 from benchmarks.scaling import Cost
 from benchmarks.snapshots import Need
 from benchmarks.work import LABELS
-from fusedff import plots
+from fusedff.plotting import figures
 
 COLORS = {"fusedff": "#0072B2", "tight": "#E69F00", "example": "#D55E00"}
 MARKERS = {"fusedff": "o", "tight": "s", "example": "^"}
@@ -19,7 +19,7 @@ QUANTITIES = {"forces": "energy and forces", "step": "one Langevin step"}
 
 def comparison(rows: list[Row]) -> Figure:
     """Time of every quantity at every size, all sides on one line; ratios are those of the paired rounds."""
-    with plots.style():
+    with figures.style():
         fig, ax = plt.subplots(figsize=(7.5, 1.1 + 0.44 * len(rows)))
         for y, row in enumerate(reversed(rows)):
             medians = [seconds.median for seconds in row.seconds.values()]
@@ -61,7 +61,7 @@ def replicas(costs: list[Cost]) -> Figure:
 
 
 def _costs(costs, units, xlabel, ylabel):
-    with plots.style():
+    with figures.style():
         fig, ax = plt.subplots(figsize=(5.6, 3.6))
         x = np.array([units(cost) for cost in costs])
         for marker, (name, label) in zip("os", QUANTITIES.items(), strict=True):
@@ -79,7 +79,7 @@ def _costs(costs, units, xlabel, ylabel):
 
 def memory(needs: list[Need]) -> Figure:
     """Peak memory of a DiffTRe update against the number of snapshots."""
-    with plots.style():
+    with figures.style():
         fig, ax = plt.subplots(figsize=(5.6, 3.6))
         x = [need.snapshots for need in needs]
         ax.plot(x, [need.update for need in needs], marker="o", label="peak of an update")
@@ -97,7 +97,7 @@ def memory(needs: list[Need]) -> Figure:
 
 def gpu_forces(found: dict) -> Figure:
     """Time of energy and forces per atom, and the share of the card's peak, against the number of atoms."""
-    with plots.style():
+    with figures.style():
         fig, (cost, rate) = plt.subplots(1, 2, figsize=(9, 3.6))
         rows = found["forces"]["rows"]
         for marker, label, chosen in (
@@ -122,7 +122,7 @@ def gpu_forces(found: dict) -> Figure:
 
 def gpu_dynamics(found: dict) -> Figure:
     """Time of a Langevin step per atom against the number of atoms."""
-    with plots.style():
+    with figures.style():
         fig, ax = plt.subplots(figsize=(5.6, 3.6))
         rows = found["dynamics"]["rows"]
         for marker, size in zip("os^vD", sorted({row["n_atoms"] for row in rows}), strict=False):

@@ -24,14 +24,18 @@ import numpy as np
 from benchmarks import figures, ours, record, titanium
 from benchmarks.case import FRICTION_PER_PS, TEMPERATURE, TIMESTEP_FS
 from benchmarks.statistics import spread
-from fusedff import dynamics, experiments, neighbors, potential, presets, study, systems
-from fusedff.dimenet import DimeNet
-from fusedff.elasticity import CoupledStrains, StressFluctuation
+from fusedff import potential
+from fusedff.data import experiments
+from fusedff.geometry import neighbors, systems
+from fusedff.network.dimenet import DimeNet
+from fusedff.simulation import langevin
+from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
+from fusedff.study import comparison, presets
 from fusedff.training import force_matching, fused, loop
 
 CHEMTRAIN_EPOCH_S = 239.0  # of fused training on one GPU, as published with chemtrain's titanium example
 STEPS = 20  # of dynamics in one call
-LANGEVIN = dynamics.Langevin(timestep_fs=TIMESTEP_FS, friction_per_ps=FRICTION_PER_PS, steps_per_snapshot=STEPS)
+LANGEVIN = langevin.Langevin(timestep_fs=TIMESTEP_FS, friction_per_ps=FRICTION_PER_PS, steps_per_snapshot=STEPS)
 LANGEVIN_SMALL_SKIN = replace(LANGEVIN, skin=1.0)
 
 
@@ -301,7 +305,7 @@ def _in_double(network, frames, near):
 def _ensemble(repeats, n_cells):
     frames = titanium.frames(repeats, min(n_cells, 4))
     kinds = [frames[i % len(frames)] for i in range(n_cells)]
-    return dynamics.replicate(kinds, [TEMPERATURE] * n_cells)
+    return langevin.replicate(kinds, [TEMPERATURE] * n_cells)
 
 
 def dynamics_(plan, left, into, keep):
@@ -311,8 +315,8 @@ def dynamics_(plan, left, into, keep):
     for repeats, n_cells in plan.dynamics:
         ensemble = _ensemble(repeats, n_cells)
         skin = LANGEVIN if len(ensemble.numbers) < 500 else LANGEVIN_SMALL_SKIN
-        simulation = dynamics.Simulation(ensemble, skin, network.cutoff)
-        state = dynamics.start(ensemble, jax.random.PRNGKey(0))
+        simulation = langevin.Simulation(ensemble, skin, network.cutoff)
+        state = langevin.start(ensemble, jax.random.PRNGKey(0))
         name = f"{len(ensemble.numbers)} x {n_cells}"
         runs[name], cells[name] = partial(_advance, simulation, network, state), (len(ensemble.numbers), n_cells)
     found = {"first_call_s": _compile_at_once(runs, min(90, 0.4 * left())), "rows": []}
@@ -383,8 +387,8 @@ def profile(plan, left, into, keep):
     system, near = _tiles(plan.gradient_size, (1, 1, 1), network)
     evaluate = jax.jit(potential.evaluate)
     ensemble = _ensemble(plan.gradient_size, 1)
-    simulation = dynamics.Simulation(ensemble, LANGEVIN, network.cutoff)
-    state = dynamics.start(ensemble, jax.random.PRNGKey(0))
+    simulation = langevin.Simulation(ensemble, LANGEVIN, network.cutoff)
+    state = langevin.start(ensemble, jax.random.PRNGKey(0))
     found = {}
     for name, run, units in (
         ("forces", partial(evaluate, network, system, near), 1),
@@ -440,9 +444,9 @@ def tests(plan, left, into, keep):
 def full(plan, left, into, keep):
     """Fused epochs of the preset `full` from a network that has seen DFT for a few epochs, one after another."""
     preset = plan.full
-    split = study.frames(preset)
+    split = comparison.frames(preset)
     points = experiments.select(experiments.load_state_points(), temperatures=preset.train_temperatures)
-    reference = study.datasets.fit_reference_energies(split.train)
+    reference = comparison.datasets.fit_reference_energies(split.train)
     start = potential.create(jax.random.PRNGKey(0), preset.network, reference, preset.energy_scale)
     began = time.perf_counter()
     dft = replace(preset.dft, epochs=2 if plan.dry else 30)

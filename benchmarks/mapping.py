@@ -6,7 +6,7 @@ sqrt(2) sin(n pi x) / x with x = r / r_c. The ratio r_c^(3/2) goes into the weig
 
 import numpy as np
 
-from fusedff.dimenet import DimeNet
+from fusedff.network.dimenet import DimeNet
 
 PREFIX = "DimeNetPP/~/"
 

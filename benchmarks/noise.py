@@ -15,10 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import fusedff
-from fusedff import dynamics, experiments, presets
-from fusedff.dynamics import Langevin
-from fusedff.elasticity import CoupledStrains, StressFluctuation
-from fusedff.observables import jackknife
+from fusedff.data import experiments
+from fusedff.simulation import langevin as dynamics
+from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
+from fusedff.simulation.langevin import Langevin
+from fusedff.simulation.statistics import jackknife
+from fusedff.study import presets
 from fusedff.units import GPA
 
 TEMPERATURES = (323, 923)  # K

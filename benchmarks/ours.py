@@ -20,12 +20,14 @@ from benchmarks.case import (
     Case,
 )
 from benchmarks.work import Work, in_scan
-from fusedff import crystals, dynamics, neighbors, potential, systems
-from fusedff.dimenet import DimeNet
-from fusedff.dynamics import Langevin
-from fusedff.elasticity import CoupledStrains, StressFluctuation
-from fusedff.experiments import StatePoint
+from fusedff import crystals, potential
+from fusedff.data.experiments import StatePoint
+from fusedff.geometry import neighbors, systems
+from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
+from fusedff.simulation import langevin
+from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
+from fusedff.simulation.langevin import Langevin
 from fusedff.training import difftre, force_matching
 from fusedff.units import GPA
 
@@ -84,8 +86,8 @@ def md(case: Case) -> Work:
     ensemble = StressFluctuation().ensemble(_points(), titanium.REPEATS[case.n_atoms])
     ensemble = ensemble._replace(sites=jnp.asarray(case.positions[:1], jnp.float32))
     model = _potential(case)
-    simulation = dynamics.Simulation(ensemble, LANGEVIN, model.cutoff)
-    state = dynamics.start(ensemble, jax.random.PRNGKey(0))
+    simulation = langevin.Simulation(ensemble, LANGEVIN, model.cutoff)
+    state = langevin.start(ensemble, jax.random.PRNGKey(0))
     return Work(lambda: simulation.run(model, state, 1)[0].positions, STEPS)
 
 
@@ -133,7 +135,7 @@ def stored_update(model: Potential, repeats, positions, estimator):
     to_each = jnp.linalg.inv(jnp.asarray(unstrained, jnp.float32)) @ teacher.ensemble.cells
     positions = jnp.einsum("sax,cxy->scay", jnp.asarray(positions, jnp.float32), to_each)
     energy, observed = teacher._reevaluate(model, positions)
-    trajectory = dynamics.Trajectory(positions, energy, observed, energy)
+    trajectory = langevin.Trajectory(positions, energy, observed, energy)
     learner = learner._replace(extra=learner.extra._replace(trajectory=trajectory))
     return lambda: teacher.update(learner, 1)[0].params
 

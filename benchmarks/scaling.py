@@ -11,13 +11,15 @@ import numpy as np
 from benchmarks import titanium
 from benchmarks.case import FRICTION_PER_PS, TEMPERATURE, TIMESTEP_FS
 from benchmarks.statistics import Spread, spread
-from fusedff import dynamics, neighbors, potential, systems
+from fusedff import potential
+from fusedff.geometry import neighbors, systems
+from fusedff.simulation import langevin
 
 SIZES = ((4, 4, 3), (6, 6, 4), (9, 9, 6), (13, 13, 9), (20, 20, 13))  # 96 to 10 400 atoms
 REPLICAS = (1, 2, 4, 8, 16, 32, 64)
 REPLICATED = (3, 3, 3)  # 54 atoms
 STEPS = 10  # from one snapshot to the next; each begins with a search for neighbours
-LANGEVIN = dynamics.Langevin(timestep_fs=TIMESTEP_FS, friction_per_ps=FRICTION_PER_PS, steps_per_snapshot=STEPS)
+LANGEVIN = langevin.Langevin(timestep_fs=TIMESTEP_FS, friction_per_ps=FRICTION_PER_PS, steps_per_snapshot=STEPS)
 
 
 class Cost(NamedTuple):
@@ -42,7 +44,7 @@ def _cost(model, repeats, n_cells, report):
     evaluate = jax.jit(potential.evaluate)
     forces = _time(partial(evaluate, model, systems.from_atoms(frames), near))
 
-    ensemble = dynamics.Ensemble(
+    ensemble = langevin.Ensemble(
         jnp.asarray(np.stack([atoms.positions for atoms in frames]), jnp.float32),
         jnp.asarray(np.stack([atoms.cell.array for atoms in frames]), jnp.float32),
         jnp.full(n_cells, TEMPERATURE, jnp.float32),
@@ -50,8 +52,8 @@ def _cost(model, repeats, n_cells, report):
         jnp.asarray(frames[0].numbers, jnp.int32),
         jnp.asarray(np.stack([atoms.get_masses() for atoms in frames]), jnp.float32),
     )
-    simulation = dynamics.Simulation(ensemble, LANGEVIN, model.cutoff)
-    state = dynamics.start(ensemble, jax.random.PRNGKey(0))
+    simulation = langevin.Simulation(ensemble, LANGEVIN, model.cutoff)
+    state = langevin.start(ensemble, jax.random.PRNGKey(0))
     steps = _time(lambda: simulation.run(model, state, 1)[0], warm_up=1)  # a call is many evaluations
     cost = Cost(len(frames[0]), n_cells, forces, Spread(*(seconds / STEPS for seconds in steps)))
     report(f"{cost.n_atoms} atoms x {n_cells}: {1e3 * forces.median:.1f} ms, step {1e3 * cost.step.median:.1f} ms")
@@ -61,8 +63,8 @@ def _cost(model, repeats, n_cells, report):
 def _time(run, warm_up=5, at_least=3, about=4.0):
     """Seconds of a call: at least so many calls and about so many seconds of them, after `warm_up` calls.
 
-    The first compiles; in a few more the heap grows to what a call needs (`fusedff.startup`), at the cost of page
-    faults.
+    The first compiles; in a few more the heap grows to what a call needs (`fusedff.runtime.jax_setup`), at the cost
+    of page faults.
     """
     for _ in range(warm_up):
         jax.block_until_ready(run())

@@ -35,8 +35,8 @@ def _need(number):
     import jax
 
     from benchmarks import memory, ours, titanium
-    from fusedff import presets
-    from fusedff.elasticity import StressFluctuation
+    from fusedff.simulation.elasticity import StressFluctuation
+    from fusedff.study import presets
 
     model = titanium.network(presets.DEMO.network)  # smaller than the paper's, for the sake of time
     positions = np.stack([atoms.positions for atoms in titanium.frames(titanium.REPEATS[N_ATOMS], number)])

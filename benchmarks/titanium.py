@@ -7,8 +7,9 @@ from ase.neighborlist import neighbor_list
 
 from benchmarks.case import SNAPSHOTS, Case
 from benchmarks.mapping import to_chemtrain
-from fusedff import crystals, neighbors, potential, systems
-from fusedff.dimenet import DimeNet
+from fusedff import crystals, potential
+from fusedff.geometry import neighbors, systems
+from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
 
 CRYSTAL = crystals.Crystal("Ti", "hcp", 2.95, 4.686)

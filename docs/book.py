@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 
-from fusedff import presets
+from fusedff.study import presets
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

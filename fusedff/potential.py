@@ -17,11 +17,11 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
-from fusedff import storage
-from fusedff.dimenet import DimeNet
-from fusedff.neighbors import Neighbors, displacements, turn_around
-from fusedff.pair import LennardJones
-from fusedff.systems import System
+from fusedff.geometry.neighbors import Neighbors, displacements, turn_around
+from fusedff.geometry.systems import System
+from fusedff.network.dimenet import DimeNet
+from fusedff.network.lennard_jones import LennardJones
+from fusedff.runtime import storage
 from fusedff.units import strain_from_voigt, to_voigt
 
 

@@ -4,9 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from fusedff import neighbors, potential, systems
+from fusedff import potential
 from fusedff.crystals import Crystal
-from fusedff.pair import LennardJones
+from fusedff.geometry import neighbors, systems
+from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
 
 EPSILON, SIGMA, CUTOFF = 0.0104, 3.4, 7.0  # eV, Å, Å

@@ -26,30 +26,23 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from fusedff import (
-    crystals,
-    datasets,
-    dynamics,
-    experiments,
-    labelled,
-    lammps,
-    paper_archive,
-    potential,
-    presets,
-    references,
-    runs,
-    storage,
-)  # fmt: skip
-from fusedff.calculator import FusedCalculator
-from fusedff.dimenet import DimeNet
-from fusedff.dynamics import Langevin
-from fusedff.elasticity import CoupledStrains
-from fusedff.experiments import StatePoint
-from fusedff.pair import LennardJones
-from fusedff.properties import elastic
-from fusedff.properties.elastic import ElasticRun
-from fusedff.properties.lattice import LatticeRun
-from fusedff.properties.liquid import LiquidRun
+from fusedff import crystals, potential
+from fusedff.data import datasets, experiments, references, titanium_paper
+from fusedff.data import frames as labelled
+from fusedff.data.experiments import StatePoint
+from fusedff.interfaces import lammps
+from fusedff.interfaces.ase import FusedCalculator
+from fusedff.network.dimenet import DimeNet
+from fusedff.network.lennard_jones import LennardJones
+from fusedff.properties.thermal import elastic
+from fusedff.properties.thermal.elastic import ElasticRun
+from fusedff.properties.thermal.lattice import LatticeRun
+from fusedff.properties.thermal.liquid import LiquidRun
+from fusedff.runtime import storage  # fmt: skip
+from fusedff.simulation import langevin
+from fusedff.simulation.elasticity import CoupledStrains
+from fusedff.simulation.langevin import Langevin
+from fusedff.study import presets, run_folder
 from fusedff.training import difftre, force_matching, loop
 from fusedff.training.difftre import DiffTRe
 from fusedff.training.force_matching import ForceMatching
@@ -663,7 +656,7 @@ def resume(path):
 
 PARAMETERS = [
     Bad("parameters missing", lambda d: d / "hurt.safetensors", potential.load, (FILE, "does not exist"), OSError),
-    Bad("no such shipped model", lambda d: "titanium-best", runs.load,
+    Bad("no such shipped model", lambda d: "titanium-best", run_folder.load,
         ("titanium-best is neither", "titanium-fused"), OSError),
     Bad("a folder for parameters", lambda d: d, potential.load, ("is a folder",), OSError),
     Bad("a folder that cannot be made", lambda d: _bytes(d / "run", b""),
@@ -674,7 +667,7 @@ PARAMETERS = [
     Bad("a checkpoint of another training", lambda d: checkpoint(d / FILE_NAME, settings={"epochs": 9}), resume,
         (FILE, "other settings", "epochs", "delete it to start again")),
     Bad("a summary that was cut", lambda d: _bytes(d / "summary.json", b'{"models": {'),
-        lambda path: runs.RunFolder(path.parent).read(path.name),
+        lambda path: run_folder.RunFolder(path.parent).read(path.name),
         (r"summary\.json is damaged", "run the notebook that makes it again"), DAMAGED),
     Bad("parameters cut off", stored(lambda p: p.write_bytes(p.read_bytes()[:-40])), potential.load,
         (FILE, "damaged", "restore it or train again"), DAMAGED),
@@ -740,7 +733,7 @@ def downloaded(content):
     def download(url, output_file, pooch):
         Path(output_file).write_bytes(content)
 
-    return lambda folder: paper_archive.fetch_paper_archive(folder, _downloader=download)
+    return lambda folder: titanium_paper.fetch_paper_archive(folder, _downloader=download)
 
 
 def claims(shape):
@@ -757,7 +750,7 @@ def with_nan(force):
 
 def bomb(folder):
     files = {name: npy(array) for name, array in paper_arrays().items()}
-    files["force.npy"] = bytes(paper_archive._MAX_MEMBER_BYTES + 1)
+    files["force.npy"] = bytes(titanium_paper._MAX_MEMBER_BYTES + 1)
     return _bytes(folder / "Data_DFT_and_Exp.zip", zipped(files))
 
 
@@ -828,9 +821,9 @@ def energy(atoms):
 
 
 def simulate(atoms, temperature=50.0):
-    ensemble = dynamics.replicate([atoms], [temperature])
-    simulation = dynamics.Simulation(ensemble, Langevin(5.0, 1.0, 2, 0.5), argon().cutoff)
-    return simulation.run(argon(), dynamics.start(ensemble, jax.random.PRNGKey(0)), 1)
+    ensemble = langevin.replicate([atoms], [temperature])
+    simulation = langevin.Simulation(ensemble, Langevin(5.0, 1.0, 2, 0.5), argon().cutoff)
+    return simulation.run(argon(), langevin.start(ensemble, jax.random.PRNGKey(0)), 1)
 
 
 class Session:
@@ -877,9 +870,9 @@ STRUCTURES = [
     Bad("dynamics: temperature 0", lambda d: argon_cell(), partial(simulate, temperature=0.0),
         ("temperature", "0 K", "positive")),
     Bad("dynamics: different atoms", lambda d: [argon_cell(), bulk("Al", "fcc", a=4.05, cubic=True)],
-        lambda frames: dynamics.replicate(frames, [10, 10]), ("frame 1", "other atoms", "apart")),
+        lambda frames: langevin.replicate(frames, [10, 10]), ("frame 1", "other atoms", "apart")),
     Bad("dynamics: temperatures missing", lambda d: [argon_cell()] * 2,
-        lambda frames: dynamics.replicate(frames, [10]), ("2 frames and 1 temperatures", "one temperature per frame")),
+        lambda frames: langevin.replicate(frames, [10]), ("2 frames and 1 temperatures", "one temperature per frame")),
     Bad("crystal: length negative", lambda d: -2.9, partial(crystals.Crystal, "Ar", "fcc"), ("a = -2.9", "in Å")),
     Bad("crystal: hcp without c", lambda d: 2.9, partial(crystals.Crystal, "Ti", "hcp"), ("both lattice", "give c")),
     Bad("LAMMPS: other units", lambda d: Session("lj"), partial(attach, {1: "Ar"}), ("units lj", "`units metal`")),

@@ -14,8 +14,9 @@ from benchmarks.mapping import to_chemtrain
 from benchmarks.scaling import Cost
 from benchmarks.snapshots import Need
 from benchmarks.statistics import Spread, paired_ratio, spread
-from fusedff import crystals, neighbors, potential, systems
-from fusedff.dimenet import DimeNet
+from fusedff import crystals, potential
+from fusedff.geometry import neighbors, systems
+from fusedff.network.dimenet import DimeNet
 
 TINY = DimeNet(embedding=4, blocks=2, radial=3, spherical=2, interaction=2, basis=2, type_embedding=2, output=4)
 ABOUT = {

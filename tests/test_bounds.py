@@ -9,16 +9,20 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from fusedff import crystals, dynamics, labelled, neighbors, potential, storage
-from fusedff.calculator import FusedCalculator
-from fusedff.dimenet import DimeNet
-from fusedff.dynamics import Langevin
-from fusedff.elasticity import CoupledStrains
-from fusedff.experiments import StatePoint
-from fusedff.pair import LennardJones
+from fusedff import crystals, potential
+from fusedff.data import frames
+from fusedff.data.experiments import StatePoint
+from fusedff.geometry import neighbors
+from fusedff.interfaces.ase import FusedCalculator
+from fusedff.network.dimenet import DimeNet
+from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
-from fusedff.properties.elastic import ElasticRun
-from fusedff.properties.liquid import LiquidRun
+from fusedff.properties.thermal.elastic import ElasticRun
+from fusedff.properties.thermal.liquid import LiquidRun
+from fusedff.runtime import storage
+from fusedff.simulation import langevin
+from fusedff.simulation.elasticity import CoupledStrains
+from fusedff.simulation.langevin import Langevin
 from fusedff.training.difftre import DiffTRe
 from fusedff.training.force_matching import ForceMatching
 from fusedff.training.fused import Fused
@@ -85,9 +89,9 @@ def test_cells_of_no_height_are_refused_in_training_and_dynamics(what):
     frame = METRES[what].copy()
     frame.calc = SinglePointCalculator(frame, energy=0.0, forces=np.zeros((len(frame), 3)))
     with pytest.raises(ValueError, match=r"frame 3: the cell (is \S+ Å high|has no volume)"):
-        labelled.check_frame(frame, "frame 3")
+        frames.check_frame(frame, "frame 3")
     with pytest.raises(ValueError, match=r"frame 0: the cell (is \S+ Å high|has no volume)"):
-        dynamics.replicate([frame], [10.0])
+        langevin.replicate([frame], [10.0])
     with pytest.raises(ValueError, match="Å high"):
         neighbors.image_offsets(frame.cell.array, 8.0)
 
@@ -112,4 +116,4 @@ def test_more_atoms_than_memory_holds_are_refused():
     with pytest.raises(ValueError, match="20000 cells of 4000 atoms are more than 10000000 atoms in all"):
         CoupledStrains().ensemble([StatePoint(50.0, FCC)], (10, 10, 10), 10_000)
     with pytest.raises(ValueError, match="10000000 cells of 4 atoms"):
-        dynamics.replicate([crystals.unit_cell(FCC)], [50.0], 10**7)
+        langevin.replicate([crystals.unit_cell(FCC)], [50.0], 10**7)

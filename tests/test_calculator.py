@@ -19,7 +19,7 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 
 from fusedff import potential
-from fusedff.calculator import FusedCalculator
+from fusedff.interfaces.ase import FusedCalculator
 
 
 @pytest.fixture

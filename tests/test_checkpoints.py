@@ -9,7 +9,7 @@ from argon import argon, labelled
 from ase.build import bulk
 
 from fusedff.crystals import Crystal
-from fusedff.experiments import StatePoint
+from fusedff.data.experiments import StatePoint
 from fusedff.training import force_matching, fused
 from fusedff.training.difftre import DiffTRe, Teacher
 from fusedff.training.force_matching import ForceMatching, Matcher

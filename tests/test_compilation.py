@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from argon import argon, labelled
 from ase.build import bulk
 
-from fusedff import compilation
+from fusedff.runtime import compilation
 from fusedff.training import force_matching
 from fusedff.training.force_matching import ForceMatching
 

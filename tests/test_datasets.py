@@ -12,7 +12,8 @@ from ase.io import write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusedff import datasets, labelled, paper_archive
+from fusedff.data import datasets, titanium_paper
+from fusedff.data import frames as labelled
 from fusedff.units import GPA
 
 
@@ -174,18 +175,18 @@ def published(tmp_path):
         content = content or paper_zip(files)
         path = tmp_path / "Data_DFT_and_Exp.zip"
         path.write_bytes(content)
-        ids = {name: paper_archive.git_blob_sha1(data) for name, data in files.items()}
-        return path, {"archive": paper_archive.git_blob_sha1(content), **ids}
+        ids = {name: titanium_paper.git_blob_sha1(data) for name, data in files.items()}
+        return path, {"archive": titanium_paper.git_blob_sha1(content), **ids}
 
     return make
 
 
 def test_git_object_ids_are_those_of_git(tmp_path):
-    assert paper_archive.git_blob_sha1(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
-    assert paper_archive.git_blob_sha1(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert titanium_paper.git_blob_sha1(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+    assert titanium_paper.git_blob_sha1(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
     (tmp_path / "hello").write_bytes(b"hello\n")
-    assert paper_archive.git_blob_sha1(tmp_path / "hello") == "ce013625030ba8dba906f756967f9e9ca394464a"
-    assert all(len(i) == 40 for i in paper_archive.PAPER_BLOB_IDS.values())
+    assert titanium_paper.git_blob_sha1(tmp_path / "hello") == "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert all(len(i) == 40 for i in titanium_paper.PAPER_BLOB_IDS.values())
 
 
 def test_the_archive_becomes_frames_in_ev_and_angstrom_with_row_vectors_and_stress_of_minus_virial(published):
@@ -287,17 +288,17 @@ def test_the_archive_is_downloaded_once_verified_and_kept(published, tmp_path):
     path, ids = published()
     content, calls = path.read_bytes(), []
     fetch = {"cache_dir": tmp_path / "cache", "_downloader": downloader(content, calls), "_blob_ids": ids}
-    first = paper_archive.fetch_paper_archive(**fetch)
-    assert paper_archive.fetch_paper_archive(**fetch) == first
-    assert calls == [paper_archive.PAPER_URL]
+    first = titanium_paper.fetch_paper_archive(**fetch)
+    assert titanium_paper.fetch_paper_archive(**fetch) == first
+    assert calls == [titanium_paper.PAPER_URL]
     assert len(datasets.load_paper_archive(first, _blob_ids=ids)) == 4
     first.write_bytes(content[:-1])  # damaged in the cache: fetched again
-    assert paper_archive.fetch_paper_archive(**fetch).read_bytes() == content
+    assert titanium_paper.fetch_paper_archive(**fetch).read_bytes() == content
     assert len(calls) == 2
 
 
 def test_without_a_network_the_error_says_what_to_do(tmp_path):
     offline = downloader(OSError("no route to host"), [])
     with pytest.raises(ConnectionError, match=r"no route to host; go online, or place the file at .*\.zip by hand"):
-        paper_archive.fetch_paper_archive(tmp_path, _downloader=offline)
+        titanium_paper.fetch_paper_archive(tmp_path, _downloader=offline)
     assert not list(tmp_path.iterdir())

@@ -12,8 +12,8 @@ from pairs import smooth_lennard_jones, springs
 
 from fusedff import crystals
 from fusedff.crystals import Crystal
-from fusedff.properties import defects, relax
-from fusedff.properties.relax import Relaxation
+from fusedff.properties.static import defects, relax
+from fusedff.properties.static.relax import Relaxation
 
 NEAREST = 2.8  # Å
 FCC = Crystal("Al", "fcc", NEAREST * np.sqrt(2))

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from argon import HCP, argon
 
-from fusedff.calculator import FusedCalculator
 from fusedff.crystals import Crystal, unit_cell
-from fusedff.dynamics import Langevin
-from fusedff.elasticity import CoupledStrains, StressFluctuation
-from fusedff.experiments import StatePoint
-from fusedff.properties import deformation, elastic, static_elastic
-from fusedff.properties.deformation import DeformationRun
-from fusedff.properties.elastic import ElasticRun
+from fusedff.data.experiments import StatePoint
+from fusedff.interfaces.ase import FusedCalculator
+from fusedff.properties.static import elastic as static_elastic
+from fusedff.properties.thermal import deformation, elastic
+from fusedff.properties.thermal.deformation import DeformationRun
+from fusedff.properties.thermal.elastic import ElasticRun
+from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
+from fusedff.simulation.langevin import Langevin
 
 MODEL = argon(dtype=jnp.float32)
 SQUEEZED = Crystal("Ar", "fcc", 5.15)  # at about 1 kbar

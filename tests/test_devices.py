@@ -25,11 +25,12 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from safetensors.numpy import load_file
 
-from fusedff import devices, potential
+from fusedff import potential
 from fusedff.crystals import Crystal
-from fusedff.dimenet import DimeNet
-from fusedff.dynamics import Langevin
-from fusedff.experiments import StatePoint
+from fusedff.data.experiments import StatePoint
+from fusedff.network.dimenet import DimeNet
+from fusedff.runtime import devices
+from fusedff.simulation.langevin import Langevin
 from fusedff.training import force_matching, fused
 from fusedff.training.difftre import DiffTRe
 from fusedff.training.force_matching import ForceMatching

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from argon import argon
 
-from fusedff import dynamics, reweighting
 from fusedff.crystals import Crystal
-from fusedff.dynamics import Langevin
-from fusedff.elasticity import CoupledStrains, StressFluctuation
-from fusedff.experiments import StatePoint
+from fusedff.data.experiments import StatePoint
+from fusedff.simulation import langevin, reweighting
+from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
+from fusedff.simulation.langevin import Langevin
 from fusedff.training import difftre, targets
 from fusedff.training.difftre import DiffTRe, Teacher
 from fusedff.units import GPA
@@ -172,14 +172,14 @@ class Fragile:
     """Simulations that explode as soon as epsilon is above a limit."""
 
     def __init__(self, monkeypatch, limit):
-        run = dynamics.Simulation.run
+        run = langevin.Simulation.run
 
         def explodes(simulation, sampled, *arguments, **options):
             if float(sampled.params["epsilon"][0]) > limit:
-                raise dynamics.ExplodedTrajectory("cell 0 at 10 K exploded", 0)
+                raise langevin.ExplodedTrajectory("cell 0 at 10 K exploded", 0)
             return run(simulation, sampled, *arguments, **options)
 
-        monkeypatch.setattr(dynamics.Simulation, "run", explodes)
+        monkeypatch.setattr(langevin.Simulation, "run", explodes)
 
 
 @pytest.mark.filterwarnings("ignore:update 2")
@@ -199,7 +199,7 @@ def test_a_state_point_that_is_lost_halves_the_step_and_the_rest_goes_on(true_po
 def test_a_state_point_that_cannot_be_kept_is_an_error(true_points, monkeypatch, limit):
     Fragile(monkeypatch, limit=float(START.params["epsilon"][0]) + limit)
     settings = replace(SETTINGS, updates=2, reuse_above=1.0)
-    with pytest.raises(dynamics.ExplodedTrajectory):
+    with pytest.raises(langevin.ExplodedTrajectory):
         difftre.train(START, true_points, settings)
 
 

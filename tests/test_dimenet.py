@@ -11,8 +11,9 @@ from ase.neighborlist import neighbor_list
 from scipy.optimize import brentq
 from scipy.special import eval_legendre, spherical_jn
 
-from fusedff import angles, dimenet, potential
-from fusedff.dimenet import DimeNet
+from fusedff import potential
+from fusedff.network import angular, dimenet
+from fusedff.network.dimenet import DimeNet
 
 SMALL = DimeNet(
     cutoff=3.6, embedding=8, blocks=2, radial=4, spherical=4, interaction=4, basis=4, type_embedding=4, output=8,
@@ -160,7 +161,7 @@ evaluate = jax.jit(potential.evaluate)
 
 @jax.jit
 def per_atom(model, system, near):
-    from fusedff.neighbors import displacements
+    from fusedff.geometry.neighbors import displacements
 
     return potential.atomic_energies(model, displacements(system, near), near, system.numbers)
 
@@ -212,7 +213,7 @@ def test_single_precision_keeps_the_energies_to_one_part_in_100_000(alloy_potent
 def test_spherical_harmonics_obey_the_addition_theorem(rng):
     unit = rng.normal(size=(2, 50, 3))
     unit /= np.linalg.norm(unit, axis=-1, keepdims=True)
-    first, second = (np.asarray(angles.spherical_harmonics(jnp.asarray(u), 7)) for u in unit)
+    first, second = (np.asarray(angular.spherical_harmonics(jnp.asarray(u), 7)) for u in unit)
     cosine = (unit[0] * unit[1]).sum(-1)
     start = 0
     for l in range(7):
@@ -227,10 +228,10 @@ def test_both_forms_of_the_angular_part_are_the_same_sum(rng, monkeypatch):
     waves = rng.normal(size=(4, 9, 6, 5))
 
     def both():
-        return np.asarray(angles.meet(angles.angles(jnp.asarray(unit), 6), jnp.asarray(waves)))
+        return np.asarray(angular.meet(angular.angles(jnp.asarray(unit), 6), jnp.asarray(waves)))
 
     pairs = both()
-    monkeypatch.setattr(angles, "PAIRS_UP_TO", 8)
+    monkeypatch.setattr(angular, "PAIRS_UP_TO", 8)
     np.testing.assert_allclose(both(), pairs, atol=1e-12)
     cosine = np.einsum("aix,akx->aik", unit, unit)
     apart = 1 - np.eye(9)
@@ -298,8 +299,8 @@ def test_swapping_the_species_changes_the_energy(alloy_potential):
 
 def test_energy_force_and_curvature_are_smooth_as_a_neighbour_leaves_the_cutoff(alloy_potential):
     """A trimer whose third atom crosses the cut-off of the first, in sight of the second."""
-    from fusedff.neighbors import Neighbors
-    from fusedff.systems import System
+    from fusedff.geometry.neighbors import Neighbors
+    from fusedff.geometry.systems import System
 
     # all pairs listed at any distance: only the network itself decides what lies outside
     source = jnp.array([[1, 2], [0, 2], [0, 1]], jnp.int32)
@@ -342,7 +343,7 @@ def test_an_isolated_atom_has_a_finite_constant_energy_and_no_force(alloy_potent
 
 
 def test_empty_slots_change_nothing(alloy_potential):
-    from fusedff import neighbors
+    from fusedff.geometry import neighbors
 
     frame = skewed_alloy()
     system, near = laid_out(frame, SMALL.cutoff)

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from argon import FCC, argon, laid_out
 
-from fusedff import crystals, dynamics, potential, runs
-from fusedff.dimenet import DimeNet
-from fusedff.dynamics import Ensemble, ExplodedTrajectory, Langevin, Rooms, Simulation
+from fusedff import crystals, potential
+from fusedff.network.dimenet import DimeNet
+from fusedff.simulation import langevin
+from fusedff.simulation.langevin import Ensemble, ExplodedTrajectory, Langevin, Rooms, Simulation
+from fusedff.study import run_folder
 from fusedff.units import KB
 
 MODEL = argon()
@@ -35,7 +37,7 @@ def simulate(ensemble, snapshots, settings=SETTINGS, rooms=None, seed=0):
     simulation = Simulation(ensemble, settings, MODEL.cutoff)
     if rooms:
         simulation.rooms = rooms
-    state, trajectory = simulation.run(MODEL, dynamics.start(ensemble, jax.random.PRNGKey(seed)), snapshots)
+    state, trajectory = simulation.run(MODEL, langevin.start(ensemble, jax.random.PRNGKey(seed)), snapshots)
     return simulation, state, trajectory
 
 
@@ -44,7 +46,7 @@ def cold():
     """Eight independent crystals at 2 K, where argon is harmonic to a percent, equilibrated."""
     ensemble = cells([2.0] * 8, range(8))
     simulation = Simulation(ensemble, SETTINGS, MODEL.cutoff)
-    state = dynamics.start(ensemble, jax.random.PRNGKey(0))
+    state = langevin.start(ensemble, jax.random.PRNGKey(0))
     state, _ = simulation.run(MODEL, state, 20)
     state, trajectory = simulation.run(MODEL, state, 60)
     return ensemble, state, trajectory
@@ -82,9 +84,9 @@ def test_the_centre_of_mass_stays_at_rest(cold):
 
 def test_momenta_start_with_the_temperature_and_without_drift():
     ensemble = cells([300.0] * 40, range(40))
-    state = dynamics.start(ensemble, jax.random.PRNGKey(3))
+    state = langevin.start(ensemble, jax.random.PRNGKey(3))
     mass = ensemble.masses[..., None]
-    t = np.asarray(dynamics.kinetic_temperature(state.momenta, mass))
+    t = np.asarray(langevin.kinetic_temperature(state.momenta, mass))
     assert abs(t.mean() - 300) < 4 * 300 * np.sqrt(2 / (93 * 40))  # relative variance of a chi^2 is 2 / freedom
     np.testing.assert_allclose(state.momenta.sum(1), 0, atol=1e-10)
 
@@ -95,11 +97,11 @@ def test_isotopes_move_with_their_own_masses():
     heavy, mixed = natural.copy(), natural.copy()
     heavy.set_masses([400.0] * 4)
     mixed.set_masses([36.0, 40.0, 36.0, 40.0])
-    ensemble = dynamics.replicate([natural, heavy, mixed], [50.0] * 3, replicas=2, dtype=float)
+    ensemble = langevin.replicate([natural, heavy, mixed], [50.0] * 3, replicas=2, dtype=float)
     masses = np.repeat([natural.get_masses(), heavy.get_masses(), mixed.get_masses()], 2, axis=0)
     np.testing.assert_array_equal(ensemble.masses, masses)
     ensemble = ensemble._replace(stream=jnp.zeros(6, jnp.int32))  # the same random numbers for all
-    momenta = np.asarray(dynamics.start(ensemble, jax.random.PRNGKey(0)).momenta)
+    momenta = np.asarray(langevin.start(ensemble, jax.random.PRNGKey(0)).momenta)
     np.testing.assert_allclose(momenta[2] / momenta[0], np.sqrt(400.0 / natural.get_masses()[0]), rtol=1e-10)
     ensemble = cells([40.0] * 8, [0] * 8)
     ensemble = ensemble._replace(masses=ensemble.masses.at[4:].multiply(10.0))
@@ -108,7 +110,7 @@ def test_isotopes_move_with_their_own_masses():
     assert 2.2 < moved[0] / moved[4] < 3.2  # after 160 fs, the root of ten but for forces, which turn light atoms first
     natural.set_masses([0.0, 40, 40, 40])
     with pytest.raises(ValueError, match="frame 0: mass of atom 0 is 0; give positive masses"):
-        dynamics.replicate([natural], [50.0])
+        langevin.replicate([natural], [50.0])
 
 
 def test_cells_of_one_stream_move_alike_and_others_do_not():
@@ -121,7 +123,7 @@ def test_cells_of_one_stream_move_alike_and_others_do_not():
 def test_a_run_in_two_pieces_is_bit_for_bit_the_run_in_one():
     ensemble = cells([40.0] * 8, range(8))
     simulation, end, whole = simulate(ensemble, 7)
-    state = dynamics.start(ensemble, jax.random.PRNGKey(0))
+    state = langevin.start(ensemble, jax.random.PRNGKey(0))
     again = Simulation(ensemble, SETTINGS, MODEL.cutoff)
     parts = []
     for snapshots in (3, 4):
@@ -197,7 +199,7 @@ def test_an_exploding_crystal_is_reported_with_temperature_step_and_remedy():
 def test_a_potential_that_does_not_know_the_element_is_refused():
     ensemble = cells([10.0], [0])._replace(numbers=jnp.full(32, 22))
     with pytest.raises(ValueError, match="knows Ar but not Ti"):
-        Simulation(ensemble, SETTINGS, MODEL.cutoff).run(MODEL, dynamics.start(ensemble, jax.random.PRNGKey(0)), 1)
+        Simulation(ensemble, SETTINGS, MODEL.cutoff).run(MODEL, langevin.start(ensemble, jax.random.PRNGKey(0)), 1)
 
 
 # ---- potentials and states that cannot go well ----
@@ -231,18 +233,18 @@ def test_a_bad_potential_or_state_is_reported_with_temperature_step_force_and_re
         rf"at {temperature:.0f} K exploded: after \d+ steps .*largest force .*eV/Å .*8.0 fs.*shorter timestep, or train"
     )
     with pytest.raises(ExplodedTrajectory, match=report):
-        simulation.run(model, dynamics.start(ensemble, jax.random.PRNGKey(0)), 20)
+        simulation.run(model, langevin.start(ensemble, jax.random.PRNGKey(0)), 20)
 
 
 def test_solid_titanium_at_3000_kelvin_explodes_or_melts_and_either_is_reported(recwarn):
     """A trained network, far above the 973 K that it is good for: what comes of it is open, but not that it is told."""
-    hot = dynamics.replicate([crystals.supercell(crystals.Crystal("Ti", "hcp", 2.95, 4.68), (3, 3, 2))], [3000.0])
-    model, settings = runs.load("titanium-fused"), Langevin(8.0, 10.0, 10, 2.0)
+    hot = langevin.replicate([crystals.supercell(crystals.Crystal("Ti", "hcp", 2.95, 4.68), (3, 3, 2))], [3000.0])
+    model, settings = run_folder.load("titanium-fused"), Langevin(8.0, 10.0, 10, 2.0)
     simulation = Simulation(hot, settings, model.cutoff)
     simulation.rooms = Rooms(160, 56)
     try:
-        _, trajectory = simulation.run(model, dynamics.start(hot, jax.random.PRNGKey(0)), 30)
-        dynamics.warn_if_lost(hot, trajectory)
+        _, trajectory = simulation.run(model, langevin.start(hot, jax.random.PRNGKey(0)), 30)
+        langevin.warn_if_lost(hot, trajectory)
         told = str(recwarn.pop().message)
     except ExplodedTrajectory as error:
         told = str(error)
@@ -262,9 +264,9 @@ def test_a_crystal_that_melts_is_reported_and_one_that_vibrates_is_not(cold):
     ensemble, _, trajectory = cold
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        dynamics.warn_if_lost(ensemble, trajectory)
+        langevin.warn_if_lost(ensemble, trajectory)
     hot = cells([1500.0], [0])
     settings = Langevin(timestep_fs=2.0, friction_per_ps=5.0, steps_per_snapshot=40, skin=1.0)
     _, _, trajectory = simulate(hot, 12, settings)
     with pytest.warns(UserWarning, match=r"cell 0 at 1500 K is no longer the crystal.*lower the temperature"):
-        dynamics.warn_if_lost(hot, trajectory)
+        langevin.warn_if_lost(hot, trajectory)

@@ -9,15 +9,17 @@ import pytest
 from argon import HCP, argon
 from ase.optimize import BFGS
 
-from fusedff import crystals, dynamics, neighbors, potential, systems
-from fusedff.calculator import FusedCalculator
+from fusedff import crystals, potential
 from fusedff.crystals import Crystal
-from fusedff.dynamics import Langevin
-from fusedff.elasticity import CoupledStrains, StressFluctuation
-from fusedff.experiments import StatePoint
-from fusedff.observables import jackknife
-from fusedff.properties import elastic
-from fusedff.properties.elastic import ElasticRun
+from fusedff.data.experiments import StatePoint
+from fusedff.geometry import neighbors, systems
+from fusedff.interfaces.ase import FusedCalculator
+from fusedff.properties.thermal import elastic
+from fusedff.properties.thermal.elastic import ElasticRun
+from fusedff.simulation import langevin
+from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
+from fusedff.simulation.langevin import Langevin
+from fusedff.simulation.statistics import jackknife
 from fusedff.units import GPA, KB, strain_from_voigt
 
 MODEL = argon()
@@ -62,8 +64,8 @@ def static_constants(crystal, relax=True):
 def sample(estimator, points, repeats, replicas, equilibration, snapshots, seed=0):
     """An equilibrated trajectory of the estimator's cells in double precision."""
     ensemble = estimator.ensemble(points, repeats, replicas, jnp.float64)
-    simulation = dynamics.Simulation(ensemble, LANGEVIN, MODEL.cutoff, estimator.observe)
-    state = dynamics.start(ensemble, jax.random.PRNGKey(seed))
+    simulation = langevin.Simulation(ensemble, LANGEVIN, MODEL.cutoff, estimator.observe)
+    state = langevin.start(ensemble, jax.random.PRNGKey(seed))
     state, _ = simulation.run(MODEL, state, equilibration)
     return ensemble, simulation.run(MODEL, state, snapshots)[1]
 

@@ -8,8 +8,9 @@ from ase.build import bulk
 from pairs import lennard_jones, lennard_jones_crystal, smooth_lennard_jones
 
 from fusedff import crystals
-from fusedff.properties import energy_volume, relax, static_elastic
-from fusedff.properties.relax import NotRelaxed, Relaxation
+from fusedff.properties.static import elastic as static_elastic
+from fusedff.properties.static import energy_volume, relax
+from fusedff.properties.static.relax import NotRelaxed, Relaxation
 from fusedff.units import GPA
 
 RELAXATION = Relaxation(fmax=1e-5)

@@ -6,8 +6,9 @@ import pytest
 from argon import argon
 from ase.build import bulk
 
-from fusedff import neighbors, potential, systems
-from fusedff.evaluator import Evaluator
+from fusedff import potential
+from fusedff.geometry import neighbors, systems
+from fusedff.interfaces.evaluator import Evaluator
 
 ARGON = argon()
 DIRECTLY = jax.jit(potential.evaluate)

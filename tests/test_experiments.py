@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from fusedff import crystals, experiments
+from fusedff import crystals
+from fusedff.data import experiments
 from fusedff.units import GPA
 
 HEADER = "temperature_K,a_A,c_A,C11_GPa,C12_GPa,C13_GPa,C33_GPa,C44_GPa,role"

@@ -8,8 +8,8 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from fusedff import potential
-from fusedff.datasets import load_frames
-from fusedff.dimenet import DimeNet
+from fusedff.data.datasets import load_frames
+from fusedff.network.dimenet import DimeNet
 from fusedff.training import force_matching
 from fusedff.training.force_matching import ForceMatching, FrameStore, Matcher
 from fusedff.units import GPA

@@ -10,8 +10,8 @@ from argon import argon, labelled
 from ase.build import bulk
 
 from fusedff.crystals import Crystal
-from fusedff.dynamics import Langevin
-from fusedff.experiments import StatePoint
+from fusedff.data.experiments import StatePoint
+from fusedff.simulation.langevin import Langevin
 from fusedff.training import difftre, fused
 from fusedff.training.difftre import DiffTRe, Teacher
 from fusedff.training.force_matching import ForceMatching, Matcher

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from benchmarks import titanium
-from fusedff import crystals, dynamics, neighbors, potential, systems
-from fusedff.dimenet import DimeNet
-from fusedff.elasticity import CoupledStrains, StressFluctuation
-from fusedff.experiments import StatePoint
+from fusedff import crystals, potential
+from fusedff.data.experiments import StatePoint
+from fusedff.geometry import neighbors, systems
+from fusedff.network.dimenet import DimeNet
+from fusedff.simulation import langevin
+from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
 from fusedff.training import difftre
 from fusedff.training.difftre import DiffTRe
 from fusedff.units import GPA
@@ -23,7 +25,7 @@ from fusedff.units import GPA
 pytestmark = pytest.mark.gpu
 
 NETWORK = DimeNet(embedding=8, blocks=2, radial=4, spherical=4, interaction=4, basis=4, type_embedding=4, output=8)
-LANGEVIN = dynamics.Langevin(timestep_fs=4.0, friction_per_ps=10.0, steps_per_snapshot=5)
+LANGEVIN = langevin.Langevin(timestep_fs=4.0, friction_per_ps=10.0, steps_per_snapshot=5)
 
 
 def on_both(function, *arguments):

@@ -13,8 +13,11 @@ from ase.constraints import FixAtoms
 from ase.io import write
 from copper import copper, relabelled
 
-from fusedff import datasets, duplicates, labelled, study
+from fusedff.data import datasets
+from fusedff.data import frames as labelled
+from fusedff.data.validation import duplicates
 from fusedff.potential import Potential
+from fusedff.study import comparison
 from fusedff.training import force_matching
 from fusedff.training.force_matching import ForceMatching, FrameStore
 from fusedff.units import GPA
@@ -92,7 +95,7 @@ def test_stress_errors_are_of_the_same_frames_everywhere(cu):
     frames[1] = frames[1].copy()
     frames[1].calc = twelve()[1].calc
     frames[1].info["use_virial"] = False
-    expected, predicted = study.predictions(model(), frames)
+    expected, predicted = comparison.predictions(model(), frames)
     assert expected["stress"].shape == (12,)
     mean = np.mean(np.abs(predicted["stress"] - expected["stress"]))
     assert force_matching.errors(model(), frames)["stress_mae_GPa"] == pytest.approx(mean, rel=1e-6)
@@ -101,8 +104,8 @@ def test_stress_errors_are_of_the_same_frames_everywhere(cu):
 def test_without_any_stress_label_the_error_is_none_and_is_called_so():
     errors = force_matching.errors(model(), copper(3, keys=("energy", "forces")))
     assert errors["stress_mae_GPa"] is None
-    assert study.stress_error(errors) == "no stress labels"
-    assert study.stress_error({"stress_mae_GPa": 0.314}) == "0.31 GPa"
+    assert comparison.stress_error(errors) == "no stress labels"
+    assert comparison.stress_error({"stress_mae_GPa": 0.314}) == "0.31 GPa"
 
 
 # ---- other names, and words for yes and no ----

@@ -8,9 +8,10 @@ import pytest
 from argon import EPSILON, SIGMA, laid_out
 from ase.build import bulk
 
-from fusedff import lammps, potential
-from fusedff.dimenet import DimeNet
-from fusedff.pair import LennardJones
+from fusedff import potential
+from fusedff.interfaces import lammps
+from fusedff.network.dimenet import DimeNet
+from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
 from fusedff.units import KB
 

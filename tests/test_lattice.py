@@ -9,11 +9,12 @@ import pytest
 from argon import argon
 from scipy.optimize import minimize
 
-from fusedff import crystals, neighbors, potential, systems
+from fusedff import crystals, potential
 from fusedff.crystals import Crystal
-from fusedff.dynamics import Langevin
-from fusedff.properties import lattice
-from fusedff.properties.lattice import LatticeRun
+from fusedff.geometry import neighbors, systems
+from fusedff.properties.thermal import lattice
+from fusedff.properties.thermal.lattice import LatticeRun
+from fusedff.simulation.langevin import Langevin
 from fusedff.units import GPA, KB
 
 MODEL = argon()

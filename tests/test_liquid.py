@@ -8,9 +8,9 @@ import pytest
 from argon import argon
 from ase.build import bulk
 
-from fusedff.dynamics import Langevin
-from fusedff.properties import liquid
-from fusedff.properties.liquid import LiquidRun
+from fusedff.properties.thermal import liquid
+from fusedff.properties.thermal.liquid import LiquidRun
+from fusedff.simulation.langevin import Langevin
 from fusedff.units import GPA, KB
 
 FAST = Langevin(timestep_fs=10.0, friction_per_ps=5.0, steps_per_snapshot=10, skin=1.0)

@@ -11,7 +11,8 @@ import pytest
 from ase.build import bulk
 from PIL import Image
 
-from fusedff import experiments, live, plots, viewer
+from fusedff.data import experiments
+from fusedff.plotting import figures, structures, widgets
 
 
 @pytest.fixture
@@ -23,8 +24,8 @@ def frames():
 def shown(monkeypatch):
     """The widgets and the alternative texts that `scrub` displays."""
     found = {"widgets": [], "alts": []}
-    monkeypatch.setattr(viewer, "show_widget", found["widgets"].append)
-    monkeypatch.setattr(plots, "show", lambda fig, alt: found["alts"].append(alt))
+    monkeypatch.setattr(structures, "show_widget", found["widgets"].append)
+    monkeypatch.setattr(figures, "show", lambda fig, alt: found["alts"].append(alt))
     return found
 
 
@@ -37,7 +38,7 @@ def parts(box):
 
 
 def test_the_slider_moves_the_atoms_and_the_marks(shown, frames):
-    live.scrub(frames, np.arange(5) / 10, np.random.default_rng(0).normal(size=(5, 6)))
+    widgets.scrub(frames, np.arange(5) / 10, np.random.default_rng(0).normal(size=(5, 6)))
     (box,) = shown["widgets"]
     widget = parts(box)
     before = np.asarray(Image.open(io.BytesIO(widget["Image"].value)))
@@ -52,7 +53,7 @@ def test_the_slider_moves_the_atoms_and_the_marks(shown, frames):
 def test_a_still_picture_tells_what_the_slider_would(shown, frames):
     stress = np.zeros((5, 6))
     stress[::2, 2] = 1.0
-    live.scrub(frames, np.arange(5) / 10, stress)
+    widgets.scrub(frames, np.arange(5) / 10, stress)
     atoms, trace = shown["alts"]
     assert "last frame (5 in all)" in atoms
     assert "zz 0.49" in trace
@@ -61,7 +62,7 @@ def test_a_still_picture_tells_what_the_slider_would(shown, frames):
 
 def test_a_trajectory_needs_a_time_and_a_stress_for_every_frame(frames):
     with pytest.raises(ValueError, match="5 frames, 5 times and 4 stresses"):
-        live.scrub(frames, np.arange(5), np.zeros((4, 6)))
+        widgets.scrub(frames, np.arange(5), np.zeros((4, 6)))
 
 
 class Handle:
@@ -82,7 +83,7 @@ def output(monkeypatch):
         handle.update(data, raw)
         return handle
 
-    monkeypatch.setattr(live, "display", display)
+    monkeypatch.setattr(widgets, "display", display)
     return handle
 
 
@@ -94,7 +95,7 @@ def history(n):
 
 def test_fast_training_is_drawn_seldom_and_its_end_always(output):
     records, points = history(200)
-    with live.approach(points, 200) as draw:
+    with widgets.approach(points, 200) as draw:
         for n in range(1, 201):
             draw(records[:n])
     assert 2 <= len(output.texts) < 20
@@ -104,7 +105,7 @@ def test_fast_training_is_drawn_seldom_and_its_end_always(output):
 
 def test_the_errors_of_a_training_are_drawn_and_told(output):
     records = [{"epoch": n, "energy_rmse_meV": 80.0 / (n + 1), "loss": 1.0} for n in range(4)]
-    with live.training(["energy_rmse_meV"], 9) as draw:
+    with widgets.training(["energy_rmse_meV"], 9) as draw:
         draw(records[:1])
         draw(records)
     assert output.texts[-1] == "Logarithmic, against the epoch, for 4 of 9 epochs: energy_rmse_meV from 80 to 20."
@@ -114,7 +115,7 @@ def test_an_interrupted_training_leaves_its_last_figure(output):
     records, points = history(3)
 
     def interrupted():
-        with live.approach(points, 10) as draw:
+        with widgets.approach(points, 10) as draw:
             for n in (1, 2, 3):
                 draw(records[:n])
             raise KeyboardInterrupt
@@ -125,6 +126,6 @@ def test_an_interrupted_training_leaves_its_last_figure(output):
 
 
 def test_training_that_never_began_draws_nothing(output):
-    with live.approach([], 10):
+    with widgets.approach([], 10):
         pass
     assert output.texts == []

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fusedff import progress, storage
+from fusedff.runtime import progress, storage
 from fusedff.training import loop
 from fusedff.training.loop import Learner
 

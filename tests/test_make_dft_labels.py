@@ -15,9 +15,10 @@ from ase.build import bulk
 from ase.io import read, write
 from ase.neighborlist import neighbor_list
 
-from fusedff import datasets, labelled
+from fusedff.data import datasets
+from fusedff.data import frames as labelled
 
-SCRIPT = Path(datasets.__file__).parent / "data" / "make_dft_labels.py"
+SCRIPT = Path(__file__).parents[1] / "scripts" / "make_dft_labels.py"
 
 
 @pytest.fixture(scope="module")

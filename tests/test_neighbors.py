@@ -12,8 +12,8 @@ from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusedff import neighbors, systems
-from fusedff.neighbors import NeighborOverflow
+from fusedff.geometry import neighbors, systems
+from fusedff.geometry.neighbors import NeighborOverflow
 
 SKEWED = np.array([[4.0, 0.3, 0.0], [-1.9, 3.6, 0.2], [1.7, -1.2, 4.4]])
 

@@ -18,13 +18,14 @@ import nbformat
 import papermill
 import pytest
 
-from fusedff import potential, presets, runs
+from fusedff import potential
+from fusedff.study import presets, run_folder
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = {path.stem[:2]: path for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))}
 STUDY = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10")
 NEEDS = {"05": ("04",), "06": ("04", "05")}
-SHIPPED = [runs.SHIPPED / f"titanium-{model}.safetensors" for model in runs.MODELS]
+SHIPPED = [run_folder.SHIPPED / f"titanium-{model}.safetensors" for model in run_folder.MODELS]
 SMOKE = presets.get("smoke")
 
 
@@ -67,7 +68,7 @@ def chain(tmp_path_factory, compile_once):
     for future in running.values():
         future.result()
     print("seconds per notebook:", {n: round(s) for n, s in sorted(seconds.items())})
-    return runs.folder("smoke", root)
+    return run_folder.folder("smoke", root)
 
 
 def numbers(data):
@@ -156,7 +157,7 @@ def test_fused_notebook_records_both_sides(chain):
     record = chain.read("notebooks/05.json")
     assert record["rounds"] == SMOKE.fused.epochs
     assert record["last"]["dft_loss"] < record["first"]["dft_loss"]
-    assert set(record["test"]) == set(runs.MODELS)
+    assert set(record["test"]) == set(run_folder.MODELS)
     for errors in record["test"].values():
         check_test_errors(errors)
     correction = record["adiabatic_minus_isothermal_GPa"]
@@ -171,7 +172,7 @@ def test_summary_has_the_promised_schema(chain):
     assert summary["wall_seconds"] > 0
     assert set(summary["versions"]) >= {"python", "fusedff", "jax", "jax-md", "dm-haiku", "optax", "ase"}
     assert all(isinstance(seed, int) for seed in summary["seeds"].values())
-    assert set(summary["models"]) == set(runs.MODELS)
+    assert set(summary["models"]) == set(run_folder.MODELS)
     for model in summary["models"].values():
         assert set(model) == {"test", "experiment"}
         check_test_errors(model["test"])
@@ -200,12 +201,12 @@ def test_verdict_judges_every_bound_and_keeps_its_figures(chain):
 
 def test_held_out_temperatures_and_the_lattice_of_the_shipped_models(chain):
     table = chain.read("temperatures.json")
-    assert set(table["models"]) == set(runs.MODELS)
+    assert set(table["models"]) == set(run_folder.MODELS)
     assert table["train"] == list(SMOKE.train_temperatures)
     assert table["settings"]["snapshots"] == SMOKE.checks.elastic.snapshots
     assert set(table["models"]["fused"]) == {f"{t:g}" for t in SMOKE.checks.temperatures}
     record = chain.read("notebooks/07.json")
-    for model in runs.MODELS:  # a short trajectory of a small cell, hence 2 %
+    for model in run_folder.MODELS:  # a short trajectory of a small cell, hence 2 %
         assert record["lattice"][model]["by_temperature_K"]["323"]["a_A"]["value"] == pytest.approx(2.951, rel=0.02)
         assert record["lattice"][model]["by_temperature_K"]["323"]["c_A"]["value"] == pytest.approx(4.679, rel=0.02)
         assert record["lattice"][model]["by_temperature_K"]["323"]["a_A"]["stderr"] > 0
@@ -254,7 +255,7 @@ def test_the_models_work_outside(chain):
     )
 
 
-@pytest.mark.parametrize("model", runs.MODELS)
+@pytest.mark.parametrize("model", run_folder.MODELS)
 def test_models_are_left_for_the_next_notebook(chain, model):
     trained = potential.load(chain.path / model / "potential.safetensors")
     assert trained.numbers == (22,)
@@ -292,7 +293,7 @@ def test_finished_training_returns_at_once_and_keeps_its_time(chain, tmp_path):
 @pytest.mark.parametrize("number", ["03", "04", "05", "06"])
 def test_notebook_starts_from_the_shipped_models_where_nothing_was_trained(number, tmp_path, compile_once):
     execute(number, tmp_path, tmp_path / "executed")
-    record = runs.folder("smoke", tmp_path).read(f"notebooks/{number}.json")
+    record = run_folder.folder("smoke", tmp_path).read(f"notebooks/{number}.json")
     assert all(math.isfinite(x) for x in numbers(record))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fusedff.observables import jackknife
+from fusedff.simulation.statistics import jackknife
 
 
 def test_for_a_mean_the_jackknife_is_the_standard_error_of_block_means(rng):

@@ -10,8 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from fusedff import orientation
 from fusedff.crystals import Crystal, prototype, supercell, unit_cell
-from fusedff.properties import relax, static_elastic
-from fusedff.properties.relax import Relaxation
+from fusedff.properties.static import elastic, relax
+from fusedff.properties.static.relax import Relaxation
 
 TITANIUM = Crystal("Ti", "hcp", 2.95, 4.68)
 COPPER = {"C11": 172.5, "C12": 115.4, "C44": 89.8}  # GPa, of EMT at a = 3.59 Å
@@ -63,7 +63,7 @@ def test_copper_has_the_same_constants_in_any_axes(name):
     atoms.set_cell(atoms.cell.array * (3.59 / 3.6), scale_atoms=True)
     atoms.pbc = True
     turn = np.eye(3) if "111" in name else TURNS[0]
-    found = static_elastic.run(orientation.turned(atoms, turn), EMT(), "cubic", name=None)
+    found = elastic.run(orientation.turned(atoms, turn), EMT(), "cubic", name=None)
     assert found.constants_gpa == pytest.approx(COPPER, abs=0.1)
 
 
@@ -71,7 +71,7 @@ def test_a_hexagonal_crystal_has_the_same_five_constants_in_any_axes():
     tight, calculator = Relaxation(fmax=1e-5), smooth_lennard_jones(1.9)
     rest = relax.relax_crystal(bulk("Ar", "hcp", a=1.09, c=1.78), calculator, tight)
     found = [
-        static_elastic.run(orientation.turned(rest, turn), calculator, "hexagonal", relaxation=tight, name=None)
+        elastic.run(orientation.turned(rest, turn), calculator, "hexagonal", relaxation=tight, name=None)
         for turn in (np.eye(3), TURNS[1])
     ]
     for name, value in found[0].constants_gpa.items():
@@ -83,6 +83,6 @@ def test_a_symmetry_that_the_crystal_does_not_have_is_refused():
     stretched = bulk("Cu", "fcc", a=3.6, cubic=True)
     stretched.set_cell(stretched.cell.array * [[1], [1], [1.01]], scale_atoms=True)
     with pytest.raises(ValueError, match=r"Cu4 is tetragonal \(I4/mmm\), not cubic; name its own"):
-        static_elastic.run(stretched, EMT(), "cubic", name=None)
+        elastic.run(stretched, EMT(), "cubic", name=None)
     with pytest.raises(ValueError, match=r"Ti2 is hexagonal \(P6_3/mmc\), not cubic"):
-        static_elastic.run(unit_cell(TITANIUM), smooth_lennard_jones(3.0), "cubic", name=None)
+        elastic.run(unit_cell(TITANIUM), smooth_lennard_jones(3.0), "cubic", name=None)

@@ -12,12 +12,13 @@ from argon import FCC, argon
 from ase.build import bulk
 from pairs import power_law, smooth_lennard_jones, springs
 
-from fusedff import crystals, dynamics
-from fusedff.calculator import FusedCalculator
-from fusedff.dynamics import Langevin
-from fusedff.elasticity import StressFluctuation
-from fusedff.experiments import StatePoint
-from fusedff.properties import phonons
+from fusedff import crystals
+from fusedff.data.experiments import StatePoint
+from fusedff.interfaces.ase import FusedCalculator
+from fusedff.properties.static import phonons
+from fusedff.simulation import langevin as dynamics
+from fusedff.simulation.elasticity import StressFluctuation
+from fusedff.simulation.langevin import Langevin
 
 A, STIFFNESS = 4.0, 1.5  # Å, eV/Å^2
 SPRINGS = springs(STIFFNESS, A / np.sqrt(2))

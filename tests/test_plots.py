@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from fusedff import datasets, experiments, plots, property_plots, study, verdict_plots
-from fusedff.observables import Estimate
-from fusedff.properties.deformation import DeformationResult, DeformationRun
-from fusedff.properties.elastic import ElasticResult, ElasticRun
+from fusedff.data import datasets, experiments
+from fusedff.plotting import comparison as verdict_plots
+from fusedff.plotting import figures as plots
+from fusedff.plotting import properties
+from fusedff.properties.thermal.deformation import DeformationResult, DeformationRun
+from fusedff.properties.thermal.elastic import ElasticResult, ElasticRun
+from fusedff.simulation.statistics import Estimate
+from fusedff.study import comparison
 
 NAMES = ("C11", "C12", "C13", "C33", "C44")
 MODELS = ("dft", "experiment", "fused")
@@ -163,8 +167,8 @@ def test_models_compared_says_how_far_each_model_is_from_both_references(summary
     assert titles == [*NAMES, "pressure", "energy", "forces", "stress"]
     assert [ax.get_xlabel() for ax in visible(fig)[-3:]] == ["meV/atom", "meV/Å", "GPa"]
     texts = legend_texts(fig)
-    parts = study.by_role(summary["models"]["dft"]["experiment"], summary["settings"]["train_temperatures"])
-    trained, held_out = (study.elastic_deviation(part)[1] for part in parts.values())
+    parts = comparison.by_role(summary["models"]["dft"]["experiment"], summary["settings"]["train_temperatures"])
+    trained, held_out = (comparison.elastic_deviation(part)[1] for part in parts.values())
     assert texts[0] == f"DFT-only (10.0 ± {trained:.1f}, 10.0 ± {held_out:.1f} %)"
     assert texts[-1] == "not trained here"
     bars = visible(fig)[-1].patches
@@ -232,7 +236,7 @@ def test_stresses_of_deformed_cells_are_drawn_with_their_parabolas():
     found = DeformationResult(
         np.array([300.0]), ("C11", "C12", "C44"), parabola, 70 * noise, stress, noise, noise, settings
     )
-    fig = property_plots.stress_against_strain(found)
+    fig = properties.stress_against_strain(found)
     require_labels(fig)
     c11 = visible(fig)[0]
     (drawn,) = c11.containers[0].lines[:1]
@@ -276,7 +280,7 @@ def test_block_errors_carry_their_own_error():
 
 def test_show_gives_a_notebook_an_image_with_alternative_text(monkeypatch):
     shown = []
-    monkeypatch.setattr("fusedff.progress.shell", lambda: object())
+    monkeypatch.setattr("fusedff.runtime.progress.shell", lambda: object())
     monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
     fig, _ = plt.subplots()
     plots.show(fig, 'energy < 0 and "more"')

@@ -12,8 +12,8 @@ from argon import argon, laid_out
 from ase.build import bulk
 
 from fusedff import potential
-from fusedff.dimenet import DimeNet
-from fusedff.pair import LennardJones
+from fusedff.network.dimenet import DimeNet
+from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
 from fusedff.units import strain_from_voigt
 

@@ -9,10 +9,12 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from fusedff import dynamics, study, systems
-from fusedff.calculator import FusedCalculator
-from fusedff.pair import LennardJones
+from fusedff.geometry import systems
+from fusedff.interfaces.ase import FusedCalculator
+from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
+from fusedff.simulation import langevin
+from fusedff.study import comparison
 from fusedff.training import force_matching
 
 ZEROS = (0.0, -1605.0, -14_380.0)  # eV per atom: none, titanium with semicore states, argon with all electrons
@@ -50,7 +52,7 @@ def test_the_model_that_made_the_labels_is_exact_whatever_the_zero_of_energy(zer
         frame.calc = SinglePointCalculator(frame, energy=energy + zero * len(frame), forces=forces, stress=stress)
         frames.append(frame)
     assert force_matching.errors(argon(zero), frames)["energy_mae_meV_per_atom"] < 0.01
-    label, found = study.predictions(argon(zero), frames)
+    label, found = comparison.predictions(argon(zero), frames)
     np.testing.assert_allclose(found["energy"], label["energy"], rtol=0, atol=1e-5)
 
 
@@ -80,7 +82,9 @@ def test_forces_do_not_depend_on_which_periodic_image_an_atom_is(rng):
     # forces of 0.1 eV/Å in single precision: off by 0.02 to 0.15 eV/Å if positions are rounded first
     np.testing.assert_allclose(far[1], near[1], atol=2e-6)
     assert far[0] == pytest.approx(near[0], abs=1e-6)
-    for one, other in zip(study.evaluate(argon(), [moved, frame]).forces.reshape(2, -1), near[1:2] * 2, strict=True):
+    for one, other in zip(
+        comparison.evaluate(argon(), [moved, frame]).forces.reshape(2, -1), near[1:2] * 2, strict=True
+    ):
         np.testing.assert_allclose(one, other.ravel(), atol=2e-6)
 
 
@@ -90,7 +94,7 @@ def test_training_and_dynamics_see_atoms_in_or_near_their_cell(rng):
     moved = far_away(frame, rng.integers(-10_000, 10_000, (len(frame), 3)))
     moved.calc = SinglePointCalculator(moved, energy=energy, forces=forces, stress=stress)
     assert force_matching.errors(argon(), [moved])["force_mae_meV_per_A"] < 0.01
-    ensemble = dynamics.replicate([moved], [10.0])
+    ensemble = langevin.replicate([moved], [10.0])
     fractional = np.asarray(ensemble.sites[0]) @ np.linalg.inv(frame.cell.array)
     assert np.abs(fractional).max() < 1.51
     apart = fractional - frame.get_scaled_positions(wrap=False)

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from fusedff import presets
-from fusedff.dimenet import DimeNet
-from fusedff.elasticity import StressFluctuation
+from fusedff.network.dimenet import DimeNet
+from fusedff.simulation.elasticity import StressFluctuation
+from fusedff.study import presets
 from fusedff.training.force_matching import ForceMatching
 from fusedff.units import KJ_MOL, NM
 

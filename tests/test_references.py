@@ -8,8 +8,9 @@ from ase import units
 from ase.data import atomic_masses
 from ase.eos import EquationOfState
 
-from fusedff import crystals, datasets, experiments, references
-from fusedff.references import Reference
+from fusedff import crystals
+from fusedff.data import datasets, experiments, references
+from fusedff.data.references import Reference
 
 HEADER = ",".join(references.COLUMNS)
 ROW = "Ti,hcp,a,298,2.951,Å,0.001,experiment,no,somebody (1950)"

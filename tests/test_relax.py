@@ -9,8 +9,8 @@ from pairs import Pairs, lennard_jones, lennard_jones_crystal, lennard_jones_tai
 
 from fusedff import crystals
 from fusedff.crystals import Crystal
-from fusedff.properties import relax
-from fusedff.properties.relax import NotRelaxed, Relaxation
+from fusedff.properties.static import relax
+from fusedff.properties.static.relax import NotRelaxed, Relaxation
 
 TIGHT = Relaxation(fmax=1e-6)
 

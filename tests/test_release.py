@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from fusedff import __main__ as command
-from fusedff import potential, references, release, runs, storage, study
+from fusedff import potential
+from fusedff.data import references
+from fusedff.runtime import storage
+from fusedff.study import comparison, release, run_folder
 
-RECORD = runs.shipped_record()
+RECORD = run_folder.shipped_record()
 ROOT = Path(__file__).parents[1]
 DIFFUSION = references.select(references.load(), "Ti", "liquid", "self_diffusion")
 OFF_TARGET = {
@@ -23,9 +26,9 @@ OFF_TARGET = {
 @pytest.fixture
 def finished(tmp_path):
     """A run folder as notebooks 02 to 08 leave it, made from the shipped models and their record."""
-    folder = runs.folder("demo", tmp_path / "runs")
-    for model in runs.MODELS:
-        shipped = runs.SHIPPED / f"titanium-{model}.safetensors"
+    folder = run_folder.folder("demo", tmp_path / "runs")
+    for model in run_folder.MODELS:
+        shipped = run_folder.SHIPPED / f"titanium-{model}.safetensors"
         about = storage.read_metadata(shipped)["about"]
         folder.save(model, potential.load(shipped), [], {}, about["seconds"])
         shutil.copy(shipped, folder.path / model / "potential.safetensors")
@@ -72,7 +75,7 @@ def test_files_carry_data_preset_seeds_and_errors(ship, tmp_path):
 def test_the_model_card_holds_every_error_with_its_standard_error(ship, tmp_path):
     ship()
     card = (tmp_path / "out" / "MODELS.md").read_text()
-    for model in runs.MODELS:
+    for model in run_folder.MODELS:
         errors = storage.read_metadata(tmp_path / "out" / f"titanium-{model}.safetensors")["about"]["errors"]
         for part in ("trained", "held_out"):
             value, noise = errors[f"elastic_{part}_percent"], errors[f"elastic_{part}_percent_stderr"]
@@ -83,7 +86,7 @@ def test_the_model_card_holds_every_error_with_its_standard_error(ship, tmp_path
     assert f"| 623 (held out) | {percent:+.1f} ± " in card
     assert " of 10 within 2 % (trained); " in card
     assert " within 0.1 GPa." in card
-    assert study.off_target_table([OFF_TARGET]) in card
+    assert comparison.off_target_table([OFF_TARGET]) in card
 
 
 def test_the_front_page_shows_the_released_models_and_nothing_else_of_it_changes(ship, project, tmp_path):

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from argon import FCC, argon
 
-from fusedff import crystals, neighbors, potential, reweighting, systems
+from fusedff import crystals, potential
+from fusedff.geometry import neighbors, systems
+from fusedff.simulation import reweighting
 from fusedff.units import KB
 
 

@@ -15,7 +15,8 @@ import pytest
 from argon import argon
 
 from fusedff import __main__ as command
-from fusedff import runs, storage
+from fusedff.runtime import storage
+from fusedff.study import run_folder as runs
 from fusedff.training.difftre import DiffTRe
 
 

@@ -12,8 +12,8 @@ from pairs import lennard_jones, lennard_jones_crystal, smooth_lennard_jones
 
 from fusedff import crystals
 from fusedff.crystals import Crystal
-from fusedff.properties import relax, static_elastic
-from fusedff.properties.relax import Relaxation
+from fusedff.properties.static import elastic, relax
+from fusedff.properties.static.relax import Relaxation
 from fusedff.units import GPA, strain_from_voigt
 
 TIGHT = Relaxation(fmax=1e-6)
@@ -46,7 +46,7 @@ def lattice_sum(atoms, cutoff):
 
 def test_a_lennard_jones_crystal_obeys_cauchy_and_its_lattice_sums():
     cell = relax.relax_crystal(bulk("Ar", "fcc", a=1.54), lennard_jones(8.0), TIGHT)
-    found = static_elastic.run(cell, lennard_jones(8.0), "cubic", strain=2e-4, relaxation=TIGHT, name=None)
+    found = elastic.run(cell, lennard_jones(8.0), "cubic", strain=2e-4, relaxation=TIGHT, name=None)
     c = {name: value * GPA for name, value in found.constants_gpa.items()}
     # a strain carries neighbours of this potential, which has no switch, across its cut-off
     assert c["C12"] == pytest.approx(c["C44"], rel=2e-3)
@@ -62,7 +62,7 @@ def test_the_tensor_is_the_second_derivative_of_the_energy_with_ions_relaxed():
     """Of an askew crystal under stress, in random directions of strain: all of the tensor and its definition count."""
     atoms = bulk("Ar", "hcp", a=1.09, c=1.80)
     atoms.rotate(40, (1, 2, 3), rotate_cell=True)
-    found = static_elastic.run(atoms, SMOOTH, strain=1e-3, relaxation=TIGHT, name=None)
+    found = elastic.run(atoms, SMOOTH, strain=1e-3, relaxation=TIGHT, name=None)
     directions = np.random.default_rng(0).normal(size=(7, 6)) / 2
     expected = curvatures(atoms, SMOOTH, directions)
     # finite strains of 1e-3 in the stresses, and of 2e-3 in the energies
@@ -73,12 +73,12 @@ def test_the_tensor_is_the_second_derivative_of_the_energy_with_ions_relaxed():
 
 def test_ions_of_hcp_soften_c11_and_those_of_a_lattice_of_inversion_centres_do_not():
     hcp = relax.relax_crystal(bulk("Ar", "hcp", a=1.09, c=1.78), SMOOTH, TIGHT)
-    found = static_elastic.run(hcp, SMOOTH, "hexagonal", relaxation=TIGHT, name=None)
+    found = elastic.run(hcp, SMOOTH, "hexagonal", relaxation=TIGHT, name=None)
     assert found.stiffness_gpa[0, 0] < 0.97 * found.clamped_gpa[0, 0]
     assert abs(found.pressure_gpa) < 1e-4 * found.bulk_modulus_gpa
     c66 = (found.constants_gpa["C11"] - found.constants_gpa["C12"]) / 2
     assert found.stiffness_gpa[5, 5] == pytest.approx(c66, rel=1e-3)
-    fcc = static_elastic.run(bulk("Ar", "fcc", a=1.54), SMOOTH, relaxation=TIGHT, name=None)
+    fcc = elastic.run(bulk("Ar", "fcc", a=1.54), SMOOTH, relaxation=TIGHT, name=None)
     np.testing.assert_allclose(fcc.stiffness_gpa, fcc.clamped_gpa, rtol=1e-9)
 
 
@@ -86,8 +86,8 @@ def test_emt_copper_in_any_cell_and_orientation():
     """The energy route for the primitive cell; the cube of four atoms gives the same."""
     copper = relax.equilibrium(Crystal("Cu", "fcc", 3.6), EMT(), Relaxation(fmax=1e-5))
     primitive = bulk("Cu", "fcc", a=copper.a)
-    found = static_elastic.run(primitive, EMT(), "cubic", name=None)
-    cube = static_elastic.run(crystals.unit_cell(copper), EMT(), "cubic", name=None)
+    found = elastic.run(primitive, EMT(), "cubic", name=None)
+    cube = elastic.run(crystals.unit_cell(copper), EMT(), "cubic", name=None)
     for name, value in found.constants_gpa.items():
         assert cube.constants_gpa[name] == pytest.approx(value, rel=1e-4)
     c = found.constants_gpa
@@ -100,7 +100,7 @@ def test_emt_copper_in_any_cell_and_orientation():
 
 def test_an_unstable_crystal_is_called_so_and_results_become_json():
     bcc = relax.relax_crystal(crystals.prototype("Ar", "bcc", 1.0), SMOOTH, TIGHT)
-    found = static_elastic.run(bcc, SMOOTH, "cubic", relaxation=TIGHT, name=None)
+    found = elastic.run(bcc, SMOOTH, "cubic", relaxation=TIGHT, name=None)
     assert not found.stable
     assert found.constants_gpa["C11"] < found.constants_gpa["C12"]
     plain = json.loads(json.dumps(found.as_dict()))
@@ -115,4 +115,4 @@ def test_an_unstable_crystal_is_called_so_and_results_become_json():
 )
 def test_unfit_settings_are_refused(settings, named):
     with pytest.raises(ValueError, match=named):
-        static_elastic.run(bulk("Ar", "fcc", a=1.54), SMOOTH, name=None, **settings)
+        elastic.run(bulk("Ar", "fcc", a=1.54), SMOOTH, name=None, **settings)

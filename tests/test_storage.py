@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from fusedff import storage
+from fusedff.runtime import storage
 
 TREE = {"layer": {"w": np.arange(6.0, dtype=np.float32).reshape(2, 3)}, "steps": (np.int32(7),)}
 

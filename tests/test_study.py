@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from fusedff import presets, study
+from fusedff.study import comparison, presets
 
 
 def point(deviation, pressure, stderr=1.0):
@@ -32,37 +32,37 @@ def result():
         "experiment": model(0.01, 0.1, 300.0),
         "fused": model(0.02, -0.2, 63.0),
     }
-    return study.summary(models, presets.get("smoke"), 12.0)
+    return comparison.summary(models, presets.get("smoke"), 12.0)
 
 
 def test_deviation_is_the_mean_relative_error_with_propagated_noise():
-    deviation, noise = study.elastic_deviation({"23": point(0.04, 0.0, stderr=0.0)})
+    deviation, noise = comparison.elastic_deviation({"23": point(0.04, 0.0, stderr=0.0)})
     assert deviation == pytest.approx(4.0)
     assert noise == 0.0
-    _, noise = study.elastic_deviation({"23": {"elastic": {"C11": {"value": 9, "stderr": 1, "measured": 10}}}})
+    _, noise = comparison.elastic_deviation({"23": {"elastic": {"C11": {"value": 9, "stderr": 1, "measured": 10}}}})
     assert noise == pytest.approx(10.0)
 
 
 def test_a_constant_that_was_not_measured_is_shown_and_not_judged(result):
-    deviation = study.elastic_deviation(result["models"]["fused"]["experiment"])
+    deviation = comparison.elastic_deviation(result["models"]["fused"]["experiment"])
     for found in result["models"].values():
         for at_temperature in found["experiment"].values():
             at_temperature["elastic"]["C66"] = {"value": 35.0, "stderr": 0.5}
-    assert study.elastic_deviation(result["models"]["fused"]["experiment"]) == deviation
-    lines = study.table(result).splitlines()
+    assert comparison.elastic_deviation(result["models"]["fused"]["experiment"]) == deviation
+    lines = comparison.table(result).splitlines()
     measured, fused = (next(line for line in lines if line.strip().startswith(m)) for m in ("measured", "fused"))
     assert measured.split()[-2:] == ["-", "0.0"]
     assert "35.0 ± 0.5" in fused
-    row = next(r for r in study.rows({"fused": result["models"]["fused"]["experiment"]}) if r["quantity"] == "C66")
+    row = next(r for r in comparison.rows({"fused": result["models"]["fused"]["experiment"]}) if r["quantity"] == "C66")
     assert row["measured_GPa"] is None
 
 
 def test_largest_pressure_is_the_worst_in_magnitude_of_all_temperatures():
-    assert study.largest_pressure({"a": point(0, 0.1), "b": point(0, -0.4)}) == (pytest.approx(0.4), 0.05)
+    assert comparison.largest_pressure({"a": point(0, 0.1), "b": point(0, -0.4)}) == (pytest.approx(0.4), 0.05)
 
 
 def test_every_bound_that_is_met_or_not_is_said_to_be(result):
-    dft, experiment, fused = study.verdict(result)
+    dft, experiment, fused = comparison.verdict(result)
     assert "bound" not in dft  # never shown an experiment
     assert "off by 20.0 ± " in dft
     assert "off by 1.0 ± " in experiment
@@ -83,18 +83,18 @@ def test_every_bound_that_is_met_or_not_is_said_to_be(result):
 def test_each_bound_can_fail_alone(result, change, said):
     result = copy.deepcopy(result)
     result["models"]["fused"] = change
-    line = study.verdict(result)[-1]
+    line = comparison.verdict(result)[-1]
     assert said in line
     assert line.count("NOT met") == 1
 
 
 def test_the_table_has_a_row_per_model_and_temperature_with_error_bars(result):
-    text = study.table(result)
+    text = comparison.table(result)
     rows = [line for line in text.splitlines() if line.strip().startswith(("measured", "DFT-only", "fused", "exp"))]
     assert len([row for row in rows if "±" in row and ":" not in row]) == 6
     assert len([row for row in rows if row.strip().startswith("measured")]) == 2
     assert "192.0 ± 1.0" in text  # C11 of the DFT-only model
-    assert text.splitlines()[-3:] == study.verdict(result)
+    assert text.splitlines()[-3:] == comparison.verdict(result)
 
 
 def test_the_summary_says_what_it_takes_to_get_it_again(result):

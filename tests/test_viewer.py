@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from fusedff import plots, viewer
+from fusedff.plotting import figures, structures
 
 
 @pytest.fixture
 def shown(monkeypatch):
     """What `view` displays: widgets, and alternative texts of pictures."""
     found = {"widgets": [], "alts": []}
-    monkeypatch.setattr(viewer, "show_widget", found["widgets"].append)
-    monkeypatch.setattr(plots, "show", lambda fig, alt: found["alts"].append((len(fig.axes), alt)))
+    monkeypatch.setattr(structures, "show_widget", found["widgets"].append)
+    monkeypatch.setattr(figures, "show", lambda fig, alt: found["alts"].append((len(fig.axes), alt)))
     return found
 
 
@@ -27,14 +27,14 @@ def crystal():
 
 
 def test_a_structure_comes_as_widget_and_picture(shown, crystal):
-    viewer.view(crystal)
+    structures.view(crystal)
     ((_, widget),) = [part.children for part in shown["widgets"][0].children]
     assert type(widget).__name__ == "NGLWidget"
     assert shown["alts"] == [(1, "Ti16: Ti16, 16 atoms in a periodic cell of 5.90 x 5.90 x 9.36 Å")]
 
 
 def test_a_trajectory_is_one_widget_and_two_pictures(shown, crystal):
-    viewer.view([crystal] * 5)
+    structures.view([crystal] * 5)
     (widget,) = shown["widgets"]
     assert widget.max_frame == 4
     ((panels, alt),) = shown["alts"]
@@ -43,7 +43,7 @@ def test_a_trajectory_is_one_widget_and_two_pictures(shown, crystal):
 
 
 def test_several_structures_have_a_widget_and_a_title_each(shown, crystal):
-    viewer.view([crystal, bulk("Ti", "bcc", a=3.3)], titles=["hcp", "bcc"])
+    structures.view([crystal, bulk("Ti", "bcc", a=3.3)], titles=["hcp", "bcc"])
     (box,) = shown["widgets"]
     assert [label.value for label, _ in (part.children for part in box.children)] == ["hcp", "bcc"]
     assert shown["alts"][0][1].startswith("hcp: ")
@@ -55,19 +55,19 @@ def test_atoms_of_a_trajectory_do_not_jump_across_the_cell(crystal):
         frame = crystal.copy()
         frame.positions += [0, 0, shift]
         frames.append(frame)
-    steps = np.diff([frame.positions for frame in viewer._together(frames)], axis=0)
+    steps = np.diff([frame.positions for frame in structures._together(frames)], axis=0)
     np.testing.assert_allclose(steps[..., 2], 0.5)
 
 
 def test_frames_with_different_atoms_are_no_trajectory(crystal):
     with pytest.raises(ValueError, match="no trajectory; give titles"):
-        viewer.view([crystal, crystal[:-1]])
+        structures.view([crystal, crystal[:-1]])
 
 
 def test_a_page_without_a_kernel_shows_a_sentence_where_the_widget_was(crystal, monkeypatch):
     displayed = []
-    monkeypatch.setattr(viewer, "display", lambda data, raw: displayed.append(data))
-    viewer.show_widget(viewer.movie([crystal] * 2))
+    monkeypatch.setattr(structures, "display", lambda data, raw: displayed.append(data))
+    structures.show_widget(structures.movie([crystal] * 2))
     (data,) = displayed
     assert "application/vnd.jupyter.widget-view+json" in data
     assert "needs a running notebook" in data["text/plain"]
@@ -75,7 +75,7 @@ def test_a_page_without_a_kernel_shows_a_sentence_where_the_widget_was(crystal, 
 
 def test_nothing_to_show_is_an_error():
     with pytest.raises(ValueError, match="nothing to show"):
-        viewer.view([])
+        structures.view([])
 
 
 def test_without_nglview_the_picture_remains(shown, crystal, monkeypatch, capsys):
@@ -85,7 +85,7 @@ def test_without_nglview_the_picture_remains(shown, crystal, monkeypatch, capsys
         return original(name, *arguments)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    viewer.view(crystal)
+    structures.view(crystal)
     assert shown["widgets"] == []
     assert len(shown["alts"]) == 1
     assert capsys.readouterr().out == "nglview cannot be imported (No module named 'nglview'); showing pictures only\n"

@@ -1,0 +1,1 @@
+"""Trainers: DFT labels (force matching), measurements (DiffTRe), and both at once (fused)."""

@@ -17,11 +17,16 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from fusedff import compilation, devices, dynamics, neighbors, potential, ranges, reweighting
-from fusedff.dynamics import Langevin
-from fusedff.elasticity import CoupledStrains, StressFluctuation
-from fusedff.experiments import StatePoint
+from fusedff import potential
+from fusedff.data.experiments import StatePoint
+from fusedff.geometry import neighbors
 from fusedff.potential import Potential
+from fusedff.runtime import compilation, devices
+from fusedff.runtime import settings as ranges
+from fusedff.simulation import langevin as dynamics
+from fusedff.simulation import reweighting
+from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
+from fusedff.simulation.langevin import Langevin
 from fusedff.training import gauss_newton, loop, targets
 from fusedff.training.targets import ElasticTarget, Target
 from fusedff.units import KB

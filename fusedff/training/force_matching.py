@@ -15,10 +15,14 @@ from ase import Atoms
 from jax.flatten_util import ravel_pytree
 from optax.contrib import muon
 
-from fusedff import compilation, devices, labelled, neighbors, potential, ranges, systems
-from fusedff.neighbors import Neighbors
+from fusedff import potential
+from fusedff.data import frames as labelled
+from fusedff.geometry import neighbors, systems
+from fusedff.geometry.neighbors import Neighbors
+from fusedff.geometry.systems import System
 from fusedff.potential import Potential
-from fusedff.systems import System
+from fusedff.runtime import compilation, devices
+from fusedff.runtime import settings as ranges
 from fusedff.training import loop
 from fusedff.units import GPA
 

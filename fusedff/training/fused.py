@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ase import Atoms
 
-from fusedff import ranges
-from fusedff.experiments import StatePoint
+from fusedff.data.experiments import StatePoint
 from fusedff.potential import Potential
+from fusedff.runtime import settings as ranges
 from fusedff.training import loop
 from fusedff.training.difftre import DiffTRe, Teacher, shown, warn_if_lost
 from fusedff.training.force_matching import ForceMatching, Matcher, sources

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fusedff import devices, progress, storage
+from fusedff.runtime import devices, progress, storage
 
 
 class Learner(NamedTuple):

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 
-from fusedff import labelled, potential
+from fusedff import potential
+from fusedff.data import frames as labelled
 from fusedff.potential import Potential
 from fusedff.training import force_matching
 

@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusedff import potential, structure
-from fusedff.dynamics import Ensemble, observe_stress
-from fusedff.elasticity import CoupledStrains, StressFluctuation, contract_stress, ideal_gas_pressure
-from fusedff.experiments import StatePoint, measured_gpa
+from fusedff import potential
+from fusedff.data.experiments import StatePoint, measured_gpa
+from fusedff.simulation import distributions
+from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation, contract_stress, ideal_gas_pressure
+from fusedff.simulation.langevin import Ensemble, observe_stress
 from fusedff.units import GPA, KB
 
 
@@ -119,11 +120,11 @@ class RadialTarget:
     weight: float = 1.0
 
     def __post_init__(self):
-        structure.require_radii(self.r, self.ensemble.cells)
+        distributions.require_radii(self.r, self.ensemble.cells)
         _require_states(self.ensemble, self.measured, (len(self.r),), "g(r)")
 
     def observe(self, potential, system, near, evaluation):
-        return structure.radial_distribution(system, self.r)
+        return distributions.radial_distribution(system, self.r)
 
     def contract(self, candidate, system, near, coefficients):
         """Zero: a structure is what it is, whatever the parameters."""

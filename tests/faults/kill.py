@@ -25,8 +25,11 @@ def train(folder: Path) -> None:
     """The run: from the beginning, or from where its checkpoint stands."""
     import jax
 
-    from fusedff import datasets, experiments, potential, presets, storage
-    from fusedff.dynamics import Langevin
+    from fusedff import potential
+    from fusedff.data import datasets, experiments
+    from fusedff.runtime import storage
+    from fusedff.simulation.langevin import Langevin
+    from fusedff.study import presets
     from fusedff.training import fused
     from fusedff.training.difftre import DiffTRe
     from fusedff.training.force_matching import ForceMatching
@@ -69,7 +72,7 @@ def finish(folder: Path) -> None:
 
 def epochs(folder: Path) -> int:
     """How many the checkpoint holds; it must be readable at any moment."""
-    from fusedff import storage
+    from fusedff.runtime import storage
 
     path = folder / "checkpoint.safetensors"
     return len(storage.read_metadata(path)["history"]) if path.exists() else 0

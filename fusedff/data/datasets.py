@@ -1,0 +1,247 @@
+"""Sets of labelled frames: read, checked against each other, split for good; the paper's own frames among them.
+
+What a single frame is, and may be, is in `labelled`. Frames are counted from 0 in file order, as in ASE's
+`file.extxyz@17`.
+"""
+
+import hashlib
+import warnings
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import ase
+import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from fusedff.data import FILES, extxyz
+from fusedff.data.frames import MAX_STRESS, check_frame, labels, results, trusted
+from fusedff.data.titanium_paper import PAPER_BLOB_IDS, read_paper_arrays
+from fusedff.data.validation import duplicates
+from fusedff.data.validation import units as plausibility
+from fusedff.units import to_voigt
+
+TITANIUM_FRAMES = FILES / "titanium_pbe.extxyz"
+
+MAX_ENERGY_SPREAD = 20.0  # eV per atom between frames of one composition
+_BLOCK = 10  # frames of one config_type that are shared out together
+
+
+class Split(NamedTuple):
+    """Three disjoint parts of a dataset, each in file order."""
+
+    train: tuple[ase.Atoms, ...]
+    validation: tuple[ase.Atoms, ...]
+    test: tuple[ase.Atoms, ...]
+
+
+def load_frames(path=None, units: str | None = None) -> tuple[ase.Atoms, ...]:
+    """Frames of an extended-XYZ file, checked; the default is the packaged titanium PBE dataset.
+
+    Missing `config_type` becomes 'unlabelled', missing `config_id` '<file>#<frame>'. Raises
+    FileNotFoundError, or ValueError naming file, frame, value and remedy for the first frame that fails
+    `check_frame`, for repeated frames (`duplicates`) and ids, for energies of one composition too far apart to be of
+    one kind, and for units that contradict each other (`plausibility`). With `units="ase"`, here or in the file's
+    comment lines, the numbers are taken as eV and Å, and what is only implausible becomes a warning.
+    """
+    path = TITANIUM_FRAMES if path is None else Path(path)
+    if units not in (None, "ase"):
+        raise ValueError(f"units = {units!r}: only 'ase' (eV, Å, eV/Å^3) can be read; convert the file")
+    frames = []
+    for frame in extxyz.read(path):
+        frame.info.setdefault("config_type", "unlabelled")
+        frame.info.setdefault("config_id", f"{path.name}#{len(frames)}")
+        if units:
+            frame.info["units"] = units
+        frames.append(frame)
+    checked = _checked(frames, path.name)
+    duplicates.check(checked, _places(checked, path.name))
+    _mention_free_energies(checked, path.name)
+    return checked
+
+
+def assign(config_types, validation=0.1, test=0.2) -> list[str]:
+    """'train', 'validation' or 'test' for each frame, given the config_type of all frames in file order.
+
+    The frames of each config_type are taken in blocks of 10 in file order. Which places of a block are
+    validation and test follows from sha256 of (config_type, block number) alone. So every type gives its
+    share to each part, and appending frames, of any type, never moves an earlier one; inserting or deleting
+    does. Fractions are whole tenths; a type with fewer than 10 frames may lack validation or test.
+    """
+    n_validation, n_test = _tenths(validation, "validation"), _tenths(test, "test")
+    if n_validation + n_test >= _BLOCK:
+        raise ValueError(f"validation = {validation} and test = {test} leave no training frames; lower them")
+    seen, parts = defaultdict(int), []
+    for config_type in config_types:
+        block, place = divmod(seen[config_type], _BLOCK)
+        seen[config_type] += 1
+        rank = _shuffled_places(config_type, block).index(place)
+        part = "test" if rank < n_test else "validation" if rank < n_test + n_validation else "train"
+        parts.append(part)
+    return parts
+
+
+def split(frames, validation=0.1, test=0.2) -> Split:
+    """Frames shared out by `assign`: stratified by config_type and fixed for good when the file only grows.
+
+    Raises ValueError for fractions that are not whole tenths, and naming the part that is wanted and has no frame.
+    """
+    frames = tuple(frames)
+    parts = assign([str(f.info.get("config_type", "unlabelled")) for f in frames], validation, test)
+    wanted = {"train": True, "validation": validation > 0, "test": test > 0}
+    if empty := [name for name in wanted if wanted[name] and name not in parts]:
+        raise ValueError(
+            f"{len(frames)} frames leave none for {' and '.join(empty)}: ten of one config_type give each part its "
+            "share; add frames, or share out three or more in file order with `paper_split`"
+        )
+    return Split(*(tuple(f for f, p in zip(frames, parts, strict=True) if p == name) for name in Split._fields))
+
+
+def paper_split(frames) -> Split:
+    """The paper's split, in file order: first 70 % train, next 10 % validation, last 20 % test."""
+    frames = tuple(frames)
+    n_validation, n_test = max(1, len(frames) // 10), max(1, len(frames) // 5)
+    n_train = len(frames) - n_validation - n_test
+    if n_train < 1:
+        raise ValueError(f"{len(frames)} frames are too few for a 70:10:20 split; give at least 3")
+    return Split(frames[:n_train], frames[n_train : n_train + n_validation], frames[n_train + n_validation :])
+
+
+def fit_reference_energies(frames) -> dict[str, float]:
+    """Energy per atom of each species (eV), least squares over the frames: what is left is binding.
+
+    Where compositions do not tell the species apart the solution of minimum norm is taken. Raises ValueError
+    without frames.
+    """
+    frames = tuple(frames)
+    if not frames:
+        raise ValueError("no frames to fit reference energies to; give at least one labelled frame")
+    symbols = sorted({s for frame in frames for s in frame.symbols})
+    counts = np.array([[np.sum(frame.symbols == s) for s in symbols] for frame in frames], dtype=float)
+    energies = np.array([labels(frame).energy for frame in frames])
+    solution, *_ = np.linalg.lstsq(counts, energies, rcond=None)
+    return dict(zip(symbols, solution.tolist(), strict=True))
+
+
+def load_paper_archive(path, verify=True, *, _blob_ids=PAPER_BLOB_IDS) -> tuple[ase.Atoms, ...]:
+    """The paper's titanium frames (5704 of 256 atoms) from its archive, in its order, checked.
+
+    The arrays are in eV and Å (the authors' scripts convert them to kJ/mol and nm on reading). Cells are row
+    vectors, stress = -virial / volume. `config_type` is 'paper-init' (types 0) or 'paper-bulk'; `use_virial`
+    is set for Init frames only, as in the paper. Raises ValueError naming archive, frame or array, remedy.
+    """
+    arrays = read_paper_arrays(path, verify, _blob_ids=_blob_ids)
+    file = Path(path).name
+    _check_paper_units(arrays, file)
+    frames = []
+    for i in range(len(arrays.energy)):
+        is_init = int(arrays.types[i]) == 0
+        frame = ase.Atoms(f"Ti{len(arrays.coord[i])}", arrays.coord[i], cell=arrays.box[i], pbc=True)
+        stress = -arrays.virial[i] / abs(np.linalg.det(arrays.box[i]))
+        found = {"energy": arrays.energy[i], "forces": arrays.force[i]}
+        if is_init or np.abs(stress).max() <= MAX_STRESS:  # a virial that is not used cannot spoil a frame
+            found["stress"] = to_voigt((stress + stress.T) / 2)
+        frame.calc = SinglePointCalculator(frame, **found)
+        frame.info.update(
+            config_type="paper-init" if is_init else "paper-bulk",
+            config_id=f"paper-{i:04d}",
+            use_virial=is_init,
+        )
+        frames.append(frame)
+    return _checked(frames, file)
+
+
+def _places(frames, file: str) -> list[str]:
+    return [f"{file}, frame {i} ({frame.info['config_id']})" for i, frame in enumerate(frames)]
+
+
+def _checked(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
+    if not frames:
+        raise ValueError(f"{file} has no frames; give a file with at least one labelled frame")
+    first_with, places = {}, _places(frames, file)
+    for i, (frame, where) in enumerate(zip(frames, places, strict=True)):
+        config_id = str(frame.info["config_id"])
+        if config_id in first_with:
+            raise ValueError(
+                f"{where}: config_id is that of frame {first_with[config_id]} too; "
+                "drop the duplicate or give it its own id"
+            )
+        first_with[config_id] = i
+        check_frame(frame, where)
+    said = [labels(frame) for frame in frames]
+    for check in (
+        partial(plausibility.check_lengths, frames, places),
+        partial(plausibility.check_labels, frames, said, places),
+        partial(_check_energies_agree, frames, places),
+    ):
+        try:
+            check()
+        except plausibility.Doubt as doubt:
+            if not all(map(trusted, frames)):
+                raise
+            warnings.warn(doubt.finding, stacklevel=3)
+    return tuple(frames)
+
+
+def _mention_free_energies(frames, file: str) -> None:
+    """Warn once where two different energies are given."""
+    both = [f for f in frames if None not in (results(f).get("energy"), results(f).get("free_energy"))]
+    gap = [abs(results(f)["energy"] - results(f)["free_energy"]) / len(f) for f in both]
+    if different := sum(g > 1e-6 for g in gap):
+        warnings.warn(
+            f"{file}: energy and free_energy differ in {different} of {len(frames)} frames, by up to "
+            f"{1e3 * max(gap):.3g} meV per atom; the free energy is taken, from which forces derive",
+            stacklevel=3,
+        )
+
+
+def _check_energies_agree(frames, places) -> None:
+    """One composition, one kind of energy: mixed units or references are tens of eV per atom apart, dummies 0."""
+    groups = defaultdict(list)
+    for i, frame in enumerate(frames):
+        groups[frame.symbols.formula.reduce()[0].format("hill")].append((i, labels(frame).energy / len(frame)))
+    for formula, members in groups.items():
+        typical = np.median([energy for _, energy in members])
+        if len(members) > 2 and len({energy for _, energy in members}) == 1:
+            raise plausibility.Doubt(
+                f"{places[members[0][0]]} and {len(members) - 1} more {formula} frames have exactly the same energy, "
+                f"{typical:.6g} eV per atom, as if it had never been computed; relabel them"
+            )
+        for i, energy in members:
+            if abs(energy - typical) > MAX_ENERGY_SPREAD:
+                unit = plausibility.look_like(energy / typical, plausibility.ENERGIES)
+                raise plausibility.Doubt(
+                    f"{places[i]}: energy is {energy:.3f} eV per atom, but {formula} frames have {typical:.3f}; "
+                    + (f"it looks {unit}" if unit else "use one unit and one reference, or drop it")
+                )
+
+
+def _check_paper_units(arrays, file: str) -> None:
+    """Refuse coordinates that are fractional, boxes that are not in Å, and types that are neither 0 nor 1."""
+    other = np.flatnonzero((arrays.types != 0) & (arrays.types != 1))
+    if len(other):
+        i = other[0]
+        raise ValueError(
+            f"{file}, frame {i} (paper-{i:04d}): types is {arrays.types[i]}; give 0 for Init or 1 for Bulk"
+        )
+    if arrays.coord.min() > -0.01 and arrays.coord.max() < 1.01:
+        raise ValueError(f"{file}, coord.npy: all in [0, 1], so fractional; give Cartesian coordinates in Å")
+    volumes = np.abs(np.linalg.det(arrays.box)) / arrays.coord.shape[1]
+    if not np.isfinite(volumes).all() or volumes.min() < 8.0 or volumes.max() > 60.0:
+        i = int(np.argmax(~np.isfinite(volumes) | (volumes < 8.0) | (volumes > 60.0)))
+        raise ValueError(
+            f"{file}, frame {i} (paper-{i:04d}): {volumes[i]:g} Å^3 per atom is not titanium; give boxes in Å"
+        )
+
+
+def _tenths(fraction: float, name: str) -> int:
+    tenths = round(fraction * _BLOCK)
+    if abs(tenths - fraction * _BLOCK) > 1e-9 or not 0 <= tenths < _BLOCK:
+        raise ValueError(f"{name} = {fraction}: give a whole number of tenths from 0 to 0.9, e.g. 0.1")
+    return tenths
+
+
+def _shuffled_places(config_type: str, block: int) -> list[int]:
+    digest = hashlib.sha256(f"{config_type}\n{block}".encode()).digest()
+    return sorted(range(_BLOCK), key=lambda place: (digest[2 * place : 2 * place + 2], place))

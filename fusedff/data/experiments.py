@@ -1,0 +1,277 @@
+"""Measured state points: what an experiment says of a crystal at one temperature, read from a table.
+
+A table is CSV with `#` comments and the columns temperature_K, a_A, c_A (hcp only), one `<name>_GPa` per
+elastic constant, and optionally pressure_GPa (0 where absent) and role (`train` or `held-out`; `train` where
+absent). A row may leave all its elastic cells empty: it then only says at which lattice constants the
+pressure is known.
+"""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fusedff import crystals
+from fusedff.crystals import Crystal
+from fusedff.data import FILES
+from fusedff.data.validation import csv
+from fusedff.data.validation import units as plausibility
+from fusedff.runtime import settings
+from fusedff.units import GPA
+
+TITANIUM_TABLE = FILES / "titanium_experiment.csv"
+ALUMINIUM_TABLE = FILES / "aluminium_experiment.csv"
+ROLES = ("train", "held-out")
+MAX_TEMPERATURE = 10_000.0  # K
+MAX_PRESSURE_GPA = 1_000.0
+EINSTEIN = 200.0  # K, a typical temperature of the oscillators of a crystal
+UNITS = {"GPa": 1.0, "Pa": 1e9, "bar": 1e4, "MPa": 1e3, "kbar": 10.0, "Mbar": 0.01}  # how many make a GPa
+STIFFEST_PRESSURE, STRONGEST_TENSION = 0.5, -0.1  # of C11; compressed crystals stiffen, stretched ones break
+
+
+@dataclass(frozen=True)
+class StatePoint:
+    """One temperature (K), the crystal measured there, its elastic constants name -> eV/Å^3 (may be empty).
+
+    `pressure` is in eV/Å^3, `role` is 'train' or 'held-out'.
+    """
+
+    temperature: float
+    crystal: Crystal
+    elastic: Mapping[str, float] = field(default_factory=dict, hash=False)
+    pressure: float = 0.0
+    role: str = "train"
+
+    def __post_init__(self):
+        settings.require(self, positive=["temperature"])
+
+    @property
+    def elastic_gpa(self) -> dict[str, float]:
+        """Elastic constants name -> GPa."""
+        return {name: value / GPA for name, value in self.elastic.items()}
+
+    @property
+    def pressure_gpa(self) -> float:
+        """Pressure in GPa."""
+        return self.pressure / GPA
+
+
+def load_state_points(path=None, symbol="Ti", structure="hcp", units: str | None = None) -> tuple[StatePoint, ...]:
+    """State points of a table in its order; the default is the titanium table of the paper (22 temperatures).
+
+    `symbol` and `structure` (hcp, bcc, fcc) say which crystal the table is about; `units`, one of `UNITS`, says in
+    which unit its elastic constants are, whatever its header and their magnitude say. Raises FileNotFoundError,
+    or ValueError naming file, line and remedy for a table that cannot be right: columns unknown, missing or
+    repeated, text for numbers, repeated temperatures, constants in another unit or elastically unstable. Warns of
+    constants that may be in another unit, and of rows that are off the smooth curve through the other ones.
+    """
+    path = TITANIUM_TABLE if path is None else Path(path)
+    symmetry = crystals.symmetry(Crystal(symbol, structure, 1.0, 1.0 if structure == "hcp" else None))
+    if units is not None and units not in UNITS:
+        raise ValueError(f"units {units!r} are unknown; use one of {', '.join(UNITS)}")
+    rows = csv.read_rows(path)
+    _check_header(rows[0], structure, crystals.elastic_names(symmetry), path.name)
+    points, line_of = [], {}
+    for line, row in rows[1:]:
+        where = f"{path.name}, line {line}"
+        point = _state_point(csv.cells(rows[0][1], row, where), symbol, structure, symmetry, units, where)
+        if point.temperature in line_of:
+            raise ValueError(f"{where}: {point.temperature:g} K is on line {line_of[point.temperature]} too; keep one")
+        line_of[point.temperature] = line
+        points.append(point)
+    if not points:
+        raise ValueError(f"{path.name} has no rows; give at least one measured temperature")
+    _warn_of_rows_off_curve(points, list(line_of.values()), path.name)
+    return tuple(points)
+
+
+def select(points, temperatures=None, role=None) -> tuple[StatePoint, ...]:
+    """The state points at these temperatures (K, in this order; None: all) with this role (None: any).
+
+    Raises ValueError for a temperature or role that no point has, naming those that exist.
+    """
+    points = tuple(points)
+    available = ", ".join(f"{p.temperature:g}" for p in points)
+    if temperatures is not None:
+        at = {p.temperature: p for p in points}
+        for temperature in temperatures:
+            if temperature not in at:
+                raise ValueError(f"no state point at {temperature} K; the table has {available} K")
+        points = tuple(at[temperature] for temperature in temperatures)
+    if role is not None:
+        if role not in ROLES:
+            raise ValueError(f"role {role!r} is unknown; use one of {', '.join(ROLES)}")
+        points = tuple(p for p in points if p.role == role)
+    if not points:
+        raise ValueError(f"no state point is left with role {role!r}; the table has {available} K")
+    return points
+
+
+def measured_gpa(points) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Names of the elastic constants, their values (n_points, n_constants) and the pressures (n_points,), in GPa.
+
+    All points are of one elastic symmetry; a constant that was not measured is nan.
+    """
+    names = crystals.elastic_names(crystals.symmetry(points[0].crystal))
+    elastic = np.array([[point.elastic_gpa.get(name, np.nan) for name in names] for point in points])
+    return names, elastic, np.array([point.pressure_gpa for point in points])
+
+
+def load_paper_elastic(path) -> dict[float, dict[str, float]]:
+    """The paper's `EC_From_ExpLatticeConstants.txt`: temperature (K) -> elastic constants name -> eV/Å^3.
+
+    Its header names six columns, its rows have seven and are in units of 100 GPa although it says GPa: the
+    second number is titanium's mass density (g/cm^3), the rest are C11 C12 C13 C33 C44. Raises ValueError
+    when a row does not look like that, so that a corrected file is never read with the old meaning.
+    """
+    path = Path(path)
+    names = crystals.elastic_names("hexagonal")
+    table = {}
+    for line, text in enumerate(csv.read_text(path).splitlines(), start=1):
+        if line == 1 or not text.strip():
+            continue
+        where = f"{path.name}, line {line}"
+        cells = text.split()
+        if len(cells) != 2 + len(names):
+            raise ValueError(f"{where}: {len(cells)} numbers instead of 7; use the file as published")
+        temperature, density, *constants = (csv.number(cell, "entry", where) for cell in cells)
+        if not 4.0 < density < 5.0:
+            raise ValueError(
+                f"{where}: second column is {density:g}, not titanium's density in g/cm^3; use the file as published"
+            )
+        if max(constants) >= 5.0:
+            raise ValueError(
+                f"{where}: {max(constants):g} is no constant in 100 GPa; "
+                "put corrected values into a table for load_state_points"
+            )
+        if temperature in table:
+            raise ValueError(f"{where}: {temperature:g} K appears twice; keep one row")
+        table[temperature] = {n: c * 100.0 * GPA for n, c in zip(names, constants, strict=True)}
+    if not table:
+        raise ValueError(f"{path.name} has no rows; use the file as published")
+    return table
+
+
+def _check_header(header, structure: str, names, file: str) -> None:
+    line, columns = header
+    lattice = ("a_A", "c_A") if structure == "hcp" else ("a_A",)
+    elastic = tuple(f"{name}_GPa" for name in names)
+    required = ("temperature_K", *lattice, *elastic)
+    layout = f"{', '.join(required)}, and optionally pressure_GPa, role"
+    for problem, found in (
+        ("repeated", sorted({c for c in columns if columns.count(c) > 1})),
+        ("unknown", [c for c in columns if c not in (*required, "pressure_GPa", "role")]),
+        ("missing", [c for c in required if c not in columns]),
+    ):
+        if found:
+            raise ValueError(
+                f"{file}, line {line}: {problem} column {', '.join(map(repr, found))}; "
+                f"a table for {structure} has {layout}"
+            )
+
+
+def _state_point(cells, symbol: str, structure: str, symmetry: str, units: str | None, where: str) -> StatePoint:
+    temperature = csv.positive(cells["temperature_K"], "temperature_K", where)
+    if temperature > MAX_TEMPERATURE:
+        raise ValueError(f"{where}: temperature_K is {temperature:g}, where no crystal is left; give Kelvin")
+    lattice = {x: csv.positive(cells[f"{x}_A"], f"{x}_A", where) for x in "ac" if f"{x}_A" in cells}
+    crystal = Crystal(symbol, structure, **lattice)
+    _check_lattice(crystal, where)
+    elastic_gpa = _elastic_gpa(cells, crystal, symmetry, units, where)
+    pressure = csv.number(cells.get("pressure_GPa", "") or "0", "pressure_GPa", where)
+    if abs(pressure) > MAX_PRESSURE_GPA:
+        raise ValueError(f"{where}: pressure_GPa is {pressure:g}; give GPa (1 GPa = 1e9 Pa = 1e4 bar = 10 kbar)")
+    if elastic_gpa and not STRONGEST_TENSION < pressure / elastic_gpa["C11"] < STIFFEST_PRESSURE:
+        raise ValueError(
+            f"{where}: pressure_GPa is {pressure:g} where C11 is {elastic_gpa['C11']:g}, which no crystal bears; give "
+            "GPa (10 kbar), positive in compression"
+        )
+    role = cells.get("role", "") or "train"
+    if role not in ROLES:
+        raise ValueError(f"{where}: role {role!r} is unknown; use one of {', '.join(ROLES)}")
+    return StatePoint(
+        temperature=temperature,
+        crystal=crystal,
+        elastic={name: value * GPA for name, value in elastic_gpa.items()},
+        pressure=pressure * GPA,
+        role=role,
+    )
+
+
+def _check_lattice(crystal: Crystal, where: str) -> None:
+    cell = crystals.unit_cell(crystal)
+    unit = plausibility.length_unit(plausibility.closest(cell)[1], cell.numbers)
+    if unit or not 1.5 < crystal.a < 20.0:
+        raise ValueError(
+            f"{where}: a = {crystal.a:g} is no lattice constant in Å; " + (f"it looks {unit}" if unit else "give Å")
+        )
+    ratio = (crystal.c or 1.6 * crystal.a) / crystal.a
+    if not 1.3 < ratio < 2.2:
+        raise ValueError(f"{where}: c/a = {ratio:.3f} is not hcp; check that a_A and c_A are not swapped")
+
+
+def _elastic_gpa(cells, crystal: Crystal, symmetry: str, units: str | None, where: str) -> dict[str, float]:
+    names = crystals.elastic_names(symmetry)
+    empty = [name for name in names if not cells[f"{name}_GPa"]]
+    if len(empty) == len(names):
+        return {}
+    if empty:
+        raise ValueError(f"{where}: {', '.join(empty)} missing; give all of {', '.join(names)} or none")
+    constants = {name: csv.number(cells[f"{name}_GPa"], f"{name}_GPa", where) for name in names}
+    constants = {name: value / UNITS[units or "GPa"] for name, value in constants.items()}
+    values = ", ".join(f"{name} = {value:g}" for name, value in constants.items())
+    if units is None:
+        _check_unit(constants, values, crystal, where)
+    if not crystals.born_stability(constants, symmetry):
+        raise ValueError(
+            f"{where}: {values} GPa is elastically unstable for a {symmetry} crystal; "
+            "check the values and the order of the columns"
+        )
+    return constants
+
+
+def _check_unit(constants, values: str, crystal: Crystal, where: str) -> None:
+    """Raise ValueError where only another unit explains the largest constant, warn where another one might.
+
+    Times the volume of an atom it is an energy: 2 eV in potassium, 18 in titanium, 75 in osmium; but in crystals of
+    noble gases 1 eV, 0.2 in neon, and 0.01 in helium, less than the same number in units of 100 GPa would be.
+    """
+    cell = crystals.unit_cell(crystal)
+    energy = max(map(abs, constants.values())) * GPA * cell.get_volume() / len(cell)
+    noble = cell.numbers[0] in plausibility.NOBLE_GASES
+    if (0.1 if noble else 0.8) < energy < 90.0:
+        return
+    unit = plausibility.look_like(energy / 15.0, plausibility.GPAS, within=np.inf)
+    message = f"{where}: {values} looks {unit}, or say units='GPa' if they are GPa"
+    if not noble or energy > 90.0:
+        raise ValueError(message)
+    warnings.warn(message, stacklevel=5)
+
+
+def _warn_of_rows_off_curve(points, lines, file: str) -> None:
+    """Warn of rows that are off the smooth curve through the others, e.g. in Celsius or with columns exchanged.
+
+    Constants of a crystal change with its thermal energy, that of an oscillator: hardly at all near 0 K.
+    """
+    if not points or np.ptp([point.pressure_gpa for point in points]) > 0.1:
+        return
+    temperature = np.array([point.temperature for point in points])
+    einstein = min(EINSTEIN, temperature.max() / 2)
+    thermal = einstein / np.tanh(einstein / 2 / temperature)
+    names, elastic, _ = measured_gpa(points)
+    columns = {f"{x}_A": [getattr(p.crystal, x) or np.nan for p in points] for x in "ac"}
+    columns |= {f"{name}_GPa": elastic[:, n] for n, name in enumerate(names)}
+    off = defaultdict(list)
+    for column, values in columns.items():
+        rows = np.flatnonzero(np.isfinite(values))
+        for k, expected in plausibility.off_curve(thermal[rows], np.asarray(values)[rows]).items():
+            off[rows[k]].append(f"{column} {values[rows[k]]:.5g} where the other rows suggest {expected:.5g}")
+    for row, found in sorted(off.items()):
+        warnings.warn(
+            f"{file}, line {lines[row]}: at {temperature[row]:g} K, {', '.join(found)}; check the row, its temperature "
+            "(K) and the order of its columns",
+            stacklevel=3,
+        )

@@ -1,0 +1,258 @@
+"""One labelled frame: what it holds, and what makes it unfit to learn from.
+
+A frame is an `ase.Atoms` with a calculator that holds energy (eV), forces (eV/Å) and maybe stress (eV/Å^3,
+positive in tension), and in `info` a `config_type`, a unique `config_id` and optionally `use_virial`. Labels are read
+from the calculator's results by `labels` alone: `Atoms.get_forces` would set forces to zero where atoms are fixed.
+With `info["units"] == "ase"` numbers are taken as stated, however unusual their magnitude.
+"""
+
+from typing import NamedTuple
+
+import ase
+import numpy as np
+
+from fusedff.data.validation import units
+from fusedff.geometry import neighbors
+from fusedff.units import to_voigt
+
+MAX_FORCE = 200.0  # eV/Å
+MAX_STRESS = 1.0  # eV/Å^3, 160 GPa
+MAX_ENERGY = 1e6  # eV per atom; all-electron total energies of the heaviest elements stay below
+MIN_HEIGHT, MAX_LENGTH = 0.1, 1e4  # Å, of cells: the number of images within reach grows with their ratio
+
+_NO = {"f", "false", "n", "no", "off", "none", "0", "0.0"}
+_YES = {"t", "true", "y", "yes", "on", "1", "1.0"}
+
+
+class Labels(NamedTuple):
+    """DFT labels: energy () eV, forces (n_atoms, 3) eV/Å, stress (6,) eV/Å^3, nan where it may not be used."""
+
+    energy: float
+    forces: np.ndarray
+    stress: np.ndarray
+
+
+def results(frame: ase.Atoms) -> dict:
+    """All that the calculator of a frame holds; empty without one."""
+    return getattr(frame.calc, "results", {})
+
+
+def energy_of(frame: ase.Atoms):
+    """The energy that forces derive from: with smeared occupations the free energy, if it is given; None without."""
+    found = results(frame)
+    return found.get("energy") if found.get("free_energy") is None else found["free_energy"]
+
+
+def labels(frame: ase.Atoms) -> Labels:
+    """Energy, forces and stress of a frame; the stress is six nans unless `use_virial`."""
+    found = results(frame)
+    stress = np.asarray(found["stress"], float) if use_virial(frame) else np.full(6, np.nan)
+    return Labels(
+        energy=float(energy_of(frame)),
+        forces=np.asarray(found["forces"], float),
+        stress=stress if stress.shape == (6,) else to_voigt(stress),
+    )
+
+
+def has_stress(frame: ase.Atoms) -> bool:
+    """Whether the frame carries a stress."""
+    return results(frame).get("stress") is not None
+
+
+def use_virial(frame: ase.Atoms) -> bool:
+    """Whether the frame's stress is a label: it has one and `info['use_virial']` does not forbid it.
+
+    Raises ValueError for what is neither yes nor no.
+    """
+    return has_stress(frame) and _wanted(frame)
+
+
+def _wanted(frame) -> bool:
+    word = str(frame.info.get("use_virial", True)).lower()
+    if word not in _YES | _NO:
+        raise ValueError(f"use_virial is {frame.info['use_virial']!r}; write use_virial=T or use_virial=F")
+    return word in _YES
+
+
+def trusted(frame: ase.Atoms) -> bool:
+    """Whether the frame states that its numbers are in eV and Å, so that their magnitude is no reason to refuse it."""
+    return frame.info.get("units") == "ase"
+
+
+def check_frame(frame: ase.Atoms, where="frame") -> None:
+    """Raise ValueError, naming `where`, value and remedy, unless a frame can be learned from.
+
+    Refused: no atoms; a cell that is flat, left-handed or not periodic; nan or inf; missing energy or forces;
+    forces of the wrong shape; atoms closer than 0.5 Å, images included, or moved since they were labelled; a stress or
+    virial under another name; a stress that is not symmetric. Refused as `plausibility.Doubt` unless `trusted`:
+    magnitudes that another unit would explain (|F| > 200 eV/Å, |stress| > 1 eV/Å^3, |energy| > 1e6 eV per atom); a
+    stress that is 0 where forces are not.
+    """
+    check_geometry(frame, where)
+    check_labels(frame, where)
+
+
+def check_geometry(frame: ase.Atoms, where="frame") -> None:
+    """The part of `check_frame` that is about atoms and cell."""
+    if len(frame) == 0:
+        raise ValueError(f"{where}: has no atoms; drop the frame")
+    if not frame.numbers.all():
+        raise ValueError(f"{where}: atom {frame.numbers.argmin()} is of element 'X'; write its chemical symbol")
+    if not np.isfinite(frame.cell.array).all():
+        raise ValueError(f"{where}: the cell is not finite; drop the frame or repair its cell")
+    _check_per_atom(frame.positions, "position of", "drop the frame or repair it", where)
+    if not frame.pbc.all():
+        raise ValueError(
+            f"{where}: periodic along {frame.pbc.tolist()} only; set pbc to T T T, with vacuum for a cluster"
+        )
+    volume = np.linalg.det(frame.cell.array)
+    if abs(volume) <= 1e-6 * max(np.prod(frame.cell.lengths()), 1e-30):
+        raise ValueError(f"{where}: the cell has no volume ({volume:g} Å^3); give three independent vectors (Lattice)")
+    if (height := _smallest_height(frame)) < MIN_HEIGHT or frame.cell.lengths().max() > MAX_LENGTH:
+        raise ValueError(
+            f"{where}: cell vectors are up to {frame.cell.lengths().max():.3g} Å long, opposite faces {height:.3g} Å "
+            "apart; give lengths in Å, and vectors that are not almost parallel"
+        )
+    if volume < 0:
+        raise ValueError(f"{where}: the cell is left-handed (volume {volume:.3f} Å^3); exchange two cell vectors")
+    first, second, distance = neighbors.pairs("ijd", frame, units.MIN_DISTANCE, f"{where}: ")
+    if len(distance):
+        k = distance.argmin()
+        remedy = "give lengths in Å"
+        if units.looks_transposed(frame):
+            remedy = "the cell looks transposed: give lattice vectors as rows"
+        elif unit := units.length_unit(units.closest(frame)[1], frame.numbers):
+            remedy = f"lengths look {unit}"
+        raise ValueError(
+            f"{where}: atoms {first[k]} and {second[k]} (or their images) are {distance[k]:.3f} Å apart; {remedy}, "
+            "or drop the frame"
+        )
+
+
+def _smallest_height(frame) -> float:
+    """Smallest distance (Å) between opposite faces of a cell that has a volume."""
+    return float(1 / np.linalg.norm(np.linalg.inv(frame.cell.array), axis=0).max())
+
+
+def check_labels(frame: ase.Atoms, where="frame") -> None:
+    """The part of `check_frame` that is about energy, forces and stress."""
+    _check_energy_and_forces(frame, results(frame), where)
+    _check_stress(frame, results(frame), where)
+    _check_unmoved(frame, where)
+
+
+def _check_unmoved(frame, where) -> None:
+    """Labels belong to the atoms that the calculator has seen: whole lattice vectors apart they are the same."""
+    seen = getattr(frame.calc, "atoms", None)
+    if seen is None:
+        return
+    same = len(seen) == len(frame) and (seen.numbers == frame.numbers).all()
+    if same and np.allclose(seen.cell.array, frame.cell.array, atol=1e-6):
+        moved = frame.cell.scaled_positions(frame.positions - seen.positions)
+        same = np.abs((moved - np.rint(moved)) @ frame.cell.array).max() < 1e-4
+    else:
+        same = False
+    if not same:
+        raise ValueError(f"{where}: atoms or cell were changed since they were labelled; label the frame again")
+
+
+def _doubt(frame, message: str) -> None:
+    if not trusted(frame):
+        raise units.Doubt(message)
+
+
+def _check_energy_and_forces(frame, found, where) -> None:
+    energy = energy_of(frame)
+    if energy is None:
+        other = _named_like("energ", frame.info)
+        raise ValueError(f"{where}: energy is missing{other}; write it as `energy=` (eV), or drop the frame")
+    if not isinstance(energy, (int, float, np.integer, np.floating)):
+        said = repr(getattr(energy, "tolist", lambda: energy)())[:60]
+        raise ValueError(
+            f"{where}: energy is {said}, not a number; write it as `energy=` (eV, with a decimal point), or drop the "
+            "frame"
+        )
+    if not np.isfinite(energy):
+        raise ValueError(f"{where}: energy is {energy}; drop the frame or relabel it")
+    if abs(energy) > MAX_ENERGY * len(frame):
+        _doubt(frame, f"{where}: energy is {energy / len(frame):g} eV per atom; convert it to eV")
+    forces = found.get("forces")
+    if forces is None:
+        other = _named_like("force", frame.arrays)
+        raise ValueError(f"{where}: forces are missing{other}; write them as `forces` (eV/Å), or drop the frame")
+    forces = _numbers(forces, "forces", where)
+    if forces.shape != (len(frame), 3):
+        raise ValueError(f"{where}: forces have shape {forces.shape} for {len(frame)} atoms; relabel it")
+    _check_per_atom(forces, "force on", "drop the frame or relabel it", where)
+    worst = np.linalg.norm(forces, axis=1).argmax()
+    if (size := np.linalg.norm(forces[worst])) > MAX_FORCE:
+        _doubt(
+            frame,
+            f"{where}: force on atom {worst} is {size:g} eV/Å; convert it to eV/Å if it is in another unit "
+            "(1 eV/Å = 964.85 kJ/mol/nm), else drop the frame",
+        )
+
+
+def _check_stress(frame, found, where) -> None:
+    try:
+        wanted = _wanted(frame)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    stress = found.get("stress")
+    if stress is None:
+        if wanted and (other := _stress_like(frame)):
+            form = "`stress=`" if "stress" in other.lower() else "stress = -virial / volume"
+            raise ValueError(
+                f"{where}: has `{other}` but no stress; write {form} (eV/Å^3, positive in tension), set use_virial=F, "
+                "or remove it"
+            )
+        return
+    stress = _numbers(stress, "stress", where)
+    if stress.shape not in ((6,), (3, 3)):
+        raise ValueError(f"{where}: stress has shape {stress.shape}; give 6 (xx yy zz yz xz xy) or 3 x 3")
+    if not np.isfinite(stress).all():
+        raise ValueError(f"{where}: stress is {stress.tolist()}; remove it, drop the frame or relabel it")
+    if (size := np.abs(stress).max()) > MAX_STRESS:
+        _doubt(
+            frame,
+            f"{where}: stress of {size:g} eV/Å^3 looks like GPa or kbar; convert it (1 GPa = 0.0062415 eV/Å^3)",
+        )
+    if stress.shape == (3, 3) and (skew := np.abs(stress - stress.T).max()) > 0.01 * size + 1e-5:
+        raise ValueError(
+            f"{where}: stress is not symmetric, entries differ by {skew:g} eV/Å^3; give xx xy xz yx yy yz zx zy zz"
+        )
+    if size == 0 and wanted and np.any(found["forces"]):
+        _doubt(
+            frame,
+            f"{where}: stress is exactly 0 though forces are not, as if it had never been computed; remove it, or set "
+            "use_virial=F",
+        )
+
+
+def _stress_like(frame) -> str | None:
+    """The name of what looks like a stress or virial of the cell, 6 or 9 numbers under any other name."""
+    for key, value in {**frame.info, **results(frame)}.items():
+        named = key != "stress" and ("stress" in key.lower() or "virial" in key.lower())
+        if named and np.shape(value) in ((6,), (9,), (3, 3)):
+            return key
+    return None
+
+
+def _numbers(values, what: str, where: str) -> np.ndarray:
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: {what} hold what is no number; drop the frame or relabel it") from None
+
+
+def _named_like(part: str, names) -> str:
+    """What a label that is missing may be called instead, for an error message."""
+    found = [name for name in names if part in name.lower()]
+    return f" (there is `{found[0]}`)" if found else ""
+
+
+def _check_per_atom(values, what: str, remedy: str, where: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        value = values[bad[0]][~np.isfinite(values[bad[0]])][0]
+        raise ValueError(f"{where}: {what} atom {bad[0]} is {value}; {remedy}")

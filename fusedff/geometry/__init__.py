@@ -1,0 +1,1 @@
+"""Periodic systems of atoms and their neighbours."""

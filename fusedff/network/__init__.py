@@ -1,0 +1,1 @@
+"""The models: DimeNet++ and what it is made of, Lennard-Jones, short-range repulsion."""

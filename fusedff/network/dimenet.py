@@ -1,0 +1,279 @@
+"""DimeNet++ in Haiku on dense neighbour slots: arrays in, per-atom energies out.
+
+Gasteiger et al., "Fast and uncertainty-aware directional message passing for non-equilibrium
+molecules" (2020). The network is the published one; the evaluation is not. Usually every message
+k -> j -> i is formed for every triplet of atoms. Here, because the spherical basis enters linearly,
+
+    sum_{k != i} x_kj o (W sum_ln R_ln(d_kj) P_l(cos kji))  =  sum_{k != i} sum_l P_l(cos kji) wave_kl
+    with  wave_kl = x_kj o (R_l(d_kj) W_l),
+
+so all messages meet at the central atom j in dense products over its slots (`angles.py`). No triplet is ever
+listed, the numbers are the same.
+
+Messages live at (receiver, slot): slot (i, b) holds the message j -> i from `source[i, b] = j`.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import spherical_jn
+
+from fusedff.geometry.neighbors import Neighbors, turn_around
+from fusedff.network.angular import Angles, angles, meet
+from fusedff.runtime import settings
+
+
+@dataclass(frozen=True)
+class DimeNet:
+    """Size and shape of the network; the defaults are those of the titanium paper.
+
+    The 2024 paper uses an embedding of 32, 4 blocks, 6 radial and 7 spherical functions, cut-off 5 Å.
+    """
+
+    cutoff: float = 5.0  # Å
+    embedding: int = 32  # channels of a message
+    blocks: int = 4
+    radial: int = 6  # Bessel functions per angular momentum
+    spherical: int = 7  # angular momenta 0 .. spherical - 1
+    interaction: int = 16  # channels in which messages meet angles
+    basis: int = 8  # bottleneck through which the bases are mapped to channels
+    type_embedding: int = 16
+    output: int = 64
+    output_layers: int = 3
+    layers_before_skip: int = 1
+    layers_after_skip: int = 2
+    envelope: int = 6  # exponent p of the polynomial cut-off
+
+    def __post_init__(self):
+        layers = ["blocks", "output_layers", "layers_before_skip", "layers_after_skip"]
+        sizes = [name for name in vars(self) if name not in ("cutoff", *layers)]
+        settings.require(self, count=sizes, whole=layers, positive=["cutoff"])
+        for name in sizes + layers:
+            most = 4096 if name in ("embedding", "interaction", "basis", "type_embedding", "output") else 50
+            settings.between(self, name, high=most, why=f"give {most} at most, no machine compiles a larger network")
+        settings.between(self, "cutoff", high=settings.LONGEST_CUTOFF, why="give a length in Å, 3 to 12")
+
+    def init(self, key: jax.Array, n_species: int) -> dict:
+        """Random parameters for `n_species` chemical species (nested dict of arrays)."""
+        dummy = Neighbors(*(jnp.zeros((1, 1), jnp.int32),) * 3, jnp.zeros((1, 1), bool), jnp.int32(0))
+        species = jnp.zeros(1, jnp.int32)
+        init = jax.jit(_transformed(self, n_species).init)  # compiled, the forward pass drops out
+        return init(key, jnp.ones((1, 1, 3)), dummy, species)
+
+    def atomic_energies(self, params: dict, displacements: jax.Array, neighbors: Neighbors, species: jax.Array):
+        """Energies (n_atoms,) from vectors to the neighbours (n_atoms, capacity, 3) in Å and species (n_atoms,).
+
+        Energies are in units of the potential's energy scale; an atom without neighbours has a constant one.
+        """
+        n_species = params["~"]["species"].shape[0]
+        return _transformed(self, n_species).apply(params, None, displacements, neighbors, species)
+
+
+@lru_cache
+def _transformed(config: DimeNet, n_species: int):
+    return hk.transform(lambda *arrays: _network(config, n_species, *arrays))
+
+
+def _network(config, n_species, displacements, neighbors, species):
+    geometry = _geometry(config, displacements, neighbors)
+    message = _embed(config, geometry, jax.nn.one_hot(species, n_species, dtype=displacements.dtype), neighbors.source)
+    energy = _output(config, message, geometry, "output")
+    for block in range(config.blocks):
+        message = _interact(config, message, geometry, neighbors.reverse, f"interaction_{block}")
+        energy = energy + _output(config, message, geometry, f"output_{block}")
+    return energy
+
+
+# --- geometry: everything that depends on positions alone, computed once -----------------------------------
+
+
+class Geometry(NamedTuple):
+    bessel: jax.Array  # (n, K, radial), radial basis of the distances
+    radial: jax.Array  # (n, K, rank), functions of which the spherical basis' radial parts are combinations
+    angles: Angles  # between the slots of an atom, in the form that `meet` understands
+
+
+def _geometry(config, displacements, neighbors):
+    """What all blocks share, computed once."""
+    dtype = displacements.dtype
+    outside = jnp.array([2 * config.cutoff, 0, 0], dtype)
+    vectors = jnp.where(neighbors.mask[..., None], displacements, outside)
+    inverse = jax.lax.rsqrt(jnp.sum(vectors**2, -1))
+    unit = vectors * inverse[..., None]
+    x = jnp.minimum(1 / (inverse * config.cutoff), 1.0)
+    envelope = _envelope(x, config.envelope)
+    frequencies = hk.get_parameter("frequencies", (config.radial,), init=_multiples_of_pi)
+    bessel = 2**0.5 * (envelope / x)[..., None] * jnp.sin(frequencies * x[..., None])
+
+    polynomials, _ = _radial_table(config.radial, config.spherical, str(dtype))
+    radial = _times(envelope[..., None] * _chebyshev(x, len(polynomials)), jnp.asarray(polynomials, dtype))
+
+    return Geometry(bessel, radial, angles(unit, config.spherical))
+
+
+def _envelope(x, p):
+    """Polynomial cut-off of DimeNet (eq. 8), 1 at x = 0 and zero with two derivatives at x = 1."""
+    a, b, c = -(p + 1) * (p + 2) / 2, p * (p + 2), -p * (p + 1) / 2
+    return jnp.where(x < 1, 1 + x**p * (a + x * (b + x * c)), 0.0)
+
+
+def spherical_bessel_roots(n: int, n_l: int) -> np.ndarray:
+    """First `n` positive zeros of the spherical Bessel functions j_0 .. j_{n_l - 1}: (n_l, n)."""
+    roots = [np.pi * np.arange(1, n + n_l)]
+    for angular in range(1, n_l):
+        above = roots[-1]  # the zeros of j_l lie between those of j_{l-1}
+        between = zip(above[:-1], above[1:], strict=True)
+        roots.append(np.array([brentq(lambda r, m=angular: spherical_jn(m, r), a, b, xtol=1e-14) for a, b in between]))
+    return np.stack([r[:n] for r in roots])
+
+
+SHORTEST = 0.04  # of the cut-off; the radial functions are tabulated from here on
+
+
+@lru_cache
+def _radial_table(n, n_l, dtype):
+    """The normalized spherical Bessel functions times Y_l0(0), as few functions and their weights (rank, n_l * n).
+
+    The functions are polynomials, given by Chebyshev coefficients (degree, rank): smooth to every order, cheaper than
+    trigonometric recursions and, unlike them, exact to rounding also at short distances. Bessel functions look alike:
+    in single precision, 42 of them are combinations of 16.
+    """
+    roots = spherical_bessel_roots(n, n_l)
+    angular = np.arange(n_l)[:, None]
+    norm = np.sqrt(2.0) / np.abs(spherical_jn(angular + 1, roots)) * np.sqrt((2 * angular + 1) / (4 * np.pi))
+
+    def functions(x):
+        return (norm * spherical_jn(angular, x[:, None, None] * roots)).reshape(len(x), -1)
+
+    fine = np.linspace(-1, 1, 2001)
+    exact = functions(SHORTEST + (fine + 1) / 2 * (1 - SHORTEST))
+    tolerance = (2e-7 if dtype == "float32" else 1e-13) * np.abs(exact).max()
+    for degree in range(8, 120, 2):
+        nodes = np.cos(np.pi * (np.arange(2 * degree) + 0.5) / (2 * degree))
+        values = functions(SHORTEST + (nodes + 1) / 2 * (1 - SHORTEST))
+        coefficients = np.polynomial.chebyshev.chebvander(nodes, degree - 1).T @ values / degree
+        coefficients[0] /= 2
+        chebyshev = np.polynomial.chebyshev.chebvander(fine, degree - 1)
+        if np.abs(chebyshev @ coefficients - exact).max() < tolerance:
+            break
+    orthogonal, triangle = np.linalg.qr(chebyshev)
+    left, sizes, right = np.linalg.svd(triangle @ coefficients)
+    for rank in range(1, len(sizes) + 1):
+        table = sizes[:rank, None] * right[:rank]
+        if np.abs(orthogonal @ left[:, :rank] @ table - exact).max() < 2 * tolerance:
+            break
+    one = len(fine) ** 0.5  # the root mean square of every function
+    return np.linalg.solve(triangle, left[:, :rank]) * one, table / one
+
+
+def _chebyshev(x, n):
+    t = jnp.maximum((x - SHORTEST) * (2 / (1 - SHORTEST)) - 1, -1.0)
+    polynomials = [jnp.ones_like(t), t]
+    for _ in range(n - 2):
+        polynomials.append(2 * t * polynomials[-1] - polynomials[-2])
+    return jnp.stack(polynomials, -1)
+
+
+# --- the network ---------------------------------------------------------------------------------------------
+
+_glorot = hk.initializers.VarianceScaling(1.0, "fan_avg", "uniform")
+
+
+def silu(x: jax.Array) -> jax.Array:
+    """x * sigmoid(x) through tanh, which costs a fraction of an exponential and a division on CPUs."""
+    return 0.5 * x * (1 + jnp.tanh(0.5 * x))
+
+
+def _multiples_of_pi(shape, dtype):
+    return np.pi * jnp.arange(1, shape[0] + 1, dtype=dtype)
+
+
+def _times(x, matrix):
+    """x (..., n) @ matrix (n, m), flat: contracting one axis, the gradient of the matrix needs no transposed copies."""
+    return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], -1)
+
+
+def _linear(x, size, name, bias=False, init=_glorot):
+    flat = hk.Linear(size, with_bias=bias, w_init=init, name=name)(x.reshape(-1, x.shape[-1]))
+    return flat.reshape(*x.shape[:-1], size)
+
+
+def _layer(x, size, name):
+    return silu(_linear(x, size, name, bias=True))
+
+
+def _residual(x, name):
+    size = x.shape[-1]
+    return x + _layer(_layer(x, size, f"{name}_a"), size, f"{name}_b")
+
+
+def _bottleneck(n_in, middle, n_out, name):
+    """Product of two weight matrices with nothing between them, formed once instead of once per slot."""
+    down = hk.get_parameter(f"{name}_down", (n_in, middle), init=_glorot)
+    up = hk.get_parameter(f"{name}_up", (middle, n_out), init=_glorot)
+    return down @ up
+
+
+def _embed(config, geometry, one_hot, source):
+    """First messages (n, K, embedding), from both atoms' species and their distance."""
+    vectors = hk.get_parameter(
+        "species", (one_hot.shape[1], config.type_embedding), init=hk.initializers.RandomUniform(-1, 1)
+    )
+    kind = one_hot @ vectors
+    distance = _linear(geometry.bessel, config.embedding, "embedding_distance")
+    mixed = (
+        _linear(kind, config.embedding, "embedding_receiver", bias=True)[:, None, :]
+        + _linear(kind, config.embedding, "embedding_sender")[source]
+        + _linear(distance, config.embedding, "embedding_mix")
+    )
+    return silu(mixed)
+
+
+def _interact(config, message, geometry, reverse, name):
+    """Messages after they met the other messages that arrive at their source."""
+    n, capacity, channels = message.shape
+    both = _layer(message, 2 * channels, f"{name}_kj_ji")
+    incoming, own = both[..., :channels], both[..., channels:]
+    incoming = incoming * _times(geometry.bessel, _bottleneck(config.radial, config.basis, channels, f"{name}_radial"))
+    incoming = silu(_linear(incoming, config.interaction, f"{name}_down"))
+
+    # At the central atom j: messages times radial weights, then to every other slot.
+    radial = _times(geometry.radial, _spherical_weights(config, name, geometry.radial.dtype)).reshape(
+        n, capacity, config.spherical, -1
+    )
+    waves = incoming[:, :, None, :] * radial
+    met = meet(geometry.angles, waves)
+    # Slot i of atom j is where the message i -> j lives; its turned-around partner is j -> i.
+    met = turn_around(met, reverse)
+
+    update = own + silu(_linear(met, channels, f"{name}_up"))
+    for layer in range(config.layers_before_skip):
+        update = _residual(update, f"{name}_before_{layer}")
+    update = message + _layer(update, channels, f"{name}_skip")
+    for layer in range(config.layers_after_skip):
+        update = _residual(update, f"{name}_after_{layer}")
+    return update
+
+
+def _spherical_weights(config, name, dtype):
+    """Weights (rank, l * interaction) that take the radial functions to R_l(d) W_l."""
+    table = jnp.asarray(_radial_table(config.radial, config.spherical, str(dtype))[1], dtype)
+    table = table.reshape(-1, config.spherical, config.radial)
+    weights = _bottleneck(config.spherical * config.radial, config.basis, config.interaction, f"{name}_spherical")
+    weights = weights.reshape(config.spherical, config.radial, config.interaction)
+    return jnp.einsum("rln,lnc->rlc", table, weights).reshape(len(table), -1)
+
+
+def _output(config, message, geometry, name):
+    """Contribution of one block to the energies (n,)."""
+    weight = _linear(geometry.bessel, message.shape[-1], f"{name}_radial")
+    atom = _linear(jnp.sum(message * weight, 1), config.output, f"{name}_up")
+    for layer in range(config.output_layers):
+        atom = _layer(atom, config.output, f"{name}_{layer}")
+    return _linear(atom, 1, f"{name}_final", init=jnp.zeros)[:, 0]

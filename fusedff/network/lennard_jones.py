@@ -1,0 +1,42 @@
+"""Lennard-Jones, behind the same interface as the network: a classical prior and a problem with known answers."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from fusedff.geometry.neighbors import Neighbors
+from fusedff.runtime import settings
+
+
+@dataclass(frozen=True)
+class LennardJones:
+    """4 epsilon [(sigma/r)^12 - (sigma/r)^6] times a switch that takes it smoothly to zero at the cut-off.
+
+    Parameters: `epsilon` and `sigma` (Å), one per species; unlike pairs mix by Lorentz-Berthelot.
+    """
+
+    cutoff: float  # Å
+    onset: float = 0.8  # fraction of the cut-off at which the switch begins
+
+    def __post_init__(self):
+        settings.require(self, positive=["cutoff", "onset"])
+        settings.between(self, "cutoff", high=settings.LONGEST_CUTOFF, why="give a length in Å, 3 to 12")
+        settings.between(self, "onset", high=0.999, why="the switch needs room: give a fraction below 1")
+
+    def init(self, key: jax.Array, n_species: int) -> dict:
+        """Unit epsilon and a sigma that puts the minimum at half the cut-off (the key is not used)."""
+        return {"epsilon": jnp.ones(n_species), "sigma": jnp.full(n_species, self.cutoff / 2 / 2 ** (1 / 6))}
+
+    def atomic_energies(self, params: dict, displacements: jax.Array, neighbors: Neighbors, species: jax.Array):
+        """Energies (n_atoms,); half of every pair belongs to either atom."""
+        other = species[neighbors.source]
+        epsilon = jnp.sqrt(params["epsilon"][species][:, None] * params["epsilon"][other])
+        sigma = (params["sigma"][species][:, None] + params["sigma"][other]) / 2
+        outside = jnp.array([self.cutoff, 0, 0], displacements.dtype)
+        vectors = jnp.where(neighbors.mask[..., None], displacements, outside)
+        squared = jnp.sum(vectors**2, -1)
+        sixth = (sigma**2 / squared) ** 3
+        t = jnp.clip((jnp.sqrt(squared) / self.cutoff - self.onset) / (1 - self.onset), 0, 1)
+        switch = 1 - t**3 * (10 - 15 * t + 6 * t**2)
+        return jnp.sum(2 * epsilon * (sixth**2 - sixth) * switch, 1)

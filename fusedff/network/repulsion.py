@@ -1,0 +1,50 @@
+"""Short-range repulsion of nuclei: the universal potential of Ziegler, Biersack and Littmark (ZBL).
+
+J. F. Ziegler, J. P. Biersack, U. Littmark, The Stopping and Range of Ions in Solids (Pergamon, 1985). Training frames
+hold no two atoms that nearly touch, and what a network extrapolates to there may well attract. The screened repulsion
+of the nuclei is known for every pair of elements. It is part of every potential below a distance that atoms reach only
+in collisions, so that the network is left alone where it is trained.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase.data import covalent_radii
+from ase.units import Bohr, Hartree
+
+from fusedff.geometry.neighbors import Neighbors
+
+OUTER = 0.53  # of the sum of covalent radii, from where it is switched on: 1.70 Å for two atoms of titanium
+INNER = 0.60  # of the outer distance, below which it is whole
+_AMPLITUDES = np.array([0.18175, 0.50986, 0.28022, 0.02817])
+_DECAYS = np.array([3.19980, 0.94229, 0.40290, 0.20162])  # per screening length
+_SHORTEST = 0.05  # Å: closer, the force stays that of this distance, so that it stays finite
+
+
+def screened_coulomb(distance: jax.Array, z_first, z_second) -> jax.Array:
+    """The ZBL energy (eV) of two nuclei with atomic numbers `z_first`, `z_second` at `distance` (Å); arrays broadcast.
+
+    V(r) = (Z1 Z2 e^2 / r) phi(r / a) with a = 0.8854 a_0 / (Z1^0.23 + Z2^0.23) and phi a sum of four exponentials.
+    """
+    x = distance * (z_first**0.23 + z_second**0.23) / (0.8854 * Bohr)
+    screening = sum(amplitude * jnp.exp(-decay * x) for amplitude, decay in zip(_AMPLITUDES, _DECAYS, strict=True))
+    return Hartree * Bohr * z_first * z_second / distance * screening
+
+
+def repulsion(vectors: jax.Array, neighbors: Neighbors, numbers: jax.Array) -> jax.Array:
+    """Repulsion energy of each atom (n_atoms,) in eV: half of each of its pairs.
+
+    `vectors` (n_atoms, capacity, 3) in Å lead to the neighbours, `numbers` (n_atoms,) are atomic numbers. The energy
+    rises from zero, with two continuous derivatives, between `OUTER` and `INNER` times `OUTER`.
+    """
+    dtype = vectors.dtype
+    z_first = numbers.astype(dtype)[:, None]
+    z_second = numbers.astype(dtype)[neighbors.source]
+    radius = jnp.asarray(covalent_radii, dtype)[numbers]
+    outer = OUTER * (radius[:, None] + radius[neighbors.source])
+    squared = jnp.sum(vectors**2, -1)
+    near = neighbors.mask & (squared < outer**2)
+    distance = jnp.sqrt(jnp.where(near, jnp.maximum(squared, _SHORTEST**2), outer**2))
+    t = jnp.clip((outer - distance) / ((1 - INNER) * outer), 0, 1)
+    switch = t**3 * (10 - 15 * t + 6 * t**2)
+    return jnp.sum(jnp.where(near, 0.5 * switch * screened_coulomb(distance, z_first, z_second), 0), 1)

@@ -1,0 +1,178 @@
+"""Figures that compare models: with experiment, with DFT on frames never seen, and beyond the targets."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from fusedff.plotting.figures import COLORS, FAINT, MARKERS, REFERENCE, color_of, legend_of, style, title_of
+from fusedff.study import comparison
+
+
+def models_compared(record: Mapping) -> Figure:
+    """The study in one figure: how far each model is from experiment, from DFT and, where known, from the rest.
+
+    `record` is what `fusedff.study.comparison.summary` returns. With what notebook 07 found under "temperatures", all
+    of those temperatures are shown; with the rows of notebook 08 under "off_target", quantities beyond the targets,
+    beside their references. Hollow points are temperatures no model was trained on; error bars are one standard error;
+    the grey bands are the bounds of `fusedff.study.comparison.BOUNDS`.
+    """
+    tests = {model: found["test"] for model, found in record["models"].items()}
+    if "temperatures" in record:
+        models, trained = record["temperatures"]["models"], record["temperatures"]["train"]
+    else:
+        models = {model: found["experiment"] for model, found in record["models"].items()}
+        trained = record.get("settings", {}).get("train_temperatures")
+    rows = record.get("off_target")
+    with style():
+        fig = plt.figure(figsize=(11, 7.4 if rows else 6.4))
+        above, below = fig.subfigures(2, 1, height_ratios=[1.15 if rows else 1.35, 1], hspace=0.04)
+        _against_experiment(above, models, trained)
+        if rows:
+            below, beyond = below.subfigures(1, 2, width_ratios=[1, 1.5], wspace=0.03)
+            _beyond_the_targets(beyond, rows, list(models), [])
+        below.suptitle("Against DFT: mean errors on held-out frames", x=0.01, ha="left")
+        _held_out_bars(below.subplots(1, 3, gridspec_kw={"wspace": 0.06}), tests)
+    return fig
+
+
+def off_target(rows: Sequence[Mapping], models: Sequence[str]) -> Figure:
+    """What was no target, beside its references: rows as `fusedff.study.comparison.off_target_table` takes them.
+
+    Energies of structures as they are; other quantities in units of the first DFT value, or of the first measured one.
+    """
+    with style():
+        fig = plt.figure(figsize=(9, 1.6 + 0.24 * len(rows)))
+        _beyond_the_targets(fig, rows, models, legend_of(models))
+    return fig
+
+
+def _against_experiment(fig, models, trained):
+    """Deviations of elastic constants and pressure; `models` is name -> temperature -> what was found."""
+    temperatures = next(iter(models.values()))
+    names = list(next(iter(temperatures.values()))["elastic"])
+    fig.suptitle("Against experiment: how far is each simulated property from the measured one?", x=0.01, ha="left")
+    grid = fig.add_gridspec(1, len(names) + 2, width_ratios=[*[1] * len(names), 0.12, 1.15])
+    shared = None
+    for c, name in enumerate(names):
+        ax = shared = fig.add_subplot(grid[c], sharey=shared)
+        _deviations(ax, models, lambda point, n=name: comparison.relative(point["elastic"][n]), trained)
+        ax.axhspan(-comparison.BOUNDS["elastic"], comparison.BOUNDS["elastic"], color="#EDEDED", zorder=0)
+        ax.set_title(name)
+        if c:
+            ax.tick_params(labelleft=False)
+        else:
+            ax.set_ylabel("simulated - measured (%)")
+    ax = fig.add_subplot(grid[-1])
+    _deviations(ax, models, lambda point: comparison.absolute(point["pressure"]), trained)
+    ax.axhspan(-comparison.BOUNDS["pressure"], comparison.BOUNDS["pressure"], color="#EDEDED", zorder=0)
+    ax.set_title("pressure")
+    ax.set_ylabel("simulated - measured (GPa)")
+    held_out = trained and any(float(t) not in set(map(float, trained)) for t in temperatures)
+    handles = legend_of(models)
+    for handle, found in zip(handles, models.values(), strict=True):
+        parts = comparison.by_role(found, trained).values() if held_out else [found]
+        means = ", ".join("{:.1f} ± {:.1f}".format(*comparison.elastic_deviation(part)) for part in parts)
+        handle.set_label(f"{handle.get_label()} ({means} %)")
+    handles.append(
+        Patch(color="#EDEDED", label=f"±{comparison.BOUNDS['elastic']:g} %, ±{comparison.BOUNDS['pressure']:g} GPa")
+    )
+    if held_out:
+        hollow = {"color": FAINT, "marker": "o", "ls": "", "mfc": "white"}
+        handles.append(Line2D([], [], **hollow, label="not trained here"))
+    which = " (where trained, and not)" if held_out else ""
+    fig.legend(
+        handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.3, handletextpad=0.4,
+        title=f"in brackets: mean deviation of all elastic constants{which}, sign ignored; bars: one standard error",
+        title_fontsize=9,
+    )  # fmt: skip
+
+
+def _beyond_the_targets(fig, rows, models, keys):
+    energies = [row for row in rows if row["unit"] == "meV/atom"]
+    others = [row for row in rows if row["unit"] != "meV/atom"]
+    fig.suptitle("Beyond the targets: as DFT and experiment have it?", x=0.01, ha="left")
+    left, right = fig.subplots(1, 2, width_ratios=[1, 1.6])
+    _beside_references(left, energies, models, [1.0] * len(energies))
+    left.axvline(0, color=COLORS["measured"], lw=1, zorder=0)
+    left.set_xlabel("energy above hcp (meV/atom)")
+    left.set_yticklabels([row["quantity"].removesuffix(" above hcp") for row in energies])
+    _beside_references(right, others, models, [_yardstick(row["references"]) for row in others])
+    right.axvline(1, color=COLORS["measured"], lw=1, zorder=0)
+    right.set_xlabel("relative to DFT\n(or else to experiment)")
+    for kind, look in REFERENCE.items():
+        keys = [*keys, Line2D([], [], color=COLORS["measured"], ls="", ms=4, label=kind, **look)]
+    fig.legend(handles=keys, loc="outside lower center", ncols=len(keys))
+
+
+def _yardstick(references):
+    return min(references, key=lambda r: r["kind"] != "DFT")["value"]
+
+
+def _beside_references(ax, rows, models, units):
+    for y, (row, unit) in enumerate(zip(rows, units, strict=True)):
+        for reference in row["references"]:
+            ax.plot(reference["value"] / unit, y, color=COLORS["measured"], ms=4.5, **REFERENCE[reference["kind"]])
+        for k, model in enumerate(models):
+            if model in row["models"]:
+                entry = row["models"][model]
+                ax.errorbar(
+                    entry["value"] / unit, y + 0.22 * (k - (len(models) - 1) / 2), xerr=(entry["stderr"] or 0) / unit,
+                    color=color_of(model, k), marker=MARKERS.get(model, "o"), ms=5, ls="",
+                )  # fmt: skip
+    ax.set_yticks(range(len(rows)), [row["quantity"] for row in rows])
+    ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
+
+
+_HELD_OUT = (
+    ("energy_mae_meV_per_atom", "energy", "meV/atom"),
+    ("force_mae_meV_per_A", "forces", "meV/Å"),
+    ("stress_mae_GPa", "stress", "GPa"),
+)
+
+
+def held_out(errors: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Errors on held-out frames side by side: model -> what `fusedff.training.force_matching.errors` returns."""
+    with style():
+        fig, axes = plt.subplots(1, 3, figsize=(9, 0.9 + 0.4 * len(errors)))
+        _held_out_bars(axes, errors)
+    return fig
+
+
+def _held_out_bars(axes, errors):
+    for ax, (key, quantity, unit) in zip(axes, _HELD_OUT, strict=True):
+        values = [np.nan if found[key] is None else found[key] for found in errors.values()]
+        colors = [color_of(m, k) for k, m in enumerate(errors)]
+        bars = ax.barh([title_of(m) for m in errors], values, color=colors, height=0.62)
+        ax.bar_label(
+            bars, labels=["no labels" if np.isnan(value) else f"{value:.3g}" for value in values], padding=4, fontsize=9
+        )
+        ax.invert_yaxis()
+        ax.grid(axis="y", visible=False)
+        ax.margins(x=0.16)
+        ax.set_title(quantity)
+        ax.set_xlabel(unit)
+        if quantity != "energy":
+            ax.tick_params(labelleft=False)
+
+
+def _deviations(ax, models, of, trained):
+    """Deviation against temperature, the models a little apart so that their error bars do not overlap."""
+    ax.axhline(0, color=COLORS["measured"], lw=1.2, zorder=1)
+    for k, (model, found) in enumerate(models.items()):
+        temperature = np.array([float(t) for t in found])
+        value, stderr = np.array([of(point) for point in found.values()]).T
+        shift = 0.018 * (np.ptp(temperature) or 1000.0) * (k - (len(models) - 1) / 2)
+        look = {
+            "color": color_of(model, k),
+            "marker": MARKERS.get(model, "o"),
+            "ls": "",
+            "ms": 5.5 if len(found) < 10 else 4,
+        }
+        seen = np.isin(temperature, trained) if trained else np.ones(len(temperature), bool)
+        for part, fill in ((seen, {}), (~seen, {"mfc": "white"})):
+            ax.errorbar(temperature[part] + shift, value[part], stderr[part], **look, **fill)
+    ax.set_xlabel("temperature (K)")

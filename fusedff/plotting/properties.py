@@ -1,0 +1,146 @@
+"""Figures of what models predict beyond the targets, in the colours of `plots`: every function returns a Figure."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from fusedff.data.references import Reference
+from fusedff.plotting.figures import COLORS, MARKERS, REFERENCE, STRUCTURES, color_of, legend_of, style, title_of
+from fusedff.properties.static.energy_volume import EnergyVolumeResult
+from fusedff.properties.static.phonons import Phonons
+from fusedff.properties.thermal.deformation import DeformationResult
+
+
+def energy_volume(results: Mapping[str, EnergyVolumeResult], dft: Mapping[str, tuple]) -> Figure:
+    """One panel per model: energies (meV/atom) of every structure above its hcp minimum against volume.
+
+    `dft` is structure -> (volumes, energies), Å^3 and eV per atom, shown as open circles in every panel, relative to
+    the lowest hcp energy.
+    """
+    with style():
+        fig, axes = plt.subplots(
+            1, len(results), figsize=(max(4.4, 3.1 * len(results)), 3.6), squeeze=False, sharey=True
+        )
+        for ax, (model, result) in zip(axes[0], results.items(), strict=True):
+            zero = result.curves["hcp"].energy
+            for structure, curve in result.curves.items():
+                color = STRUCTURES.get(structure, "#777777")
+                fine = np.linspace(curve.volumes[0], curve.volumes[-1], 100)
+                smooth = np.polynomial.Polynomial.fit(curve.volumes, curve.fitted - zero, 4)(fine)
+                ax.plot(fine, 1e3 * smooth, color=color, lw=1.5)
+            for structure, (volumes, energies) in dft.items():
+                above = 1e3 * (np.asarray(energies) - np.min(dft["hcp"][1]))
+                ax.plot(volumes, above, "o", mfc="none", ms=4, color=STRUCTURES.get(structure, "#777777"))
+            ax.set_title(title_of(model))
+            ax.set_xlabel("volume (Å³/atom)")
+        axes[0, 0].set_ylabel("energy above hcp (meV/atom)")
+        keys = [Line2D([], [], color=STRUCTURES.get(s, "#777777"), label=s) for s in result.curves]
+        keys.append(Line2D([], [], color="#777777", marker="o", mfc="none", ls="", label="DFT"))
+        fig.legend(handles=keys, loc="outside upper center", ncols=len(keys))
+    return fig
+
+
+def dispersion(results: Mapping[str, Phonons], known: Mapping[str, Sequence[Reference]], heading: str) -> Figure:
+    """Phonon branches of several models along one path, and their densities of states.
+
+    `known` is label of a special point -> frequencies in THz, shown as diamonds, filled where measured.
+    """
+    with style():
+        fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.8), width_ratios=(3, 1), sharey=True)
+        for k, (model, found) in enumerate(results.items()):
+            color = color_of(model, k)
+            # where one piece of the path ends and another begins, nothing is drawn from one to the other
+            jump = np.append(np.diff(found.distances) == 0, False)[:, None]
+            left.plot(found.distances, np.where(jump, np.nan, found.frequencies), color=color, lw=1.1)
+            if found.frequencies_stderr is not None:
+                low, high = found.frequencies - found.frequencies_stderr, found.frequencies + found.frequencies_stderr
+                for branch in range(low.shape[1]):
+                    left.fill_between(found.distances, low[:, branch], high[:, branch], color=color, alpha=0.25, lw=0)
+            right.plot(found.dos, found.dos_frequencies, color=color, lw=1.1)
+        for label, references in known.items():
+            for place, reference in itertools.product((at for at, name in found.ticks if name == label), references):
+                left.plot(
+                    place, reference.value, **REFERENCE[reference.kind], ls="", ms=4, color=COLORS["measured"], zorder=3
+                )
+        for place, _ in found.ticks:
+            left.axvline(place, color="#CCCCCC", lw=0.8, zorder=0)
+        left.axhline(0, color="#777777", lw=0.8)
+        labels = {}
+        for place, name in found.ticks:
+            labels.setdefault(round(place, 6), []).append(_spelled(name))
+        left.set_xticks(list(labels), ["|".join(names) for names in labels.values()])
+        left.set_xlim(found.distances[0], found.distances[-1])
+        left.set_ylabel("frequency (THz)")
+        left.set_title(heading)
+        right.set_xlabel("states per THz and atom")
+        keys = [Line2D([], [], color=color_of(m, k), label=title_of(m)) for k, m in enumerate(results)]
+        kinds = sorted({reference.kind for references in known.values() for reference in references}, reverse=True)
+        keys += [Line2D([], [], **REFERENCE[kind], ls="", ms=4, color=COLORS["measured"], label=kind) for kind in kinds]
+        fig.legend(handles=keys, loc="outside upper center", ncols=len(keys))
+    return fig
+
+
+def _spelled(label):
+    return "Γ" if label == "G" else label
+
+
+def curves(
+    results: Mapping[str, tuple], xlabel: str, ylabel: str, measured: tuple | None = None, heading: str = ""
+) -> Figure:
+    """Model -> (x, y, standard error of y or None) as lines with bands; `measured` (x, y) in black."""
+    with style():
+        fig, ax = plt.subplots(figsize=(5.6, 3.5))
+        for k, (model, (x, y, stderr)) in enumerate(results.items()):
+            color = color_of(model, k)
+            ax.plot(x, y, color=color, label=title_of(model))
+            if stderr is not None:
+                ax.fill_between(x, y - stderr, y + stderr, color=color, alpha=0.25, lw=0)
+        if measured is not None:
+            ax.plot(*measured, color=COLORS["measured"], marker="D", ms=3.5, ls="", label="measured")
+        ax.set_xlabel(xlabel)
+        ax.set_ylabel(ylabel)
+        ax.set_title(heading)
+        ax.legend()
+    return fig
+
+
+def against_temperature(results: Mapping[str, Mapping], measured: Mapping[str, tuple], labels: Mapping[str, str]):
+    """Panels of quantities against temperature: model -> quantity -> (T, value, standard error).
+
+    `measured` is quantity -> (T, value), `labels` quantity -> label of its axis and the order of the panels.
+    """
+    with style():
+        fig, axes = plt.subplots(1, len(labels), figsize=(3.3 * len(labels), 3.4), squeeze=False)
+        for ax, (quantity, label) in zip(axes[0], labels.items(), strict=True):
+            if quantity in measured:
+                ax.plot(*measured[quantity], color=COLORS["measured"], marker="D", ms=2.5, lw=1, zorder=1)
+            for k, (model, found) in enumerate(results.items()):
+                ax.errorbar(
+                    *found[quantity], color=color_of(model, k), marker=MARKERS.get(model, "o"), ls=":", lw=1, ms=4
+                )
+            ax.set_xlabel("temperature (K)")
+            ax.set_ylabel(label)
+        keys = legend_of(["measured", *results])
+        fig.legend(handles=keys, loc="outside upper center", ncols=len(keys))
+    return fig
+
+
+def stress_against_strain(result: DeformationResult, point: int = 0) -> Figure:
+    """Mean stresses of deformed cells and the parabolas through them, one panel per constant, at one state point."""
+    strain = np.array(result.settings.strains)
+    fine = np.linspace(strain.min(), strain.max(), 50)
+    with style():
+        fig, axes = plt.subplots(1, len(result.names), figsize=(2.3 * len(result.names), 2.9), squeeze=False)
+        for c, (ax, name) in enumerate(zip(axes[0], result.names, strict=True)):
+            stress, slope = result.stress[point, :, c], result.elastic[point, c]
+            ax.errorbar(100 * strain, stress, result.stress_stderr[point, c], color=COLORS["dft"], marker="o", ls="")
+            ax.plot(100 * fine, np.polyval(result.parabola[point, ::-1, c], fine), color=COLORS["measured"], lw=1)
+            stderr, chi_squared = result.elastic_stderr[point, c], result.chi_squared[point, c]
+            ax.set_title(f"{name} = {slope:.1f} ± {stderr:.1f} GPa\n$\\chi^2$ = {chi_squared:.1f}", fontsize=9)
+            ax.set_xlabel("strain (%)")
+        axes[0, 0].set_ylabel("stress (GPa)")
+    return fig

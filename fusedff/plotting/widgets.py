@@ -1,0 +1,108 @@
+"""Figures that move while a notebook runs: a slider through a trajectory, errors that fall, constants that arrive.
+
+Each leaves a still picture behind, for pages without a running kernel.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+from ase import Atoms
+from IPython.display import display
+
+from fusedff.plotting import figures, structures
+
+_IDLE = 10  # a figure is drawn again when this many times what drawing it takes has passed
+
+
+def scrub(frames: Sequence[Atoms], clock: Sequence[float], stress_gpa: np.ndarray) -> None:
+    """A trajectory with a slider, and beside it the stress (n_frames, 6) in GPa that each frame has at `clock` in ps.
+
+    Voigt order, positive in tension. The still picture shows the first and the last frame and the stress.
+    """
+    stress_gpa = np.asarray(stress_gpa)
+    if not len(frames) == len(clock) == len(stress_gpa) > 1:
+        raise ValueError(
+            f"{len(frames)} frames, {len(clock)} times and {len(stress_gpa)} stresses; give as many of each"
+        )
+    trace, mark = figures.stress_trace(clock, stress_gpa)
+    plt.close(trace)  # it is drawn by hand, again and again
+    atoms = structures.movie(frames)
+    if atoms is not None:
+        picture = ipywidgets.Image(format="png", layout={"width": "560px", "max_width": "60%", "object_fit": "contain"})
+        slider = ipywidgets.IntSlider(0, 0, len(frames) - 1, description="frame", layout={"width": "98%"})
+
+        def draw(_=None):
+            mark(slider.value)
+            picture.value = figures.png(trace, dpi=100)
+
+        draw()
+        slider.observe(draw, "value")
+        ipywidgets.link((slider, "value"), (atoms, "frame"))  # the player in the widget moves the slider, too
+        atoms.layout.width = "340px"
+        side_by_side = ipywidgets.HBox([atoms, picture], layout={"align_items": "center"})
+        structures.show_widget(ipywidgets.VBox([side_by_side, slider]))
+    spread = ", ".join(f"{name} {s:.2f}" for name, s in zip(figures.VOIGT, stress_gpa.std(0), strict=True))
+    structures.still(frames)
+    still, _ = figures.stress_trace(clock, stress_gpa)
+    figures.show(
+        still,
+        f"The six components of the stress of one crystal of {len(frames[0])} atoms against time, over {len(frames)} "
+        f"frames. They fluctuate around their means with standard deviations of {spread} GPa.",
+    )
+
+
+def approach(points, updates: int):
+    """Context that yields the `on_epoch` of a training from experiment: `plots.approach` so far."""
+    return _redrawn(lambda history: (figures.approach(history, points, updates), _approach_in_words(history, updates)))
+
+
+def training(keys: Sequence[str], epochs: int, title: str = ""):
+    """Context that yields the `on_epoch` of any training: `plots.training` of these keys of the history so far."""
+    return _redrawn(lambda history: (figures.training(history, keys, title), _training_in_words(history, keys, epochs)))
+
+
+@contextmanager
+def _redrawn(draw_and_tell):
+    """Yield `draw(history)`: the figure that `draw_and_tell` makes of it, with its words, in place of the last one.
+
+    Drawing takes a tenth of the time at most. What remains, also after an interruption, is the last state.
+    """
+    shown, drawn, ready, latest = None, 0, 0.0, []
+
+    def draw(history, always=False):
+        nonlocal shown, drawn, ready, latest
+        latest = history
+        began = time.monotonic()
+        if len(history) == drawn or (began < ready and not always):
+            return
+        figure = figures.bundle(*draw_and_tell(history))
+        if shown is None:
+            shown = display(figure, raw=True, display_id=True)
+        else:
+            shown.update(figure, raw=True)
+        drawn, ready = len(history), time.monotonic() + _IDLE * (time.monotonic() - began)
+
+    try:
+        yield draw
+    finally:
+        draw(latest, always=True)
+
+
+def _approach_in_words(history, updates):
+    first, last = history[0], history[-1]
+    moved = ", ".join(f"{key} from {first[key]:.1f} to {last[key]:.1f}" for key in last if "@" in key)
+    return (
+        f"Elastic constants and pressure in GPa at each temperature during {len(history)} of {updates} updates, with "
+        f"the measured values as dashed lines: {moved}. The experiment's loss goes from {first['loss']:.4g} to "
+        f"{last['loss']:.4g}."
+    )
+
+
+def _training_in_words(history, keys, epochs):
+    first, last = history[0], history[-1]
+    moved = ", ".join(f"{key} from {first[key]:.4g} to {last[key]:.4g}" for key in keys)
+    return f"Logarithmic, against the epoch, for {len(history)} of {epochs} epochs: {moved}."

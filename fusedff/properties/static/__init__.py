@@ -1,0 +1,1 @@
+"""Properties at 0 K, from any ASE calculator."""

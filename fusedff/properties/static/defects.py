@@ -1,0 +1,220 @@
+"""Vacancies, surfaces and stacking faults of elemental crystals at 0 K, for any ASE calculator.
+
+Crystals come as `crystals.Crystal` with the lattice constants of the calculator (`relax.equilibrium` finds them): with
+any other, the strain energy of the crystal would be counted to the defect.
+"""
+
+from dataclasses import asdict, dataclass, field
+
+import ase.build
+import ase.units
+import numpy as np
+from ase import Atoms
+
+from fusedff import crystals
+from fusedff.crystals import Crystal
+from fusedff.properties.static.relax import Relaxation, relax_ions, relax_normal
+
+_J_PER_M2 = ase.units.J / ase.units.m**2  # eV/Å^2 per J/m^2
+
+# Facet -> builder of ase.build, and how many layers it takes until the stacking repeats.
+_FACETS = {
+    "fcc": {"111": (ase.build.fcc111, 3), "100": (ase.build.fcc100, 2), "110": (ase.build.fcc110, 2)},
+    "bcc": {"110": (ase.build.bcc110, 2), "100": (ase.build.bcc100, 2), "111": (ase.build.bcc111, 3)},
+    "hcp": {"0001": (ase.build.hcp0001, 2), "10-10": (ase.build.hcp10m10, 4)},
+}
+_FAULTS = {("hcp", "basal"): "0001", ("hcp", "prismatic"): "10-10", ("fcc", "intrinsic"): "111"}
+
+
+@dataclass(frozen=True)
+class Vacancy:
+    """Formation energy of a vacancy at constant volume, E(N - 1) - (N - 1)/N E(N)."""
+
+    formation_energy: float  # eV, ions relaxed
+    unrelaxed_energy: float  # eV, the other atoms left on their sites
+    n_atoms: int  # of the perfect supercell
+    crystal: Crystal
+    repeats: tuple[int, int, int]
+    relaxation: Relaxation = field(default_factory=Relaxation)
+
+    def as_dict(self) -> dict:
+        """Plain data for JSON."""
+        return {
+            "formation_energy_eV": self.formation_energy,
+            "unrelaxed_energy_eV": self.unrelaxed_energy,
+            "n_atoms": self.n_atoms,
+            **_settings(self),
+        }
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Energy of one surface, (E(slab) - N e(bulk)) / 2 A, in J/m^2."""
+
+    energy_j_per_m2: float  # ions relaxed
+    unrelaxed_j_per_m2: float  # cut and not relaxed
+    facet: str
+    area: float  # Å^2, of one face of the slab
+    crystal: Crystal
+    layers: int
+    vacuum: float  # Å
+    relaxation: Relaxation = field(default_factory=Relaxation)
+
+    def as_dict(self) -> dict:
+        """Plain data for JSON."""
+        return {
+            "energy_J_per_m2": self.energy_j_per_m2,
+            "unrelaxed_J_per_m2": self.unrelaxed_j_per_m2,
+            "facet": self.facet,
+            "area_A2": self.area,
+            "layers": self.layers,
+            "vacuum_A": self.vacuum,
+            **_settings(self),
+        }
+
+
+@dataclass(frozen=True)
+class StackingFault:
+    """Energy of a stacking fault per area, in mJ/m^2."""
+
+    energy_mj_per_m2: float  # planes relaxed along the normal
+    unrelaxed_mj_per_m2: float
+    fault: str
+    shift: np.ndarray  # (3,) Å, of one half of the crystal against the other; z is the normal
+    area: float  # Å^2
+    crystal: Crystal
+    layers: int
+    relaxation: Relaxation = field(default_factory=Relaxation)
+
+    def as_dict(self) -> dict:
+        """Plain data for JSON."""
+        return {
+            "energy_mJ_per_m2": self.energy_mj_per_m2,
+            "unrelaxed_mJ_per_m2": self.unrelaxed_mj_per_m2,
+            "fault": self.fault,
+            "shift_A": self.shift.tolist(),
+            "area_A2": self.area,
+            "layers": self.layers,
+            **_settings(self),
+        }
+
+
+def vacancy(
+    crystal: Crystal,
+    calculator,
+    repeats: tuple[int, int, int] = (4, 4, 3),
+    relaxation: Relaxation | None = None,
+    name: str | None = "vacancy",
+) -> Vacancy:
+    """Formation energy of a vacancy in a supercell of the crystal, ions relaxed. Raises NotRelaxed."""
+    relaxation = relaxation or Relaxation()
+    perfect = crystals.supercell(crystal, repeats)
+    n_atoms, energy = len(perfect), _energy(perfect, calculator)
+    del perfect[0]
+    bulk = (n_atoms - 1) / n_atoms * energy
+    unrelaxed = _energy(perfect, calculator) - bulk
+    relaxed = relax_ions(perfect, calculator, relaxation, name).get_potential_energy() - bulk
+    return Vacancy(float(relaxed), float(unrelaxed), n_atoms, crystal, tuple(repeats), relaxation)
+
+
+def surface(
+    crystal: Crystal,
+    facet: str,
+    calculator,
+    layers: int = 12,
+    vacuum: float = 10.0,
+    relaxation: Relaxation | None = None,
+    name: str | None = "surface",
+) -> Surface:
+    """Energy of a low-index surface from a slab of `layers` atomic planes with `vacuum` (Å) on either side.
+
+    Facets: fcc 111, 100, 110; bcc 110, 100, 111; hcp 0001 (basal) and 10-10 (prismatic, cut where planes are widest
+    apart). Surfaces keep their 1 x 1 cell: they relax, but do not reconstruct. Raises NotRelaxed, and ValueError for
+    another facet or an unfit number of layers.
+    """
+    relaxation = relaxation or Relaxation()
+    slab = _block(crystal, facet, layers)
+    slab.center(vacuum, axis=2)
+    area = np.linalg.norm(np.cross(slab.cell[0], slab.cell[1]))
+    cell = crystals.unit_cell(crystal)
+    bulk = len(slab) * _energy(cell, calculator) / len(cell)
+    relaxed = relax_ions(slab, calculator, relaxation, name and f"{name} {facet}").get_potential_energy()
+    energies = ((energy - bulk) / (2 * area) / _J_PER_M2 for energy in (relaxed, _energy(slab, calculator)))
+    return Surface(*map(float, energies), facet, float(area), crystal, layers, vacuum, relaxation)
+
+
+def stacking_fault(
+    crystal: Crystal,
+    fault: str,
+    calculator,
+    layers: int = 12,
+    relaxation: Relaxation | None = None,
+    name: str | None = "stacking fault",
+) -> StackingFault:
+    """Energy of a stacking fault: hcp basal (I2) or prismatic, fcc intrinsic; planes relaxed along their normal.
+
+    A block of `layers` planes without surfaces, whose cell leans by the shift, so that every `layers` planes there is
+    one fault and nothing else. The basal and fcc faults shift close-packed planes from their hollow to the other one,
+    the prismatic fault shifts the widest spaced {10-10} planes by a/2 along <11-20>, where symmetry makes the energy
+    stationary. Raises NotRelaxed, and ValueError for another fault or an unfit number of layers.
+    """
+    relaxation = relaxation or Relaxation()
+    if (crystal.structure, fault) not in _FAULTS:
+        known = ", ".join(f"{structure} {which}" for structure, which in _FAULTS)
+        raise ValueError(f"stacking fault {fault!r} of {crystal.structure} is unknown; there are {known}")
+    perfect = _block(crystal, _FAULTS[crystal.structure, fault], layers)
+    shift = np.array([crystal.a / 2, 0, 0]) if fault == "prismatic" else _to_the_other_hollow(perfect)
+    faulted = perfect.copy()
+    faulted.cell[2] += shift
+    area = np.linalg.norm(np.cross(perfect.cell[0], perfect.cell[1]))
+    relaxed = relax_normal(faulted, calculator, relaxation, name and f"{name} {fault}").get_potential_energy()
+    energy = _energy(perfect, calculator)
+    energies = (1e3 * (e - energy) / area / _J_PER_M2 for e in (relaxed, _energy(faulted, calculator)))
+    return StackingFault(*map(float, energies), fault, shift, float(area), crystal, layers, relaxation)
+
+
+def _block(crystal: Crystal, facet: str, layers: int) -> Atoms:
+    """Crystal of `layers` planes along z, periodic as it stands, from one wide gap between planes to the next."""
+    facets = _FACETS[crystal.structure]
+    if facet not in facets:
+        raise ValueError(f"facet {facet!r} of {crystal.structure} is unknown; use one of {', '.join(facets)}")
+    build, period = facets[facet]
+    if layers < 2 * period or layers % period:
+        raise ValueError(
+            f"{layers} layers of {crystal.structure} {facet}: the stacking repeats after {period}, so give a multiple "
+            f"of that, {2 * period} or more"
+        )
+    lattice = {"a": crystal.a} if crystal.c is None else {"a": crystal.a, "c": crystal.c}
+    if facet != "10-10":
+        return build(crystal.symbol, (1, 1, layers), periodic=True, **lattice)
+    block = build(crystal.symbol, (1, 2, layers // 2), periodic=True, **lattice)  # counts pairs of planes
+    height = block.positions[:, 2]
+    height[height < 1e-6 * crystal.a] += block.cell[2, 2]  # the bottom plane on top: the wide gap comes to the cut
+    block.positions[:, 2] = height - height.min()
+    return block
+
+
+def _to_the_other_hollow(block):
+    """Shift in the plane (3,) that takes the plane on top of `block` from the hollows it lies in to the others.
+
+    The top plane looks at the next block's bottom plane, which is in hollow +p of its own; the other hollow is -p.
+    """
+    height = block.positions[:, 2]
+    across = block.positions[height.argmax()] - block.positions[height.argmin()]
+    plane = block.cell.copy()
+    plane[2] = (0, 0, 1)
+    fractions = plane.scaled_positions(across * (1, 1, 0))
+    candidates = [plane.cartesian_positions(np.array([-fractions[0] + i, -fractions[1] + j, 0]))
+                  for i in (-1, 0, 1) for j in (-1, 0, 1)]  # fmt: skip
+    return min(candidates, key=np.linalg.norm)
+
+
+def _energy(atoms, calculator):
+    frame = atoms.copy()
+    frame.calc = calculator
+    return frame.get_potential_energy()
+
+
+def _settings(result):
+    settings = {"crystal": asdict(result.crystal), "relaxation": asdict(result.relaxation)}
+    return settings | ({"repeats": list(result.repeats)} if hasattr(result, "repeats") else {})

@@ -1,0 +1,1 @@
+"""Properties at finite temperature, from molecular dynamics with a potential."""

@@ -1,0 +1,115 @@
+"""Elastic constants from cells held in finite deformations: the slope at zero strain of their mean stresses.
+
+The plain definition, and a check of the estimators in `fusedff.simulation.elasticity`, with which it shares no
+shortcut: every deformed cell is a run of its own with random numbers of its own, at several amplitudes, a parabola goes
+through the stresses (crystals are stiffer compressed than stretched, and per cents show it), and chi^2 says whether
+they lie on it within their errors. It takes far more sampling than strained pairs with common random numbers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fusedff import crystals
+from fusedff.data.experiments import StatePoint
+from fusedff.potential import Potential
+from fusedff.properties.thermal.sampling import SolidRun
+from fusedff.runtime import settings as ranges
+from fusedff.simulation import elasticity, langevin
+from fusedff.simulation.statistics import entry, jackknife
+from fusedff.units import GPA, strain_from_voigt, to_voigt
+
+
+@dataclass(frozen=True)
+class DeformationRun(SolidRun):
+    """Settings; strains are Lagrangian."""
+
+    strains: tuple[float, ...] = (-0.01, -0.005, 0.0, 0.005, 0.01)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if len(set(self.strains)) < 4 or not np.abs(self.strains).max() < 0.1:
+            ranges.refuse(
+                self, "strains", "give four or more different ones below 0.1, e.g. -0.01, -0.005, 0.005, 0.01"
+            )
+
+
+@dataclass(frozen=True)
+class DeformationResult:
+    """Slopes of stress against strain, the stresses, and how well they lie on parabolas; with standard errors."""
+
+    temperature: np.ndarray  # (n_points,) K
+    names: tuple[str, ...]
+    parabola: np.ndarray  # (n_points, 3, n_constants) GPa, of stress in the powers 0, 1 and 2 of strain
+    elastic_stderr: np.ndarray  # (n_points, n_constants) GPa
+    stress: np.ndarray  # (n_points, n_strains, n_constants) GPa, the combination whose slope is the constant
+    stress_stderr: np.ndarray  # (n_points, n_constants) GPa, of every such stress
+    chi_squared: np.ndarray  # (n_points, n_constants), of `degrees_of_freedom`
+    settings: DeformationRun
+
+    @property
+    def elastic(self) -> np.ndarray:
+        """Elastic constants (n_points, n_constants) in GPa, isothermal: the slopes at zero strain."""
+        return self.parabola[:, 1]
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """What chi^2 is on average when the stresses lie on a parabola."""
+        return len(self.settings.strains) - 3
+
+    def as_dict(self) -> dict:
+        """Plain data for JSON: the constants by temperature, and the settings."""
+        table = {
+            f"{temperature:g}": {
+                name: entry(self.elastic[t, c], self.elastic_stderr[t, c])
+                | {
+                    "stress_GPa": self.stress[t, :, c].tolist(),
+                    "stress_stderr_GPa": float(self.stress_stderr[t, c]),
+                    "chi_squared": float(self.chi_squared[t, c]),
+                }
+                for c, name in enumerate(self.names)
+            }
+            for t, temperature in enumerate(self.temperature)
+        }
+        return {"elastic_GPa": table, "degrees_of_freedom": self.degrees_of_freedom, "settings": asdict(self.settings)}
+
+
+def run(
+    candidate: Potential,
+    points: Sequence[StatePoint],
+    settings: DeformationRun,
+    name: str | None = "deformed cells",
+) -> DeformationResult:
+    """Simulate every state point in every deformation and fit; trajectories depend on `settings.seed` alone."""
+    symmetry, strains = elasticity.common_symmetry(points), np.array(settings.strains)
+    patterns = crystals.strain_patterns(symmetry)
+    stretches = [elasticity.stretch(size * strain_from_voigt(pattern)) for pattern in patterns for size in strains]
+    ensemble = elasticity.stretched(points, settings.repeats, settings.replicas, stretches)
+    ensemble = ensemble._replace(stream=jnp.arange(ensemble.n_cells, dtype=jnp.int32))  # nothing in common
+    simulation = langevin.Simulation(ensemble, settings.langevin, candidate.cutoff)
+    state = langevin.start(ensemble, jax.random.PRNGKey(settings.seed))
+    state, _ = simulation.run(candidate, state, settings.equilibration, name and f"{name}, equilibration")
+    _, trajectory = simulation.run(candidate, state, settings.snapshots, name)
+    langevin.warn_if_lost(ensemble, trajectory)
+
+    def stresses(means):
+        cauchy = elasticity.total_stress(means, ensemble).reshape(len(points), settings.replicas, len(stretches), 3, 3)
+        piola = to_voigt(elasticity.piola_kirchhoff(cauchy, np.stack(stretches))).mean(1)
+        by_strain = piola.reshape(len(points), len(patterns), len(strains), 6).swapaxes(1, 2)
+        constants = crystals.constants_from_response(by_strain, symmetry)  # linear: of stresses as of their slopes
+        return np.stack([constants[which] for which in crystals.elastic_names(symmetry)], -1) / GPA
+
+    estimate = jackknife(trajectory.observed, stresses, settings.blocks)
+    # cells that differ by a per cent fluctuate alike: one error for all of them is known better than each one's own
+    stderr = np.sqrt((estimate.stderr**2).mean(1))
+    powers = strains[:, None] ** np.arange(3)
+    fit = np.linalg.pinv(powers)
+    parabola = fit @ estimate.value
+    chi_squared = np.sum((estimate.value - powers @ parabola) ** 2, 1) / stderr**2
+    return DeformationResult(
+        np.array([p.temperature for p in points]), crystals.elastic_names(symmetry), parabola,
+        stderr * np.linalg.norm(fit[1]), estimate.value, stderr, chi_squared, settings,
+    )  # fmt: skip

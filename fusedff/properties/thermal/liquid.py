@@ -1,0 +1,230 @@
+"""Liquids at constant volume: melting, structure, self-diffusion, energy and pressure.
+
+The crystal one starts from sets the density. It is melted at a higher temperature, brought to its own, and sampled
+with weak friction: friction gamma slows diffusion, for free atoms to kT / (m gamma), in a liquid to about
+D / (1 + m gamma D / kT), which at 0.05/ps is 1 % or less in simple liquids near melting.
+
+D belongs to the simulated number of atoms: in a periodic cube of edge L it is too small by 2.837 kT / (6 pi eta L)
+(Yeh & Hummer, J. Phys. Chem. B 108, 15873 (2004)). With the viscosity eta of Stokes and Einstein (slip) that is about
+one atomic diameter over L of D itself: a fifth for 108 atoms, a tenth for 1000. The viscosity is not computed here, so
+nothing is added; runs at two sizes, against 1 / L, show the limit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import Atoms
+
+from fusedff.geometry import neighbors
+from fusedff.potential import Potential, reference_energy
+from fusedff.runtime import settings as ranges
+from fusedff.simulation import distributions
+from fusedff.simulation import langevin as dynamics
+from fusedff.simulation.elasticity import ideal_gas_pressure
+from fusedff.simulation.langevin import Ensemble, Langevin
+from fusedff.simulation.statistics import Estimate, entry
+from fusedff.units import GPA
+
+
+@dataclass(frozen=True)
+class LiquidRun:
+    """Settings of the simulations; replicas, each melted on its own, give the standard errors."""
+
+    replicas: int = 4
+    langevin: Langevin = field(default_factory=Langevin)  # while it melts and equilibrates
+    melting_factor: float = 2.5  # times the temperature, to melt the crystal
+    melting: int = 50  # snapshots
+    equilibration: int = 100  # snapshots
+    friction_per_ps: float = 0.05  # while it is sampled
+    snapshots: int = 400
+    diffusive_ps: tuple[float, float] = (2.0, 10.0)  # times between which the mean squared displacement is fitted
+    spacing: float = 0.05  # Å, between the radii of g(r)
+    seed: int = 1
+
+    def __post_init__(self):
+        ranges.require(
+            self,
+            count=["replicas", "snapshots"],
+            whole=["melting", "equilibration"],
+            positive=["melting_factor", "spacing"],
+            not_negative=["friction_per_ps"],
+        )
+
+
+@dataclass(frozen=True)
+class LiquidResult:
+    """What the liquid is like at every temperature; every estimate (value, stderr) begins with n_temperatures."""
+
+    temperature: np.ndarray  # (n_temperatures,) K
+    r: np.ndarray  # (n_radii,) Å
+    radial: Estimate  # (n_temperatures, n_radii) g(r)
+    shell: np.ndarray  # (n_temperatures,) Å, first minimum of g(r)
+    coordination: Estimate  # (n_temperatures,) neighbours within the shell
+    angles: np.ndarray  # (n_angles,) degrees
+    angular: Estimate  # (n_temperatures, n_angles) per degree, of pairs of neighbours within the shell; integral 1
+    time_ps: np.ndarray  # (n_times,)
+    displacement: Estimate  # (n_temperatures, n_times) Å^2, mean squared
+    diffusion: Estimate  # (n_temperatures,) Å^2/ps, which is 1e-8 m^2/s
+    energy: Estimate  # (n_temperatures,) eV per atom, potential
+    pressure_gpa: Estimate  # (n_temperatures,)
+    n_atoms: int  # of every cell: diffusion depends on it
+    edge: np.ndarray  # (n_temperatures,) Å, cube root of the volume of a cell
+    settings: LiquidRun
+
+    def as_dict(self) -> dict:
+        """Plain data for JSON: the numbers by temperature, not the curves, and the settings."""
+        numbers = {
+            "diffusion_A2_per_ps": self.diffusion,
+            "coordination": self.coordination,
+            "energy_eV_per_atom": self.energy,
+            "pressure_GPa": self.pressure_gpa,
+        }
+        table = {
+            f"{temperature:g}": {"shell_A": float(self.shell[t]), "edge_A": float(self.edge[t])}
+            | {name: entry(e.value[t], e.stderr[t]) for name, e in numbers.items()}
+            for t, temperature in enumerate(self.temperature)
+        }
+        return {"by_temperature_K": table, "n_atoms": self.n_atoms, "settings": asdict(self.settings)}
+
+
+def run(
+    candidate: Potential,
+    frames: Sequence[Atoms],
+    temperatures: Sequence[float],
+    settings: LiquidRun,
+    name: str | None = "liquid",
+) -> LiquidResult:
+    """Melt every frame, equilibrate it at its temperature (K) and sample it; all in one batch.
+
+    Trajectories depend on `settings.seed` alone. Raises ValueError for fewer than two replicas, for a run shorter than
+    twice the longest time of the fit, and for a crystal that does not melt.
+    """
+    lags, times = _lags(settings)
+    ensemble = dynamics.replicate(frames, temperatures, settings.replicas)
+    spacing = settings.spacing
+    r = spacing * np.arange(1, int(distributions.largest_radius(ensemble.cells) / spacing))
+    distributions.require_radii(r, ensemble.cells)
+    state, rooms = _melted(candidate, ensemble, settings, name)
+    gentle = replace(settings.langevin, friction_per_ps=settings.friction_per_ps)
+    simulation = dynamics.Simulation(ensemble, gentle, candidate.cutoff, partial(_observe, r=tuple(r.tolist())))
+    simulation.rooms = rooms  # of a liquid, not of the crystal in the frames
+    _, trajectory = simulation.run(candidate, state, settings.snapshots, name)
+
+    def over_replicas(per_cell):
+        grouped = np.asarray(per_cell, float).reshape(len(frames), settings.replicas, *np.shape(per_cell)[1:])
+        return Estimate(grouped.mean(1), grouped.std(1, ddof=1) / np.sqrt(settings.replicas))
+
+    observed = np.asarray(trajectory.observed, float).mean(0)
+    radial = over_replicas(observed[:, 1:])
+    shell = np.array([first_minimum(r, g) for g in radial.value])
+    n, volumes = len(ensemble.numbers), np.abs(np.linalg.det(np.asarray(ensemble.cells, float)))
+    per_cell = np.repeat(shell, settings.replicas)
+    around = [
+        distributions.coordination(r, g, (n - 1) / v, within)
+        for g, v, within in zip(observed[:, 1:], volumes, per_cell, strict=True)
+    ]
+    displacement = mean_squared_displacement(np.asarray(trajectory.positions), lags)
+    linear = (times >= settings.diffusive_ps[0]) & (times <= settings.diffusive_ps[1])
+    diffusion = np.polyfit(times[linear], displacement[:, linear].T, 1)[0] / 6
+    pressure = np.asarray(ideal_gas_pressure(ensemble), float) + observed[:, 0]
+    reference = reference_energy(candidate, ensemble.numbers)
+    return LiquidResult(
+        np.asarray(temperatures, float), r, radial, shell, over_replicas(around), distributions.ANGLES,
+        over_replicas(_angular(ensemble, trajectory.positions, per_cell)), times, over_replicas(displacement),
+        over_replicas(diffusion), over_replicas((np.asarray(trajectory.energy, float).mean(0) + reference) / n),
+        over_replicas(pressure / GPA), n, np.cbrt(volumes[:: settings.replicas]), settings,
+    )  # fmt: skip
+
+
+def first_minimum(r, g) -> float:
+    """Where g is smallest between its main peak and 1.8 times that radius, Å: the edge of the first shell.
+
+    A gas without a peak may have its edge anywhere.
+    """
+    beyond = (r >= r[np.argmax(g)]) & (r < 1.8 * r[np.argmax(g)])
+    return float(r[beyond][np.argmin(g[beyond])])
+
+
+def mean_squared_displacement(positions: np.ndarray, lags) -> np.ndarray:
+    """Mean over atoms and starting points of |r(t + lag) - r(t)|^2: (n_snapshots, n_cells, n, 3) -> (n_cells, n_lags).
+
+    Positions are not wrapped, lags count snapshots. The centre of mass rests.
+    """
+    moved = [((positions[lag:] - positions[: len(positions) - lag]) ** 2).sum(-1).mean((0, 2)) for lag in lags]
+    return np.stack(moved, 1)
+
+
+def _observe(potential_, system, near, evaluation, r):
+    """Configurational pressure and g(r): (n_cells, 1 + n_radii)."""
+    pressure = -evaluation.stress[:, :3].mean(1, keepdims=True)
+    return jnp.concatenate([pressure, distributions.radial_distribution(system, np.array(r))], 1)
+
+
+def _lags(settings):
+    """At most 60 lags in snapshots, up to the end of the fit, and the times they stand for in ps."""
+    if settings.replicas < 2:
+        raise ValueError(f"replicas = {settings.replicas}: their scatter is the standard error; use two or more")
+    step = settings.langevin.ps_per_snapshot
+    begin, end = settings.diffusive_ps
+    last = int(round(end / step))
+    if not 0 <= begin < end or 2 * last > settings.snapshots:
+        raise ValueError(
+            f"the mean squared displacement is to be fitted from {begin:g} to {end:g} ps, but {settings.snapshots} "
+            f"snapshots are {settings.snapshots * step:g} ps; sample at least twice as long as the fit reaches"
+        )
+    lags = np.unique(np.linspace(1, last, min(60, last)).round().astype(int))
+    return lags, lags * step
+
+
+def _melted(candidate, ensemble: Ensemble, settings, name):
+    """The equilibrated liquid and the list sizes it needs; ValueError for atoms that stay near their sites."""
+    hot = ensemble._replace(temperature=settings.melting_factor * ensemble.temperature)
+    state = dynamics.start(hot, jax.random.PRNGKey(settings.seed))
+    simulation = dynamics.Simulation(hot, settings.langevin, candidate.cutoff)
+    state, _ = simulation.run(candidate, state, settings.melting, name and f"{name}, melting")
+    moved = np.sqrt(np.mean(np.sum(np.square(state.positions - ensemble.sites), -1), -1))
+    spacing = np.cbrt(np.abs(np.linalg.det(ensemble.cells)) / len(ensemble.numbers))
+    if (moved < spacing / 2).any():
+        cell = int(np.argmin(moved / spacing))
+        raise ValueError(
+            f"{float(ensemble.temperature[cell]):g} K: after melting at {float(hot.temperature[cell]):g} K the atoms "
+            f"are {moved[cell]:.2f} Å from their sites, less than half their spacing: still a crystal; raise "
+            "melting_factor or melting"
+        )
+    simulation.ensemble = ensemble  # the same cells at another temperature: list sizes and compiled code serve again
+    state, _ = simulation.run(candidate, state, settings.equilibration, name and f"{name}, equilibration")
+    return state, simulation.rooms
+
+
+def _angular(ensemble, positions, shells, most=100):
+    """Angular distributions (n_cells, n_angles) of at most `most` evenly spaced snapshots, with integral one."""
+    chosen = positions[:: -(-len(positions) // most)]
+    found = []
+    for start, end in pairwise(np.append(np.flatnonzero(np.diff(shells, prepend=0)), len(shells))):
+        cells, within = slice(start, end), float(shells[start])
+        part, capacity = ensemble.part(cells), 24
+        while True:
+            angular, needed = _shell_angles(part, chosen[:, cells], within, capacity)
+            if int(needed) <= capacity:
+                break
+            capacity = int(needed)
+        found.append(np.asarray(angular, float))
+    found = np.concatenate(found)
+    total = np.trapezoid(found, distributions.ANGLES)[:, None]
+    return found / np.where(total > 0, total, 1)  # no neighbours, no angles
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _shell_angles(ensemble, positions, within, capacity):
+    def one(r):
+        system = ensemble.system(r)
+        near = neighbors.search_cells(system, within, capacity, np.zeros((1, 3), int))  # a shell is below half a cell
+        return distributions.angular_distribution(system, near, within), near.needed
+
+    angular, needed = jax.lax.map(one, positions)
+    return angular.mean(0), needed.max()

@@ -1,0 +1,23 @@
+"""How long a crystal is simulated to average over its motion, and how error bars are made of it."""
+
+from dataclasses import dataclass, field
+
+from fusedff.runtime import settings
+from fusedff.simulation.langevin import Langevin
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolidRun:
+    """Settings that all averages over the motion of a crystal share."""
+
+    repeats: tuple[int, int, int] = (5, 5, 3)
+    replicas: int = 4
+    langevin: Langevin = field(default_factory=Langevin)
+    equilibration: int = 100  # snapshots
+    snapshots: int = 700
+    blocks: int = 10  # for standard errors
+    seed: int = 1
+
+    def __post_init__(self):
+        settings.require(self, count=["replicas", "snapshots", "blocks"], whole=["equilibration"])
+        settings.between(self, "blocks", low=2, why="an error bar needs at least 2")

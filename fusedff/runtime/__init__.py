@@ -1,0 +1,1 @@
+"""What all rooms share: devices, storage, progress, settings, JAX's set-up."""

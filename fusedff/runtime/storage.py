@@ -1,0 +1,278 @@
+"""Trees of arrays in one safetensors file with JSON beside them: written whole or not at all, never pickled."""
+
+import dataclasses
+import errno
+import glob
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import jax
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from fusedff.runtime import devices
+
+try:
+    import fcntl
+except ImportError:  # no POSIX: files are written as safely, but nothing is locked
+    fcntl = None
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CHECKSUM = "sha256"  # of all else in the file
+
+
+class DamagedFile(ValueError):
+    """A file that cannot be read, or does not hold what it should."""
+
+
+class InUse(RuntimeError):
+    """A file that another process, or another training in this one, is writing."""
+
+
+def _leaf_names(tree):
+    paths, structure = jax.tree_util.tree_flatten_with_path(tree)
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in paths], structure
+
+
+def write_tree(path: str | Path, tree, metadata: dict) -> None:
+    """Write the arrays of `tree` and JSON-able `metadata`; an existing file is replaced only when all is on disk."""
+    named, _ = _leaf_names(tree)
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in named}
+    text = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
+    write_bytes(path, save(arrays, {**text, _CHECKSUM: json.dumps(_checksum(arrays, text))}))
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Replace a file atomically: a reader, or a crash, sees the old content or the new, never a part.
+
+    Of several processes, which all hold the same, only the first writes.
+    """
+    if not devices.first():
+        return
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            _remove_unless_held(leftover)
+        temporary, file = _create(path)
+        with file:
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> OSError:
+    """`error`, met while writing `path`, as one that names the file and the remedy."""
+    remedy = "make room" if error.errno in _FULL else "give a folder that can be written to"
+    return OSError(
+        error.errno, f"cannot write {path} ({error.strerror}); what was there is kept: {remedy} and run again"
+    )
+
+
+def _create(path):
+    """A new file beside `path`, held by this process; nobody can foresee its name, so no link can lie in wait."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+        file = open(temporary, "xb")
+        if _hold(file):
+            return temporary, file
+        file.close()  # another process took it for a leftover, before it was held
+
+
+def _hold(file) -> bool:
+    """Whether the open `file` now belongs to this process, until it closes the file or ends; False if it is gone."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            pass
+    return os.fstat(file.fileno()).st_nlink > 0
+
+
+def _remove_unless_held(path):
+    """Remove what a killed process has left; a living one holds the file that it writes."""
+    if fcntl is not None:
+        with suppress(OSError), open(os.open(path, os.O_RDWR | os.O_NOFOLLOW), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+@contextmanager
+def lock(path: str | Path) -> Iterator[None]:
+    """Keep all other processes that call `lock` for `path` out; the lock ends with the process that holds it.
+
+    Raises InUse if another one holds it. Where no lock file can be made, nothing can be written either, or the file
+    system knows no locks: then nothing is locked.
+    """
+    path = Path(path)
+    place = path.with_name(f".{path.name}.lock")
+    if not devices.first() or fcntl is None:
+        yield
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b")
+    except OSError:
+        yield
+        return
+    with file:
+        if not _hold(file):
+            raise InUse(
+                f"{path} is being written by another training; wait until that one has ended, or give this one "
+                "another checkpoint or run folder"
+            )
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                place.unlink()
+
+
+def write_json(path: str | Path, data) -> None:
+    """Write JSON for people and programs: indented, atomic; null for nan and infinities, which JSON does not know."""
+    finite = json.loads(json.dumps(data), parse_constant=lambda _: None)
+    write_bytes(path, (json.dumps(finite, indent=2) + "\n").encode())
+
+
+def read_json(path: str | Path, *keys: str, remedy: str = "restore it"):
+    """JSON from a file; an object in it must have `keys`.
+
+    Raises FileNotFoundError, or DamagedFile naming the file, what is wrong and the remedy.
+    """
+    path = Path(path)
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(f"{path} is damaged ({error}); {remedy}") from error
+    missing = [key for key in keys if not isinstance(found, dict) or key not in found]
+    if missing:
+        raise DamagedFile(f"{path} is damaged (it lacks {missing[0]!r}); {remedy}")
+    return found
+
+
+def plain(data):
+    """`data` as it comes back from JSON (tuples become lists), for comparison with what was stored."""
+    return json.loads(json.dumps(data))
+
+
+def read_metadata(path: str | Path) -> dict:
+    """The JSON stored beside the arrays."""
+    return _read(path, arrays=False)[1]
+
+
+def read_tree(path: str | Path, like):
+    """Arrays in the structure of `like`, and the metadata; names, shapes and types must agree.
+
+    Raises FileNotFoundError, or DamagedFile naming the file, the array and the remedy.
+    """
+    arrays, metadata = _read(path)
+    named, structure = _leaf_names(like)
+    expected = {name for name, _ in named}
+    if expected != set(arrays):
+        odd = sorted(expected ^ set(arrays))[0]
+        what = "lacks" if odd in expected else "holds the unexpected"
+        raise DamagedFile(
+            f"{path} {what} array {odd}: it was written by another architecture or settings; delete it and run again"
+        )
+    leaves = []
+    for name, leaf in named:
+        array = arrays[name]
+        if array.shape != np.shape(leaf):
+            raise DamagedFile(
+                f"{path}: array {name} has shape {array.shape}, expected {np.shape(leaf)}; "
+                "it was written by another architecture or settings; delete it and run again"
+            )
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise DamagedFile(f"{path}: array {name} holds values that are not finite; restore the file or train again")
+        leaves.append(jax.numpy.asarray(array, dtype=getattr(leaf, "dtype", None)))
+    return jax.tree_util.tree_unflatten(structure, leaves), metadata
+
+
+def digest(data) -> str:
+    """A sha256 of any data: arrays, numbers, text, containers of them, and objects with what they hold.
+
+    Equal to the last bit means equal digests. Functions count by their names, objects by their class and attributes.
+    """
+    found = hashlib.sha256()
+    for part in _parts(data):
+        found.update(part)
+    return found.hexdigest()
+
+
+def _parts(data) -> Iterator[bytes]:
+    if isinstance(data, (str, bytes, int, float, type(None))):
+        yield f"{type(data).__name__} {data!r};".encode()
+    elif isinstance(data, (np.ndarray, np.generic, jax.Array)):
+        array = np.asarray(data, order="C")
+        yield f"{array.dtype} {array.shape};".encode()
+        yield array.tobytes()
+    elif isinstance(data, Mapping):
+        yield from _group("mapping", [(key, data[key]) for key in sorted(data, key=str)])
+    elif isinstance(data, Set):
+        yield from _group("set", sorted(data, key=str))
+    elif isinstance(data, (list, tuple)):
+        yield from _group("sequence", data)
+    elif dataclasses.is_dataclass(data) and not isinstance(data, type):  # caches in its __dict__ are no fields
+        fields = [getattr(data, field.name) for field in dataclasses.fields(data)]
+        yield from _group(type(data).__qualname__, fields)
+    elif isinstance(data, type) or not hasattr(data, "__dict__") or hasattr(data, "__qualname__"):
+        yield f"{getattr(data, '__qualname__', type(data).__qualname__)};".encode()
+    else:
+        yield from _group(type(data).__qualname__, vars(data))
+
+
+def _group(name, members):
+    yield f"{name} {len(members)}(".encode()
+    for member in members.items() if isinstance(members, dict) else members:
+        yield from _parts(member)
+    yield b")"
+
+
+def _checksum(arrays, text) -> str:
+    found = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        found.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    for key, value in sorted(text.items()):
+        found.update(f"{key} {value}\n".encode())
+    return found.hexdigest()
+
+
+def _read(path, arrays=True):
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            text = dict(file.metadata() or {})
+            content = {name: file.get_tensor(name) for name in file.keys()} if arrays else {}
+        checksum = json.loads(text.pop(_CHECKSUM, "null"))
+        metadata = {key: json.loads(value) for key, value in text.items()}
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        with open(path, "rb") as file:
+            if file.read(2) in (b"PK", *(b"\x80%c" % protocol for protocol in range(2, 6))):
+                raise DamagedFile(
+                    f"{path} is a pickle or a zip archive, which is never opened; give a file written by "
+                    "fusedff.potential.save"
+                ) from error
+        raise DamagedFile(f"{path} is damaged ({error}); restore it or train again") from error
+    if arrays and checksum != _checksum(content, text):
+        wrong = f"its checksum is not {checksum}" if checksum else "it has no checksum"
+        raise DamagedFile(f"{path} is damaged: {wrong}; restore it or train again")
+    return content, metadata

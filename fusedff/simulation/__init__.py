@@ -1,0 +1,1 @@
+"""Molecular dynamics and averages over its trajectories."""

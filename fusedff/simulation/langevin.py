@@ -1,0 +1,339 @@
+"""NVT trajectories of many cells at once on jax-md: neighbour-safe, overflow-safe, explosion-safe.
+
+All cells (state points x replicas x strains) advance as one batch. Cells that share a `stream` see the
+same random numbers, so that small differences between them are not drowned in noise.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import Atoms
+
+from fusedff import potential
+from fusedff.data import frames as labelled
+from fusedff.geometry import neighbors, systems
+from fusedff.potential import Potential, require_species
+from fusedff.runtime import devices, progress
+from fusedff.runtime import settings as ranges
+from fusedff.units import FS, KB, PS
+
+
+@dataclass(frozen=True)
+class Langevin:
+    """Settings of the integrator (BAOAB) and of the neighbour search; defaults are the titanium paper's."""
+
+    timestep_fs: float = 0.5
+    friction_per_ps: float = 4.0
+    steps_per_snapshot: int = 200
+    skin: float = 2.0  # Å beyond the cut-off within which neighbour candidates are listed
+
+    def __post_init__(self):
+        ranges.require(
+            self, positive=["timestep_fs"], count=["steps_per_snapshot"], not_negative=["friction_per_ps", "skin"]
+        )
+        ranges.between(self, "timestep_fs", 1e-3, 200, "give femtoseconds, 0.1 to 10; no solid is stable above 200 fs")
+
+    @property
+    def ps_per_snapshot(self) -> float:
+        """Time between two snapshots, ps."""
+        return self.timestep_fs * self.steps_per_snapshot / 1000
+
+
+MOST_ATOMS = 10_000_000  # of all cells together
+
+
+def require_affordable(n_cells: int, n_atoms: int) -> None:
+    """Raise ValueError for more cells of `n_atoms` atoms each than memory holds."""
+    if n_cells * n_atoms > MOST_ATOMS:
+        raise ValueError(
+            f"{n_cells} cells of {n_atoms} atoms are more than {MOST_ATOMS} atoms in all; take fewer of them"
+        )
+
+
+class Ensemble(NamedTuple):
+    """The cells to simulate, all with the same atoms."""
+
+    sites: jax.Array  # (n_cells, n, 3) Å, positions to start from
+    cells: jax.Array  # (n_cells, 3, 3) Å, rows are lattice vectors
+    temperature: jax.Array  # (n_cells,) K
+    stream: jax.Array  # (n_cells,) int32; cells with the same number share their random numbers
+    numbers: jax.Array  # (n,) atomic numbers
+    masses: jax.Array  # (n_cells, n) amu
+
+    @property
+    def n_cells(self) -> int:
+        return self.cells.shape[0]
+
+    def part(self, cells: slice) -> "Ensemble":
+        """Some of the cells."""
+        return self._replace(
+            sites=self.sites[cells], cells=self.cells[cells], temperature=self.temperature[cells],
+            stream=self.stream[cells], masses=self.masses[cells],
+        )  # fmt: skip
+
+    def system(self, positions: jax.Array) -> systems.System:
+        """The cells with the given positions (n_cells, n, 3)."""
+        return systems.stack(positions, self.cells, self.numbers)
+
+
+def replicate(frames: Sequence[Atoms], temperatures: Sequence[float], replicas: int = 1, dtype=jnp.float32) -> Ensemble:
+    """`replicas` independent copies of every frame at its temperature (K), the copies of a frame side by side.
+
+    Masses are those of the frame (isotopes set with `set_masses`, else the standard ones of the elements).
+    Raises ValueError unless there is one positive temperature per frame and all frames are periodic cells with the same
+    atoms, two or more, in the same order, none on top of another, with positive masses.
+    """
+    if not frames or len(frames) != len(temperatures):
+        raise ValueError(f"{len(frames)} frames and {len(temperatures)} temperatures; give one temperature per frame")
+    for n, (frame, temperature) in enumerate(zip(frames, temperatures, strict=True)):
+        labelled.check_geometry(frame, f"frame {n}")
+        if len(frame) < 2:
+            raise ValueError(f"frame {n} has 1 atom, which cannot move against others; repeat the cell")
+        if not temperature > 0:
+            raise ValueError(f"frame {n}: temperature is {temperature:g} K, but must be positive; give Kelvin")
+        if not np.array_equal(frame.numbers, frames[0].numbers):
+            raise ValueError(f"frame {n} holds other atoms than frame 0; simulate different compositions apart")
+        if len(bad := np.flatnonzero(~((masses := frame.get_masses()) > 0) | ~np.isfinite(masses))):
+            raise ValueError(f"frame {n}: mass of atom {bad[0]} is {masses[bad[0]]:g}; give positive masses in amu")
+    require_affordable(len(frames) * replicas, len(frames[0]))
+    return Ensemble(
+        jnp.asarray(np.repeat([systems.folded(frame).positions for frame in frames], replicas, 0), dtype),
+        jnp.asarray(np.repeat([frame.cell.array for frame in frames], replicas, 0), dtype),
+        jnp.asarray(np.repeat(temperatures, replicas), dtype),
+        jnp.arange(len(frames) * replicas, dtype=jnp.int32),
+        jnp.asarray(frames[0].numbers, jnp.int32),
+        jnp.asarray(np.repeat([frame.get_masses() for frame in frames], replicas, 0), dtype),
+    )
+
+
+PER_CELL = Ensemble(sites=0, cells=0, temperature=0, stream=0, numbers=None, masses=0)  # which axis counts cells
+
+
+class State(NamedTuple):
+    """Where a simulation stands.
+
+    Positions are not wrapped, so that diffusion can be measured. It takes 1000 Å until single precision resolves no
+    better than 1e-4 Å; in a liquid, where atoms diffuse by some Å^2/ps, that is a microsecond.
+    """
+
+    positions: jax.Array  # (n_cells, n, 3) Å
+    momenta: jax.Array  # (n_cells, n, 3)
+    key: jax.Array  # (n_cells, 2), equal within a stream
+
+
+class Trajectory(NamedTuple):
+    """Snapshots, with what the potential that sampled them said."""
+
+    positions: jax.Array  # (n_snapshots, n_cells, n, 3) Å
+    energy: jax.Array  # (n_snapshots, n_cells) eV, binding energy
+    observed: jax.Array  # (n_snapshots, n_cells, n_quantities), whatever `observe` returned
+    temperature: jax.Array  # (n_snapshots, n_cells) K, kinetic
+
+
+class Rooms(NamedTuple):
+    """Sizes of the neighbour lists. They only ever grow."""
+
+    candidates: int  # slots within cut-off + skin
+    slots: int  # slots within the cut-off
+
+
+LOST = 0.3  # of the distance between neighbours
+STEPS_PER_CALL = 100  # of compiled code: its start costs about two steps, and between calls progress is shown
+
+
+class ExplodedTrajectory(RuntimeError):
+    """A cell left the region where its potential means anything; `cell` is its index."""
+
+    def __init__(self, message: str, cell: int):
+        super().__init__(message)
+        self.cell = cell
+
+
+def observe_stress(potential_, system, near, evaluation) -> jax.Array:
+    """The default observable: the configurational stress (n_cells, 6), eV/Å^3."""
+    return evaluation.stress
+
+
+def start(ensemble: Ensemble, key: jax.Array) -> State:
+    """Atoms on their sites with Maxwell-Boltzmann momenta, the same within a stream; equilibrate before use."""
+    shape, dtype = ensemble.sites.shape, ensemble.sites.dtype
+    keys = jax.vmap(lambda stream: jax.random.split(jax.random.fold_in(key, stream)))(ensemble.stream)
+    normal = jax.vmap(lambda k: jax.random.normal(k, shape[1:], dtype))(keys[:, 0])
+    mass = ensemble.masses[..., None]
+    momenta = normal * jnp.sqrt(mass * KB * ensemble.temperature[:, None, None])
+    return State(ensemble.sites, _without_drift(momenta, mass), keys[:, 1])
+
+
+class Simulation:
+    """Dynamics of one ensemble: settings and list sizes; the state is passed in and comes back."""
+
+    def __init__(self, ensemble: Ensemble, settings: Langevin, cutoff: float, observe: Callable = observe_stress):
+        import jax_md  # noqa: F401 - takes seconds, which only simulations should cost
+
+        self.ensemble, self.settings, self.cutoff, self.observe = ensemble, settings, cutoff, observe
+        devices.warn_if_idle(ensemble.n_cells)
+        reach = cutoff + settings.skin
+        self.images = neighbors.static_offsets(ensemble.cells, reach)
+        # a first guess for atoms that vibrate: what slightly displaced sites need, and a little more
+        shaken = ensemble.sites + 0.15 * jax.random.normal(jax.random.PRNGKey(0), ensemble.sites.shape)
+        candidates, slots = (int(neighbors.fullest(ensemble.system(shaken), r, self.images)) for r in (reach, cutoff))
+        self.rooms = Rooms(int(1.1 * candidates) + 2, slots + 2)
+
+    def run(
+        self, sampled: Potential, state: State, snapshots: int, name: str | None = None
+    ) -> tuple[State, Trajectory]:
+        """Advance by `snapshots` times `steps_per_snapshot` steps and record every snapshot.
+
+        A piece of up to `STEPS_PER_CALL` steps in which a neighbour list overflowed is repeated with larger lists.
+        Raises ExplodedTrajectory with state point, step and cause when a cell blows up. `name` shows progress.
+        """
+        devices.require_unforked()
+        require_species(sampled, self.ensemble.numbers)
+        pieces, done = [], 0
+        with progress.bar(name, snapshots) as report:
+            while done < snapshots:
+                number = min(_per_call(self.settings), snapshots - done)
+                state, piece = self._piece(sampled, state, number, done * self.settings.steps_per_snapshot)
+                pieces.append(piece)
+                done += number
+                report(advance=number)
+        return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
+
+    def _piece(self, sampled, state, number, steps_before):
+        """The state after `number` snapshots, and these."""
+        while True:
+            after, records, needed, first_insane = _advance(
+                self.settings, self.cutoff, self.rooms, self.images, self.observe, sampled, self.ensemble, state, number
+            )
+            needed = Rooms(*(int(n) for n in needed))
+            if needed.candidates <= self.rooms.candidates and needed.slots <= self.rooms.slots:
+                self._require_sane(first_insane, steps_before)
+                return after, jax.tree.map(lambda x: x[:number], records)
+            self.rooms = Rooms(*(max(have, need + 2) for have, need in zip(self.rooms, needed, strict=True)))
+
+    def _require_sane(self, first_insane, steps_before):
+        step, temperature, force = (np.asarray(x) for x in first_insane)
+        bad = np.flatnonzero(step >= 0)
+        if len(bad):
+            cell = int(bad[np.argmin(step[bad])])
+            wanted, steps = float(self.ensemble.temperature[cell]), steps_before + int(step[cell]) + 1
+            raise ExplodedTrajectory(
+                f"cell {cell} at {wanted:.0f} K exploded: after {steps} steps its kinetic temperature was "
+                f"{temperature[cell]:.3g} K and its largest force {force[cell]:.3g} eV/Å (timestep "
+                f"{self.settings.timestep_fs} fs); use a shorter timestep, or train the potential on frames like these",
+                cell,
+            )
+
+
+def warn_if_lost(ensemble: Ensemble, trajectory: Trajectory) -> None:
+    """Say so when atoms have left their sites: what is measured then is not the crystal that was asked about.
+
+    Crystals melt when the root mean square distance from the sites is a tenth to a seventh of that between neighbours,
+    which is about the cube root of the volume of an atom.
+    """
+    late = trajectory.positions[len(trajectory.positions) // 2 :] - ensemble.sites
+    distance = np.sqrt(np.mean(np.sum(np.asarray(late, float) ** 2, -1), (0, 2)))
+    spacing = np.abs(np.linalg.det(np.asarray(ensemble.cells, float)) / len(ensemble.numbers)) ** (1 / 3)
+    cell = int(np.argmax(distance / spacing))
+    if distance[cell] > LOST * spacing[cell] and devices.first():
+        warnings.warn(
+            f"cell {cell} at {float(ensemble.temperature[cell]):.0f} K is no longer the crystal it began as: atoms are "
+            f"{distance[cell]:.2f} Å from their sites; its averages are of something else, lower the temperature, or "
+            "train the potential on frames like these",
+            stacklevel=3,
+        )
+
+
+def _without_drift(momenta, mass):
+    """Momenta with the centre of mass of every cell at rest."""
+    return momenta - mass * (momenta.sum(1, keepdims=True) / mass.sum(1, keepdims=True))
+
+
+def kinetic_temperature(momenta: jax.Array, mass: jax.Array) -> jax.Array:
+    """Temperature (n_cells,) in K from momenta (n_cells, n, 3); the centre of mass is at rest."""
+    return jnp.sum(momenta**2 / mass, (1, 2)) / (3 * (momenta.shape[1] - 1) * KB)
+
+
+def _per_call(settings):
+    return max(1, STEPS_PER_CALL // settings.steps_per_snapshot)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _advance(settings, cutoff, rooms, images, observe, sampled, ensemble, state, number):
+    """`number` snapshots further: new state, records, list sizes needed and, per cell, the first insane step (or -1).
+
+    There is room for as many records as a call may have, so that no `number` of them is compiled for itself.
+    """
+    advance = partial(_advance_cells, settings, cutoff, rooms, images, observe)
+    spread = devices.spread(advance, takes=(None, PER_CELL, 0, None), gives=(0, 1, None, 0), n=ensemble.n_cells)
+    return spread(sampled, ensemble, state, number)
+
+
+def _advance_cells(settings, cutoff, rooms, images, observe, sampled, ensemble, state, number):
+    from jax_md import simulate  # imported by `Simulation`, outside of jit: it computes while it is imported
+
+    dt, friction = settings.timestep_fs * FS, settings.friction_per_ps / PS
+    kt = KB * ensemble.temperature
+    mass = ensemble.masses[..., None]
+
+    def candidates(positions):
+        system = ensemble.system(positions)
+        return neighbors.search_cells(system, cutoff + settings.skin, rooms.candidates, np.asarray(images))
+
+    def forces(positions, listed):
+        near = neighbors.prune(ensemble.system(positions), listed, cutoff, rooms.slots)
+        return near, potential.evaluate(sampled, ensemble.system(positions), near)
+
+    def baoab(langevin, listed, listed_at):
+        langevin = simulate.momentum_step(langevin, dt / 2)
+        langevin = simulate.position_step(langevin, lambda r, dr: r + dr, dt / 2)
+        langevin = jax.vmap(lambda cell, t: simulate.stochastic_step(cell, dt, t, friction))(langevin, kt)
+        langevin = langevin.set(momentum=_without_drift(langevin.momentum, mass))
+        langevin = simulate.position_step(langevin, lambda r, dr: r + dr, dt / 2)
+        r = langevin.position
+        stale = jnp.max(jnp.sum((r - listed_at) ** 2, -1)) > (settings.skin / 2) ** 2
+        listed, listed_at = jax.lax.cond(stale, lambda: (candidates(r), r), lambda: (listed, listed_at))
+        near, evaluation = forces(r, listed)
+        langevin = langevin.set(force=evaluation.forces.reshape(r.shape))
+        return simulate.momentum_step(langevin, dt / 2), listed, listed_at, near, evaluation
+
+    def step(carry, _):
+        langevin, listed, listed_at, _, _, needed, insane, count = carry
+        langevin, listed, listed_at, near, evaluation = baoab(langevin, listed, listed_at)
+        needed = Rooms(jnp.maximum(needed.candidates, listed.needed), jnp.maximum(needed.slots, near.needed))
+        temperature = kinetic_temperature(langevin.momentum, mass)
+        force = jnp.max(jnp.abs(langevin.force), (1, 2))
+        sane = jnp.isfinite(evaluation.energy) & (temperature < 10 * ensemble.temperature + 1000) & (force < 1e3)
+        now = (jnp.broadcast_to(count, sane.shape), temperature, force)
+        insane = tuple(jnp.where(~sane & (insane[0] < 0), new, old) for new, old in zip(now, insane, strict=True))
+        return (langevin, listed, listed_at, near, evaluation, needed, insane, count + 1), None
+
+    @jax.jit  # so that it is traced once: for its shapes, and again in the loop
+    def record(carry):
+        langevin, _, _, near, evaluation, *_ = carry
+        observed = observe(sampled, ensemble.system(langevin.position), near, evaluation)
+        return Trajectory(langevin.position, evaluation.energy, observed, kinetic_temperature(langevin.momentum, mass))
+
+    def snapshot(n, carry):
+        now, records = carry
+        now, _ = jax.lax.scan(step, now, None, length=settings.steps_per_snapshot)
+        return now, jax.tree.map(lambda all_of_them, one: all_of_them.at[n].set(one), records, record(now))
+
+    listed = candidates(state.positions)
+    near, evaluation = forces(state.positions, listed)
+    langevin = simulate.NVTLangevinState(
+        state.positions, state.momenta, evaluation.forces.reshape(state.positions.shape), mass, state.key
+    )
+    none = (jnp.full(ensemble.n_cells, -1), jnp.zeros_like(kt), jnp.zeros_like(kt))
+    needed = Rooms(listed.needed, near.needed)
+    carry = (langevin, listed, state.positions, near, evaluation, needed, none, jnp.int32(0))
+    room = jax.tree.map(lambda x: jnp.zeros((_per_call(settings), *x.shape), x.dtype), jax.eval_shape(record, carry))
+    carry, records = jax.lax.fori_loop(0, number, snapshot, (carry, room))
+    langevin, _, _, _, _, needed, insane, _ = carry
+    return State(langevin.position, langevin.momentum, langevin.rng), records, devices.largest(needed), insane

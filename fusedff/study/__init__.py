@@ -1,0 +1,1 @@
+"""The titanium study: settings, comparison of the three models, run folders, command line."""

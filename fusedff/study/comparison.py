@@ -1,0 +1,232 @@
+"""The comparison the titanium study ends with: three models against DFT and against experiment."""
+
+import hashlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import Atoms
+
+from fusedff import potential
+from fusedff.data import datasets, titanium_paper
+from fusedff.data import frames as labelled
+from fusedff.geometry import neighbors, systems
+from fusedff.potential import Evaluation, Potential
+from fusedff.properties.thermal import elastic
+from fusedff.study import presets, run_folder
+from fusedff.study.presets import Preset
+from fusedff.training import force_matching
+from fusedff.units import GPA
+
+TITLES = {"dft": "DFT-only", "experiment": "experiment-only", "fused": "fused"}
+UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "GPa"}  # of what `predictions` returns
+
+
+def frames(preset: Preset) -> datasets.Split:
+    """The DFT frames a preset learns from: the embedded ones shared out by family, the paper's as in the paper."""
+    if preset.data == "paper":
+        return datasets.paper_split(datasets.load_paper_archive(titanium_paper.fetch_paper_archive()))
+    return datasets.split(datasets.load_frames())
+
+
+def data_version(preset: Preset) -> str:
+    """Which DFT data a preset means: they may grow, so that a name alone does not say."""
+    if preset.data == "paper":
+        return f"archive of the paper, git blob {titanium_paper.PAPER_BLOB_IDS['archive']}"
+    digest = hashlib.sha256(datasets.TITANIUM_FRAMES.read_bytes()).hexdigest()
+    return f"{datasets.TITANIUM_FRAMES.name}, sha256 {digest}"
+
+
+def evaluate(candidate: Potential, frames: Sequence[Atoms]) -> Evaluation:
+    """Total energy, forces and stress of any ASE structures: (n_frames,), (n_atoms, 3), (n_frames, 6)."""
+    for n, frame in enumerate(frames):
+        potential.require_species(candidate, frame.numbers, f"frame {n}: ")
+    near = jax.tree.map(jnp.asarray, neighbors.from_frames(frames, candidate.cutoff))
+    found = jax.jit(potential.evaluate)(candidate, systems.from_atoms(frames), near)
+    return found._replace(energy=potential.total(candidate, found.energy, frames))
+
+
+def predictions(candidate: Potential, frames: Sequence[Atoms]) -> tuple[dict, dict]:
+    """DFT labels of frames and what `candidate` says: energy (n_frames,), forces (3 n_atoms,), stress (6 n_stressed,).
+
+    Both are dicts of flat arrays in the units of `UNITS`; frames whose stress is no label (`labelled.use_virial`) are
+    left out of `stress`.
+    """
+    found = evaluate(candidate, frames)
+    labels = [labelled.labels(frame) for frame in frames]
+    sizes = np.array([len(frame) for frame in frames])
+    stressed = np.array([labelled.use_virial(frame) for frame in frames])
+    reference = {
+        "energy": np.array([label.energy for label in labels]) / sizes,
+        "forces": np.concatenate([label.forces.ravel() for label in labels]),
+        "stress": np.array([label.stress for label in labels])[stressed].ravel() / GPA,
+    }
+    predicted = {
+        "energy": np.asarray(found.energy) / sizes,
+        "forces": np.asarray(found.forces).ravel(),
+        "stress": np.asarray(found.stress)[stressed].ravel() / GPA,
+    }
+    return reference, predicted
+
+
+def judge(candidate: Potential, test_frames: Sequence[Atoms], points, preset: Preset, name: str) -> dict:
+    """Errors on held-out frames, and elastic constants on trajectories that no training step saw."""
+    return {
+        "test": force_matching.errors(candidate, test_frames),
+        "experiment": elastic.run(candidate, points, preset.evaluation, name).by_temperature(),
+    }
+
+
+def summary(models: dict[str, dict], preset: Preset, wall_seconds: float) -> dict:
+    """What `summary.json` holds: the verdict on every model, and what it takes to get it again."""
+    return {
+        "models": models,
+        "versions": run_folder.versions(),
+        "seeds": {"training": preset.seed, "evaluation": preset.evaluation.seed},
+        "preset": preset.name,
+        "frames": {part: len(members) for part, members in frames(preset)._asdict().items()},
+        "data": data_version(preset),
+        "settings": presets.as_dict(preset),
+        "wall_seconds": wall_seconds,
+    }
+
+
+def absolute(entry: dict) -> tuple[float, float]:
+    """Value minus measured value and its standard error, in the unit of both; nan where nothing was measured."""
+    return entry["value"] - entry.get("measured", np.nan), entry["stderr"]
+
+
+def relative(entry: dict) -> tuple[float, float]:
+    """How far a value is off the measured one and its standard error, in %; nan where nothing was measured."""
+    measured = entry.get("measured", np.nan)
+    return 100 * (entry["value"] / measured - 1), 100 * entry["stderr"] / measured
+
+
+def elastic_deviation(experiment: dict) -> tuple[float, float]:
+    """Mean |C - C_exp| / C_exp over all temperatures and constants that were measured, in %, and its standard error.
+
+    The error propagates the standard errors of the constants; near zero deviation the mean of absolute values
+    keeps a part of the noise, so small numbers are upper bounds.
+    """
+    entries = [e for point in experiment.values() for e in point["elastic"].values() if "measured" in e]
+    off, noise = np.array([relative(entry) for entry in entries]).reshape(-1, 2).T
+    return float(np.mean(np.abs(off))), float(np.sqrt(np.sum(np.square(noise))) / len(noise))
+
+
+def by_role(experiment: dict, train: Sequence[float]) -> dict[str, dict]:
+    """The results of a model by temperature, apart for the temperatures in `train` and those held out."""
+    return {
+        "trained": {t: point for t, point in experiment.items() if float(t) in train},
+        "held_out": {t: point for t, point in experiment.items() if float(t) not in train},
+    }
+
+
+def largest_pressure(experiment: dict) -> tuple[float, float]:
+    """The largest |P - P_exp| of all temperatures and its standard error, GPa."""
+    pressures = (absolute(point["pressure"]) for point in experiment.values())
+    off, noise = max(pressures, key=lambda found: abs(found[0]))
+    return abs(off), noise
+
+
+def rows(models: dict[str, dict]) -> list[dict]:
+    """Elastic constants and pressure of models (GPa), as `ElasticResult.by_temperature` has them: a row per number."""
+    return [
+        {"model": model, "temperature_K": t, "quantity": name}
+        | {f"{key}_GPa": entry.get(key) for key in ("value", "stderr", "measured")}
+        for model, found in models.items()
+        for t, point in found.items()
+        for name, entry in (point["elastic"] | {"P": point["pressure"]}).items()
+    ]
+
+
+BOUNDS = {"elastic": 5.0, "pressure": 0.3, "force": 1.15}
+
+
+def table(result: dict) -> str:
+    """The verdict as text: one row per model and temperature, and whether each bound is met."""
+    models = result["models"]
+    names = list(next(iter(next(iter(models.values()))["experiment"].values()))["elastic"])
+    lines = [f"{'':>16} {'T / K':>6} " + " ".join(f"{name + ' / GPa':>13}" for name in names) + f" {'P / GPa':>14}"]
+    for model, found in {"measured": next(iter(models.values())), **models}.items():
+        for t, point in found["experiment"].items():
+            entries = [*point["elastic"].values(), point["pressure"]]
+            if model == "measured":
+                cells = [f"{entry['measured']:.1f}" if "measured" in entry else "-" for entry in entries]
+            else:
+                digits = [1] * len(names) + [2]
+                cells = [f"{e['value']:.{d}f} ± {e['stderr']:.{d}f}" for e, d in zip(entries, digits, strict=True)]
+            title = TITLES.get(model, model)
+            lines.append(f"{title:>16} {t:>6} " + " ".join(f"{cell:>13}" for cell in cells[:-1]) + f" {cells[-1]:>14}")
+    lines += ["", *verdict(result)]
+    return "\n".join(lines)
+
+
+def off_target_table(rows: Sequence[dict]) -> str:
+    """What was no target, as text: one row per quantity, models beside references; `?` marks unconfirmed ones.
+
+    A row has quantity, unit, digits, models (name -> value and stderr, None without noise) and references, the fields
+    of `fusedff.data.references.Reference`.
+    """
+    models = list(dict.fromkeys(model for row in rows for model in row["models"]))
+    lines = [f"{'':>30} {'unit':>10} " + " ".join(f"{TITLES[m]:>15}" for m in models) + "  references"]
+    for row in rows:
+        cells = [_with_error(row["models"][m], row["digits"]) if m in row["models"] else "-" for m in models]
+        known = "; ".join(
+            f"{r['kind']} {r['value']:g}{'' if r['confirmed'] else '?'} ({r['source'].split(',')[0].split(' (')[0]})"
+            for r in row["references"]
+        )
+        lines.append(
+            f"{row['quantity']:>30} {row['unit']:>10} " + " ".join(f"{cell:>15}" for cell in cells) + f"  {known}"
+        )
+    return "\n".join(lines)
+
+
+def off_target_rows(rows: Sequence[dict]) -> list[dict]:
+    """The same for a table file: one row per quantity and model."""
+    return [
+        {"quantity": row["quantity"], "unit": row["unit"], "model": model, **entry}
+        | {"references": "; ".join(f"{r['kind']} {r['value']:g} ({r['source']})" for r in row["references"])}
+        for row in rows
+        for model, entry in row["models"].items()
+    ]
+
+
+def _with_error(entry, digits):
+    noise = "" if entry["stderr"] is None else f" ± {entry['stderr']:.{digits}f}"
+    return f"{entry['value']:.{digits}f}{noise}"
+
+
+def verdict(result: dict) -> list[str]:
+    """One line per model: how far it is from experiment and from DFT, and which bounds it meets."""
+    reference = result["models"]["dft"]["test"]["force_mae_meV_per_A"]
+    lines = []
+    for model, found in result["models"].items():
+        deviation, noise = elastic_deviation(found["experiment"])
+        pressure, pressure_noise = largest_pressure(found["experiment"])
+        errors = found["test"]
+        ratio = errors["force_mae_meV_per_A"] / reference
+        marks = [
+            _mark(deviation <= BOUNDS["elastic"], f"{BOUNDS['elastic']:g} %"),
+            _mark(pressure <= BOUNDS["pressure"], f"{BOUNDS['pressure']:g} GPa"),
+            _mark(ratio <= BOUNDS["force"], f"{BOUNDS['force']:g} x"),
+        ]
+        if model == "dft":
+            marks = [""] * 3  # it was never shown an experiment: its deviation is that of its DFT functional
+        lines.append(
+            f"{TITLES[model]:>16}: elastic constants off by {deviation:.1f} ± {noise:.1f} %{marks[0]}, "
+            f"|P| up to {pressure:.2f} ± {pressure_noise:.2f} GPa{marks[1]}, held-out frames "
+            f"{errors['energy_mae_meV_per_atom']:.1f} meV/atom, {errors['force_mae_meV_per_A']:.0f} meV/Å{marks[2]}, "
+            f"{stress_error(errors)}"
+        )
+    return lines
+
+
+def stress_error(errors: dict) -> str:
+    """The stress error of `force_matching.errors` as text."""
+    found = errors["stress_mae_GPa"]
+    return "no stress labels" if found is None else f"{found:.2f} GPa"
+
+
+def _mark(met: bool, bound: str) -> str:
+    return f" (bound {bound}: {'met' if met else 'NOT met'})"

@@ -1,0 +1,262 @@
+"""Everything that decides a run, in five sizes: smoke, demo, hours, full, paper."""
+
+import dataclasses
+from dataclasses import dataclass, replace
+
+from fusedff.network.dimenet import DimeNet
+from fusedff.properties.thermal.elastic import ElasticRun
+from fusedff.properties.thermal.lattice import LatticeRun
+from fusedff.properties.thermal.liquid import LiquidRun
+from fusedff.simulation.elasticity import StressFluctuation
+from fusedff.simulation.langevin import Langevin
+from fusedff.training.difftre import DiffTRe
+from fusedff.training.force_matching import ForceMatching
+from fusedff.training.fused import Fused
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Settings of what notebooks 07 and 08 ask of the models."""
+
+    temperatures: tuple[float, ...]  # K, of the elastic constants; none means all that were measured
+    elastic: ElasticRun
+    lattice_temperatures: tuple[float, ...]  # K
+    lattice: LatticeRun
+    liquid: LiquidRun
+    liquid_repeats: tuple[int, int, int]  # of the bcc cube it is melted from
+    langevin: Langevin  # of hot bcc
+    bcc_repeats: tuple[int, int, int]
+    bcc_equilibration: int  # snapshots
+    bcc_snapshots: int
+    phonon_repeats: tuple[int, int, int] = (4, 4, 3)
+    vacancy_repeats: tuple[int, int, int] = (4, 4, 3)
+    volumes: int = 9  # of energy-volume curves
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of the three models, of their evaluation and of further checks."""
+
+    name: str
+    data: str  # "embedded" or "paper": where the DFT frames come from
+    train_temperatures: tuple[float, ...]  # K, the state points the experiment teaches
+    network: DimeNet
+    dft: ForceMatching
+    experiment: DiffTRe
+    fused: Fused
+    evaluation: ElasticRun
+    checks: Checks
+    energy_scale: float = 1.0  # eV, unit of the network's output
+    seed: int = 0
+    shipped: tuple[str, ...] = ()  # models that later notebooks take from those that ship: training here makes none
+
+
+_SMALL = DimeNet(
+    embedding=16, blocks=2, radial=6, spherical=4, interaction=8, basis=8, type_embedding=8, output=32, output_layers=1,
+    layers_before_skip=1, layers_after_skip=1,
+)  # fmt: skip
+# What tells elastic constants soonest (`python -m benchmarks noise`): long steps, whose bias is too small to see, and
+# frequent snapshots, which cost nothing where no second derivatives are taken.
+_DEMO_MD = Langevin(timestep_fs=8.0, friction_per_ps=10.0, steps_per_snapshot=5)
+# So few frames are soon learned by heart: four times the epochs, and forces on frames never seen are a third worse.
+_DEMO_DFT = ForceMatching(
+    epochs=100,
+    batch=8,
+    optimizer="muon",
+    learning_rate=5e-3,
+    final_learning_rate=1e-4,
+    energy_weight=10.0,
+    virial_weight=5.0,
+)
+# Gauss-Newton: a tenth of Adam's updates. New snapshots in each: those kept for several would teach their noise.
+_DEMO_EXPERIMENT = DiffTRe(
+    updates=8, optimizer="gauss-newton", learning_rate=0.6, final_learning_rate=0.2, pressure_weight=100.0,
+    repeats=(3, 3, 3), langevin=_DEMO_MD, first_equilibration=20, equilibration=2, snapshots=20, reuse_above=1.0,
+)  # fmt: skip
+
+# Little weight on DFT's stress: of the crystal at its measured volume the experiment knows better. In the end DFT falls
+# silent, so that the experiment meets its targets.
+_BESIDE_EXPERIMENT = {
+    "optimizer": "adam", "learning_rate": 2e-5, "final_learning_rate": 2e-7, "virial_weight": 0.5
+}  # fmt: skip
+_DEMO_EVALUATION = ElasticRun(repeats=(3, 3, 3), replicas=1, langevin=_DEMO_MD, equilibration=25, snapshots=100)
+_HOT_MD = Langevin(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=25)
+_DEMO_CHECKS = Checks(
+    temperatures=(4, 23, 173, 323, 473, 623, 773, 923, 973),
+    elastic=replace(_DEMO_EVALUATION, snapshots=80),
+    lattice_temperatures=(23, 173, 323, 623, 923),
+    lattice=LatticeRun(
+        repeats=(3, 3, 3), replicas=1, langevin=_DEMO_MD, passes=2, equilibration=25, approach=25, snapshots=100
+    ),
+    liquid=LiquidRun(
+        replicas=2, langevin=_HOT_MD, melting_factor=1.6, melting=20, equilibration=40, snapshots=200,
+        friction_per_ps=0.5, diffusive_ps=(0.5, 3.0),
+    ),
+    liquid_repeats=(3, 3, 3),
+    langevin=_HOT_MD,
+    bcc_repeats=(3, 3, 3),
+    bcc_equilibration=20,
+    bcc_snapshots=80,
+)  # fmt: skip
+
+DEMO = Preset(
+    name="demo",
+    data="embedded",
+    train_temperatures=(23, 323, 623, 923),
+    network=_SMALL,
+    dft=_DEMO_DFT,
+    experiment=_DEMO_EXPERIMENT,
+    fused=Fused(
+        epochs=12,
+        dft_epochs=5,  # they cost next to nothing
+        order=("dft", "experiment"),  # the experiment has the last word
+        experiment=_DEMO_EXPERIMENT,
+        dft=replace(_DEMO_DFT, **_BESIDE_EXPERIMENT),
+    ),
+    evaluation=_DEMO_EVALUATION,
+    checks=_DEMO_CHECKS,
+)
+
+# The demo, for as long as it goes on improving: the models that ship with fusedff.
+_HOURS_EXPERIMENT = replace(_DEMO_EXPERIMENT, updates=16, final_learning_rate=0.1, snapshots=30)
+# More rounds average more noise: less damping. Not where steps spare what the labels taught: there, all deviations
+# answer about equally well, and less of it only lets in noise.
+_ALONE = {"damping": 0.001}
+
+HOURS = replace(
+    DEMO,
+    name="hours",
+    experiment=replace(_HOURS_EXPERIMENT, **_ALONE),
+    fused=replace(DEMO.fused, epochs=24, experiment=replace(_HOURS_EXPERIMENT, final_learning_rate=0.15)),
+    evaluation=replace(_DEMO_EVALUATION, snapshots=400),
+    checks=replace(_DEMO_CHECKS, temperatures=(), elastic=replace(_DEMO_EVALUATION, snapshots=200)),
+)
+
+_SMOKE_MD = Langevin(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=4)
+_SMOKE_EXPERIMENT = DiffTRe(
+    updates=2, optimizer="gauss-newton", learning_rate=1e-3, final_learning_rate=1e-3, repeats=(2, 2, 1),
+    langevin=_SMOKE_MD, first_equilibration=2, equilibration=1, snapshots=5,
+)  # fmt: skip
+_SMOKE_EVALUATION = ElasticRun(
+    repeats=(2, 2, 1), replicas=1, langevin=_SMOKE_MD, equilibration=2, snapshots=10, blocks=5
+)
+_SMOKE_CHECKS = replace(
+    _DEMO_CHECKS,
+    temperatures=(323, 473),
+    elastic=_SMOKE_EVALUATION,
+    lattice_temperatures=(323, 623),
+    lattice=LatticeRun(
+        repeats=(2, 2, 1), replicas=1, langevin=_SMOKE_MD, passes=1, equilibration=2, snapshots=10, blocks=5
+    ),
+    liquid=replace(_DEMO_CHECKS.liquid, melting=16, equilibration=2, snapshots=12, diffusive_ps=(0.1, 0.3)),
+    bcc_equilibration=2,
+    bcc_snapshots=10,
+    phonon_repeats=(2, 2, 2),
+    vacancy_repeats=(2, 2, 2),
+    volumes=5,
+)
+_SMOKE_DFT = ForceMatching(epochs=3, batch=20, learning_rate=1e-2, final_learning_rate=1e-3, energy_weight=100.0)
+
+SMOKE = Preset(
+    name="smoke",
+    data="embedded",
+    train_temperatures=(23, 323, 623, 923),
+    network=DimeNet(
+        embedding=8,
+        blocks=1,
+        radial=4,
+        spherical=3,
+        interaction=4,
+        basis=4,
+        type_embedding=4,
+        output=8,
+        output_layers=1,
+        layers_before_skip=0,
+        layers_after_skip=1,
+    ),  # fmt: skip
+    dft=_SMOKE_DFT,
+    experiment=_SMOKE_EXPERIMENT,
+    fused=Fused(
+        epochs=2,
+        # by Adam, so that both optimizers are run
+        experiment=replace(_SMOKE_EXPERIMENT, optimizer="adam", learning_rate=1e-4, final_learning_rate=1e-5),
+        dft=replace(_SMOKE_DFT, learning_rate=1e-3, final_learning_rate=1e-4),
+    ),
+    evaluation=_SMOKE_EVALUATION,
+    checks=_SMOKE_CHECKS,
+    shipped=("dft",),
+)
+
+_FULL_MD = replace(_DEMO_MD, steps_per_snapshot=10)
+_FULL_HOT_MD = Langevin(timestep_fs=2.0, friction_per_ps=4.0, steps_per_snapshot=50)
+_FULL_EXPERIMENT = replace(
+    _HOURS_EXPERIMENT, updates=24, repeats=(5, 5, 3), replicas=8, langevin=_FULL_MD, first_equilibration=100,
+    equilibration=10, snapshots=100,
+)  # fmt: skip
+_FULL_DFT = replace(_DEMO_DFT, epochs=200, final_learning_rate=1e-5)
+
+_FULL_EVALUATION = ElasticRun(repeats=(5, 5, 3), replicas=8, langevin=_FULL_MD, snapshots=700)
+_FULL_CHECKS = Checks(
+    temperatures=(),
+    elastic=_FULL_EVALUATION,
+    lattice_temperatures=(23, 123, 223, 323, 423, 523, 623, 723, 823, 923),
+    lattice=LatticeRun(langevin=_FULL_MD),
+    liquid=LiquidRun(replicas=8, langevin=_FULL_HOT_MD, snapshots=400),
+    liquid_repeats=(5, 5, 5),
+    langevin=_FULL_HOT_MD,
+    bcc_repeats=(5, 5, 5),
+    bcc_equilibration=50,
+    bcc_snapshots=400,
+)
+
+FULL = Preset(
+    name="full",
+    data="embedded",
+    train_temperatures=(23, 323, 623, 923),
+    network=DimeNet(),
+    dft=_FULL_DFT,
+    experiment=replace(_FULL_EXPERIMENT, **_ALONE),
+    fused=replace(DEMO.fused, epochs=40, experiment=_FULL_EXPERIMENT, dft=replace(_FULL_DFT, **_BESIDE_EXPERIMENT)),
+    evaluation=_FULL_EVALUATION,
+    checks=_FULL_CHECKS,
+)
+
+# Weights of the paper in its units (kJ/mol, nm): U 1e-6 per 256-atom cell, F 1e-2, virial 4e-6; elastic 1e-10, pressure
+# 1e-9. Per atom and in eV and Å, with the force weight set to one, they are the defaults of the settings classes.
+_PAPER_EXPERIMENT = DiffTRe(estimator=StressFluctuation())
+
+PAPER = Preset(
+    name="paper",
+    data="paper",
+    train_temperatures=(23, 323, 623, 923),
+    network=DimeNet(),
+    dft=ForceMatching(),
+    experiment=_PAPER_EXPERIMENT,
+    fused=Fused(experiment=_PAPER_EXPERIMENT),
+    evaluation=ElasticRun(estimator=StressFluctuation(), replicas=1),
+    checks=_FULL_CHECKS,
+)
+
+_PRESETS = {preset.name: preset for preset in (SMOKE, DEMO, HOURS, FULL, PAPER)}
+
+
+def get(name: str) -> Preset:
+    """The preset of that name; ValueError lists the names there are."""
+    if name not in _PRESETS:
+        raise ValueError(f"preset {name!r} is unknown; use one of {', '.join(_PRESETS)}")
+    return _PRESETS[name]
+
+
+def note(preset: Preset) -> str | None:
+    """What must be said wherever results of a preset are seen: that those of `smoke` mean nothing; None for others."""
+    if preset.name != SMOKE.name:
+        return None
+    return "smoke: only shows that everything runs; its models and numbers mean nothing"
+
+
+def as_dict(settings) -> dict:
+    """Any settings as plain data for JSON; nested settings say which class they are."""
+    if dataclasses.is_dataclass(settings):
+        fields = {f.name: as_dict(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
+        return {"kind": type(settings).__name__, **fields}
+    return list(settings) if isinstance(settings, tuple) else settings

@@ -1,0 +1,210 @@
+"""From a finished run to the models that ship: parameters that say how good they are, a model card, the record.
+
+Three models with what is said of them::
+
+    titanium-dft.safetensors, titanium-experiment.safetensors, titanium-fused.safetensors
+    titanium.json   what notebooks 06, 07 and 08 found
+    MODELS.md       the model card
+
+And what the front page of the project says of them: the picture and the results between two marks of README.md.
+"""
+
+from pathlib import Path
+
+import jax
+import matplotlib.pyplot as plt
+
+from fusedff import potential
+from fusedff.plotting import comparison as verdict_plots
+from fusedff.plotting import figures
+from fusedff.runtime import storage
+from fusedff.study import comparison
+from fusedff.study.run_folder import MODELS, RECORD, RunFolder, shipped_record
+
+BOUND_PERCENT = {"trained": 2, "held_out": 3}  # what is aimed at for every single constant
+BOUND_GPA = 0.1  # and for every pressure
+
+
+def release(folder: RunFolder, into: Path) -> None:
+    """Write the models of a run, its record and its model card into the folder `into`.
+
+    Raises FileNotFoundError naming what notebook must be run first.
+    """
+    record = folder.read("summary.json", "models", "preset", "data", "frames", "seeds", "versions")
+    record |= {
+        "temperatures": folder.read("temperatures.json", "models", "train"),
+        "off_target": folder.read("off_target.json", "rows")["rows"],
+    }
+    for model in MODELS:
+        about = folder.read(f"{model}/settings.json", "settings", "seconds")
+        about |= {key: record[key] for key in ("preset", "data", "frames", "seeds")}
+        about["errors"] = record["models"][model]["test"] | _deviations(record, model)
+        trained = folder.load(model)
+        potential.save(into / f"titanium-{model}.safetensors", trained, **about)
+    storage.write_json(into / RECORD, record)
+    storage.write_bytes(into / "MODELS.md", model_card(folder, record).encode())
+
+
+PICTURE = Path("notebooks/images/models_compared.png")
+MARKS = ("<!-- results: from fusedff/data/files/titanium.json -->", "<!-- end of results -->")
+
+
+def show(released: Path, project: Path) -> None:
+    """Draw the models and the record in the folder `released` on the front page of a checkout.
+
+    Raises FileNotFoundError if `project` is none, and ValueError if its README.md has lost the marks.
+    """
+    readme = project / "README.md"
+    if not readme.exists():
+        raise FileNotFoundError(f"{readme} does not exist; give the folder of a checkout of the project")
+    text = readme.read_text()
+    if not all(text.count(mark) == 1 for mark in MARKS):
+        raise ValueError(f"{readme}: the results belong between the lines {MARKS[0]} and {MARKS[1]}; put them back")
+    before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
+    record = shipped_record(released)
+    fig = verdict_plots.models_compared(record)
+    storage.write_bytes(project / PICTURE, figures.png(fig))
+    plt.close(fig)
+    results = f"{MARKS[0]}\n{front_page(released, record)}\n{MARKS[1]}"
+    storage.write_bytes(readme, f"{before}{results}{after}".encode())
+
+
+def front_page(released: Path, record: dict) -> str:
+    """Markdown: the picture with its words, what it took, and the numbers."""
+    models = [released / f"titanium-{model}.safetensors" for model in MODELS]
+    minutes = sum(storage.read_metadata(path)["about"]["seconds"] for path in models) / 60
+    size = sum(x.size for x in jax.tree.leaves(potential.load(models[0]).params))
+    frames, errors = record["frames"], {model: _deviations(record, model) for model in MODELS}
+    words = "; ".join(
+        f"{comparison.TITLES[model]} {_elastic(found, 'trained')} and {_elastic(found, 'held_out')}"
+        for model, found in errors.items()
+    )
+    return f"""![Three titanium models against experiment, against DFT, and beyond the targets. \
+Elastic constants are off by, where taught and where not: {words}.]({PICTURE})
+
+What `make run PRESET={record["preset"]}` found after {minutes:.0f} min of training, with
+{sum(frames.values())} frames of PBE-DFT ({frames["train"]} to train on, {frames["test"]} never seen) and a network of
+{size} parameters; ± is one standard error ([record](fusedff/data/files/titanium.json): settings, versions, seeds;
+[model card](fusedff/data/files/MODELS.md)):
+
+```text
+{comparison.table(record)}
+```
+
+At the measured temperatures that were not taught, the fused model's elastic constants are off by
+{_elastic(errors["fused"], "held_out")}, its pressure by up to {_pressure(errors["fused"], "held_out")}
+(notebook 07).
+
+Beyond the targets (notebook 08; the DFT frames hold crystals, perfect, strained and rattled, a few cells pulled apart,
+slipped or with an empty site, but no liquid; `?`: a reference that was not looked up in its source):
+
+```text
+{comparison.off_target_table(record["off_target"])}
+```"""
+
+
+_PARTS = ("trained", "held_out")
+
+
+def _elastic(errors, part):
+    return f"{errors[f'elastic_{part}_percent']:.1f} ± {errors[f'elastic_{part}_percent_stderr']:.1f} %"
+
+
+def _pressure(errors, part):
+    return f"{errors[f'pressure_{part}_GPa']:.2f} ± {errors[f'pressure_{part}_GPa_stderr']:.2f} GPa"
+
+
+def _deviations(record, model):
+    """Mean deviation of the elastic constants in % and largest |P| in GPa, apart for the two roles of temperatures."""
+    found, train = record["temperatures"]["models"][model], record["temperatures"]["train"]
+    result = {}
+    for part, points in comparison.by_role(found, train).items():
+        (elastic, elastic_noise), (pressure, noise) = (
+            comparison.elastic_deviation(points),
+            comparison.largest_pressure(points),
+        )
+        result |= {
+            f"elastic_{part}_percent": elastic, f"elastic_{part}_percent_stderr": elastic_noise,
+            f"pressure_{part}_GPa": pressure, f"pressure_{part}_GPa_stderr": noise,
+        }  # fmt: skip
+    return result
+
+
+def model_card(folder: RunFolder, record: dict) -> str:
+    """Markdown: what the models are, what they learned from, how far off they are and where they end."""
+    network = potential.load(folder.path / "dft" / "potential.safetensors")
+    size = sum(x.size for x in jax.tree.leaves(network.params))
+    frames, versions = record["frames"], ", ".join(f"{n} {v}" for n, v in record["versions"].items())
+    train = ", ".join(f"{t:g}" for t in record["temperatures"]["train"])
+    seconds = "; ".join(f"{comparison.TITLES[m]} {folder.seconds(m):.0f} s" for m in MODELS)
+    lines = [
+        "| | trained temperatures: C off by | held-out: C off by | trained: largest P off by | held-out: P | energy | "
+        "forces | stress |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for model in MODELS:
+        errors = record["models"][model]["test"] | _deviations(record, model)
+        cells = [
+            *(_elastic(errors, part) for part in _PARTS),
+            *(_pressure(errors, part) for part in _PARTS),
+            f"{errors['energy_mae_meV_per_atom']:.1f} meV/atom", f"{errors['force_mae_meV_per_A']:.0f} meV/Å",
+            comparison.stress_error(errors),
+        ]  # fmt: skip
+        lines.append(f"| {comparison.TITLES[model]} | " + " | ".join(cells) + " |")
+    noise = max(
+        entry["stderr"] for found in record["temperatures"]["models"].values() for point in found.values()
+        for entry in point["elastic"].values()
+    )  # fmt: skip
+    return f"""# Model card: titanium-dft, titanium-experiment, titanium-fused
+
+Written by `python -m fusedff release --preset {record["preset"]}` from a run of `make run PRESET={record["preset"]}`.
+
+**What they are.** Three DimeNet++ potentials of one architecture ({network.model.blocks} blocks, embedding
+{network.model.embedding}, {size} parameters, cut-off {network.model.cutoff:g} Å) for titanium; units eV and Å.
+
+**What they learned from.** DFT: {record["data"]}; {frames["train"]} frames to train on, {frames["validation"]} to
+watch the training by, {frames["test"]} never seen. Experiment: elastic constants at {train} K and zero pressure at the
+measured lattice constants. DFT-only saw the first alone. Experiment-only began as DFT-only and saw the second alone;
+fused began as DFT-only and saw both.
+
+**How far off they are.** Elastic constants and pressure: mean relative deviation and largest deviation from experiment,
+in simulations that no training step saw, with one standard error of the sampling (of a single constant: at most
+{noise:.1f} GPa). Energies, forces and stress: mean absolute errors on the DFT frames never seen.
+
+{chr(10).join(lines)}
+
+The fused model, number by number: deviation from experiment in % of the measured constant, and of the pressure in GPa.
+
+{_number_by_number(record)}
+
+**Where they end.** Checked for hcp titanium at the measured lattice constants between 4 and 973 K. What they say of
+other structures, of phonons, of the liquid, of defects and surfaces was no target (notebook 08; `?`: a reference that
+was not looked up in its source). The DFT frames are few and hold at most 16 atoms, of cut bonds only small unrelaxed
+cells; one seed was trained, so that the scatter between trainings is not in the errors above.
+
+```text
+{comparison.off_target_table(record["off_target"])}
+```
+
+**How they were made.** Preset `{record["preset"]}`, seeds {record["seeds"]["training"]} (training) and
+{record["seeds"]["evaluation"]} (evaluation); training took {seconds}; {versions}. Every file holds its settings.
+"""
+
+
+def _number_by_number(record) -> str:
+    """Every constant and the pressure of the fused model at every temperature, and how many meet a bound."""
+    found, train = record["temperatures"]["models"]["fused"], record["temperatures"]["train"]
+    names = list(next(iter(found.values()))["elastic"])
+    lines = ["| T / K | " + " | ".join([*names, "P"]) + " |", "|---|" + "---:|" * (len(names) + 1)]
+    for t, point in found.items():
+        cells = ["{:+.1f} ± {:.1f}".format(*comparison.relative(entry)) for entry in point["elastic"].values()]
+        cells.append("{:+.2f} ± {:.2f}".format(*comparison.absolute(point["pressure"])))
+        lines.append(f"| {t}{'' if float(t) in train else ' (held out)'} | " + " | ".join(cells) + " |")
+    counts = []
+    for part, points in comparison.by_role(found, train).items():
+        bound = BOUND_PERCENT[part]
+        off = [abs(comparison.relative(e)[0]) for point in points.values() for e in point["elastic"].values()]
+        counts.append(f"{sum(x <= bound for x in off)} of {len(off)} within {bound} % ({part.replace('_', ' ')})")
+    pressures = [abs(comparison.absolute(point["pressure"])[0]) for point in found.values()]
+    calm = f"{sum(p <= BOUND_GPA for p in pressures)} of {len(pressures)} within {BOUND_GPA} GPa"
+    return chr(10).join(lines) + f"\n\nConstants: {'; '.join(counts)}. Pressures: {calm}."

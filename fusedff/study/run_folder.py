@@ -1,0 +1,128 @@
+"""Run folders: where one notebook leaves what the next one needs.
+
+Below `runs/demo`::
+
+    dft/potential.safetensors   the model
+    dft/history.json            its training, epoch by epoch
+    dft/settings.json           what decided it
+    dft/checkpoint.safetensors  from which an interrupted training continues
+    tables/*.csv                the tables of the notebooks, to compute with
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+
+from fusedff import potential
+from fusedff.data import FILES
+from fusedff.potential import Potential
+from fusedff.runtime import storage
+from fusedff.study import presets
+
+MODELS = ("dft", "experiment", "fused")
+SHIPPED = FILES
+RECORD = "titanium.json"
+_PACKAGES = ("fusedff", "jax", "jaxlib", "jax-md", "dm-haiku", "optax", "ase", "numpy")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that holds the results of one preset."""
+
+    path: Path
+    shipped: tuple[str, ...] = ()  # models that are taken from those that ship, whatever was trained here
+
+    def checkpoint(self, model: str) -> Path:
+        """Where the training of `model` saves itself after every epoch."""
+        return self.path / model / "checkpoint.safetensors"
+
+    def save(self, model: str, trained: Potential, history: list[dict], settings, seconds: float) -> None:
+        """Keep a trained model with its history and settings."""
+        about = {
+            "model": model,
+            "settings": presets.as_dict(settings),
+            "versions": versions(),
+            "seconds": seconds,
+        }
+        potential.save(self.path / model / "potential.safetensors", trained, **about)
+        storage.write_json(self.path / model / "history.json", history)
+        storage.write_json(self.path / model / "settings.json", about)
+
+    def seconds(self, model: str) -> float:
+        """What the training of `model` in this folder has taken, as `save` noted it; 0 before the first time."""
+        settings = f"{model}/settings.json"
+        return self.read(settings, "seconds")["seconds"] if (self.path / settings).exists() else 0.0
+
+    def load(self, model: str) -> Potential:
+        """The model trained in this run, else (or for `shipped`) the one that ships with fusedff; says which."""
+        mine = self.path / model / "potential.safetensors"
+        if model in self.shipped:
+            print(f"titanium-{model}, which ships with fusedff, stands in for what this preset can train")
+            return load(f"titanium-{model}")
+        if mine.exists():
+            held = storage.read_metadata(mine).get("about", {}).get("model", model)
+            if held != model:
+                raise storage.DamagedFile(
+                    f"{mine} holds the model {held!r}, not {model!r}; put the right file there, or run the notebook "
+                    "that makes it again"
+                )
+            return potential.load(mine)
+        print(f"{mine} does not exist yet; using titanium-{model}, which ships with fusedff")
+        return load(f"titanium-{model}")
+
+    def history(self, model: str) -> list[dict]:
+        """The training history of a model of this run; FileNotFoundError says which notebook makes it."""
+        return self.read(f"{model}/history.json")
+
+    def write(self, name: str, data) -> None:
+        """Keep plain data as JSON under `name` in this folder."""
+        storage.write_json(self.path / name, data)
+
+    def write_table(self, name: str, rows: Sequence[Mapping]) -> None:
+        """Keep rows, one mapping with the same keys each, as `tables/NAME.csv` in this folder."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        storage.write_bytes(self.path / "tables" / f"{name}.csv", text.getvalue().encode())
+
+    def read(self, name: str, *keys: str):
+        """What `write` kept; an object must have `keys`."""
+        path = self.path / name
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; run the notebook that makes it first")
+        return storage.read_json(path, *keys, remedy="run the notebook that makes it again")
+
+
+def folder(preset: str, root: str | Path | None = None) -> RunFolder:
+    """The folder of a preset's run, below `root` (default: `runs` beside the notebooks folder or here)."""
+    if root is None:
+        here = Path.cwd()
+        root = (here.parent if here.name == "notebooks" else here) / "runs"
+    settings = presets.get(preset)
+    return RunFolder(Path(root) / settings.name, settings.shipped)
+
+
+def load(name: str) -> Potential:
+    """A shipped potential, e.g. 'titanium-fused', or the one in a file."""
+    shipped = SHIPPED / f"{name}.safetensors"
+    if shipped.exists():
+        return potential.load(shipped)
+    if not Path(name).exists():
+        known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors")))
+        raise FileNotFoundError(f"{name} is neither a file nor a potential that ships with fusedff ({known})")
+    return potential.load(name)
+
+
+def shipped_record(folder: Path = SHIPPED) -> dict:
+    """What the models that ship were found to do: summary, temperatures and off-target rows (`study.release`)."""
+    return storage.read_json(folder / RECORD)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    return {"python": python_version(), **{package: version(package) for package in _PACKAGES}}
