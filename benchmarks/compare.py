@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks import sides, titanium
-from benchmarks.sides import Side, SideFailed
+from benchmarks.sides import Side, SideFailedError
 from benchmarks.statistics import Spread, paired_ratio, spread
 from benchmarks.work import LABELS
 
@@ -38,7 +38,7 @@ DEFAULT = [
 ALL = [Task(n_atoms, quantity, BOTH) for n_atoms in (96, 150) for quantity in LABELS]
 
 
-class Disagreement(RuntimeError):
+class DisagreementError(RuntimeError):
     """The two sides do not evaluate the same function, so timing them says nothing."""
 
 
@@ -88,7 +88,7 @@ def _agreement(everyone: dict[str, Side], path) -> str:
             worst[name] = max(worst.get(name, 0.0), float(error))
     said = ", ".join(f"{name} to {error:.0e}" for name, error in worst.items())
     if not max(worst.values()) < TOLERANCE:
-        raise Disagreement(f"the sides differ by more than {TOLERANCE:.0e}: they agree in {said}")
+        raise DisagreementError(f"the sides differ by more than {TOLERANCE:.0e}: they agree in {said}")
     return f"{said} (relative)"
 
 
@@ -100,7 +100,7 @@ def _row(everyone, path, task):
     def attempt(name, action):
         try:
             action(everyone[name])
-        except SideFailed as error:
+        except SideFailedError as error:
             failed[name] = str(error)
             if everyone[name].process.poll() is not None:
                 everyone[name] = everyone[name].again()

@@ -24,10 +24,10 @@ import numpy as np
 from benchmarks import figures, ours, record, titanium
 from benchmarks.case import FRICTION_PER_PS, TEMPERATURE, TIMESTEP_FS
 from benchmarks.statistics import spread
-from fusedff import potential
 from fusedff.data import experiments
 from fusedff.geometry import neighbors, systems
 from fusedff.network.dimenet import DimeNet
+from fusedff.potential import Evaluation, Potential
 from fusedff.simulation import langevin
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
 from fusedff.study import comparison, presets
@@ -35,7 +35,7 @@ from fusedff.training import force_matching, fused, loop
 
 CHEMTRAIN_EPOCH_S = 239.0  # of fused training on one GPU, as published with chemtrain's titanium example
 STEPS = 20  # of dynamics in one call
-LANGEVIN = langevin.Langevin(timestep_fs=TIMESTEP_FS, friction_per_ps=FRICTION_PER_PS, steps_per_snapshot=STEPS)
+LANGEVIN = langevin.LangevinConfig(timestep_fs=TIMESTEP_FS, friction_per_ps=FRICTION_PER_PS, steps_per_snapshot=STEPS)
 LANGEVIN_SMALL_SKIN = replace(LANGEVIN, skin=1.0)
 
 
@@ -229,7 +229,7 @@ def forces(plan, left, into, keep):
         frames = _stack(plan, repeats, n_cells)
         near = jax.tree.map(jnp.asarray, neighbors.from_frames(frames, network.cutoff))
         problems[f"{len(frames[0])} x {n_cells}"] = (systems.from_atoms(frames), near)
-    evaluate = jax.jit(potential.evaluate)
+    evaluate = jax.jit(Potential.evaluate)
     runs = {name: partial(evaluate, network, *problem) for name, problem in problems.items()}
     found = {"compile_alone_s": _first_call(runs[f"{len(problems[next(iter(problems))][0].positions)} x 1"])}
     found["first_call_s"] = _compile_at_once(runs, min(90, 0.4 * left()))
@@ -238,7 +238,7 @@ def forces(plan, left, into, keep):
         if not isinstance(found["first_call_s"][name], float) or left() < 5:
             continue
         system = problems[name][0]
-        flops = _flops(potential.evaluate, network, *problems[name])
+        flops = _flops(Potential.evaluate, network, *problems[name])
         seconds = _time(run, plan.seconds_per_measurement)
         row = {"cells": name, "n_atoms": len(system.positions), "n_cells": system.n_cells, "seconds": seconds}
         row |= {"flops": flops, "TFLOPs_per_s": 1e-12 * flops / seconds.median}
@@ -259,7 +259,7 @@ def precision(plan, left, into, keep):
     found = {}
     for name in ("default", "tensorfloat32", "highest"):
         with jax.default_matmul_precision(name):
-            run = jax.jit(lambda *a: potential.evaluate(*a))
+            run = jax.jit(lambda *a: Potential.evaluate(*a))
             got = run(network, system, near)
             seconds = _time(partial(run, network, system, near), plan.seconds_per_measurement)
         row = {"ms": 1e3 * seconds.median}
@@ -278,7 +278,7 @@ def _in_double(network, frames, near):
 
     with tempfile.TemporaryDirectory() as folder:
         model, out = f"{folder}/model.safetensors", f"{folder}/found.safetensors"
-        potential.save(model, network)
+        network.save(model)
         arrays = {
             "positions": np.stack([f.positions for f in frames]),
             "cells": np.stack([f.cell.array for f in frames]),
@@ -299,7 +299,7 @@ def _in_double(network, frames, near):
             [sys.executable, "-c", script], check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"},
             cwd=Path(__file__).parents[1],
         )  # fmt: skip
-        return potential.Evaluation(**load_file(out))
+        return Evaluation(**load_file(out))
 
 
 def _ensemble(repeats, n_cells):
@@ -347,7 +347,7 @@ def gradients(plan, left, into, keep):
         labelled = _labelled(_stack(plan, plan.gradient_size, n_cells))
         store = force_matching.FrameStore(labelled, network.cutoff)
         batch = store.batch(np.arange(n_cells), n_cells, sum(map(len, labelled)))
-        settings = force_matching.ForceMatching()
+        settings = force_matching.ForceMatchingConfig()
 
         def loss(params, batch, settings=settings):
             return force_matching.loss(settings, network.with_params(params), batch)
@@ -385,7 +385,7 @@ def profile(plan, left, into, keep):
     """Kernels of one evaluation and of one Langevin step, their number and time, from JAX's profiler."""
     network = _network(plan)
     system, near = _tiles(plan.gradient_size, (1, 1, 1), network)
-    evaluate = jax.jit(potential.evaluate)
+    evaluate = jax.jit(Potential.evaluate)
     ensemble = _ensemble(plan.gradient_size, 1)
     simulation = langevin.Simulation(ensemble, LANGEVIN, network.cutoff)
     state = langevin.start(ensemble, jax.random.PRNGKey(0))
@@ -447,7 +447,7 @@ def full(plan, left, into, keep):
     split = comparison.frames(preset)
     points = experiments.select(experiments.load_state_points(), temperatures=preset.train_temperatures)
     reference = comparison.datasets.fit_reference_energies(split.train)
-    start = potential.create(jax.random.PRNGKey(0), preset.network, reference, preset.energy_scale)
+    start = Potential.create(jax.random.PRNGKey(0), preset.network, reference, preset.energy_scale)
     began = time.perf_counter()
     dft = replace(preset.dft, epochs=2 if plan.dry else 30)
     start, history = force_matching.train(start, split.train, split.validation, dft)
@@ -467,7 +467,7 @@ def full(plan, left, into, keep):
 
     try:
         fused.train(start, points, split.train, preset.fused, into / "full-fused.safetensors", on_epoch=stamp)
-    except (_Enough, loop.Diverged) as end:
+    except (_Enough, loop.DivergedError) as end:
         found["ended"] = type(end).__name__
     return found
 

@@ -18,7 +18,7 @@ import fusedff
 from fusedff.data import experiments
 from fusedff.simulation import langevin as dynamics
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
-from fusedff.simulation.langevin import Langevin
+from fusedff.simulation.langevin import LangevinConfig
 from fusedff.simulation.statistics import jackknife
 from fusedff.study import presets
 from fusedff.units import GPA
@@ -27,7 +27,7 @@ TEMPERATURES = (323, 923)  # K
 REPEATS = (3, 3, 3)  # 54 atoms
 EQUILIBRATION_PS = 4.0
 BLOCKS = 20
-PLAIN = Langevin(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=50)
+PLAIN = LangevinConfig(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=50)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Sampler:
     estimator: CoupledStrains | StressFluctuation
     snapshots: int
     replicas: int = 1
-    langevin: Langevin = field(default_factory=lambda: PLAIN)
+    langevin: LangevinConfig = field(default_factory=lambda: PLAIN)
     coupled: bool = True
 
 
@@ -73,26 +73,26 @@ class Noise(NamedTuple):
 
 def run(samplers=SAMPLERS, temperatures=TEMPERATURES, **length) -> Iterator[Noise]:
     """One sampler after the other, with the fused titanium model that ships."""
-    candidate = fusedff.load("titanium-fused")
+    potential = fusedff.load("titanium-fused")
     points = experiments.select(experiments.load_state_points(), temperatures=temperatures)
     for sampler in samplers:
-        yield measure(sampler, candidate, points, **length)
+        yield measure(sampler, potential, points, **length)
 
 
 def measure(
-    sampler: Sampler, candidate, points, blocks: int = BLOCKS, equilibration_ps: float = EQUILIBRATION_PS
+    sampler: Sampler, potential, points, blocks: int = BLOCKS, equilibration_ps: float = EQUILIBRATION_PS
 ) -> Noise:
     """Simulate, time and average."""
     estimator, replicas = sampler.estimator, sampler.replicas
     ensemble = estimator.ensemble(points, REPEATS, replicas)
     if not sampler.coupled:
-        ensemble = ensemble._replace(stream=jnp.arange(ensemble.n_cells, dtype=jnp.int32))
-    simulation = dynamics.Simulation(ensemble, sampler.langevin, candidate.cutoff, estimator.observe)
+        ensemble = ensemble._replace(noise_id=jnp.arange(ensemble.n_cells, dtype=jnp.int32))
+    simulation = dynamics.Simulation(ensemble, sampler.langevin, potential.cutoff, estimator.observe)
     state = dynamics.start(ensemble, jax.random.PRNGKey(0))
     equilibration = max(1, round(equilibration_ps / sampler.langevin.ps_per_snapshot))
-    state, _ = simulation.run(candidate, state, equilibration, f"{sampler.name}, equilibration")
+    state, _ = simulation.run(potential, state, equilibration, f"{sampler.name}, equilibration")
     begun = time.process_time()
-    _, trajectory = simulation.run(candidate, state, sampler.snapshots, sampler.name)
+    _, trajectory = simulation.run(potential, state, sampler.snapshots, sampler.name)
     jax.block_until_ready(trajectory.observed)
     seconds = time.process_time() - begun
 

@@ -20,18 +20,18 @@ from benchmarks.case import (
     Case,
 )
 from benchmarks.work import Work, in_scan
-from fusedff import crystals, potential
+from fusedff import crystals
 from fusedff.data.experiments import StatePoint
 from fusedff.geometry import neighbors, systems
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
 from fusedff.simulation import langevin
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
-from fusedff.simulation.langevin import Langevin
+from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import difftre, force_matching
 from fusedff.units import GPA
 
-LANGEVIN = Langevin(timestep_fs=TIMESTEP_FS, friction_per_ps=FRICTION_PER_PS, steps_per_snapshot=STEPS)
+LANGEVIN = LangevinConfig(timestep_fs=TIMESTEP_FS, friction_per_ps=FRICTION_PER_PS, steps_per_snapshot=STEPS)
 
 
 def _potential(case):
@@ -58,19 +58,19 @@ def _single(case, function):
 
 
 def energy(case: Case) -> Work:
-    return _single(case, potential.energies)
+    return _single(case, Potential.energies)
 
 
 def forces(case: Case) -> Work:
-    return _single(case, potential.evaluate)
+    return _single(case, Potential.evaluate)
 
 
 def born(case: Case) -> Work:
-    return _single(case, potential.born)
+    return _single(case, Potential.born)
 
 
 def forces_in_scan(case: Case) -> Work:
-    evaluate = _from_positions(case, potential.evaluate)
+    evaluate = _from_positions(case, Potential.evaluate)
     run = jax.jit(lambda model, stack: jax.lax.map(partial(evaluate, model), stack))
     stack = np.resize(case.positions, (EVALUATIONS, case.n_atoms, 3))
     return Work(partial(run, _potential(case), jnp.asarray(stack, jnp.float32)), EVALUATIONS)
@@ -101,7 +101,7 @@ def _force_matching(case):
     model = _potential(case)
     store = force_matching.FrameStore(frames[:CELLS], model.cutoff)
     batch = store.batch(np.arange(CELLS), CELLS, CELLS * case.n_atoms)
-    settings = force_matching.ForceMatching()
+    settings = force_matching.ForceMatchingConfig()
 
     def gradient(params, batch):
         return jax.value_and_grad(lambda p: force_matching.loss(settings, model.with_params(p), batch))(params)
@@ -126,18 +126,18 @@ def difftre_(case: Case, estimator) -> Work:
 
 def stored_update(model: Potential, repeats, positions, estimator):
     """A whole DiffTRe update, optimizer included, from stored snapshots (snapshots, n, 3) of the unstrained cell."""
-    settings = difftre.DiffTRe(
+    settings = difftre.DiffTReConfig(
         estimator=estimator, repeats=repeats, langevin=LANGEVIN, snapshots=len(positions), reuse_above=1e-6
     )
-    teacher = difftre.Teacher(settings, model, _points())
-    learner = teacher.init(model.params)
+    difftre_trainer = difftre.DiffTReTrainer(settings, model, _points())
+    train_state = difftre_trainer.init(model.params)
     unstrained = crystals.supercell(titanium.CRYSTAL, repeats).cell.array
-    to_each = jnp.linalg.inv(jnp.asarray(unstrained, jnp.float32)) @ teacher.ensemble.cells
+    to_each = jnp.linalg.inv(jnp.asarray(unstrained, jnp.float32)) @ difftre_trainer.ensemble.cells
     positions = jnp.einsum("sax,cxy->scay", jnp.asarray(positions, jnp.float32), to_each)
-    energy, observed = teacher._reevaluate(model, positions)
+    energy, observed = difftre_trainer._reevaluate(model, positions)
     trajectory = langevin.Trajectory(positions, energy, observed, energy)
-    learner = learner._replace(extra=learner.extra._replace(trajectory=trajectory))
-    return lambda: teacher.update(learner, 1)[0].params
+    train_state = train_state._replace(extra=train_state.extra._replace(trajectory=trajectory))
+    return lambda: difftre_trainer.update(train_state, 1)[0].params
 
 
 def answers(case: Case) -> dict:

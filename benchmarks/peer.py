@@ -135,7 +135,7 @@ def md(peer: Chemtrain, case: Case) -> Work:
 
 
 def _force_matching(peer, case):
-    """Loss and gradient as chemtrain's `ForceMatching` trainer takes them, and a batch."""
+    """Loss and gradient as chemtrain's `ForceMatchingConfig` trainer takes them, and a batch."""
     virial = custom_quantity.init_virial_stress_tensor(peer.template, reference_box=None, include_kinetic=False)
     model = force_matching.init_model(
         peer.neighbors,

@@ -11,15 +11,15 @@ import numpy as np
 from benchmarks import titanium
 from benchmarks.case import FRICTION_PER_PS, TEMPERATURE, TIMESTEP_FS
 from benchmarks.statistics import Spread, spread
-from fusedff import potential
 from fusedff.geometry import neighbors, systems
+from fusedff.potential import Potential
 from fusedff.simulation import langevin
 
 SIZES = ((4, 4, 3), (6, 6, 4), (9, 9, 6), (13, 13, 9), (20, 20, 13))  # 96 to 10 400 atoms
 REPLICAS = (1, 2, 4, 8, 16, 32, 64)
 REPLICATED = (3, 3, 3)  # 54 atoms
 STEPS = 10  # from one snapshot to the next; each begins with a search for neighbours
-LANGEVIN = langevin.Langevin(timestep_fs=TIMESTEP_FS, friction_per_ps=FRICTION_PER_PS, steps_per_snapshot=STEPS)
+LANGEVIN = langevin.LangevinConfig(timestep_fs=TIMESTEP_FS, friction_per_ps=FRICTION_PER_PS, steps_per_snapshot=STEPS)
 
 
 class Cost(NamedTuple):
@@ -41,10 +41,10 @@ def run(report=print) -> tuple[list[Cost], list[Cost]]:
 def _cost(model, repeats, n_cells, report):
     frames = titanium.frames(repeats, n_cells)
     near = neighbors.from_frames(frames, model.cutoff)
-    evaluate = jax.jit(potential.evaluate)
+    evaluate = jax.jit(Potential.evaluate)
     forces = _time(partial(evaluate, model, systems.from_atoms(frames), near))
 
-    ensemble = langevin.Ensemble(
+    ensemble = langevin.SimulationCells(
         jnp.asarray(np.stack([atoms.positions for atoms in frames]), jnp.float32),
         jnp.asarray(np.stack([atoms.cell.array for atoms in frames]), jnp.float32),
         jnp.full(n_cells, TEMPERATURE, jnp.float32),

@@ -12,7 +12,7 @@ PEER_ENVIRONMENT = ROOT / ".venv-chemtrain"
 REQUIREMENTS = Path(__file__).with_name("chemtrain-requirements.txt")
 
 
-class SideFailed(RuntimeError):
+class SideFailedError(RuntimeError):
     """A side could not do what it was asked."""
 
 
@@ -32,7 +32,7 @@ class Side:
         )
 
     def ask(self, do: str, **arguments):
-        """The worker's result. Raises SideFailed with its error, or with its last words if it died."""
+        """The worker's result. Raises SideFailedError with its error, or with its last words if it died."""
         try:
             self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self.process.stdin.flush()
@@ -40,10 +40,10 @@ class Side:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise SideFailed(f"{self.name} died with exit status {self.process.wait()}: {self._last_words()}")
+            raise SideFailedError(f"{self.name} died with exit status {self.process.wait()}: {self._last_words()}")
         answer = json.loads(line)
         if "error" in answer:
-            raise SideFailed(f"{self.name}: {answer['error']}")
+            raise SideFailedError(f"{self.name}: {answer['error']}")
         return answer["result"]
 
     def again(self) -> "Side":

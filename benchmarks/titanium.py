@@ -7,7 +7,7 @@ from ase.neighborlist import neighbor_list
 
 from benchmarks.case import SNAPSHOTS, Case
 from benchmarks.mapping import to_chemtrain
-from fusedff import crystals, potential
+from fusedff import crystals
 from fusedff.geometry import neighbors, systems
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
@@ -20,7 +20,7 @@ FORCE = 0.02  # eV/Å, root mean square: the dynamics then stays near the crysta
 
 def network(model: DimeNet | None = None, seed: int = 0) -> Potential:
     """An untrained network (default: DimeNet()) with random biases and output weights, which `init` leaves at zero."""
-    start = potential.create(jax.random.PRNGKey(seed), model or DimeNet(), {"Ti": 0.0})
+    start = Potential.create(jax.random.PRNGKey(seed), model or DimeNet(), {"Ti": 0.0})
     generator = np.random.default_rng(seed)
 
     def shake(path, x):
@@ -53,7 +53,7 @@ def counts(frames: list[ase.Atoms], cutoff: float) -> dict[str, int]:
 def make(n_atoms: int) -> Case:
     """Everything that both sides need for cells of this size."""
     atoms = frames(REPEATS[n_atoms], SNAPSHOTS)
-    potential_ = with_forces(network(), atoms[0])
+    potential = with_forces(network(), atoms[0])
     generator = np.random.default_rng(1)
     return Case(
         positions=np.stack([a.positions for a in atoms]),
@@ -61,19 +61,19 @@ def make(n_atoms: int) -> Case:
         energy=generator.normal(0, 1, len(atoms)),
         forces=generator.normal(0, FORCE, (len(atoms), n_atoms, 3)),
         stress=generator.normal(0, 0.01, (len(atoms), 6)),
-        **counts(atoms, potential_.cutoff),
-        params=potential_.params,
-        peer_params=to_chemtrain(potential_.params, potential_.model),
+        **counts(atoms, potential.cutoff),
+        params=potential.params,
+        peer_params=to_chemtrain(potential.params, potential.model),
     )
 
 
-def with_forces(potential_: Potential, atoms: ase.Atoms) -> Potential:
+def with_forces(potential: Potential, atoms: ase.Atoms) -> Potential:
     """The potential with its last weights scaled so that the forces are as large as `FORCE`."""
-    near = neighbors.from_frames(atoms, potential_.cutoff)
-    forces = jax.jit(potential.evaluate)(potential_, systems.from_atoms(atoms), near).forces
+    near = neighbors.from_frames(atoms, potential.cutoff)
+    forces = jax.jit(Potential.evaluate)(potential, systems.from_atoms(atoms), near).forces
     scale = np.float32(FORCE / np.sqrt(np.mean(np.asarray(forces) ** 2)))
     params = {
         module: {leaf: scale * x if module.endswith("_final") else x for leaf, x in leaves.items()}
-        for module, leaves in potential_.params.items()
+        for module, leaves in potential.params.items()
     }
-    return potential_.with_params(params)
+    return potential.with_params(params)

@@ -17,7 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
-from fusedff.geometry.neighbors import Neighbors, displacements, turn_around
+from fusedff.geometry.neighbors import Neighbors, displacements, swap_direction
 from fusedff.geometry.systems import System
 from fusedff.network.dimenet import DimeNet
 from fusedff.network.lennard_jones import LennardJones
@@ -35,6 +35,17 @@ class Model(Protocol):
     def atomic_energies(self, params, displacements, neighbors: Neighbors, species) -> jax.Array: ...
 
 
+class Evaluation(NamedTuple):
+    """Energy (n_cells,) eV, forces (n_atoms, 3) eV/Å, stress (n_cells, 6) eV/Å^3 in ASE's sign and order.
+
+    Energies are binding energies until `total` has added the reference energies.
+    """
+
+    energy: jax.Array
+    forces: jax.Array
+    stress: jax.Array
+
+
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["params"],
@@ -44,7 +55,7 @@ class Model(Protocol):
 class Potential:
     """Parameters of a model and what turns its output into eV: E_i = reference[species] + scale * model_i.
 
-    The functions of this module give energies without the first term; `reference_energy` is the sum of it.
+    `energies` and `evaluate` leave out the first term, so that single precision holds them; `total` adds it.
     """
 
     params: Any
@@ -60,149 +71,129 @@ class Potential:
     def with_params(self, params) -> "Potential":
         return replace(self, params=params)
 
+    @classmethod
+    def create(cls, key: jax.Array, model: Model, reference: dict[str, float], scale: float = 1.0) -> "Potential":
+        """A potential with random parameters for the species in `reference` (chemical symbol -> eV per atom)."""
+        energy_of = {atomic_numbers[symbol]: float(energy) for symbol, energy in reference.items()}
+        numbers = tuple(sorted(energy_of))
+        return cls(model.init(key, len(numbers)), model, numbers, tuple(energy_of[z] for z in numbers), float(scale))
 
-class Evaluation(NamedTuple):
-    """Energy (n_cells,) eV, forces (n_atoms, 3) eV/Å, stress (n_cells, 6) eV/Å^3 in ASE's sign and order.
+    def require_species(self, numbers, where: str = "") -> None:
+        """Raise ValueError if `numbers` holds an element the potential was not made for (call it outside jit).
 
-    Energies are binding energies until `total` has added the reference energies.
-    """
+        `where` begins the message.
+        """
+        unknown = sorted(set(np.asarray(numbers).tolist()) - set(self.numbers))
+        if unknown:
+            known = ", ".join(chemical_symbols[z] for z in self.numbers)
+            raise ValueError(
+                f"{where}the potential knows {known} but not {', '.join(chemical_symbols[z] for z in unknown)}; "
+                "train one on frames that contain every element"
+            )
 
-    energy: jax.Array
-    forces: jax.Array
-    stress: jax.Array
+    def reference_energy(self, numbers) -> float:
+        """Sum of the reference energies of atoms, eV, in double precision: total minus binding energy (outside jit)."""
+        species = np.searchsorted(self.numbers, np.asarray(numbers))
+        return float(np.sum(np.asarray(self.reference, float)[species]))
 
+    def total(self, binding, frames: Sequence[Atoms]) -> np.ndarray:
+        """Total energies (n_frames,) in eV, in double precision, from binding energies (n_frames,)."""
+        return np.asarray(binding, float) + [self.reference_energy(frame.numbers) for frame in frames]
 
-def create(key: jax.Array, model: Model, reference: dict[str, float], scale: float = 1.0) -> Potential:
-    """A potential with random parameters for the species in `reference` (chemical symbol -> eV per atom)."""
-    energy_of = {atomic_numbers[symbol]: float(energy) for symbol, energy in reference.items()}
-    numbers = tuple(sorted(energy_of))
-    return Potential(model.init(key, len(numbers)), model, numbers, tuple(energy_of[z] for z in numbers), float(scale))
+    def atomic_energies(self, vectors: jax.Array, neighbors: Neighbors, numbers: jax.Array) -> jax.Array:
+        """Binding energies (n_atoms,), eV, from vectors to neighbours (n_atoms, capacity, 3) and atomic numbers."""
+        species = jnp.searchsorted(jnp.asarray(self.numbers), numbers)
+        return self.scale * self.model.atomic_energies(self.params, vectors, neighbors, species)
 
+    def energies(self, system: System, neighbors: Neighbors) -> jax.Array:
+        """Binding energy of every cell (n_cells,), eV."""
+        vectors = displacements(system, neighbors)
+        return system.per_cell(self.atomic_energies(vectors, neighbors, system.numbers))
 
-def require_species(potential: Potential, numbers, where: str = "") -> None:
-    """Raise ValueError if `numbers` holds an element the potential was not made for (call it outside jit).
+    def evaluate(self, system: System, neighbors: Neighbors) -> Evaluation:
+        """Binding energy, forces and stress of every cell from one gradient with respect to the displacement vectors.
 
-    `where` begins the message.
-    """
-    unknown = sorted(set(np.asarray(numbers).tolist()) - set(potential.numbers))
-    if unknown:
-        known = ", ".join(chemical_symbols[z] for z in potential.numbers)
-        raise ValueError(
-            f"{where}the potential knows {known} but not {', '.join(chemical_symbols[z] for z in unknown)}; "
-            "train one on frames that contain every element"
-        )
+        A pair enters once from either end, so forces need its reverse slot, and no scatter.
+        """
+        vectors = displacements(system, neighbors)
 
+        def summed(vectors):
+            per_atom = self.atomic_energies(vectors, neighbors, system.numbers)
+            return jnp.sum(per_atom), per_atom
 
-def reference_energy(potential: Potential, numbers) -> float:
-    """Sum of the reference energies of atoms, eV, in double precision: total minus binding energy (outside jit)."""
-    species = np.searchsorted(potential.numbers, np.asarray(numbers))
-    return float(np.sum(np.asarray(potential.reference, float)[species]))
+        gradient, per_atom = jax.grad(summed, has_aux=True)(vectors)
+        forces = jnp.sum(gradient, 1) - jnp.sum(swap_direction(gradient, neighbors.reverse), 1)
+        virial = system.per_cell(jnp.einsum("abx,aby->axy", vectors, gradient))
+        return Evaluation(system.per_cell(per_atom), forces, to_voigt(virial) / system.volumes[:, None])
 
+    def strained_energies(self, system: System, neighbors: Neighbors, strain: jax.Array) -> jax.Array:
+        """Binding energy (n_cells,) after a small Lagrangian strain (n_cells, 6), Voigt with engineering shear.
 
-def total(potential: Potential, binding, frames: Sequence[Atoms]) -> np.ndarray:
-    """Total energies (n_frames,) in eV, in double precision, from binding energies (n_frames,)."""
-    return np.asarray(binding, float) + [reference_energy(potential, frame.numbers) for frame in frames]
+        The deformation is sqrt(1 + 2 eta), expanded to second order: exact for derivatives up to the second.
+        """
+        eta = strain_from_voigt(strain)
+        stretch = eta - eta @ eta / 2
+        vectors = displacements(system, neighbors)
+        cell_index = jnp.minimum(system.cell_index, system.n_cells - 1)
+        vectors = vectors + jnp.einsum("abx,axy->aby", vectors, stretch[cell_index])
+        return system.per_cell(self.atomic_energies(vectors, neighbors, system.numbers))
 
+    def born(self, system: System, neighbors: Neighbors) -> tuple[jax.Array, jax.Array]:
+        """Born stress (n_cells, 6) and stiffness (n_cells, 6, 6), eV/Å^3: (1/V) dU/d eta and (1/V) d2U/d eta d eta.
 
-def atomic_energies(potential: Potential, vectors: jax.Array, neighbors: Neighbors, numbers: jax.Array) -> jax.Array:
-    """Binding energies (n_atoms,) in eV from displacement vectors (n_atoms, capacity, 3), atomic numbers (n_atoms,)."""
-    species = jnp.searchsorted(jnp.asarray(potential.numbers), numbers)
-    return potential.scale * potential.model.atomic_energies(potential.params, vectors, neighbors, species)
+        eta is the Lagrangian strain; the gradient is linearized once, its derivative taken in six Voigt directions.
+        """
+        zero = jnp.zeros((system.n_cells, 6), system.positions.dtype)
+        gradient = jax.grad(lambda strain: jnp.sum(self.strained_energies(system, neighbors, strain)))
+        stress, derivative = jax.linearize(gradient, zero)
+        directions = jnp.eye(6, dtype=zero.dtype)
+        stiffness = jax.lax.map(lambda direction: derivative(jnp.broadcast_to(direction, zero.shape)), directions)
+        volumes = system.volumes[:, None]
+        return stress / volumes, jnp.moveaxis(stiffness, 0, 1) / volumes[..., None]
 
+    def save(self, path: str | Path, **about) -> None:
+        """Write parameters and architecture to one safetensors file; `about` is JSON-able and kept beside them."""
+        config = {
+            "model": type(self.model).__name__,
+            "settings": asdict(self.model),
+            "numbers": self.numbers,
+            "reference": self.reference,
+            "scale": self.scale,
+        }
+        storage.write_tree(path, self.params, {"format": _FORMAT, "potential": config, "about": about})
 
-def energies(potential: Potential, system: System, neighbors: Neighbors) -> jax.Array:
-    """Binding energy of every cell (n_cells,), eV."""
-    vectors = displacements(system, neighbors)
-    return system.per_cell(atomic_energies(potential, vectors, neighbors, system.numbers))
+    @classmethod
+    def load(cls, path: str | Path) -> "Potential":
+        """Read what `save` wrote.
 
-
-def evaluate(potential: Potential, system: System, neighbors: Neighbors) -> Evaluation:
-    """Binding energy, forces and stress of every cell from one gradient with respect to the displacement vectors.
-
-    A pair enters once from either end, so forces need its reverse slot, and no scatter.
-    """
-    vectors = displacements(system, neighbors)
-
-    def summed(vectors):
-        per_atom = atomic_energies(potential, vectors, neighbors, system.numbers)
-        return jnp.sum(per_atom), per_atom
-
-    gradient, per_atom = jax.grad(summed, has_aux=True)(vectors)
-    forces = jnp.sum(gradient, 1) - jnp.sum(turn_around(gradient, neighbors.reverse), 1)
-    virial = system.per_cell(jnp.einsum("abx,aby->axy", vectors, gradient))
-    return Evaluation(system.per_cell(per_atom), forces, to_voigt(virial) / system.volumes[:, None])
-
-
-def strained_energies(potential: Potential, system: System, neighbors: Neighbors, strain: jax.Array) -> jax.Array:
-    """Binding energy (n_cells,) after a small homogeneous Lagrangian strain (n_cells, 6), Voigt with engineering shear.
-
-    The deformation is sqrt(1 + 2 eta), expanded to second order: exact for derivatives up to the second.
-    """
-    eta = strain_from_voigt(strain)
-    stretch = eta - eta @ eta / 2
-    vectors = displacements(system, neighbors)
-    owner = jnp.minimum(system.owner, system.n_cells - 1)
-    vectors = vectors + jnp.einsum("abx,axy->aby", vectors, stretch[owner])
-    return system.per_cell(atomic_energies(potential, vectors, neighbors, system.numbers))
-
-
-def born(potential: Potential, system: System, neighbors: Neighbors) -> tuple[jax.Array, jax.Array]:
-    """Born stress (n_cells, 6) and stiffness (n_cells, 6, 6), eV/Å^3: (1/V) dU/d eta and (1/V) d2U/d eta d eta.
-
-    eta is the Lagrangian strain; the gradient is linearized once and its derivative taken in the six Voigt directions.
-    """
-    zero = jnp.zeros((system.n_cells, 6), system.positions.dtype)
-    gradient = jax.grad(lambda strain: jnp.sum(strained_energies(potential, system, neighbors, strain)))
-    stress, derivative = jax.linearize(gradient, zero)
-    directions = jnp.eye(6, dtype=zero.dtype)
-    stiffness = jax.lax.map(lambda direction: derivative(jnp.broadcast_to(direction, zero.shape)), directions)
-    volumes = system.volumes[:, None]
-    return stress / volumes, jnp.moveaxis(stiffness, 0, 1) / volumes[..., None]
+        Raises FileNotFoundError, or storage.DamagedFileError for a file that is not a potential or was damaged.
+        """
+        metadata = storage.read_metadata(path)
+        if metadata.get("format") != _FORMAT:
+            raise storage.DamagedFileError(f"{path} is not a fusedff potential; give a file written by Potential.save")
+        try:
+            config = metadata["potential"]
+            model = _MODELS[config["model"]](**config["settings"])
+            numbers, reference, scale = tuple(config["numbers"]), tuple(config["reference"]), config["scale"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise storage.DamagedFileError(
+                f"{path} describes a model that fusedff does not know ({error}); train it again"
+            ) from error
+        _require_description(path, numbers, reference, scale)
+        template = jax.eval_shape(lambda: model.init(jax.random.PRNGKey(0), len(numbers)))
+        template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), template)
+        return cls(storage.read_tree(path, template)[0], model, numbers, reference, scale)
 
 
 _MODELS = {model.__name__: model for model in (DimeNet, LennardJones)}
 _FORMAT = "fusedff potential 1"
 
 
-def save(path: str | Path, potential: Potential, **about) -> None:
-    """Write parameters and architecture to one safetensors file; `about` is JSON-able and kept beside them."""
-    config = {
-        "model": type(potential.model).__name__,
-        "settings": asdict(potential.model),
-        "numbers": potential.numbers,
-        "reference": potential.reference,
-        "scale": potential.scale,
-    }
-    storage.write_tree(path, potential.params, {"format": _FORMAT, "potential": config, "about": about})
-
-
-def load(path: str | Path) -> Potential:
-    """Read what `save` wrote.
-
-    Raises FileNotFoundError, or storage.DamagedFile for a file that is not a potential or was damaged.
-    """
-    metadata = storage.read_metadata(path)
-    if metadata.get("format") != _FORMAT:
-        raise storage.DamagedFile(f"{path} is not a fusedff potential; give a file written by fusedff.potential.save")
-    try:
-        config = metadata["potential"]
-        model = _MODELS[config["model"]](**config["settings"])
-        numbers, reference, scale = tuple(config["numbers"]), tuple(config["reference"]), config["scale"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise storage.DamagedFile(
-            f"{path} describes a model that fusedff does not know ({error}); train it again"
-        ) from error
-    _require_description(path, numbers, reference, scale)
-    template = jax.eval_shape(lambda: model.init(jax.random.PRNGKey(0), len(numbers)))
-    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), template)
-    return Potential(storage.read_tree(path, template)[0], model, numbers, reference, scale)
-
-
 def _require_description(path, numbers, reference, scale):
     """One finite reference energy for every species, and a scale that is one: an array index never complains."""
     finite = np.isfinite([*reference, scale]).all()
     if not numbers or len(reference) != len(numbers) or not finite or scale <= 0:
-        raise storage.DamagedFile(
+        raise storage.DamagedFileError(
             f"{path} describes species {list(numbers)} with reference energies {list(reference)} eV and scale {scale} "
             "eV; restore it or train again"
         )

@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from fusedff import potential
 from fusedff.crystals import Crystal
 from fusedff.geometry import neighbors, systems
 from fusedff.network.lennard_jones import LennardJones
@@ -27,7 +26,7 @@ def laid_out(frames, cutoff):
 
 def labelled(frame, model: Potential, stress=True):
     """The frame with what `model` says of it as its labels."""
-    said = potential.evaluate(model, *laid_out(frame, model.cutoff))
+    said = model.evaluate(*laid_out(frame, model.cutoff))
     frame = frame.copy()
     results = {"energy": float(said.energy[0]), "forces": np.asarray(said.forces)}
     if stress:

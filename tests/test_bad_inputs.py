@@ -26,7 +26,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from fusedff import crystals, potential
+from fusedff import crystals
 from fusedff.data import datasets, experiments, references, titanium_paper
 from fusedff.data import frames as labelled
 from fusedff.data.experiments import StatePoint
@@ -34,19 +34,20 @@ from fusedff.interfaces import lammps
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.network.dimenet import DimeNet
 from fusedff.network.lennard_jones import LennardJones
+from fusedff.potential import Potential
 from fusedff.properties.thermal import elastic
-from fusedff.properties.thermal.elastic import ElasticRun
-from fusedff.properties.thermal.lattice import LatticeRun
-from fusedff.properties.thermal.liquid import LiquidRun
+from fusedff.properties.thermal.elastic import ElasticConfig
+from fusedff.properties.thermal.lattice import LatticeConfig
+from fusedff.properties.thermal.liquid import LiquidConfig
 from fusedff.runtime import storage  # fmt: skip
 from fusedff.simulation import langevin
 from fusedff.simulation.elasticity import CoupledStrains
-from fusedff.simulation.langevin import Langevin
+from fusedff.simulation.langevin import LangevinConfig
 from fusedff.study import presets, run_folder
 from fusedff.training import difftre, force_matching, loop
-from fusedff.training.difftre import DiffTRe
-from fusedff.training.force_matching import ForceMatching
-from fusedff.training.fused import Fused
+from fusedff.training.difftre import DiffTReConfig
+from fusedff.training.force_matching import ForceMatchingConfig
+from fusedff.training.fused import FusedConfig
 from fusedff.units import GPA
 
 KJ_MOL, HARTREE, BOHR = 1 / (ase.units.kJ / ase.units.mol), 1 / ase.units.Hartree, 1 / ase.units.Bohr
@@ -337,7 +338,7 @@ TINY = DimeNet(
 
 @cache
 def model():
-    made = potential.create(jax.random.key(0), TINY, {"Ti": -5.0})
+    made = Potential.create(jax.random.key(0), TINY, {"Ti": -5.0})
     return made.with_params(jax.tree.map(lambda x: x.astype(jnp.float32), made.params))
 
 
@@ -346,7 +347,7 @@ def alloyed(folder):
 
 
 def match(training, validation=None):
-    settings = ForceMatching(epochs=1, batch=2)
+    settings = ForceMatchingConfig(epochs=1, batch=2)
     return force_matching.train(model(), training, validation or [good_frame()], settings)
 
 
@@ -467,10 +468,10 @@ TABLES = [
         ("role 'test' is unknown", "train, held-out")),
     Bad("state points of two crystals",
         lambda d: [StatePoint(10.0, FCC), StatePoint(10.0, crystals.Crystal("Al", "fcc", 4.05))],
-        lambda points: elastic.run(argon(), points, ElasticRun()), ("different crystals", "Al", "apart")),
-    Bad("no state points", lambda d: [], lambda points: elastic.run(argon(), points, ElasticRun()),
+        lambda points: elastic.run(argon(), points, ElasticConfig()), ("different crystals", "Al", "apart")),
+    Bad("no state points", lambda d: [], lambda points: elastic.run(argon(), points, ElasticConfig()),
         ("no state points", "at least one")),
-    Bad("no state points to learn from", lambda d: [], lambda points: difftre.train(argon(), points, DiffTRe()),
+    Bad("no state points to learn from", lambda d: [], lambda points: difftre.train(argon(), points, DiffTReConfig()),
         ("no state points", "at least one")),
 ]  # fmt: skip
 
@@ -522,42 +523,47 @@ SETTINGS = [
     *(
         Bad(f"{kind.__name__}: unknown name", lambda d: {"epoch": 3}, lambda changes, kind=kind: kind(**changes),
             (kind.__name__, "epoch"), TypeError)
-        for kind in (ForceMatching, DiffTRe, Fused, ElasticRun, Langevin)
+        for kind in (ForceMatchingConfig, DiffTReConfig, FusedConfig, ElasticConfig, LangevinConfig)
     ),
-    setting(ForceMatching, "epochs", 0, COUNT),
-    setting(ForceMatching, "batch", 0, COUNT),
-    setting(ForceMatching, "batch", 2.5, COUNT),
-    setting(ForceMatching, "learning_rate", -0.001, POSITIVE),
-    setting(ForceMatching, "learning_rate", float("nan"), POSITIVE),
-    setting(ForceMatching, "final_learning_rate", 0, POSITIVE),
-    setting(ForceMatching, "energy_weight", -1, NOT_NEGATIVE),
-    setting(ForceMatching, "force_weight", -1, NOT_NEGATIVE),
-    setting(ForceMatching, "virial_weight", -1, NOT_NEGATIVE),
-    setting(ForceMatching, "patience", 0, COUNT),
-    setting(ForceMatching, "optimizer", "sgd", "adam", "muon"),
-    setting(DiffTRe, "updates", 0, COUNT),
-    setting(DiffTRe, "learning_rate", -1, POSITIVE),
-    setting(DiffTRe, "elastic_weight", -1, NOT_NEGATIVE),
-    setting(DiffTRe, "pressure_weight", -1, NOT_NEGATIVE),
-    setting(DiffTRe, "replicas", 0, COUNT),
-    setting(DiffTRe, "snapshots", 0, COUNT),
-    setting(DiffTRe, "equilibration", -1, "a whole number from 0 on"),
-    setting(DiffTRe, "b1", 1.5, "below 1"),
-    setting(Fused, "epochs", 0, COUNT),
-    setting(Fused, "experiment_updates", 0, COUNT),
-    Bad("Fused: order", lambda d: ("dft",), lambda order: Fused(order=order), (r"order = \('dft',\)", "once each")),
-    setting(Langevin, "timestep_fs", 0, POSITIVE),
-    setting(Langevin, "timestep_fs", -1, POSITIVE),
-    setting(Langevin, "timestep_fs", 5000, "200 fs"),
-    setting(Langevin, "timestep_fs", 5e-16, "fs"),
-    setting(Langevin, "friction_per_ps", -1, NOT_NEGATIVE),
-    setting(Langevin, "steps_per_snapshot", 0, COUNT),
-    setting(Langevin, "skin", -1, NOT_NEGATIVE),
-    setting(ElasticRun, "replicas", 0, COUNT),
-    setting(ElasticRun, "snapshots", 0, COUNT),
-    setting(ElasticRun, "blocks", 1, "2"),
-    setting(LatticeRun, "passes", 0, COUNT),
-    setting(LiquidRun, "melting_factor", -1, POSITIVE),
+    setting(ForceMatchingConfig, "epochs", 0, COUNT),
+    setting(ForceMatchingConfig, "batch", 0, COUNT),
+    setting(ForceMatchingConfig, "batch", 2.5, COUNT),
+    setting(ForceMatchingConfig, "learning_rate", -0.001, POSITIVE),
+    setting(ForceMatchingConfig, "learning_rate", float("nan"), POSITIVE),
+    setting(ForceMatchingConfig, "final_learning_rate", 0, POSITIVE),
+    setting(ForceMatchingConfig, "energy_weight", -1, NOT_NEGATIVE),
+    setting(ForceMatchingConfig, "force_weight", -1, NOT_NEGATIVE),
+    setting(ForceMatchingConfig, "virial_weight", -1, NOT_NEGATIVE),
+    setting(ForceMatchingConfig, "patience", 0, COUNT),
+    setting(ForceMatchingConfig, "optimizer", "sgd", "adam", "muon"),
+    setting(DiffTReConfig, "updates", 0, COUNT),
+    setting(DiffTReConfig, "learning_rate", -1, POSITIVE),
+    setting(DiffTReConfig, "elastic_weight", -1, NOT_NEGATIVE),
+    setting(DiffTReConfig, "pressure_weight", -1, NOT_NEGATIVE),
+    setting(DiffTReConfig, "replicas", 0, COUNT),
+    setting(DiffTReConfig, "snapshots", 0, COUNT),
+    setting(DiffTReConfig, "equilibration", -1, "a whole number from 0 on"),
+    setting(DiffTReConfig, "b1", 1.5, "below 1"),
+    setting(FusedConfig, "epochs", 0, COUNT),
+    setting(FusedConfig, "experiment_updates", 0, COUNT),
+    Bad(
+        "Fused: order",
+        lambda d: ("dft",),
+        lambda order: FusedConfig(order=order),
+        (r"order = \('dft',\)", "once each"),
+    ),
+    setting(LangevinConfig, "timestep_fs", 0, POSITIVE),
+    setting(LangevinConfig, "timestep_fs", -1, POSITIVE),
+    setting(LangevinConfig, "timestep_fs", 5000, "200 fs"),
+    setting(LangevinConfig, "timestep_fs", 5e-16, "fs"),
+    setting(LangevinConfig, "friction_per_ps", -1, NOT_NEGATIVE),
+    setting(LangevinConfig, "steps_per_snapshot", 0, COUNT),
+    setting(LangevinConfig, "skin", -1, NOT_NEGATIVE),
+    setting(ElasticConfig, "replicas", 0, COUNT),
+    setting(ElasticConfig, "snapshots", 0, COUNT),
+    setting(ElasticConfig, "blocks", 1, "2"),
+    setting(LatticeConfig, "passes", 0, COUNT),
+    setting(LiquidConfig, "melting_factor", -1, POSITIVE),
     setting(CoupledStrains, "strain", 0, POSITIVE),
     setting(partial(StatePoint, crystal=FCC), "temperature", 0, POSITIVE),
     setting(CoupledStrains, "strain", 1.0, "0.1"),
@@ -577,7 +583,7 @@ def stored(damage):
 
     def make(folder):
         path = folder / "hurt.safetensors"
-        potential.save(path, model(), note="of no value")
+        model().save(path, note="of no value")
         damage(path)
         return path
 
@@ -633,34 +639,36 @@ def flip(path, at=-5):
 def with_a_nan(path):
     params = jax.tree.map(lambda x: x, model().params)
     params["output_up"]["w"] = params["output_up"]["w"].at[0, 0].set(jnp.nan)
-    potential.save(path, model().with_params(params))
+    model().with_params(params).save(path)
 
 
 FILE_NAME, FILE = "hurt.safetensors", r"hurt\.safetensors"
-DAMAGED = storage.DamagedFile
+DAMAGED = storage.DamagedFileError
 
 
 def checkpoint(path, settings=None, history=()):
     """What a training has left, or one that kept no history."""
-    learner = loop.Learner(jnp.zeros(2), (), jax.random.PRNGKey(0))
+    train_state = loop.TrainState(jnp.zeros(2), (), jax.random.PRNGKey(0))
     kept = {} if history is None else {"history": list(history), "best_score": 0.0, "stale": 0}
     identity = {"training": "any", "settings": settings or {}, "learned_from": {}}
-    storage.write_tree(path, {"learner": learner, "best": learner.params}, identity | kept)
+    storage.write_tree(path, {"learner": train_state, "best": train_state.params}, identity | kept)
     return path
 
 
 def resume(path):
-    learner = loop.Learner(jnp.zeros(2), (), jax.random.PRNGKey(0))
-    return loop.train(lambda learner, n: (learner, {}), learner, 1, name="any", settings={}, checkpoint=path)
+    train_state = loop.TrainState(jnp.zeros(2), (), jax.random.PRNGKey(0))
+    return loop.train(
+        lambda train_state, n: (train_state, {}), train_state, 1, name="any", settings={}, checkpoint=path
+    )
 
 
 PARAMETERS = [
-    Bad("parameters missing", lambda d: d / "hurt.safetensors", potential.load, (FILE, "does not exist"), OSError),
+    Bad("parameters missing", lambda d: d / "hurt.safetensors", Potential.load, (FILE, "does not exist"), OSError),
     Bad("no such shipped model", lambda d: "titanium-best", run_folder.load,
         ("titanium-best is neither", "titanium-fused"), OSError),
-    Bad("a folder for parameters", lambda d: d, potential.load, ("is a folder",), OSError),
+    Bad("a folder for parameters", lambda d: d, Potential.load, ("is a folder",), OSError),
     Bad("a folder that cannot be made", lambda d: _bytes(d / "run", b""),
-        lambda path: potential.save(path / "hurt.safetensors", model()),
+        lambda path: model().save(path / "hurt.safetensors"),
         (rf"cannot write .*run/{FILE}", "what was there is kept", "give a folder that can be written to"), OSError),
     Bad("a checkpoint from before", lambda d: checkpoint(d / FILE_NAME, history=None), resume,
         (FILE, "lacks 'best_score'", "another version of fusedff", "delete it to start again"), DAMAGED),
@@ -669,43 +677,43 @@ PARAMETERS = [
     Bad("a summary that was cut", lambda d: _bytes(d / "summary.json", b'{"models": {'),
         lambda path: run_folder.RunFolder(path.parent).read(path.name),
         (r"summary\.json is damaged", "run the notebook that makes it again"), DAMAGED),
-    Bad("parameters cut off", stored(lambda p: p.write_bytes(p.read_bytes()[:-40])), potential.load,
+    Bad("parameters cut off", stored(lambda p: p.write_bytes(p.read_bytes()[:-40])), Potential.load,
         (FILE, "damaged", "restore it or train again"), DAMAGED),
-    Bad("parameters empty", stored(lambda p: p.write_bytes(b"")), potential.load,
+    Bad("parameters empty", stored(lambda p: p.write_bytes(b"")), Potential.load,
         (FILE, "damaged", "restore it or train again"), DAMAGED),
-    Bad("parameters scribbled over", stored(lambda p: p.write_bytes(b"not a potential" * 20)), potential.load,
+    Bad("parameters scribbled over", stored(lambda p: p.write_bytes(b"not a potential" * 20)), Potential.load,
         (FILE, "damaged", "restore it or train again"), DAMAGED),
-    Bad("no checksum", header(lambda data: data["__metadata__"].pop("sha256")), potential.load,
+    Bad("no checksum", header(lambda data: data["__metadata__"].pop("sha256")), Potential.load,
         (FILE, "it has no checksum", "restore it or train again"), DAMAGED),
-    Bad("one bit flipped", stored(flip), potential.load, (FILE, "checksum", "restore it or train again"), DAMAGED),
-    Bad("reference energy edited", config(keep_sum=True, reference=[-6.0]), potential.load,
+    Bad("one bit flipped", stored(flip), Potential.load, (FILE, "checksum", "restore it or train again"), DAMAGED),
+    Bad("reference energy edited", config(keep_sum=True, reference=[-6.0]), Potential.load,
         (FILE, "checksum", "restore it or train again"), DAMAGED),
-    Bad("a pickle", stored(lambda p: p.write_bytes(pickle.dumps({"w": np.zeros(3)}))), potential.load,
+    Bad("a pickle", stored(lambda p: p.write_bytes(pickle.dumps({"w": np.zeros(3)}))), Potential.load,
         (FILE, "pickle", "never", "potential.save"), DAMAGED),
-    Bad("a NumPy archive", stored(lambda p: np.savez(p.open("wb"), w=np.zeros(3))), potential.load,
+    Bad("a NumPy archive", stored(lambda p: np.savez(p.open("wb"), w=np.zeros(3))), Potential.load,
         (FILE, "zip", "never|not", "potential.save"), DAMAGED),
-    Bad("values not finite", stored(with_a_nan), potential.load, (FILE, "output_up", "not finite", "restore"), DAMAGED),
-    Bad("another width", resaved(embedding=12), potential.load, (FILE, "has shape", "another architecture"), DAMAGED),
-    Bad("another number of blocks", resaved(blocks=2), potential.load, (FILE, "lacks array", "architecture"), DAMAGED),
-    Bad("an unknown model", config(model="Oracle"), potential.load, (FILE, "Oracle", "train it again"), DAMAGED),
-    Bad("an unknown setting", config(settings={"depth": 3}), potential.load,
+    Bad("values not finite", stored(with_a_nan), Potential.load, (FILE, "output_up", "not finite", "restore"), DAMAGED),
+    Bad("another width", resaved(embedding=12), Potential.load, (FILE, "has shape", "another architecture"), DAMAGED),
+    Bad("another number of blocks", resaved(blocks=2), Potential.load, (FILE, "lacks array", "architecture"), DAMAGED),
+    Bad("an unknown model", config(model="Oracle"), Potential.load, (FILE, "Oracle", "train it again"), DAMAGED),
+    Bad("an unknown setting", config(settings={"depth": 3}), Potential.load,
         (FILE, "depth", "train it again"), DAMAGED),
-    Bad("a setting out of range", config(cutoff=-4.2), potential.load, (FILE, "cutoff", "train it again"), DAMAGED),
-    Bad("a setting of text", config(embedding="8"), potential.load, (FILE, "embedding", "train it again"), DAMAGED),
-    Bad("two references for one species", config(reference=[-5.0, -4.0]), potential.load,
+    Bad("a setting out of range", config(cutoff=-4.2), Potential.load, (FILE, "cutoff", "train it again"), DAMAGED),
+    Bad("a setting of text", config(embedding="8"), Potential.load, (FILE, "embedding", "train it again"), DAMAGED),
+    Bad("two references for one species", config(reference=[-5.0, -4.0]), Potential.load,
         (FILE, "reference", "restore it or train"), DAMAGED),
-    Bad("reference not finite", config(reference=[float("nan")]), potential.load,
+    Bad("reference not finite", config(reference=[float("nan")]), Potential.load,
         (FILE, "reference", "restore it or train"), DAMAGED),
-    Bad("no species", config(numbers=[], reference=[]), potential.load,
+    Bad("no species", config(numbers=[], reference=[]), Potential.load,
         (FILE, r"species \[\]", "restore it or train"), DAMAGED),
-    Bad("scale zero", config(scale=0.0), potential.load, (FILE, "scale", "restore it or train"), DAMAGED),
-    Bad("another format", stored(lambda p: storage.write_tree(p, model().params, {"format": "mine"})), potential.load,
+    Bad("scale zero", config(scale=0.0), Potential.load, (FILE, "scale", "restore it or train"), DAMAGED),
+    Bad("another format", stored(lambda p: storage.write_tree(p, model().params, {"format": "mine"})), Potential.load,
         (FILE, "not a fusedff potential", "fusedff.potential.save"), DAMAGED),
-    Bad("no metadata", header(lambda data: data.pop("__metadata__")), potential.load,
+    Bad("no metadata", header(lambda data: data.pop("__metadata__")), Potential.load,
         (FILE, "not a fusedff potential", "fusedff.potential.save"), DAMAGED),
     Bad("no description", header(lambda data: [data["__metadata__"].pop(k, None) for k in ("potential", "sha256")]),
-        potential.load, (FILE, "potential", "train it again"), DAMAGED),
-    Bad("metadata is no JSON", header(lambda data: data["__metadata__"].update(potential="{")), potential.load,
+        Potential.load, (FILE, "potential", "train it again"), DAMAGED),
+    Bad("metadata is no JSON", header(lambda data: data["__metadata__"].update(potential="{")), Potential.load,
         (FILE, "damaged", "restore it or train again"), DAMAGED),
     Bad("a species unknown to the model", lambda d: bulk("Al", "fcc", a=4.05),
         lambda atoms: FusedCalculator(model()).get_potential_energy(atoms), ("knows Ti but not Al", "train one")),
@@ -822,7 +830,7 @@ def energy(atoms):
 
 def simulate(atoms, temperature=50.0):
     ensemble = langevin.replicate([atoms], [temperature])
-    simulation = langevin.Simulation(ensemble, Langevin(5.0, 1.0, 2, 0.5), argon().cutoff)
+    simulation = langevin.Simulation(ensemble, LangevinConfig(5.0, 1.0, 2, 0.5), argon().cutoff)
     return simulation.run(argon(), langevin.start(ensemble, jax.random.PRNGKey(0)), 1)
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from benchmarks import case, compare, figures, gpu, noise, record, report, sides, titanium
-from benchmarks.compare import Disagreement, Row
+from benchmarks.compare import DisagreementError, Row
 from benchmarks.mapping import to_chemtrain
 from benchmarks.scaling import Cost
 from benchmarks.snapshots import Need
 from benchmarks.statistics import Spread, paired_ratio, spread
-from fusedff import crystals, potential
+from fusedff import crystals
 from fusedff.geometry import neighbors, systems
 from fusedff.network.dimenet import DimeNet
 
@@ -112,7 +112,7 @@ def test_nothing_is_timed_unless_both_sides_agree():
     everyone = {"fusedff": Fake(**same), "tight": Fake(**same)}
     assert "forces to 0e+00" in compare._agreement(everyone, "case.npz")
     everyone["tight"] = Fake(energy=-3.0, forces=[[0.1, 0.2, 0.3001]])
-    with pytest.raises(Disagreement, match="forces to 3e-04"):
+    with pytest.raises(DisagreementError, match="forces to 3e-04"):
         compare._agreement(everyone, "case.npz")
 
 
@@ -187,8 +187,8 @@ def test_tiled_cell_has_the_energy_per_atom_and_the_forces_of_the_one_cell():
     atoms = titanium.frames((2, 2, 2), 1)[0]
     network = titanium.with_forces(titanium.network(TINY), atoms)
     near = neighbors.from_frames(atoms, network.cutoff)
-    one = potential.evaluate(network, systems.from_atoms(atoms), near)
-    many = potential.evaluate(network, *gpu._tiled(atoms, near, (2, 1, 3)))
+    one = network.evaluate(systems.from_atoms(atoms), near)
+    many = network.evaluate(*gpu._tiled(atoms, near, (2, 1, 3)))
     np.testing.assert_allclose(many.energy, 6 * one.energy, rtol=1e-5)
     np.testing.assert_allclose(many.forces, np.tile(one.forces, (6, 1)), atol=1e-5)
 

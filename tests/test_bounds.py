@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from fusedff import crystals, potential
+from fusedff import crystals
 from fusedff.data import frames
 from fusedff.data.experiments import StatePoint
 from fusedff.geometry import neighbors
@@ -17,15 +17,15 @@ from fusedff.interfaces.ase import FusedCalculator
 from fusedff.network.dimenet import DimeNet
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
-from fusedff.properties.thermal.elastic import ElasticRun
-from fusedff.properties.thermal.liquid import LiquidRun
+from fusedff.properties.thermal.elastic import ElasticConfig
+from fusedff.properties.thermal.liquid import LiquidConfig
 from fusedff.runtime import storage
 from fusedff.simulation import langevin
 from fusedff.simulation.elasticity import CoupledStrains
-from fusedff.simulation.langevin import Langevin
-from fusedff.training.difftre import DiffTRe
-from fusedff.training.force_matching import ForceMatching
-from fusedff.training.fused import Fused
+from fusedff.simulation.langevin import LangevinConfig
+from fusedff.training.difftre import DiffTReConfig
+from fusedff.training.force_matching import ForceMatchingConfig
+from fusedff.training.fused import FusedConfig
 
 
 @pytest.fixture(autouse=True)
@@ -38,16 +38,16 @@ def at_once():
 @pytest.mark.parametrize(
     ("settings", "name", "value"),
     [
-        (ForceMatching, "epochs", 10**15),
-        (ForceMatching, "batch", 10**9),
-        (DiffTRe, "updates", 10**15),
-        (DiffTRe, "replicas", 10**7),
-        (ElasticRun, "replicas", 10**7),
-        (ElasticRun, "snapshots", 10**12),
-        (LiquidRun, "replicas", 10**7),
-        (Langevin, "steps_per_snapshot", 10**12),
-        (Fused, "epochs", 10**9),
-        (Fused, "dft_epochs", 10**5),
+        (ForceMatchingConfig, "epochs", 10**15),
+        (ForceMatchingConfig, "batch", 10**9),
+        (DiffTReConfig, "updates", 10**15),
+        (DiffTReConfig, "replicas", 10**7),
+        (ElasticConfig, "replicas", 10**7),
+        (ElasticConfig, "snapshots", 10**12),
+        (LiquidConfig, "replicas", 10**7),
+        (LangevinConfig, "steps_per_snapshot", 10**12),
+        (FusedConfig, "epochs", 10**9),
+        (FusedConfig, "dft_epochs", 10**5),
         (DimeNet, "blocks", 10**6),
         (DimeNet, "embedding", 10**6),
         (DimeNet, "spherical", 10**6),
@@ -63,9 +63,9 @@ def test_settings_have_upper_bounds(settings, name, value):
 def test_a_model_file_that_asks_for_a_million_blocks_is_refused(tmp_path):
     huge = DimeNet()
     object.__setattr__(huge, "blocks", 10**6)
-    potential.save(tmp_path / "huge.safetensors", Potential({"w": np.zeros(3, np.float32)}, huge, (22,), (-5.0,)))
-    with pytest.raises(storage.DamagedFile, match=r"huge.safetensors .*blocks = 1000000; give 50 at most"):
-        potential.load(tmp_path / "huge.safetensors")
+    Potential({"w": np.zeros(3, np.float32)}, huge, (22,), (-5.0,)).save(tmp_path / "huge.safetensors")
+    with pytest.raises(storage.DamagedFileError, match=r"huge.safetensors .*blocks = 1000000; give 50 at most"):
+        Potential.load(tmp_path / "huge.safetensors")
 
 
 METRES = {

@@ -18,8 +18,8 @@ from ase.calculators.fd import calculate_numerical_stress
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 
-from fusedff import potential
 from fusedff.interfaces.ase import FusedCalculator
+from fusedff.potential import Potential
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def rattled():
 
 
 def test_ase_sees_the_numbers_of_evaluate(rattled):
-    expected = jax.jit(potential.evaluate)(argon(), *laid_out(rattled, argon().cutoff))
+    expected = jax.jit(Potential.evaluate)(argon(), *laid_out(rattled, argon().cutoff))
     # slots are padded here, so sums run in another order
     close = {"rtol": 1e-10, "atol": 1e-13}
     np.testing.assert_allclose(rattled.get_potential_energy(), expected.energy[0], **close)

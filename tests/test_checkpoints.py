@@ -11,12 +11,12 @@ from ase.build import bulk
 from fusedff.crystals import Crystal
 from fusedff.data.experiments import StatePoint
 from fusedff.training import force_matching, fused
-from fusedff.training.difftre import DiffTRe, Teacher
-from fusedff.training.force_matching import ForceMatching, Matcher
+from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer
+from fusedff.training.force_matching import ForceMatchingConfig, ForceMatchingTrainer
 from fusedff.units import GPA
 
 START = argon(epsilon=0.0085, sigma=3.3)
-DFT = ForceMatching(epochs=2, batch=3, learning_rate=2e-4, final_learning_rate=1e-4)
+DFT = ForceMatchingConfig(epochs=2, batch=3, learning_rate=2e-4, final_learning_rate=1e-4)
 
 
 def frames(truth=None, shift=0.0):
@@ -71,14 +71,14 @@ CORRECTED = replace(POINT, elastic={**POINT.elastic, "C44": 2.5 * GPA})
 
 
 def fuse(path, points=(POINT,), labelled_frames=None):
-    settings = fused.Fused(epochs=2, experiment=DiffTRe(repeats=(1, 1, 1), snapshots=1), dft=DFT)
+    settings = fused.FusedConfig(epochs=2, experiment=DiffTReConfig(repeats=(1, 1, 1), snapshots=1), dft=DFT)
     return fused.train(START, list(points), labelled_frames or frames(), settings, path)
 
 
 @pytest.mark.filterwarnings("ignore:cell 0")  # nothing is simulated
 def test_a_corrected_table_and_the_file_of_another_model_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(Teacher, "update", lambda self, learner, n: (learner, {"loss": 1.0}))
-    monkeypatch.setattr(Matcher, "epoch", lambda self, learner, n: (learner, 2.0))
+    monkeypatch.setattr(DiffTReTrainer, "update", lambda self, train_state, n: (train_state, {"loss": 1.0}))
+    monkeypatch.setattr(ForceMatchingTrainer, "epoch", lambda self, train_state, n: (train_state, 2.0))
     path = tmp_path / "checkpoint.safetensors"
     fuse(path)
     with pytest.raises(ValueError, match=r"other data \(target differ\)"):

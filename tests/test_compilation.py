@@ -9,7 +9,7 @@ from ase.build import bulk
 
 from fusedff.runtime import compilation
 from fusedff.training import force_matching
-from fusedff.training.force_matching import ForceMatching
+from fusedff.training.force_matching import ForceMatchingConfig
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def test_trainings_with_new_settings_leave_nothing_behind():
     frames = [labelled(bulk("Ar", "fcc", a=a, cubic=True), argon()) for a in (5.2, 5.3)]
     start, trained = argon(epsilon=0.0085), []
     for n in range(3):
-        settings = ForceMatching(epochs=1, batch=2, learning_rate=1e-4 * (n + 1))
+        settings = ForceMatchingConfig(epochs=1, batch=2, learning_rate=1e-4 * (n + 1))
         force_matching.train(start, frames, frames, settings)
         trained.append(weakref.ref(settings))
     del settings

@@ -13,15 +13,15 @@ from fusedff.data.experiments import StatePoint
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.properties.static import elastic as static_elastic
 from fusedff.properties.thermal import deformation, elastic
-from fusedff.properties.thermal.deformation import DeformationRun
-from fusedff.properties.thermal.elastic import ElasticRun
+from fusedff.properties.thermal.deformation import DeformationConfig
+from fusedff.properties.thermal.elastic import ElasticConfig
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
-from fusedff.simulation.langevin import Langevin
+from fusedff.simulation.langevin import LangevinConfig
 
 MODEL = argon(dtype=jnp.float32)
 SQUEEZED = Crystal("Ar", "fcc", 5.15)  # at about 1 kbar
-LANGEVIN = Langevin(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=20, skin=0.6)
-COLD = DeformationRun(
+LANGEVIN = LangevinConfig(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=20, skin=0.6)
+COLD = DeformationConfig(
     (-0.002, -0.001, 0, 0.001, 0.002),
     repeats=(1, 1, 1),
     replicas=1,
@@ -49,7 +49,7 @@ def test_slopes_of_a_cold_hcp_crystal_are_those_of_coupled_strains():
     coupled = elastic.run(
         MODEL,
         points,
-        ElasticRun(
+        ElasticConfig(
             CoupledStrains(0.002),
             repeats=(1, 1, 1),
             replicas=1,
@@ -73,7 +73,7 @@ def test_a_warm_crystal_has_the_constants_of_the_stress_fluctuation_and_stresses
     fluctuation = elastic.run(
         MODEL,
         points,
-        ElasticRun(
+        ElasticConfig(
             StressFluctuation(),
             repeats=repeats,
             replicas=8,
@@ -106,4 +106,4 @@ def test_chi_squared_tells_when_strains_are_too_large_for_a_parabola():
 @pytest.mark.parametrize("strains", [(-0.01, 0, 0.01), (0.0, 0.0, -0.01, 0.01), (-0.2, -0.1, 0, 0.2)])
 def test_strains_without_a_parabola_are_refused(strains):
     with pytest.raises(ValueError, match="give four or more different ones below 0.1"):
-        DeformationRun(strains)
+        DeformationConfig(strains)

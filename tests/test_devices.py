@@ -25,19 +25,19 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from safetensors.numpy import load_file
 
-from fusedff import potential
 from fusedff.crystals import Crystal
 from fusedff.data.experiments import StatePoint
 from fusedff.network.dimenet import DimeNet
+from fusedff.potential import Potential
 from fusedff.runtime import devices
-from fusedff.simulation.langevin import Langevin
+from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import force_matching, fused
-from fusedff.training.difftre import DiffTRe
-from fusedff.training.force_matching import ForceMatching
-from fusedff.training.fused import Fused
+from fusedff.training.difftre import DiffTReConfig
+from fusedff.training.force_matching import ForceMatchingConfig
+from fusedff.training.fused import FusedConfig
 from fusedff.units import GPA
 
-LANGEVIN = Langevin(timestep_fs=8.0, friction_per_ps=10.0, steps_per_snapshot=5, skin=0.6)
+LANGEVIN = LangevinConfig(timestep_fs=8.0, friction_per_ps=10.0, steps_per_snapshot=5, skin=0.6)
 NETWORK = DimeNet(
     cutoff=4.2, embedding=4, blocks=1, radial=3, spherical=2, interaction=4, basis=4, type_embedding=4, output=4,
     output_layers=1, layers_before_skip=0, layers_after_skip=1,
@@ -64,8 +64,8 @@ def shares_of_cells():
         return cells + shift, devices.largest(cells.max()), devices.total(weights @ cells)
 
     cells = jnp.arange(10.0, 15.0)
-    spread = devices.spread(function, takes=(None, 0, 0), gives=(0, None, None), n=5)
-    return jax.jit(lambda: spread(0.5, cells, devices.without_repeats(jnp.arange(5.0), 0)))()
+    on_devices = devices.shard_map_cells(function, in_axes=(None, 0, 0), out_axes=(0, None, None), n=5)
+    return jax.jit(lambda: on_devices(0.5, cells, devices.zero_for_repeats(jnp.arange(5.0), 0)))()
 
 
 def both_teachers(folder):
@@ -75,22 +75,24 @@ def both_teachers(folder):
     """
     elastic = {"C11": 4.4 * GPA, "C12": 2.3 * GPA, "C44": 2.4 * GPA}
     points = [StatePoint(t, Crystal("Ar", "fcc", 5.2), elastic, 0.1 * GPA) for t in (10.0, 15.0, 20.0)]
-    experiment = DiffTRe(
+    experiment = DiffTReConfig(
         learning_rate=1e-5, final_learning_rate=1e-5, repeats=(1, 1, 1), first_equilibration=1, equilibration=1,
         snapshots=4, langevin=LANGEVIN, reuse_above=0.3,
     )  # fmt: skip
-    dft = ForceMatching(batch=3, learning_rate=1e-5, final_learning_rate=1e-5)
-    settings, checkpoint = Fused(epochs=2, experiment=experiment, dft=dft), Path(folder, "checkpoint.safetensors")
+    dft = ForceMatchingConfig(batch=3, learning_rate=1e-5, final_learning_rate=1e-5)
+    settings, checkpoint = FusedConfig(epochs=2, experiment=experiment, dft=dft), Path(folder, "checkpoint.safetensors")
     trained, history = fused.train(argon(epsilon=0.0095), points, frames(), settings, checkpoint)
     assert history[1]["n_eff"] < 1 - 1e-6  # really reused
-    sketch = force_matching.Matcher(dft, trained, frames()).sketch(trained.params, 0, 8)
-    return trained.params, history, sketch, load_file(checkpoint) if devices.first() else {}
+    gauss_newton_sketch = force_matching.ForceMatchingTrainer(dft, trained, frames()).gauss_newton_sketch(
+        trained.params, 0, 8
+    )
+    return trained.params, history, gauss_newton_sketch, load_file(checkpoint) if devices.first() else {}
 
 
 def network():
     """Two epochs of force matching of a network, with validation, and the potential used on one device afterwards."""
-    start = potential.create(jax.random.PRNGKey(0), NETWORK, {"Ar": -0.05})
-    settings = ForceMatching(epochs=2, batch=3, learning_rate=1e-3)
+    start = Potential.create(jax.random.PRNGKey(0), NETWORK, {"Ar": -0.05})
+    settings = ForceMatchingConfig(epochs=2, batch=3, learning_rate=1e-3)
     trained, history = force_matching.train(start, frames(), frames()[:2], settings)
     return trained.params, history, force_matching.errors(trained, frames()[:2])
 
@@ -158,10 +160,10 @@ def test_two_processes_find_what_one_finds_and_only_the_first_writes_and_talks(t
 def test_frames_are_dealt_once_each_and_evenly(monkeypatch):
     monkeypatch.setattr(devices, "count", lambda: 2)
     store = force_matching.FrameStore(frames(), 4.0)
-    shares = store.split(np.array([4, 0, 1, 3]))
-    assert sorted(np.concatenate(shares)) == [0, 1, 3, 4]
-    assert [len(share) for share in shares] == [2, 2]
-    assert abs(store.sizes[shares[0]].sum() - store.sizes[shares[1]].sum()) <= 3  # no more than frames differ
+    parts = store.partition(np.array([4, 0, 1, 3]))
+    assert sorted(np.concatenate(parts)) == [0, 1, 3, 4]
+    assert [len(share) for share in parts] == [2, 2]
+    assert abs(store.sizes[parts[0]].sum() - store.sizes[parts[1]].sum()) <= 3  # no more than frames differ
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from fusedff.crystals import Crystal
 from fusedff.data.experiments import StatePoint
 from fusedff.simulation import langevin, reweighting
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
-from fusedff.simulation.langevin import Langevin
+from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import difftre, targets
-from fusedff.training.difftre import DiffTRe, Teacher
+from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer
 from fusedff.units import GPA
 
 
@@ -36,8 +36,8 @@ class Fluctuation(StressFluctuation):
 
 
 CRYSTAL = Crystal("Ar", "fcc", 5.2)
-LANGEVIN = Langevin(timestep_fs=8.0, friction_per_ps=10.0, steps_per_snapshot=10, skin=0.6)
-SETTINGS = DiffTRe(
+LANGEVIN = LangevinConfig(timestep_fs=8.0, friction_per_ps=10.0, steps_per_snapshot=10, skin=0.6)
+SETTINGS = DiffTReConfig(
     updates=10, learning_rate=2.5e-4, final_learning_rate=5e-5, estimator=Coupled(), repeats=(1, 1, 1),
     langevin=LANGEVIN, first_equilibration=10, equilibration=10, snapshots=10, reuse_above=0.9,
 )  # fmt: skip
@@ -50,12 +50,12 @@ def points(**elastic_gpa):
     return [StatePoint(t, CRYSTAL, elastic, pressure=0.1 * GPA) for t in (10.0, 20.0)]
 
 
-def reweighted(teacher, sampled, function):
+def reweighted(difftre_trainer, sampled, function):
     """A function of averages at any parameters, from the snapshots of `sampled` alone."""
 
     def of_params(params):
-        energy, observed = teacher._reevaluate(START.with_params(params), sampled.trajectory.positions)
-        w = reweighting.weights(teacher.beta, energy, sampled.trajectory.energy)
+        energy, observed = difftre_trainer._reevaluate(START.with_params(params), sampled.trajectory.positions)
+        w = reweighting.weights(difftre_trainer.beta, energy, sampled.trajectory.energy)
         return function(reweighting.averages(w, observed))
 
     return of_params
@@ -63,13 +63,13 @@ def reweighted(teacher, sampled, function):
 
 @pytest.mark.parametrize("estimator", [Coupled(), Fluctuation()], ids=["coupled", "fluctuation"])
 def test_the_gradient_is_that_of_the_loss_reweighted_on_the_same_trajectory(estimator):
-    teacher = Teacher(replace(SETTINGS, estimator=estimator), START, points(C11=4.0, C12=2.0, C44=2.0))
-    sampled, energy, observed = teacher._snapshots(START, teacher.init(START.params).extra, 0)
-    w = reweighting.weights(teacher.beta, energy, sampled.trajectory.energy)
+    difftre_trainer = DiffTReTrainer(replace(SETTINGS, estimator=estimator), START, points(C11=4.0, C12=2.0, C44=2.0))
+    sampled, energy, observed = difftre_trainer._snapshots(START, difftre_trainer.init(START.params).extra, 0)
+    w = reweighting.weights(difftre_trainer.beta, energy, sampled.trajectory.energy)
     np.testing.assert_allclose(reweighting.effective_samples(w), SETTINGS.snapshots, rtol=1e-12)
-    cotangent = jax.grad(partial(targets.loss, teacher.target))(reweighting.averages(w, observed))
-    found = teacher._gradient(START, sampled.trajectory.positions, w, observed, cotangent)
-    loss = reweighted(teacher, sampled, partial(targets.loss, teacher.target))
+    cotangent = jax.grad(partial(targets.loss, difftre_trainer.target))(reweighting.averages(w, observed))
+    found = difftre_trainer._gradient(START, sampled.trajectory.positions, w, observed, cotangent)
+    loss = reweighted(difftre_trainer, sampled, partial(targets.loss, difftre_trainer.target))
     for name, h in [("epsilon", 1e-7), ("sigma", 1e-5)]:
         up, down = (loss({**START.params, name: START.params[name] + s * h}) for s in (1, -1))
         # an identity, whatever the trajectory: h^2 and rounding are all that separates the two
@@ -80,14 +80,14 @@ def test_the_gradient_is_that_of_the_loss_reweighted_on_the_same_trajectory(esti
 def true_points():
     """State points with what argon itself gives, by the estimator that will learn from them."""
     truth = argon()
-    teacher = Teacher(SETTINGS, truth, points(C11=1.0))
-    sampled, _, observed = teacher._snapshots(truth, teacher.init(truth.params).extra, 0)
-    constants, pressure = teacher.target.properties(observed.mean(0))
+    difftre_trainer = DiffTReTrainer(SETTINGS, truth, points(C11=1.0))
+    sampled, _, observed = difftre_trainer._snapshots(truth, difftre_trainer.init(truth.params).extra, 0)
+    constants, pressure = difftre_trainer.target.properties(observed.mean(0))
     return [
         StatePoint(
             p.temperature, CRYSTAL, dict(zip(("C11", "C12", "C44"), c * GPA, strict=True)), pressure=float(q) * GPA
         )
-        for p, c, q in zip(teacher.target.points, np.asarray(constants), pressure, strict=True)
+        for p, c, q in zip(difftre_trainer.target.points, np.asarray(constants), pressure, strict=True)
     ]
 
 
@@ -107,13 +107,13 @@ NEWTON = replace(SETTINGS, updates=5, optimizer="gauss-newton", learning_rate=0.
 
 
 def test_the_jacobian_is_that_of_the_reweighted_residuals():
-    teacher = Teacher(NEWTON, START, points(C11=4.0, C12=2.0, C44=2.0))
-    sampled, energy, observed = teacher._snapshots(START, teacher.init(START.params).extra, 0)
+    difftre_trainer = DiffTReTrainer(NEWTON, START, points(C11=4.0, C12=2.0, C44=2.0))
+    sampled, energy, observed = difftre_trainer._snapshots(START, difftre_trainer.init(START.params).extra, 0)
     positions = sampled.trajectory.positions
-    w = reweighting.weights(teacher.beta, energy, sampled.trajectory.energy)
-    slopes = teacher.residuals(reweighting.averages(w, observed))[1]
-    found = teacher._jacobian(START, positions, w, observed, slopes)
-    residuals = reweighted(teacher, sampled, lambda means: np.ravel(teacher.target.residuals(means)))
+    w = reweighting.weights(difftre_trainer.beta, energy, sampled.trajectory.energy)
+    slopes = difftre_trainer.residuals(reweighting.averages(w, observed))[1]
+    found = difftre_trainer._jacobian(START, positions, w, observed, slopes)
+    residuals = reweighted(difftre_trainer, sampled, lambda means: np.ravel(difftre_trainer.target.residuals(means)))
     for column, (name, h) in enumerate([("epsilon", 1e-7), ("sigma", 1e-5)]):  # in the order of the tree's leaves
         up, down = (residuals({**START.params, name: START.params[name] + s * h}) for s in (1, -1))
         expected = (up - down) / (2 * h)
@@ -131,17 +131,17 @@ def test_an_interrupted_training_ends_bit_for_bit_where_it_would_have(settings, 
     # reuse is on: the snapshots kept from one update to the next must survive, too
     settings = replace(settings, updates=4, learning_rate=1e-5, final_learning_rate=1e-5, reuse_above=0.5)
     whole, history = difftre.train(START, true_points, settings)
-    update, path = Teacher.update, tmp_path / "checkpoint.safetensors"
+    update, path = DiffTReTrainer.update, tmp_path / "checkpoint.safetensors"
 
-    def interrupted(self, learner, n):
+    def interrupted(self, train_state, n):
         if n == 2:
             raise KeyboardInterrupt
-        return update(self, learner, n)
+        return update(self, train_state, n)
 
-    monkeypatch.setattr(Teacher, "update", interrupted)
+    monkeypatch.setattr(DiffTReTrainer, "update", interrupted)
     with pytest.raises(KeyboardInterrupt):
         difftre.train(START, true_points, settings, path)
-    monkeypatch.setattr(Teacher, "update", update)
+    monkeypatch.setattr(DiffTReTrainer, "update", update)
     resumed, resumed_history = difftre.train(START, true_points, settings, path)
     assert resumed_history == history
     assert history[1]["n_eff"] < 1  # really reused
@@ -176,7 +176,7 @@ class Fragile:
 
         def explodes(simulation, sampled, *arguments, **options):
             if float(sampled.params["epsilon"][0]) > limit:
-                raise langevin.ExplodedTrajectory("cell 0 at 10 K exploded", 0)
+                raise langevin.ExplodedTrajectoryError("cell 0 at 10 K exploded", 0)
             return run(simulation, sampled, *arguments, **options)
 
         monkeypatch.setattr(langevin.Simulation, "run", explodes)
@@ -199,14 +199,14 @@ def test_a_state_point_that_is_lost_halves_the_step_and_the_rest_goes_on(true_po
 def test_a_state_point_that_cannot_be_kept_is_an_error(true_points, monkeypatch, limit):
     Fragile(monkeypatch, limit=float(START.params["epsilon"][0]) + limit)
     settings = replace(SETTINGS, updates=2, reuse_above=1.0)
-    with pytest.raises(langevin.ExplodedTrajectory):
+    with pytest.raises(langevin.ExplodedTrajectoryError):
         difftre.train(START, true_points, settings)
 
 
 def test_a_training_that_ends_with_a_molten_crystal_says_so(true_points):
-    teacher = difftre.Teacher(SETTINGS, START, true_points)
-    learner, sites = teacher.init(START.params), teacher.ensemble.sites
+    difftre_trainer = difftre.DiffTReTrainer(SETTINGS, START, true_points)
+    train_state, sites = difftre_trainer.init(START.params), difftre_trainer.ensemble.sites
     liquid = sites + 2.0 * jax.random.normal(jax.random.key(0), (SETTINGS.snapshots, *sites.shape))
-    ended = learner.extra._replace(trajectory=learner.extra.trajectory._replace(positions=liquid))
+    ended = train_state.extra._replace(trajectory=train_state.extra.trajectory._replace(positions=liquid))
     with pytest.warns(UserWarning, match=r"at \d+ K is no longer the crystal it began as"):
-        difftre.warn_if_lost(teacher, learner._replace(extra=ended))
+        difftre.warn_if_lost(difftre_trainer, train_state._replace(extra=ended))

@@ -11,9 +11,9 @@ from ase.neighborlist import neighbor_list
 from scipy.optimize import brentq
 from scipy.special import eval_legendre, spherical_jn
 
-from fusedff import potential
 from fusedff.network import angular, dimenet
 from fusedff.network.dimenet import DimeNet
+from fusedff.potential import Potential
 
 SMALL = DimeNet(
     cutoff=3.6, embedding=8, blocks=2, radial=4, spherical=4, interaction=4, basis=4, type_embedding=4, output=8,
@@ -152,18 +152,18 @@ def skewed_alloy():
 
 @pytest.fixture(scope="module")
 def alloy_potential():
-    model = potential.create(jax.random.key(0), SMALL, {"Al": 0.0, "Ti": 0.0})
+    model = Potential.create(jax.random.key(0), SMALL, {"Al": 0.0, "Ti": 0.0})
     return model.with_params(with_weights(model.params))
 
 
-evaluate = jax.jit(potential.evaluate)
+evaluate = jax.jit(Potential.evaluate)
 
 
 @jax.jit
 def per_atom(model, system, near):
     from fusedff.geometry.neighbors import displacements
 
-    return potential.atomic_energies(model, displacements(system, near), near, system.numbers)
+    return model.atomic_energies(displacements(system, near), near, system.numbers)
 
 
 def assert_same(model, frame, other, order=None, rtol=1e-10):
@@ -228,7 +228,7 @@ def test_both_forms_of_the_angular_part_are_the_same_sum(rng, monkeypatch):
     waves = rng.normal(size=(4, 9, 6, 5))
 
     def both():
-        return np.asarray(angular.meet(angular.angles(jnp.asarray(unit), 6), jnp.asarray(waves)))
+        return np.asarray(angular.aggregate_triplets(angular.angles(jnp.asarray(unit), 6), jnp.asarray(waves)))
 
     pairs = both()
     monkeypatch.setattr(angular, "PAIRS_UP_TO", 8)
@@ -312,7 +312,7 @@ def test_energy_force_and_curvature_are_smooth_as_a_neighbour_leaves_the_cutoff(
             third = jnp.array([1.5, 0.0, 0.0]) + x * jnp.array([1.0, 0.0, 0.0])
             positions = jnp.stack([jnp.zeros(3), jnp.array([2.0, 0.5, 0.0]), third])
             system = System(positions, 50 * jnp.eye(3)[None], jnp.zeros(3, jnp.int32), jnp.array([22, 13, 22]))
-            return potential.energies(alloy_potential, system, near)[0]
+            return alloy_potential.energies(system, near)[0]
 
         slope = lambda x: jax.jvp(energy, (x,), (jnp.ones(()),))[1]  # noqa: E731
         return energy(x), slope(x), jax.grad(slope)(x)
@@ -355,6 +355,6 @@ def test_empty_slots_change_nothing(alloy_potential):
 
 
 def test_an_untrained_network_adds_nothing_to_the_reference_energies():
-    model = potential.create(jax.random.key(1), SMALL, {"Ti": -6.5})
+    model = Potential.create(jax.random.key(1), SMALL, {"Ti": -6.5})
     frame = bulk("Ti", "hcp", a=2.95, c=4.68)
     assert float(evaluate(model, *laid_out(frame, SMALL.cutoff)).energy[0]) == -13.0

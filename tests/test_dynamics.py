@@ -9,21 +9,28 @@ import numpy as np
 import pytest
 from argon import FCC, argon, laid_out
 
-from fusedff import crystals, potential
+from fusedff import crystals
 from fusedff.network.dimenet import DimeNet
+from fusedff.potential import Potential
 from fusedff.simulation import langevin
-from fusedff.simulation.langevin import Ensemble, ExplodedTrajectory, Langevin, Rooms, Simulation
+from fusedff.simulation.langevin import (
+    ExplodedTrajectoryError,
+    LangevinConfig,
+    ListCapacity,
+    Simulation,
+    SimulationCells,
+)
 from fusedff.study import run_folder
 from fusedff.units import KB
 
 MODEL = argon()
-SETTINGS = Langevin(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=20, skin=0.6)
+SETTINGS = LangevinConfig(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=20, skin=0.6)
 
 
 def cells(temperatures, streams, repeats=(2, 2, 2), a=FCC.a):
     atoms = crystals.supercell(crystals.Crystal("Ar", "fcc", a), repeats)
     n = len(temperatures)
-    return Ensemble(
+    return SimulationCells(
         jnp.asarray(np.stack([atoms.positions] * n)),
         jnp.asarray(np.stack([atoms.cell.array] * n)),
         jnp.asarray(temperatures, float),
@@ -33,10 +40,10 @@ def cells(temperatures, streams, repeats=(2, 2, 2), a=FCC.a):
     )
 
 
-def simulate(ensemble, snapshots, settings=SETTINGS, rooms=None, seed=0):
+def simulate(ensemble, snapshots, settings=SETTINGS, capacity=None, seed=0):
     simulation = Simulation(ensemble, settings, MODEL.cutoff)
-    if rooms:
-        simulation.rooms = rooms
+    if capacity:
+        simulation.capacity = capacity
     state, trajectory = simulation.run(MODEL, langevin.start(ensemble, jax.random.PRNGKey(seed)), snapshots)
     return simulation, state, trajectory
 
@@ -68,7 +75,7 @@ def test_momenta_have_the_temperature_of_the_bath(cold):
 def test_a_harmonic_crystal_holds_half_kt_of_potential_energy_per_degree_of_freedom(cold):
     ensemble, _, trajectory = cold
     rest = crystals.supercell(FCC, (2, 2, 2))
-    at_rest = jax.jit(potential.energies)(MODEL, *laid_out(rest, MODEL.cutoff))[0]
+    at_rest = jax.jit(Potential.energies)(MODEL, *laid_out(rest, MODEL.cutoff))[0]
     degrees = 3 * len(ensemble.numbers) - 3  # the centre of mass is at rest
     mean, error = mean_with_error((trajectory.energy - at_rest) / (degrees * KB / 2))
     # anharmonicity adds about T / (ten times the melting point): a percent at 2 K
@@ -100,7 +107,7 @@ def test_isotopes_move_with_their_own_masses():
     ensemble = langevin.replicate([natural, heavy, mixed], [50.0] * 3, replicas=2, dtype=float)
     masses = np.repeat([natural.get_masses(), heavy.get_masses(), mixed.get_masses()], 2, axis=0)
     np.testing.assert_array_equal(ensemble.masses, masses)
-    ensemble = ensemble._replace(stream=jnp.zeros(6, jnp.int32))  # the same random numbers for all
+    ensemble = ensemble._replace(noise_id=jnp.zeros(6, jnp.int32))  # the same random numbers for all
     momenta = np.asarray(langevin.start(ensemble, jax.random.PRNGKey(0)).momenta)
     np.testing.assert_allclose(momenta[2] / momenta[0], np.sqrt(400.0 / natural.get_masses()[0]), rtol=1e-10)
     ensemble = cells([40.0] * 8, [0] * 8)
@@ -129,7 +136,7 @@ def test_a_run_in_two_pieces_is_bit_for_bit_the_run_in_one():
     for snapshots in (3, 4):
         state, part = again.run(MODEL, state, snapshots)
         parts.append(part)
-    assert again.rooms == simulation.rooms
+    assert again.capacity == simulation.capacity
     for one, two in zip(whole, zip(*parts, strict=True), strict=True):
         np.testing.assert_array_equal(one, np.concatenate(two))
     for one, two in zip(end, state, strict=True):
@@ -139,27 +146,27 @@ def test_a_run_in_two_pieces_is_bit_for_bit_the_run_in_one():
 @pytest.fixture(scope="module")
 def roomy():
     """A hot crystal with lists that hold every pair, renewed almost never."""
-    settings = Langevin(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=10, skin=3.0)
-    return simulate(cells([60.0], [1]), 3, settings, Rooms(300, 100))[2]
+    settings = LangevinConfig(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=10, skin=3.0)
+    return simulate(cells([60.0], [1]), 3, settings, ListCapacity(300, 100))[2]
 
 
 @pytest.mark.parametrize(
     ("skin", "rooms"),
     [
-        pytest.param(0.6, Rooms(3, 3), id="lists that are too small"),
+        pytest.param(0.6, ListCapacity(3, 3), id="lists that are too small"),
         pytest.param(0.05, None, id="a skin so thin that lists are renewed every few steps"),
     ],
 )
-def test_neither_list_sizes_nor_the_skin_change_the_trajectory(roomy, skin, rooms):
-    settings = Langevin(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=10, skin=skin)
-    simulation, _, trajectory = simulate(cells([60.0], [1]), 3, settings, rooms)
+def test_neither_list_sizes_nor_the_skin_change_the_trajectory(roomy, skin, capacity):
+    settings = LangevinConfig(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=10, skin=skin)
+    simulation, _, trajectory = simulate(cells([60.0], [1]), 3, settings, capacity)
     # other orders of summation: 1e-16 relative, grown by 30 steps of dynamics
     np.testing.assert_allclose(trajectory.positions, roomy.positions, atol=1e-9)
     np.testing.assert_allclose(trajectory.energy, roomy.energy, rtol=1e-10)
     np.testing.assert_allclose(trajectory.observed, roomy.observed, atol=1e-10)
-    if rooms:
-        assert simulation.rooms.candidates > 50
-        assert simulation.rooms.slots > 30
+    if capacity:
+        assert simulation.capacity.candidates > 50
+        assert simulation.capacity.slots > 30
 
 
 def test_every_cell_of_an_ensemble_gets_the_images_it_needs():
@@ -168,7 +175,7 @@ def test_every_cell_of_an_ensemble_gets_the_images_it_needs():
     lengths = np.array([[6.0, 16.0, 16.0], [16.0, 6.0, 16.0]])
     boxes = np.stack([np.diag(l) for l in lengths])
     sites = np.stack([cube.get_scaled_positions() @ box for box in boxes])
-    ensemble = Ensemble(
+    ensemble = SimulationCells(
         jnp.asarray(sites),
         jnp.asarray(boxes),
         jnp.full(n, 1e-9),
@@ -176,7 +183,7 @@ def test_every_cell_of_an_ensemble_gets_the_images_it_needs():
         jnp.asarray(cube.numbers),
         jnp.asarray(np.stack([cube.get_masses()] * n)),
     )
-    _, _, trajectory = simulate(ensemble, 1, Langevin(timestep_fs=1e-3, steps_per_snapshot=1, skin=0.5))
+    _, _, trajectory = simulate(ensemble, 1, LangevinConfig(timestep_fs=1e-3, steps_per_snapshot=1, skin=0.5))
     # fcc looks the same along x and y
     assert abs(trajectory.energy[0, 0]) > 1e-3
     assert float(trajectory.energy[0, 0]) == pytest.approx(float(trajectory.energy[0, 1]), rel=1e-9)
@@ -186,11 +193,11 @@ def test_an_exploding_crystal_is_reported_with_temperature_step_and_remedy():
     """The step is counted from the beginning of the run, however often a snapshot was taken before it."""
     steps = []
     for per_snapshot in (1, 50):
-        reckless = Langevin(timestep_fs=180.0, friction_per_ps=0.1, steps_per_snapshot=per_snapshot, skin=0.6)
+        reckless = LangevinConfig(timestep_fs=180.0, friction_per_ps=0.1, steps_per_snapshot=per_snapshot, skin=0.6)
         with pytest.raises(
-            ExplodedTrajectory, match=r"at 80 K exploded: after \d+ steps .*180.0 fs.*shorter timestep"
+            ExplodedTrajectoryError, match=r"at 80 K exploded: after \d+ steps .*180.0 fs.*shorter timestep"
         ) as caught:
-            simulate(cells([80.0], [0], repeats=(1, 1, 1)), 50 // per_snapshot, reckless, Rooms(110, 110))
+            simulate(cells([80.0], [0], repeats=(1, 1, 1)), 50 // per_snapshot, reckless, ListCapacity(110, 110))
         assert caught.value.cell == 0
         steps.append(int(re.search(r"after (\d+) steps", str(caught.value))[1]))
     assert steps[0] == steps[1] > 1
@@ -208,7 +215,7 @@ def test_a_potential_that_does_not_know_the_element_is_refused():
 def wild():
     """A network that was never trained, loud enough to be heard."""
     size = DimeNet(5.0, 8, 1, 4, 3, 4, 4, 4, 8, 1, 0, 1)
-    made = potential.create(jax.random.key(0), size, {"Ar": 0.0}, scale=100.0)
+    made = Potential.create(jax.random.key(0), size, {"Ar": 0.0}, scale=100.0)
     rng = np.random.default_rng(0)
     return made.with_params(jax.tree.map(lambda x: x + rng.normal(size=x.shape), made.params))
 
@@ -228,35 +235,35 @@ def test_a_bad_potential_or_state_is_reported_with_temperature_step_force_and_re
     ensemble = ensemble._replace(sites=ensemble.sites.at[0, 1, 1].add(overlap * np.sqrt(0.5)).at[0, 1, 2].add(-overlap))
     model = bad()
     simulation = Simulation(ensemble, SETTINGS, model.cutoff)
-    simulation.rooms = Rooms(200, 100)  # lists that grow with the disorder would be compiled again and again
+    simulation.capacity = ListCapacity(200, 100)  # lists that grow with the disorder would be compiled again and again
     report = (
         rf"at {temperature:.0f} K exploded: after \d+ steps .*largest force .*eV/Å .*8.0 fs.*shorter timestep, or train"
     )
-    with pytest.raises(ExplodedTrajectory, match=report):
+    with pytest.raises(ExplodedTrajectoryError, match=report):
         simulation.run(model, langevin.start(ensemble, jax.random.PRNGKey(0)), 20)
 
 
 def test_solid_titanium_at_3000_kelvin_explodes_or_melts_and_either_is_reported(recwarn):
     """A trained network, far above the 973 K that it is good for: what comes of it is open, but not that it is told."""
     hot = langevin.replicate([crystals.supercell(crystals.Crystal("Ti", "hcp", 2.95, 4.68), (3, 3, 2))], [3000.0])
-    model, settings = run_folder.load("titanium-fused"), Langevin(8.0, 10.0, 10, 2.0)
+    model, settings = run_folder.load("titanium-fused"), LangevinConfig(8.0, 10.0, 10, 2.0)
     simulation = Simulation(hot, settings, model.cutoff)
-    simulation.rooms = Rooms(160, 56)
+    simulation.capacity = ListCapacity(160, 56)
     try:
         _, trajectory = simulation.run(model, langevin.start(hot, jax.random.PRNGKey(0)), 30)
         langevin.warn_if_lost(hot, trajectory)
         told = str(recwarn.pop().message)
-    except ExplodedTrajectory as error:
+    except ExplodedTrajectoryError as error:
         told = str(error)
     assert re.match(r"cell 0 at 3000 K (exploded: after \d+ steps|is no longer the crystal)", told)
 
 
 def test_one_slot_too_few_is_noticed_and_made_good(roomy):
-    settings = Langevin(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=10, skin=0.6)
-    simulation, _, _ = simulate(cells([60.0], [1]), 3, settings, Rooms(3, 3))
-    short = Rooms(*(size - 3 for size in simulation.rooms))  # they grow to what is needed and two more
+    settings = LangevinConfig(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=10, skin=0.6)
+    simulation, _, _ = simulate(cells([60.0], [1]), 3, settings, ListCapacity(3, 3))
+    short = ListCapacity(*(size - 3 for size in simulation.capacity))  # they grow to what is needed and two more
     again, _, trajectory = simulate(cells([60.0], [1]), 3, settings, short)
-    assert again.rooms.candidates > short.candidates
+    assert again.capacity.candidates > short.candidates
     np.testing.assert_allclose(trajectory.positions, roomy.positions, atol=1e-9)
 
 
@@ -266,7 +273,7 @@ def test_a_crystal_that_melts_is_reported_and_one_that_vibrates_is_not(cold):
         warnings.simplefilter("error")
         langevin.warn_if_lost(ensemble, trajectory)
     hot = cells([1500.0], [0])
-    settings = Langevin(timestep_fs=2.0, friction_per_ps=5.0, steps_per_snapshot=40, skin=1.0)
+    settings = LangevinConfig(timestep_fs=2.0, friction_per_ps=5.0, steps_per_snapshot=40, skin=1.0)
     _, _, trajectory = simulate(hot, 12, settings)
     with pytest.warns(UserWarning, match=r"cell 0 at 1500 K is no longer the crystal.*lower the temperature"):
         langevin.warn_if_lost(hot, trajectory)

@@ -9,22 +9,22 @@ import pytest
 from argon import HCP, argon
 from ase.optimize import BFGS
 
-from fusedff import crystals, potential
+from fusedff import crystals
 from fusedff.crystals import Crystal
 from fusedff.data.experiments import StatePoint
 from fusedff.geometry import neighbors, systems
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.properties.thermal import elastic
-from fusedff.properties.thermal.elastic import ElasticRun
+from fusedff.properties.thermal.elastic import ElasticConfig
 from fusedff.simulation import langevin
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
-from fusedff.simulation.langevin import Langevin
+from fusedff.simulation.langevin import LangevinConfig
 from fusedff.simulation.statistics import jackknife
 from fusedff.units import GPA, KB, strain_from_voigt
 
 MODEL = argon()
 SQUEEZED = Crystal("Ar", "fcc", 5.15)  # at about 1 kbar
-LANGEVIN = Langevin(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=20, skin=0.6)
+LANGEVIN = LangevinConfig(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=20, skin=0.6)
 
 
 def static_constants(crystal, relax=True):
@@ -104,7 +104,7 @@ def test_a_squeezed_fcc_crystal_near_zero_kelvin_has_its_static_constants_and_pr
 def test_what_is_compiled_for_one_estimator_serves_others_of_its_kind():
     """Simulations are compiled for the functions that observe them, which therefore belong to the class."""
     for one, other in ((CoupledStrains(0.002), CoupledStrains(0.01)), (StressFluctuation(), StressFluctuation())):
-        assert (one.observe, one.contract) == (other.observe, other.contract)
+        assert (one.observe, one.weighted_sum) == (other.observe, other.weighted_sum)
 
 
 def test_hcp_near_zero_kelvin_has_the_static_constants_of_relaxed_ions():
@@ -151,7 +151,7 @@ def test_the_thermal_pressure_is_that_of_gruneisen_with_the_ideal_gas_in_it(warm
 
 def test_the_library_call_gives_the_same_constants_in_single_precision(warm):
     coupled, _ = warm
-    settings = ElasticRun(
+    settings = ElasticConfig(
         CoupledStrains(0.01),
         repeats=(1, 1, 1),
         replicas=4,
@@ -209,8 +209,8 @@ def test_contracted_observables_are_the_weighted_sum_of_the_observables(estimato
     @jax.jit
     def both(system, coefficients):
         near = neighbors.search_cells(system, MODEL.cutoff, 110, images)
-        observed = estimator.observe(MODEL, system, near, potential.evaluate(MODEL, system, near))
-        return observed, *estimator.contract(MODEL, system, near, coefficients), potential.energies(MODEL, system, near)
+        observed = estimator.observe(MODEL, system, near, MODEL.evaluate(system, near))
+        return observed, *estimator.weighted_sum(MODEL, system, near, coefficients), MODEL.energies(system, near)
 
     size = 6 if isinstance(estimator, CoupledStrains) else 78
     coefficients = jnp.asarray(rng.normal(size=(ensemble.n_cells, size)))
@@ -222,7 +222,7 @@ def test_contracted_observables_are_the_weighted_sum_of_the_observables(estimato
 def test_the_cells_of_one_replica_share_their_random_numbers_and_no_others_do():
     points = [StatePoint(20.0, HCP), StatePoint(40.0, HCP)]
     ensemble = CoupledStrains().ensemble(points, (1, 1, 1), 3)
-    np.testing.assert_array_equal(ensemble.stream, np.repeat(np.arange(6), 4))
+    np.testing.assert_array_equal(ensemble.noise_id, np.repeat(np.arange(6), 4))
     np.testing.assert_array_equal(ensemble.temperature, np.repeat([20.0, 40.0], 12))
 
 
@@ -239,12 +239,12 @@ def test_adiabatic_constants_of_a_cold_crystal_follow_from_its_frequencies(cryst
 
     @jax.jit
     def curvatures(system, near):
-        energy = jax.hessian(lambda r: potential.energies(MODEL, system._replace(positions=r), near)[0])
+        energy = jax.hessian(lambda r: MODEL.energies(system._replace(positions=r), near)[0])
         return jnp.linalg.eigvalsh(energy(system.positions).reshape(3 * n, 3 * n))[3:]
 
-    def log_frequencies(**stretched):
+    def log_frequencies(**deformed_cells):
         """Sum of ln omega over the vibrations of the periodic cell, from second derivatives of its energy."""
-        atoms = crystals.supercell(replace(crystal, **stretched), repeats)
+        atoms = crystals.supercell(replace(crystal, **deformed_cells), repeats)
         near = jax.tree.map(jnp.asarray, neighbors.from_frames(atoms, MODEL.cutoff, 110))
         return float(jnp.sum(jnp.log(curvatures(systems.from_atoms(atoms), near)))) / 2
 

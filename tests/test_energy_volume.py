@@ -10,7 +10,7 @@ from pairs import lennard_jones, lennard_jones_crystal, smooth_lennard_jones
 from fusedff import crystals
 from fusedff.properties.static import elastic as static_elastic
 from fusedff.properties.static import energy_volume, relax
-from fusedff.properties.static.relax import NotRelaxed, Relaxation
+from fusedff.properties.static.relax import NotRelaxedError, Relaxation
 from fusedff.units import GPA
 
 RELAXATION = Relaxation(fmax=1e-5)
@@ -60,5 +60,5 @@ def test_bad_input_is_refused_by_name():
     structures = {"squeezed": crystals.prototype("Ar", "fcc", 0.8)}
     with pytest.raises(ValueError, match="n_volumes = 4"):
         energy_volume.run(structures, lennard_jones(3.0), n_volumes=4)
-    with pytest.raises(NotRelaxed, match=r"^squeezed: relaxation of Ar4: after 1 steps"):
+    with pytest.raises(NotRelaxedError, match=r"^squeezed: relaxation of Ar4: after 1 steps"):
         energy_volume.run(structures, lennard_jones(3.0), relaxation=Relaxation(steps=1), name=None)

@@ -6,12 +6,12 @@ import pytest
 from argon import argon
 from ase.build import bulk
 
-from fusedff import potential
 from fusedff.geometry import neighbors, systems
 from fusedff.interfaces.evaluator import Evaluator
+from fusedff.potential import Potential
 
 ARGON = argon()
-DIRECTLY = jax.jit(potential.evaluate)
+DIRECTLY = jax.jit(Potential.evaluate)
 CLOSE = {"rtol": 1e-10, "atol": 1e-13}  # sums run in another order
 
 

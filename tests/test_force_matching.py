@@ -7,16 +7,16 @@ from argon import argon, labelled
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from fusedff import potential
 from fusedff.data.datasets import load_frames
 from fusedff.network.dimenet import DimeNet
+from fusedff.potential import Potential
 from fusedff.training import force_matching
-from fusedff.training.force_matching import ForceMatching, FrameStore, Matcher
+from fusedff.training.force_matching import ForceMatchingConfig, ForceMatchingTrainer, FrameStore
 from fusedff.units import GPA
 
 TRUTH = argon()
 START = argon(epsilon=0.0085, sigma=3.3)
-SETTINGS = ForceMatching(
+SETTINGS = ForceMatchingConfig(
     epochs=5, batch=3, learning_rate=2e-4, final_learning_rate=1e-4, energy_weight=2.0, virial_weight=3.0
 )
 
@@ -99,15 +99,15 @@ def test_the_gradient_of_the_loss_is_its_derivative(store, name):
 
 def test_a_sketch_knows_what_a_step_does_to_the_loss(store):
     """Where all labels are met, the loss has no slope: a step raises it by |G d|^2, to second order."""
-    sketch = Matcher(SETTINGS, TRUTH, store.frames).sketch(TRUTH.params, 0, 512)
-    assert sketch.shape == (512, 2)
+    gauss_newton_sketch = ForceMatchingTrainer(SETTINGS, TRUTH, store.frames).gauss_newton_sketch(TRUTH.params, 0, 512)
+    assert gauss_newton_sketch.shape == (512, 2)
     alone = [store.batch(np.array([n]), 1, int(store.sizes[n])) for n in range(5)]
     frame_loss = jax.jit(lambda params, batch: force_matching.loss(SETTINGS, TRUTH.with_params(params), batch))
     for step in ({"epsilon": 1e-6, "sigma": 0.0}, {"epsilon": 0.0, "sigma": 1e-4}, {"epsilon": 1e-6, "sigma": -3e-5}):
         params = {name: TRUTH.params[name] + change for name, change in step.items()}
         rise = np.mean([frame_loss(params, batch) for batch in alone])
         # 512 random signs: the standard deviation of |G d|^2 is at most sqrt(2 / 512) = 6 % of it
-        assert np.sum((sketch @ list(step.values())) ** 2) == pytest.approx(rise, rel=0.15)
+        assert np.sum((gauss_newton_sketch @ list(step.values())) ** 2) == pytest.approx(rise, rel=0.15)
 
 
 def test_training_moves_towards_the_parameters_that_made_the_labels():
@@ -121,18 +121,18 @@ def test_training_moves_towards_the_parameters_that_made_the_labels():
 
 
 def test_an_interrupted_training_ends_bit_for_bit_where_it_would_have(tmp_path, monkeypatch):
-    path, epoch = tmp_path / "checkpoint.safetensors", Matcher.epoch
+    path, epoch = tmp_path / "checkpoint.safetensors", ForceMatchingTrainer.epoch
     whole, history = force_matching.train(START, frames()[:4], frames()[4:], SETTINGS)
 
-    def interrupted(self, learner, n):
+    def interrupted(self, train_state, n):
         if n == 2:
             raise KeyboardInterrupt
-        return epoch(self, learner, n)
+        return epoch(self, train_state, n)
 
-    monkeypatch.setattr(Matcher, "epoch", interrupted)
+    monkeypatch.setattr(ForceMatchingTrainer, "epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         force_matching.train(START, frames()[:4], frames()[4:], SETTINGS, path)
-    monkeypatch.setattr(Matcher, "epoch", epoch)
+    monkeypatch.setattr(ForceMatchingTrainer, "epoch", epoch)
     resumed, resumed_history = force_matching.train(START, frames()[:4], frames()[4:], SETTINGS, path)
     assert resumed_history == history
     for name in whole.params:
@@ -146,18 +146,18 @@ def test_a_network_learns_from_a_few_embedded_frames():
         output_layers=1, layers_before_skip=0, layers_after_skip=1,
     )  # fmt: skip
     reference = np.mean([f.get_potential_energy() / len(f) for f in small])
-    start = potential.create(jax.random.key(0), network, {"Ti": reference})
-    settings = ForceMatching(epochs=12, batch=2, learning_rate=1e-2, final_learning_rate=1e-3, energy_weight=10.0)
+    start = Potential.create(jax.random.key(0), network, {"Ti": reference})
+    settings = ForceMatchingConfig(epochs=12, batch=2, learning_rate=1e-2, final_learning_rate=1e-3, energy_weight=10.0)
     _, history = force_matching.train(start, small, small, settings)
     assert min(record["validation"] for record in history) < 0.5 * history[0]["loss"]
 
 
 def test_every_frame_is_seen_once_per_epoch_in_an_order_that_changes():
-    matcher = Matcher(SETTINGS, START, frames())
-    first, second = (np.concatenate(matcher.batches(n)) for n in (0, 1))
+    matching_trainer = ForceMatchingTrainer(SETTINGS, START, frames())
+    first, second = (np.concatenate(matching_trainer.batches(n)) for n in (0, 1))
     assert sorted(first) == sorted(second) == list(range(5))
     assert first.tolist() != second.tolist()
-    np.testing.assert_array_equal(first, np.concatenate(matcher.batches(0)))
+    np.testing.assert_array_equal(first, np.concatenate(matching_trainer.batches(0)))
 
 
 def test_test_errors_are_mean_absolute_errors_in_the_units_of_their_names():
@@ -180,4 +180,4 @@ def test_no_frames_and_unknown_elements_are_refused():
     stranger = bulk("Ti", "fcc", a=5.2)
     stranger.calc = SinglePointCalculator(stranger, energy=0.0, forces=np.zeros((1, 3)))
     with pytest.raises(ValueError, match="knows Ar but not Ti"):
-        Matcher(SETTINGS, START, [stranger])
+        ForceMatchingTrainer(SETTINGS, START, [stranger])

@@ -11,11 +11,11 @@ from ase.build import bulk
 
 from fusedff.crystals import Crystal
 from fusedff.data.experiments import StatePoint
-from fusedff.simulation.langevin import Langevin
+from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import difftre, fused
-from fusedff.training.difftre import DiffTRe, Teacher
-from fusedff.training.force_matching import ForceMatching, Matcher
-from fusedff.training.fused import Fused
+from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer
+from fusedff.training.force_matching import ForceMatchingConfig, ForceMatchingTrainer
+from fusedff.training.fused import FusedConfig
 from fusedff.units import GPA
 
 START = argon(epsilon=0.0095, dtype=jnp.float32)
@@ -34,13 +34,13 @@ def frames():
 def settings(**changes):
     defaults = {
         "epochs": 3,
-        "experiment": DiffTRe(
+        "experiment": DiffTReConfig(
             learning_rate=1e-4, final_learning_rate=5e-5, repeats=(1, 1, 1), first_equilibration=4, equilibration=4,
-            snapshots=4, langevin=Langevin(8.0, 10.0, 5, 0.6), reuse_above=1.0,
+            snapshots=4, langevin=LangevinConfig(8.0, 10.0, 5, 0.6), reuse_above=1.0,
         ),
-        "dft": ForceMatching(batch=2, learning_rate=1e-4, final_learning_rate=5e-5),
+        "dft": ForceMatchingConfig(batch=2, learning_rate=1e-4, final_learning_rate=5e-5),
     }  # fmt: skip
-    return Fused(**{**defaults, **changes})
+    return FusedConfig(**{**defaults, **changes})
 
 
 @pytest.mark.filterwarnings("ignore:cell 0")  # it has not moved: nothing is simulated
@@ -55,19 +55,19 @@ def settings(**changes):
 def test_sides_take_turns_as_often_and_in_the_order_that_was_set(monkeypatch, changes, expected):
     calls = []
 
-    def update(self, learner, n):
+    def update(self, train_state, n):
         calls.append(f"e{n}")
         assert self.updates == chosen.epochs * chosen.experiment_updates
-        return learner, {"loss": 1.0, "n_eff": 1.0}
+        return train_state, {"loss": 1.0, "n_eff": 1.0}
 
-    def epoch(self, learner, n):
+    def epoch(self, train_state, n):
         calls.append(f"d{n}")
         assert self.steps == self.per_epoch * chosen.epochs * chosen.dft_epochs
-        return learner, 2.0
+        return train_state, 2.0
 
     chosen = settings(**changes)
-    monkeypatch.setattr(Teacher, "update", update)
-    monkeypatch.setattr(Matcher, "epoch", epoch)
+    monkeypatch.setattr(DiffTReTrainer, "update", update)
+    monkeypatch.setattr(ForceMatchingTrainer, "epoch", epoch)
     _, history = fused.train(START, POINTS, frames(), chosen)
     assert " ".join(calls) == expected
     assert history[0] == {"epoch": 0, "loss": 1.0, "n_eff": 1.0, "dft_loss": 2.0}
@@ -76,37 +76,37 @@ def test_sides_take_turns_as_often_and_in_the_order_that_was_set(monkeypatch, ch
 def test_each_side_keeps_its_own_optimizer(monkeypatch):
     """Were the optimizer shared, the step count of either side would be the sum of both."""
     counts = {"experiment": [], "dft": []}
-    update, epoch = Teacher.update, Matcher.epoch
+    update, epoch = DiffTReTrainer.update, ForceMatchingTrainer.epoch
 
     def spy(side, method):
-        def call(self, learner, n):
-            counts[side].append(int(learner.optimizer[0].count))
-            return method(self, learner, n)
+        def call(self, train_state, n):
+            counts[side].append(int(train_state.optimizer[0].count))
+            return method(self, train_state, n)
 
         return call
 
-    monkeypatch.setattr(Teacher, "update", spy("experiment", update))
-    monkeypatch.setattr(Matcher, "epoch", spy("dft", epoch))
+    monkeypatch.setattr(DiffTReTrainer, "update", spy("experiment", update))
+    monkeypatch.setattr(ForceMatchingTrainer, "epoch", spy("dft", epoch))
     fused.train(START, POINTS, frames(), settings())
     assert counts == {"experiment": [0, 1, 2], "dft": [0, 2, 4]}  # three frames in batches of two: two steps
 
 
 @pytest.mark.parametrize("optimizer", difftre.OPTIMIZERS)
 def test_an_interrupted_fused_training_ends_bit_for_bit_where_it_would_have(optimizer, tmp_path, monkeypatch):
-    path, epoch = tmp_path / "checkpoint.safetensors", Matcher.epoch
+    path, epoch = tmp_path / "checkpoint.safetensors", ForceMatchingTrainer.epoch
     chosen = settings()
     chosen = replace(chosen, experiment=replace(chosen.experiment, optimizer=optimizer))
     whole, history = fused.train(START, POINTS, frames(), chosen)
 
-    def interrupted(self, learner, n):
+    def interrupted(self, train_state, n):
         if n == 1:  # the experiment has already taught in this epoch; that half is repeated
             raise KeyboardInterrupt
-        return epoch(self, learner, n)
+        return epoch(self, train_state, n)
 
-    monkeypatch.setattr(Matcher, "epoch", interrupted)
+    monkeypatch.setattr(ForceMatchingTrainer, "epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fused.train(START, POINTS, frames(), chosen, path)
-    monkeypatch.setattr(Matcher, "epoch", epoch)
+    monkeypatch.setattr(ForceMatchingTrainer, "epoch", epoch)
     resumed, resumed_history = fused.train(START, POINTS, frames(), chosen, path)
     assert resumed_history == history
     for one, two in zip(jax.tree.leaves(resumed.params), jax.tree.leaves(whole.params), strict=True):
@@ -117,4 +117,4 @@ def test_an_interrupted_fused_training_ends_bit_for_bit_where_it_would_have(opti
 @pytest.mark.parametrize("order", [("dft",), ("dft", "dft"), ("dft", "experiment", "dft"), ("dft", "theory")])
 def test_an_order_that_forgets_or_repeats_a_side_is_refused(order):
     with pytest.raises(ValueError, match="name 'experiment' and 'dft' once each"):
-        Fused(order=order)
+        FusedConfig(order=order)

@@ -15,8 +15,8 @@ def linear(rng):
     return slopes, rng.normal(size=4)
 
 
-def step(state, n, trust, params, slopes, residuals, damping=1e-9, labels=None):
-    return gauss_newton.step(state, n, trust, damping, params, params, slopes, residuals, labels)
+def step(state, n, relaxation, params, slopes, residuals, damping=1e-9, labels=None):
+    return gauss_newton.step(state, n, relaxation, damping, params, params, slopes, residuals, labels)
 
 
 def test_a_whole_step_is_the_smallest_that_removes_the_residuals(linear):
@@ -41,7 +41,7 @@ def test_with_labels_a_whole_step_is_the_cheapest_that_removes_the_residuals(lin
     slopes, residuals = (x[:3] for x in linear)
     start, labels = np.zeros(60), rng.normal(size=(20, 60)) * np.logspace(0, -4, 20)[:, None]
     spared = step(gauss_newton.init(3, start, 20), 0, 1.0, start, slopes, residuals, 1e-15, labels).params
-    metric = np.eye(60) + labels.T @ labels / (gauss_newton.FREE * np.sum(labels**2))
+    metric = np.eye(60) + labels.T @ labels / (gauss_newton.PENALTY_FLOOR * np.sum(labels**2))
     stationary = np.block([[metric, slopes.T], [slopes, np.zeros((3, 3))]])
     expected = np.linalg.solve(stationary, np.concatenate([start, -residuals]))[:60]
     np.testing.assert_allclose(spared, expected, rtol=1e-4, atol=1e-7)  # J and G are in float32
@@ -81,7 +81,7 @@ def test_noisy_jacobians_are_averaged_and_old_ones_forgotten(linear, rng):
         state = step(state, n, 0.1, state.params, found + noise * rng.normal(size=slopes.shape), residuals)
         if n == 5:  # a mean of six
             assert np.std(state.jacobian - slopes) == pytest.approx(noise / 6**0.5, rel=0.2)
-    weight = gauss_newton.FRESH
+    weight = gauss_newton.MIN_AVERAGING_WEIGHT
     # the standard deviation of an exponential average, and 2 % of its mean are left of the old one
     assert np.std(state.jacobian - 2 * slopes) == pytest.approx(noise * (weight / (2 - weight)) ** 0.5, rel=0.2)
 

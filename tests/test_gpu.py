@@ -12,20 +12,21 @@ import numpy as np
 import pytest
 
 from benchmarks import titanium
-from fusedff import crystals, potential
+from fusedff import crystals
 from fusedff.data.experiments import StatePoint
 from fusedff.geometry import neighbors, systems
 from fusedff.network.dimenet import DimeNet
+from fusedff.potential import Potential
 from fusedff.simulation import langevin
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
 from fusedff.training import difftre
-from fusedff.training.difftre import DiffTRe
+from fusedff.training.difftre import DiffTReConfig
 from fusedff.units import GPA
 
 pytestmark = pytest.mark.gpu
 
 NETWORK = DimeNet(embedding=8, blocks=2, radial=4, spherical=4, interaction=4, basis=4, type_embedding=4, output=8)
-LANGEVIN = langevin.Langevin(timestep_fs=4.0, friction_per_ps=10.0, steps_per_snapshot=5)
+LANGEVIN = langevin.LangevinConfig(timestep_fs=4.0, friction_per_ps=10.0, steps_per_snapshot=5)
 
 
 def on_both(function, *arguments):
@@ -54,18 +55,18 @@ def problem():
 
 
 def test_energy_forces_and_stress_are_those_of_the_cpu(problem):
-    require_equal(*on_both(potential.evaluate, *problem), 1e-10)
+    require_equal(*on_both(Potential.evaluate, *problem), 1e-10)
 
 
 def test_born_stiffness_is_that_of_the_cpu(problem):
-    require_equal(*on_both(potential.born, *problem), 1e-9)
+    require_equal(*on_both(Potential.born, *problem), 1e-9)
 
 
 def test_parameter_gradient_of_squared_forces_is_that_of_the_cpu(problem):
     network, system, near = problem
 
     def loss(params, system, near):
-        found = potential.evaluate(network.with_params(params), system, near)
+        found = network.with_params(params).evaluate(system, near)
         return jnp.sum(found.forces**2) + jnp.sum(found.stress**2)
 
     require_equal(*on_both(jax.grad(loss), network.params, system, near), 1e-8)
@@ -83,7 +84,7 @@ def test_neighbours_found_on_the_gpu_are_those_found_on_the_cpu():
 def test_difftre_update_lowers_the_loss_as_on_the_cpu(estimator):
     """Same seed, same random numbers: the first loss agrees while trajectories have not yet diverged."""
     point = StatePoint(323.0, titanium.CRYSTAL, dict.fromkeys(crystals.elastic_names("hexagonal"), 100 * GPA))
-    settings = DiffTRe(
+    settings = DiffTReConfig(
         updates=1, estimator=estimator, repeats=(2, 2, 1), langevin=LANGEVIN, first_equilibration=1, snapshots=2
     )
     losses = []

@@ -19,7 +19,7 @@ from fusedff.data.validation import duplicates
 from fusedff.potential import Potential
 from fusedff.study import comparison
 from fusedff.training import force_matching
-from fusedff.training.force_matching import ForceMatching, FrameStore
+from fusedff.training.force_matching import ForceMatchingConfig, FrameStore
 from fusedff.units import GPA
 
 
@@ -300,7 +300,7 @@ def test_the_part_that_few_frames_leave_empty_is_named(n):
 
 
 def test_training_and_testing_name_the_part_without_frames():
-    settings = ForceMatching(epochs=1, batch=4)
+    settings = ForceMatchingConfig(epochs=1, batch=4)
     for parts, name in ((([], twelve()), "training"), ((twelve(), []), "validation")):
         with pytest.raises(ValueError, match=f"no frames for {name}: .*at least one"):
             force_matching.train(model(), *parts, settings)

@@ -8,7 +8,6 @@ import pytest
 from argon import EPSILON, SIGMA, laid_out
 from ase.build import bulk
 
-from fusedff import potential
 from fusedff.interfaces import lammps
 from fusedff.network.dimenet import DimeNet
 from fusedff.network.lennard_jones import LennardJones
@@ -77,12 +76,12 @@ def frame_of(lmp, symbol="Ar"):
     return ase.Atoms([symbol] * n, np.array(lmp.numpy.extract_atom("x")[:n]), cell=cell, pbc=pbc)
 
 
-_evaluate = jax.jit(potential.evaluate)
+_evaluate = jax.jit(Potential.evaluate)
 
 
 def directly(model, frame):
     found = _evaluate(model, *laid_out(frame, model.cutoff))
-    return found._replace(energy=potential.total(model, found.energy, [frame]))
+    return found._replace(energy=model.total(found.energy, [frame]))
 
 
 def potential_energy(lmp, model):
@@ -112,7 +111,7 @@ def test_a_thousand_atoms_in_a_triclinic_box_have_the_energy_forces_and_pressure
 def test_a_network_of_two_species_says_the_same_inside_lammps_and_outside(key):
     model = DimeNet(cutoff=4.0, embedding=8, blocks=1, radial=3, spherical=2, interaction=4, basis=4, type_embedding=4,
                     output=8, output_layers=1, layers_after_skip=1)  # fmt: skip
-    network = potential.create(key, model, {"Ti": -5.0, "Al": -3.0})
+    network = Potential.create(key, model, {"Ti": -5.0, "Al": -3.0})
     frame = bulk("Ti", "hcp", a=2.95, c=4.68, orthorhombic=True) * (3, 2, 2)
     frame.symbols[::3] = "Al"
     frame.rattle(0.1, seed=2)

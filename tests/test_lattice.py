@@ -9,16 +9,16 @@ import pytest
 from argon import argon
 from scipy.optimize import minimize
 
-from fusedff import crystals, potential
+from fusedff import crystals
 from fusedff.crystals import Crystal
 from fusedff.geometry import neighbors, systems
 from fusedff.properties.thermal import lattice
-from fusedff.properties.thermal.lattice import LatticeRun
-from fusedff.simulation.langevin import Langevin
+from fusedff.properties.thermal.lattice import LatticeConfig
+from fusedff.simulation.langevin import LangevinConfig
 from fusedff.units import GPA, KB
 
 MODEL = argon()
-LANGEVIN = Langevin(timestep_fs=8.0, friction_per_ps=10.0, steps_per_snapshot=10, skin=0.4)
+LANGEVIN = LangevinConfig(timestep_fs=8.0, friction_per_ps=10.0, steps_per_snapshot=10, skin=0.4)
 GUESS = {"fcc": Crystal("Ar", "fcc", 5.2), "hcp": Crystal("Ar", "hcp", 3.70, 6.12)}
 REPEATS = {"fcc": (1, 1, 1), "hcp": (2, 2, 1)}
 
@@ -26,7 +26,7 @@ REPEATS = {"fcc": (1, 1, 1), "hcp": (2, 2, 1)}
 @jax.jit
 def _energy_and_hessian(positions, system, near):
     def energy(r):
-        return potential.energies(MODEL, system._replace(positions=r), near)[0]
+        return MODEL.energies(system._replace(positions=r), near)[0]
 
     return energy(positions), jax.hessian(energy)(positions)
 
@@ -57,7 +57,7 @@ def quasi_harmonic(structure, temperature, pressure=0.0):
 
 @pytest.mark.parametrize(("structure", "pressure"), [("hcp", 0.0), ("fcc", 0.2 * GPA)])
 def test_lattice_constants_and_expansion_at_low_temperature_are_quasi_harmonic(structure, pressure):
-    settings = LatticeRun(
+    settings = LatticeConfig(
         repeats=REPEATS[structure], replicas=4, langevin=LANGEVIN, passes=2, equilibration=10, approach=20,
         snapshots=200, blocks=5, seed=3,
     )  # fmt: skip
@@ -83,7 +83,7 @@ def test_lattice_constants_and_expansion_at_low_temperature_are_quasi_harmonic(s
 
 
 def test_one_temperature_has_no_expansion_and_bad_temperatures_are_refused():
-    settings = LatticeRun(
+    settings = LatticeConfig(
         repeats=(1, 1, 1), replicas=1, langevin=LANGEVIN, passes=1, equilibration=2, snapshots=10, blocks=5
     )
     model = argon(dtype=jnp.float32)

@@ -9,18 +9,18 @@ from argon import argon
 from ase.build import bulk
 
 from fusedff.properties.thermal import liquid
-from fusedff.properties.thermal.liquid import LiquidRun
-from fusedff.simulation.langevin import Langevin
+from fusedff.properties.thermal.liquid import LiquidConfig
+from fusedff.simulation.langevin import LangevinConfig
 from fusedff.units import GPA, KB
 
-FAST = Langevin(timestep_fs=10.0, friction_per_ps=5.0, steps_per_snapshot=10, skin=1.0)
+FAST = LangevinConfig(timestep_fs=10.0, friction_per_ps=5.0, steps_per_snapshot=10, skin=1.0)
 MASS_ARGON = 39.95
 
 
 def test_free_atoms_diffuse_with_kt_over_m_gamma_and_have_no_structure():
     """A potential without forces: an ideal gas of Langevin particles whose centre of mass is held."""
     friction = 20.0  # 1/ps; strong, so that little time is needed
-    settings = LiquidRun(
+    settings = LiquidConfig(
         replicas=4, langevin=replace(FAST, skin=0.5), melting=30, equilibration=1, friction_per_ps=friction,
         snapshots=60, diffusive_ps=(0.3, 1.5), spacing=0.5,
     )  # fmt: skip
@@ -49,7 +49,7 @@ def test_a_lennard_jones_liquid_has_the_published_energy_and_pressure():
     epsilon, sigma, cutoff, density = 0.0104, 3.4, 8.5, 0.776
     temperature, a = 0.85 * epsilon / KB, sigma * (4 / density) ** (1 / 3)
     frame = bulk("Ar", "fcc", a=a, cubic=True) * (3, 3, 3)
-    settings = LiquidRun(
+    settings = LiquidConfig(
         replicas=2, langevin=FAST, melting_factor=4.0, melting=30, equilibration=20, friction_per_ps=0.5, snapshots=80,
         diffusive_ps=(1.0, 3.0), spacing=0.1,
     )  # fmt: skip
@@ -75,7 +75,7 @@ def test_a_lennard_jones_liquid_has_the_published_energy_and_pressure():
 
 
 def test_a_crystal_that_does_not_melt_is_refused():
-    settings = LiquidRun(replicas=2, langevin=FAST, melting=2, snapshots=40, diffusive_ps=(0.5, 1.0), spacing=0.1)
+    settings = LiquidConfig(replicas=2, langevin=FAST, melting=2, snapshots=40, diffusive_ps=(0.5, 1.0), spacing=0.1)
     frame = bulk("Ar", "fcc", a=5.3, cubic=True) * (2, 2, 2)
     with pytest.raises(ValueError, match="still a crystal"):
         liquid.run(argon(cutoff=5.0, dtype=jnp.float32), [frame], [10.0], settings, name=None)
@@ -85,7 +85,7 @@ def test_a_crystal_that_does_not_melt_is_refused():
     ("changes", "message"), [({"replicas": 1}, "use two or more"), ({"snapshots": 30}, "twice as long")]
 )
 def test_settings_without_an_error_bar_or_a_fit_are_refused(changes, message):
-    settings = LiquidRun(langevin=FAST, **{"snapshots": 400, **changes})
+    settings = LiquidConfig(langevin=FAST, **{"snapshots": 400, **changes})
     with pytest.raises(ValueError, match=message):
         liquid.run(argon(), [bulk("Ar", "fcc", a=5.3, cubic=True)], [80.0], settings, name=None)
 

@@ -7,13 +7,13 @@ import pytest
 
 from fusedff.runtime import progress, storage
 from fusedff.training import loop
-from fusedff.training.loop import Learner
+from fusedff.training.loop import TrainState
 
 SETTINGS = {"rate": 0.1, "shape": (2, 3)}
 
 
-def learner():
-    return Learner({"x": jnp.array([1.0, -2.0])}, (jnp.zeros(2),), jax.random.PRNGKey(3), {"seen": jnp.int32(0)})
+def train_state():
+    return TrainState({"x": jnp.array([1.0, -2.0])}, (jnp.zeros(2),), jax.random.PRNGKey(3), {"seen": jnp.int32(0)})
 
 
 def epoch(state, n):
@@ -22,7 +22,7 @@ def epoch(state, n):
     momentum = 0.9 * state.optimizer[0] - 0.1 * (state.params["x"] + 0.3 * noise)
     params = {"x": state.params["x"] + momentum}
     extra = {"seen": state.extra["seen"] + 1}
-    return Learner(params, (momentum,), state.key, extra), {"loss": jnp.sum(params["x"] ** 2)}
+    return TrainState(params, (momentum,), state.key, extra), {"loss": jnp.sum(params["x"] ** 2)}
 
 
 def interrupted_at(when):
@@ -35,7 +35,7 @@ def interrupted_at(when):
 
 
 def train(step=epoch, epochs=9, checkpoint=None, settings=SETTINGS, **options):
-    return loop.train(step, learner(), epochs, name="toy", settings=settings, checkpoint=checkpoint, **options)
+    return loop.train(step, train_state(), epochs, name="toy", settings=settings, checkpoint=checkpoint, **options)
 
 
 def assert_equal(first, second):
@@ -51,7 +51,7 @@ def test_an_interrupted_run_ends_bit_for_bit_where_an_uninterrupted_one_ends(tmp
         with pytest.raises(KeyboardInterrupt):
             train(interrupted_at(when), checkpoint=path, watch=watch)
     resumed = train(checkpoint=path, watch=watch)
-    assert_equal(resumed.learner, whole.learner)
+    assert_equal(resumed.train_state, whole.train_state)
     assert_equal(resumed.params, whole.params)
     assert resumed.history == whole.history
     assert [record["epoch"] for record in resumed.history] == list(range(9))
@@ -61,7 +61,7 @@ def test_a_finished_run_is_not_run_again(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     done = train(checkpoint=path)
     again = train(interrupted_at(0), checkpoint=path)
-    assert_equal(again.learner, done.learner)
+    assert_equal(again.train_state, done.train_state)
     assert again.history == done.history
 
 
@@ -122,16 +122,18 @@ def test_the_checkpoint_of_another_kind_of_training_is_refused(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     train(epochs=1, checkpoint=path)
     with pytest.raises(ValueError, match=r"another kind of training \(toy, not fused training\); put the right file"):
-        loop.train(epoch, learner(), 3, name="fused training", settings=SETTINGS, checkpoint=path)
+        loop.train(epoch, train_state(), 3, name="fused training", settings=SETTINGS, checkpoint=path)
 
 
 def test_a_checkpoint_that_does_not_say_what_it_learned_from_is_refused(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     train(epochs=1, checkpoint=path)
-    tree, metadata = storage.read_tree(path, {"learner": learner(), "best": learner().params})
+    tree, metadata = storage.read_tree(path, {"learner": train_state(), "best": train_state().params})
     del metadata["learned_from"]
     storage.write_tree(path, tree, metadata)
-    with pytest.raises(storage.DamagedFile, match="does not say what it was trained from.*delete it to start again"):
+    with pytest.raises(
+        storage.DamagedFileError, match="does not say what it was trained from.*delete it to start again"
+    ):
         train(checkpoint=path)
 
 
@@ -139,7 +141,7 @@ def test_a_second_training_on_one_checkpoint_is_refused(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
 
     def meanwhile(state, n):
-        with pytest.raises(storage.InUse, match="is being written by another training"):
+        with pytest.raises(storage.InUseError, match="is being written by another training"):
             train(checkpoint=path)
         return epoch(state, n)
 
@@ -152,7 +154,7 @@ def test_a_damaged_checkpoint_is_refused_with_a_remedy_and_left_alone(tmp_path):
     train(epochs=1, checkpoint=path)
     path.write_bytes(path.read_bytes()[:-8])
     before = path.read_bytes()
-    with pytest.raises(storage.DamagedFile, match="checkpoint.safetensors is damaged .*restore it or train"):
+    with pytest.raises(storage.DamagedFileError, match="checkpoint.safetensors is damaged .*restore it or train"):
         train(checkpoint=path)
     assert path.read_bytes() == before
 
@@ -160,8 +162,8 @@ def test_a_damaged_checkpoint_is_refused_with_a_remedy_and_left_alone(tmp_path):
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     train(epochs=1, checkpoint=path)
-    other = learner()._replace(params={"x": jnp.zeros(5)})
-    with pytest.raises(storage.DamagedFile, match="another architecture or settings; delete it"):
+    other = train_state()._replace(params={"x": jnp.zeros(5)})
+    with pytest.raises(storage.DamagedFileError, match="another architecture or settings; delete it"):
         loop.train(epoch, other, 3, name="toy", settings=SETTINGS, checkpoint=path)
 
 
@@ -177,7 +179,9 @@ def test_what_is_not_finite_is_reported_and_never_saved(tmp_path, lost):
             (state, {"loss": np.nan}) if lost == "loss" else (state._replace(params={"x": jnp.full(2, np.inf)}), record)
         )
 
-    with pytest.raises(loop.Diverged, match=rf"toy, epoch 2: {lost} .*keeps the epoch before; lower the learning rate"):
+    with pytest.raises(
+        loop.DivergedError, match=rf"toy, epoch 2: {lost} .*keeps the epoch before; lower the learning rate"
+    ):
         train(diverging, checkpoint=path)
     assert len(storage.read_metadata(path)["history"]) == 2
     assert train(checkpoint=path).history == train().history

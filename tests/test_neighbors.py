@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusedff.geometry import neighbors, systems
-from fusedff.geometry.neighbors import NeighborOverflow
+from fusedff.geometry.neighbors import NeighborOverflowError
 
 SKEWED = np.array([[4.0, 0.3, 0.0], [-1.9, 3.6, 0.2], [1.7, -1.2, 4.4]])
 
@@ -170,9 +170,9 @@ def test_pairs_that_do_not_fit_are_reported_not_dropped_in_silence():
     needed = int(search(frame, 5.0)[1].needed)
     _, near = search(frame, 5.0, capacity=needed - 1)
     assert int(near.needed) == needed
-    with pytest.raises(NeighborOverflow, match=f"capacity >= {needed}"):
+    with pytest.raises(NeighborOverflowError, match=f"capacity >= {needed}"):
         neighbors.require_room(near)
-    with pytest.raises(NeighborOverflow, match=f"{needed} neighbours"):
+    with pytest.raises(NeighborOverflowError, match=f"{needed} neighbours"):
         neighbors.from_frames(frame, 5.0, needed - 1)
     system, wide = search(frame, 5.0)
     assert int(prune(system, wide, 5.0, needed - 3).needed) == needed
@@ -199,7 +199,7 @@ def turned():
 
 def test_turning_around_is_its_own_inverse_and_linear(turned):
     x, reverse, plain = turned
-    turn = lambda x: neighbors.turn_around(x, reverse)  # noqa: E731
+    turn = lambda x: neighbors.swap_direction(x, reverse)  # noqa: E731
     np.testing.assert_array_equal(turn(x), plain(x))
     np.testing.assert_array_equal(turn(turn(x)), x)
     y = jnp.cos(x)
@@ -213,7 +213,7 @@ def test_turning_around_has_the_derivatives_of_the_plain_gather_to_second_order(
     def scalar(gather):
         return lambda x: jnp.sum(jnp.exp(-(gather(x * x) ** 2)) * y)
 
-    ours, theirs = scalar(lambda x: neighbors.turn_around(x, reverse)), scalar(plain)
+    ours, theirs = scalar(lambda x: neighbors.swap_direction(x, reverse)), scalar(plain)
     # the same sums in another order: a few units in the last place
     close = {"rtol": 1e-12, "atol": 1e-14}
     np.testing.assert_allclose(jax.grad(ours)(x), jax.grad(theirs)(x), **close)

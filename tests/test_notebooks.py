@@ -18,7 +18,7 @@ import nbformat
 import papermill
 import pytest
 
-from fusedff import potential
+from fusedff.potential import Potential
 from fusedff.study import presets, run_folder
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -257,7 +257,7 @@ def test_the_models_work_outside(chain):
 
 @pytest.mark.parametrize("model", run_folder.MODELS)
 def test_models_are_left_for_the_next_notebook(chain, model):
-    trained = potential.load(chain.path / model / "potential.safetensors")
+    trained = Potential.load(chain.path / model / "potential.safetensors")
     assert trained.numbers == (22,)
     about = chain.read(f"{model}/settings.json")
     assert about["model"] == model

@@ -11,11 +11,11 @@ from argon import argon, laid_out
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from fusedff import potential
 from fusedff.data import frames as labelled
 from fusedff.plotting import figures
+from fusedff.potential import Potential
 from fusedff.training import force_matching, outliers
-from fusedff.training.force_matching import ForceMatching
+from fusedff.training.force_matching import ForceMatchingConfig
 
 TRUTH = argon(cutoff=5.0)
 SCALE = 30.0
@@ -43,7 +43,7 @@ def labelled_argon(n, scale=SCALE, seed=3):
         frame.rattle(0.1, rng=rng)
         frame.info.update(config_type=kind, config_id=f"{kind}-{i}")
         frames.append(frame)
-    said = jax.jit(potential.evaluate)(TRUTH.with_params(scaled(TRUTH, scale)), *laid_out(frames, TRUTH.cutoff))
+    said = jax.jit(Potential.evaluate)(TRUTH.with_params(scaled(TRUTH, scale)), *laid_out(frames, TRUTH.cutoff))
     forces = np.split(np.asarray(said.forces), np.cumsum([len(frame) for frame in frames])[:-1])
     labels = zip(frames, np.asarray(said.energy), forces, np.asarray(said.stress), strict=True)
     return [with_labels(*label) for label in labels]
@@ -127,7 +127,7 @@ def test_frames_without_stress_have_no_score_of_it():
 
 
 def test_training_names_the_frames_it_doubts_and_says_nothing_of_good_ones():
-    settings = ForceMatching(epochs=1, batch=10, learning_rate=1e-4, final_learning_rate=1e-5)
+    settings = ForceMatchingConfig(epochs=1, batch=10, learning_rate=1e-4, final_learning_rate=1e-5)
     frames = clean()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -18,7 +18,7 @@ from fusedff.interfaces.ase import FusedCalculator
 from fusedff.properties.static import phonons
 from fusedff.simulation import langevin as dynamics
 from fusedff.simulation.elasticity import StressFluctuation
-from fusedff.simulation.langevin import Langevin
+from fusedff.simulation.langevin import LangevinConfig
 
 A, STIFFNESS = 4.0, 1.5  # Å, eV/Å^2
 SPRINGS = springs(STIFFNESS, A / np.sqrt(2))
@@ -136,7 +136,7 @@ def test_effective_phonons_of_a_cold_crystal_are_its_phonons():
     """Molecular dynamics of this project at 1 K, with its order of atoms and its forces."""
     model, point = argon(), StatePoint(1.0, FCC)
     ensemble = StressFluctuation().ensemble([point], (2, 2, 2), 1, jnp.float64)
-    langevin = Langevin(timestep_fs=10.0, friction_per_ps=5.0, steps_per_snapshot=20, skin=0.6)
+    langevin = LangevinConfig(timestep_fs=10.0, friction_per_ps=5.0, steps_per_snapshot=20, skin=0.6)
     simulation = dynamics.Simulation(ensemble, langevin, model.cutoff, phonons.observe_forces)
     state, _ = simulation.run(model, dynamics.start(ensemble, jax.random.PRNGKey(0)), 10)
     _, trajectory = simulation.run(model, state, 15)

@@ -15,8 +15,8 @@ from fusedff.data import datasets, experiments
 from fusedff.plotting import comparison as verdict_plots
 from fusedff.plotting import figures as plots
 from fusedff.plotting import properties
-from fusedff.properties.thermal.deformation import DeformationResult, DeformationRun
-from fusedff.properties.thermal.elastic import ElasticResult, ElasticRun
+from fusedff.properties.thermal.deformation import DeformationConfig, DeformationResult
+from fusedff.properties.thermal.elastic import ElasticConfig, ElasticResult
 from fusedff.simulation.statistics import Estimate
 from fusedff.study import comparison
 
@@ -42,7 +42,7 @@ def result(points, factor, pressure=0.0):
     return ElasticResult(
         np.array([p.temperature for p in points]), NAMES, factor * measured, np.full(measured.shape, 2.0),
         np.full(n, pressure), np.full(n, 0.05), measured, np.zeros(n),
-        factor * measured + 1, np.full(measured.shape, 2.0), ElasticRun(),
+        factor * measured + 1, np.full(measured.shape, 2.0), ElasticConfig(),
     )  # fmt: skip
 
 
@@ -232,7 +232,7 @@ def test_stresses_of_deformed_cells_are_drawn_with_their_parabolas():
     strains = (-0.01, -0.005, 0.005, 0.01)
     parabola, noise = np.array([[[0.5, 0, 0], [100, 50, 20], [1000, 0, 0]]]), np.full((1, 3), 0.1)
     stress = np.array(strains)[:, None] ** np.arange(3) @ parabola
-    settings = DeformationRun(strains)
+    settings = DeformationConfig(strains)
     found = DeformationResult(
         np.array([300.0]), ("C11", "C12", "C44"), parabola, 70 * noise, stress, noise, noise, settings
     )

@@ -11,7 +11,6 @@ import pytest
 from argon import argon, laid_out
 from ase.build import bulk
 
-from fusedff import potential
 from fusedff.network.dimenet import DimeNet
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
@@ -22,13 +21,13 @@ TINY = DimeNet(
     output_layers=1, layers_before_skip=1, layers_after_skip=1,
 )  # fmt: skip
 
-evaluate, born = jax.jit(potential.evaluate), jax.jit(potential.born)
+evaluate, born = jax.jit(Potential.evaluate), jax.jit(Potential.born)
 
 
 def network():
     """A network that says something: the last layer of a new one is zero."""
     rng = np.random.default_rng(0)
-    made = potential.create(jax.random.key(0), TINY, {"Ti": -5.0}, scale=0.5)
+    made = Potential.create(jax.random.key(0), TINY, {"Ti": -5.0}, scale=0.5)
     return made.with_params(jax.tree.map(lambda x: jnp.asarray(x + 0.5 * rng.normal(size=x.shape)), made.params))
 
 
@@ -52,7 +51,7 @@ def subject(request):
 
     @jax.jit
     def energy(positions, cell):
-        return potential.energies(model, system._replace(positions=positions, cells=cell[None]), near)[0]
+        return model.energies(system._replace(positions=positions, cells=cell[None]), near)[0]
 
     return model, frame, (system, near), lambda r, cell: float(energy(jnp.asarray(r), jnp.asarray(cell)))
 
@@ -125,14 +124,14 @@ def test_total_energies_are_binding_energies_and_the_reference_of_every_species(
     params = {"epsilon": jnp.array([0.01, 0.02]), "sigma": jnp.array([3.0, 3.4])}
     model = Potential(params, LennardJones(6.0), (10, 18), (-1.5, -2.5))
     apart = ase.Atoms("ArNe2", positions=[[0, 0, 0], [9, 0, 0], [0, 9, 0]], cell=40 * np.eye(3), pbc=True)
-    assert potential.reference_energy(model, apart.numbers) == -2.5 - 2 * 1.5
+    assert model.reference_energy(apart.numbers) == -2.5 - 2 * 1.5
     assert float(evaluate(model, *laid_out(apart, 6.0)).energy[0]) == pytest.approx(0.0, abs=1e-15)
     pair = ase.Atoms("ArNe", positions=[[0, 0, 0], [3.5, 0, 0]], cell=40 * np.eye(3), pbc=True)
     sigma, epsilon, r = 3.2, np.sqrt(0.01 * 0.02), 3.5  # Lorentz-Berthelot; the switch starts at 4.8 Å
     expected = 4 * epsilon * ((sigma / r) ** 12 - (sigma / r) ** 6)
     found = evaluate(model, *laid_out(pair, 6.0)).energy
     assert float(found[0]) == pytest.approx(expected, rel=1e-12)
-    np.testing.assert_allclose(potential.total(model, found, [pair]), expected - 4.0, rtol=1e-12)
+    np.testing.assert_allclose(model.total(found, [pair]), expected - 4.0, rtol=1e-12)
 
 
 def test_the_scale_multiplies_what_the_model_says():
@@ -145,9 +144,9 @@ def test_the_scale_multiplies_what_the_model_says():
 
 
 def test_an_unknown_element_is_refused_by_name():
-    potential.require_species(argon(), np.array([18, 18]))
+    argon().require_species(np.array([18, 18]))
     with pytest.raises(ValueError, match=r"knows Ar but not Al, Ti; train one on frames"):
-        potential.require_species(argon(), np.array([22, 18, 13]))
+        argon().require_species(np.array([22, 18, 13]))
 
 
 # --- storing -----------------------------------------------------------------------------------------------------
@@ -159,13 +158,13 @@ def stored(tmp_path_factory):
     path = tmp_path_factory.mktemp("potentials") / "ti.safetensors"
     made = network()
     made = made.with_params(jax.tree.map(lambda x: x.astype(jnp.float32), made.params))
-    potential.save(path, made, note="of no value")
+    made.save(path, note="of no value")
     return path, made
 
 
 def test_a_potential_comes_back_bit_for_bit(stored):
     path, made = stored
-    back = potential.load(path)
+    back = Potential.load(path)
     assert (back.model, back.numbers, back.reference, back.scale) == (TINY, (22,), (-5.0,), 0.5)
     assert jax.tree.structure(back.params) == jax.tree.structure(made.params)
     for mine, theirs in zip(jax.tree.leaves(back.params), jax.tree.leaves(made.params), strict=True):
@@ -175,8 +174,8 @@ def test_a_potential_comes_back_bit_for_bit(stored):
 
 def test_lennard_jones_is_stored_too(tmp_path):
     model = argon(dtype=jnp.float32)
-    potential.save(tmp_path / "ar.safetensors", model)
-    back = potential.load(tmp_path / "ar.safetensors")
+    model.save(tmp_path / "ar.safetensors")
+    back = Potential.load(tmp_path / "ar.safetensors")
     assert back.model == model.model
     np.testing.assert_array_equal(back.params["sigma"], model.params["sigma"])
 

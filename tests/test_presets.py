@@ -7,7 +7,7 @@ import pytest
 from fusedff.network.dimenet import DimeNet
 from fusedff.simulation.elasticity import StressFluctuation
 from fusedff.study import presets
-from fusedff.training.force_matching import ForceMatching
+from fusedff.training.force_matching import ForceMatchingConfig
 from fusedff.units import KJ_MOL, NM
 
 NAMES = ("smoke", "demo", "full", "paper")
@@ -59,7 +59,7 @@ def test_default_loss_weights_are_those_of_the_paper_in_other_units():
     energy = 1e-6 * (atoms / KJ_MOL) ** 2  # per (eV/atom)^2
     force = 1e-2 * (NM / KJ_MOL) ** 2  # per (eV/Å)^2
     virial = 4e-6 * (atoms / KJ_MOL) ** 2  # per (eV/atom)^2
-    defaults = ForceMatching()
+    defaults = ForceMatchingConfig()
     assert defaults.force_weight == 1.0
     assert defaults.energy_weight == pytest.approx(energy / force, rel=0.01)
     assert defaults.virial_weight == pytest.approx(virial / force, rel=0.01)

@@ -10,7 +10,7 @@ from pairs import Pairs, lennard_jones, lennard_jones_crystal, lennard_jones_tai
 from fusedff import crystals
 from fusedff.crystals import Crystal
 from fusedff.properties.static import relax
-from fusedff.properties.static.relax import NotRelaxed, Relaxation
+from fusedff.properties.static.relax import NotRelaxedError, Relaxation
 
 TIGHT = Relaxation(fmax=1e-6)
 
@@ -76,13 +76,13 @@ def test_constraints_hold_and_results_travel_with_the_structure():
 def test_what_does_not_come_to_rest_is_an_error_that_says_where_and_what_to_do():
     start = bulk("Ar", "fcc", a=1.6, cubic=True) * (2, 1, 1)
     start.rattle(0.05, seed=3)
-    with pytest.raises(NotRelaxed, match=r"argon of Ar8: after 2 steps .* on atom \d is .* allow more steps"):
+    with pytest.raises(NotRelaxedError, match=r"argon of Ar8: after 2 steps .* on atom \d is .* allow more steps"):
         relax.relax_ions(start, smooth_lennard_jones(2.6), Relaxation(steps=2), "argon")
-    with pytest.raises(NotRelaxed, match="Ar4: after 1 steps the largest force is the cell's"):
+    with pytest.raises(NotRelaxedError, match="Ar4: after 1 steps the largest force is the cell's"):
         relax.relax_crystal(bulk("Ar", "fcc", a=1.5, cubic=True), smooth_lennard_jones(2.6), Relaxation(steps=1))
 
 
 def test_a_calculator_that_returns_nan_is_stopped_at_once():
     broken = Pairs(lambda r: r * np.nan, lambda r: r * np.nan, 2.0)
-    with pytest.raises(NotRelaxed, match="a force is nan after 0 steps"):
+    with pytest.raises(NotRelaxedError, match="a force is nan after 0 steps"):
         relax.relax_ions(ase.Atoms("Ar2", positions=[[0, 0, 0], [1, 0, 0]], cell=9 * np.eye(3), pbc=True), broken)

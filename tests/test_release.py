@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fusedff import __main__ as command
-from fusedff import potential
 from fusedff.data import references
+from fusedff.potential import Potential
 from fusedff.runtime import storage
+from fusedff.study import cli as command
 from fusedff.study import comparison, release, run_folder
 
 RECORD = run_folder.shipped_record()
@@ -30,7 +30,7 @@ def finished(tmp_path):
     for model in run_folder.MODELS:
         shipped = run_folder.SHIPPED / f"titanium-{model}.safetensors"
         about = storage.read_metadata(shipped)["about"]
-        folder.save(model, potential.load(shipped), [], {}, about["seconds"])
+        folder.save(model, Potential.load(shipped), [], {}, about["seconds"])
         shutil.copy(shipped, folder.path / model / "potential.safetensors")
     folder.write("summary.json", RECORD | {"data": "titanium_pbe.extxyz, sha256 0"})
     found = {model: verdict["experiment"] for model, verdict in RECORD["models"].items()}
@@ -69,7 +69,7 @@ def test_files_carry_data_preset_seeds_and_errors(ship, tmp_path):
         for c in RECORD["models"]["fused"]["experiment"][t]["elastic"].values()
     ]
     assert errors["elastic_held_out_percent"] == pytest.approx(sum(deviations) / len(deviations))
-    assert potential.load(tmp_path / "out" / "titanium-fused.safetensors").numbers == (22,)
+    assert Potential.load(tmp_path / "out" / "titanium-fused.safetensors").numbers == (22,)
 
 
 def test_the_model_card_holds_every_error_with_its_standard_error(ship, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from argon import FCC, argon
 
-from fusedff import crystals, potential
+from fusedff import crystals
 from fusedff.geometry import neighbors, systems
 from fusedff.simulation import reweighting
 from fusedff.units import KB
@@ -52,7 +52,7 @@ def snapshots():
     def of(params, r):
         system = systems.stack(r, jnp.asarray(box), cube.numbers)
         near = neighbors.search_cells(system, model.cutoff, 90, images)
-        found = potential.evaluate(model.with_params(params), system, near)
+        found = model.with_params(params).evaluate(system, near)
         return found.energy, found.stress
 
     both = jax.jit(lambda params: jax.lax.map(lambda r: of(params, r), positions))

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from argon import argon
 
-from fusedff import __main__ as command
 from fusedff.runtime import storage
+from fusedff.study import cli as command
 from fusedff.study import run_folder as runs
-from fusedff.training.difftre import DiffTRe
+from fusedff.training.difftre import DiffTReConfig
 
 
 def test_a_model_is_kept_with_history_settings_and_versions(tmp_path):
     folder = runs.folder("demo", tmp_path)
     assert folder.path == tmp_path / "demo"
     model, history = argon(dtype=jnp.float32), [{"epoch": 0, "loss": 1.5}]
-    folder.save("dft", model, history, DiffTRe(), 12.5)
+    folder.save("dft", model, history, DiffTReConfig(), 12.5)
     back = folder.load("dft")
     assert back.model == model.model
     np.testing.assert_array_equal(back.params["epsilon"], model.params["epsilon"])
@@ -64,15 +64,15 @@ def test_a_model_that_neither_exists_nor_ships_is_refused_by_name(tmp_path):
 
 def test_the_file_of_another_model_is_noticed(tmp_path):
     folder = runs.folder("demo", tmp_path)
-    folder.save("fused", argon(dtype=jnp.float32), [], DiffTRe(), 1.0)
+    folder.save("fused", argon(dtype=jnp.float32), [], DiffTReConfig(), 1.0)
     (folder.path / "fused").rename(folder.path / "dft")
-    with pytest.raises(storage.DamagedFile, match=r"dft/potential.safetensors holds the model 'fused', not 'dft'"):
+    with pytest.raises(storage.DamagedFileError, match=r"dft/potential.safetensors holds the model 'fused', not 'dft'"):
         folder.load("dft")
 
 
 def test_smoke_takes_the_shipped_dft_model_whatever_was_trained(tmp_path, capsys):
     folder = runs.folder("smoke", tmp_path)
-    folder.save("dft", argon(dtype=jnp.float32), [], DiffTRe(), 1.0)
+    folder.save("dft", argon(dtype=jnp.float32), [], DiffTReConfig(), 1.0)
     assert folder.load("dft").numbers == (22,)
     assert "titanium-dft, which ships with fusedff, stands in" in capsys.readouterr().out
 
@@ -80,7 +80,9 @@ def test_smoke_takes_the_shipped_dft_model_whatever_was_trained(tmp_path, capsys
 def test_settings_that_hold_nothing_are_a_damaged_file(tmp_path):
     folder = runs.folder("demo", tmp_path)
     folder.write("dft/settings.json", {})
-    with pytest.raises(storage.DamagedFile, match=r"settings.json is damaged \(it lacks 'seconds'\); run the notebook"):
+    with pytest.raises(
+        storage.DamagedFileError, match=r"settings.json is damaged \(it lacks 'seconds'\); run the notebook"
+    ):
         folder.seconds("dft")
     folder.write("summary.json", {})
     assert command.main(["release", "--preset", "demo", "--runs", str(tmp_path)]) == 2
@@ -145,7 +147,7 @@ def test_ctrl_c_is_one_sentence(notebooks, tmp_path):
     notebooks("x")
     script = f"""
 import papermill, pathlib, sys, time
-from fusedff import __main__ as command
+from fusedff.study import cli as command
 command.NOTEBOOKS = pathlib.Path({str(command.NOTEBOOKS)!r})
 def execute(*_, **__):
     print("running", flush=True)
@@ -193,8 +195,7 @@ def test_a_slip_on_the_command_line_is_one_line_and_no_traceback(preset, runs, s
 
 
 def test_a_file_can_be_loaded_by_its_path(tmp_path):
-    from fusedff import potential
 
     path = tmp_path / "mine.safetensors"
-    potential.save(path, argon(dtype=jnp.float32))
+    argon(dtype=jnp.float32).save(path)
     assert runs.load(str(path)).numbers == (18,)

@@ -64,7 +64,7 @@ def test_a_full_disk_is_one_clear_error_and_the_old_file_stays(tmp_path):
 def test_a_file_without_a_checksum_is_refused(tmp_path, checksum):
     path = tmp_path / "tree.safetensors"
     path.write_bytes(save({"['x']": np.ones(2)}, {"version": "1", **checksum}))
-    with pytest.raises(storage.DamagedFile, match=r"tree.safetensors is damaged: it has no checksum; restore it"):
+    with pytest.raises(storage.DamagedFileError, match=r"tree.safetensors is damaged: it has no checksum; restore it"):
         storage.read_tree(path, {"x": np.zeros(2)})
 
 
@@ -117,7 +117,7 @@ def test_a_lock_keeps_others_out_until_its_process_is_dead(tmp_path):
         [sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(storage.InUse, match="checkpoint.safetensors is being written by another training; wait"):
+    with pytest.raises(storage.InUseError, match="checkpoint.safetensors is being written by another training; wait"):
         storage.lock(path).__enter__()
     holder.kill()
     holder.communicate()
@@ -156,7 +156,7 @@ def test_a_digest_tells_every_difference_and_nothing_else():
 def test_json_that_is_damaged_is_one_error_with_a_remedy(tmp_path, text, says):
     path = tmp_path / "settings.json"
     path.write_text(text)
-    with pytest.raises(storage.DamagedFile, match=rf"settings.json is damaged \(.*{says}.*\); restore it"):
+    with pytest.raises(storage.DamagedFileError, match=rf"settings.json is damaged \(.*{says}.*\); restore it"):
         storage.read_json(path, "seconds")
 
 
@@ -168,14 +168,14 @@ def test_a_tree_of_another_shape_is_refused_with_the_array_and_the_remedy(tmp_pa
         ({"layer": TREE["layer"]}, "holds the unexpected array .*steps"),
         ({**TREE, "layer": {"w": np.zeros((3, 3))}}, r"w.* has shape \(2, 3\), expected \(3, 3\)"),
     ]:
-        with pytest.raises(storage.DamagedFile, match=f"tree.safetensors.*{complaint}.*delete it and run again"):
+        with pytest.raises(storage.DamagedFileError, match=f"tree.safetensors.*{complaint}.*delete it and run again"):
             storage.read_tree(path, like)
 
 
 def test_numbers_that_are_not_finite_are_refused(tmp_path):
     path = tmp_path / "tree.safetensors"
     storage.write_tree(path, {"x": np.array([1.0, np.inf])}, {})
-    with pytest.raises(storage.DamagedFile, match="not finite"):
+    with pytest.raises(storage.DamagedFileError, match="not finite"):
         storage.read_tree(path, {"x": np.zeros(2)})
 
 
@@ -185,7 +185,7 @@ def test_a_damaged_or_missing_file_says_so(tmp_path):
         storage.read_metadata(path)
     storage.write_tree(path, TREE, {})
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(storage.DamagedFile, match="tree.safetensors is damaged"):
+    with pytest.raises(storage.DamagedFileError, match="tree.safetensors is damaged"):
         storage.read_tree(path, TREE)
 
 

@@ -62,7 +62,7 @@ def test_largest_pressure_is_the_worst_in_magnitude_of_all_temperatures():
 
 
 def test_every_bound_that_is_met_or_not_is_said_to_be(result):
-    dft, experiment, fused = comparison.verdict(result)
+    dft, experiment, fused = comparison.summary_lines(result)
     assert "bound" not in dft  # never shown an experiment
     assert "off by 20.0 ± " in dft
     assert "off by 1.0 ± " in experiment
@@ -83,7 +83,7 @@ def test_every_bound_that_is_met_or_not_is_said_to_be(result):
 def test_each_bound_can_fail_alone(result, change, said):
     result = copy.deepcopy(result)
     result["models"]["fused"] = change
-    line = comparison.verdict(result)[-1]
+    line = comparison.summary_lines(result)[-1]
     assert said in line
     assert line.count("NOT met") == 1
 
@@ -94,7 +94,7 @@ def test_the_table_has_a_row_per_model_and_temperature_with_error_bars(result):
     assert len([row for row in rows if "±" in row and ":" not in row]) == 6
     assert len([row for row in rows if row.strip().startswith("measured")]) == 2
     assert "192.0 ± 1.0" in text  # C11 of the DFT-only model
-    assert text.splitlines()[-3:] == comparison.verdict(result)
+    assert text.splitlines()[-3:] == comparison.summary_lines(result)
 
 
 def test_the_summary_says_what_it_takes_to_get_it_again(result):

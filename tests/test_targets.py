@@ -11,9 +11,9 @@ from ase.build import bulk
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
 from fusedff.simulation import langevin, reweighting
-from fusedff.simulation.langevin import Langevin
+from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import difftre
-from fusedff.training.difftre import DiffTRe, Teacher
+from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer
 from fusedff.training.targets import HeatCapacityTarget, PressureTarget, RadialTarget, loss
 from fusedff.units import GPA
 
@@ -22,8 +22,8 @@ LIQUID = bulk("Ar", "fcc", a=6.2, cubic=True) * (2, 2, 2)
 LIQUID.rattle(0.4, seed=0)  # neighbour lists have the size of a liquid's from the start: less to compile again
 TEMPERATURE = 120.0  # K
 R = 0.2 * np.arange(1, 30)  # Å
-SETTINGS = DiffTRe(
-    updates=14, learning_rate=0.012, final_learning_rate=0.002, langevin=Langevin(10.0, 2.0, 20, 0.6),
+SETTINGS = DiffTReConfig(
+    updates=14, learning_rate=0.012, final_learning_rate=0.002, langevin=LangevinConfig(10.0, 2.0, 20, 0.6),
     first_equilibration=20, equilibration=5, snapshots=12, reuse_above=0.6, seed=3,
 )  # fmt: skip
 
@@ -65,7 +65,7 @@ def test_a_cold_crystal_has_the_heat_capacity_of_dulong_and_petit():
     """kT/2 for every vibration and every momentum of N atoms, one of which stands for the centre of mass."""
     n, crystal = 32, bulk("Ar", "fcc", a=5.25, cubic=True) * (2, 2, 2)
     target = HeatCapacityTarget(langevin.replicate([crystal], [2.0], 16, jnp.float64), [3.0])
-    simulation = langevin.Simulation(target.ensemble, Langevin(10.0, 5.0, 40, 0.4), TRUTH.cutoff, target.observe)
+    simulation = langevin.Simulation(target.ensemble, LangevinConfig(10.0, 5.0, 40, 0.4), TRUTH.cutoff, target.observe)
     state = langevin.start(target.ensemble, jax.random.PRNGKey(2))
     state, _ = simulation.run(TRUTH, state, 20)
     found = float(target.heat_capacity(simulation.run(TRUTH, state, 60)[1].observed.mean(0))[0])
@@ -81,20 +81,22 @@ def test_the_gradient_is_that_of_the_reweighted_loss(kind):
         "pressure": PressureTarget(cells(2), [0.2 * GPA]),
         "heat": HeatCapacityTarget(cells(2), [2.5]),
     }[kind]
-    settings = DiffTRe(langevin=Langevin(10.0, 2.0, 10, 0.6), first_equilibration=2, snapshots=4)
-    teacher = Teacher(settings, WRONG, target)
-    sampled, _, _ = teacher._snapshots(WRONG, teacher.init(WRONG.params).extra, 0)
+    settings = DiffTReConfig(langevin=LangevinConfig(10.0, 2.0, 10, 0.6), first_equilibration=2, snapshots=4)
+    difftre_trainer = DiffTReTrainer(settings, WRONG, target)
+    sampled, _, _ = difftre_trainer._snapshots(WRONG, difftre_trainer.init(WRONG.params).extra, 0)
     positions = sampled.trajectory.positions
 
     def reweighted(params):
-        energy, found = teacher._reevaluate(WRONG.with_params(params), positions)
-        w = reweighting.weights(teacher.beta, energy, sampled.trajectory.energy)
+        energy, found = difftre_trainer._reevaluate(WRONG.with_params(params), positions)
+        w = reweighting.weights(difftre_trainer.beta, energy, sampled.trajectory.energy)
         return w, found, reweighting.averages(w, found)
 
     away = {**WRONG.params, "epsilon": 1.01 * WRONG.params["epsilon"]}  # where weights differ
     w, found, means = reweighted(away)
     assert np.ptp(np.asarray(w)) > 1e-3
-    gradient = teacher._gradient(WRONG.with_params(away), positions, w, found, jax.grad(partial(loss, target))(means))
+    gradient = difftre_trainer._gradient(
+        WRONG.with_params(away), positions, w, found, jax.grad(partial(loss, target))(means)
+    )
     for name, h in [("epsilon", 1e-6), ("sigma", 1e-6)]:
         up, down = (loss(target, reweighted({**away, name: away[name] + s * h})[2]) for s in (1, -1))
         # an identity: only h^2 and rounding separate the two

@@ -177,7 +177,7 @@ def _checked(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
     ):
         try:
             check()
-        except plausibility.Doubt as doubt:
+        except plausibility.DoubtError as doubt:
             if not all(map(trusted, frames)):
                 raise
             warnings.warn(doubt.finding, stacklevel=3)
@@ -204,14 +204,14 @@ def _check_energies_agree(frames, places) -> None:
     for formula, members in groups.items():
         typical = np.median([energy for _, energy in members])
         if len(members) > 2 and len({energy for _, energy in members}) == 1:
-            raise plausibility.Doubt(
+            raise plausibility.DoubtError(
                 f"{places[members[0][0]]} and {len(members) - 1} more {formula} frames have exactly the same energy, "
                 f"{typical:.6g} eV per atom, as if it had never been computed; relabel them"
             )
         for i, energy in members:
             if abs(energy - typical) > MAX_ENERGY_SPREAD:
                 unit = plausibility.look_like(energy / typical, plausibility.ENERGIES)
-                raise plausibility.Doubt(
+                raise plausibility.DoubtError(
                     f"{places[i]}: energy is {energy:.3f} eV per atom, but {formula} frames have {typical:.3f}; "
                     + (f"it looks {unit}" if unit else "use one unit and one reference, or drop it")
                 )

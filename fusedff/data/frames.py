@@ -158,7 +158,7 @@ def _check_unmoved(frame, where) -> None:
 
 def _doubt(frame, message: str) -> None:
     if not trusted(frame):
-        raise units.Doubt(message)
+        raise units.DoubtError(message)
 
 
 def _check_energy_and_forces(frame, found, where) -> None:

@@ -33,14 +33,14 @@ class Neighbors(NamedTuple):
         return self.source.shape[1]
 
 
-class NeighborOverflow(RuntimeError):
+class NeighborOverflowError(RuntimeError):
     """An atom has more neighbours than slots."""
 
 
 def require_room(neighbors: Neighbors) -> None:
-    """Raise `NeighborOverflow` if any pair was lost (call it outside jit)."""
+    """Raise `NeighborOverflowError` if any pair was lost (call it outside jit)."""
     if int(neighbors.needed) > neighbors.capacity:
-        raise NeighborOverflow(
+        raise NeighborOverflowError(
             f"an atom has {int(neighbors.needed)} neighbours but only {neighbors.capacity} slots; "
             f"rebuild with capacity >= {int(neighbors.needed)}"
         )
@@ -49,12 +49,12 @@ def require_room(neighbors: Neighbors) -> None:
 def displacements(system: System, neighbors: Neighbors) -> jax.Array:
     """Vectors from each atom to its neighbours, r_j + image - r_i: (n_atoms, capacity, 3), Å."""
     positions = system.positions
-    cells = system.cells[jnp.minimum(system.owner, system.n_cells - 1)]
+    cells = system.cells[jnp.minimum(system.cell_index, system.n_cells - 1)]
     images = jnp.einsum("abx,axy->aby", neighbors.image.astype(positions.dtype), cells)
     return positions[neighbors.source] + images - positions[:, None, :]
 
 
-def turn_around(x: jax.Array, reverse: jax.Array) -> jax.Array:
+def swap_direction(x: jax.Array, reverse: jax.Array) -> jax.Array:
     """Give every slot what its reverse slot holds: x (n_atoms, capacity, ...).
 
     The map is its own inverse and its own transpose, so differentiating it is another gather, at any
@@ -228,7 +228,7 @@ def _from_pairs(i, j, image, n, capacity) -> Neighbors:
     needed = int(count.max(initial=0))
     capacity = max(needed, 1) if capacity is None else capacity  # arrays without slots would break reshapes
     if needed > capacity:
-        raise NeighborOverflow(f"an atom has {needed} neighbours but only {capacity} slots")
+        raise NeighborOverflowError(f"an atom has {needed} neighbours but only {capacity} slots")
     slot = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
     # sorted by (i, j, image) and by (j, i, -image), a pair and its reverse have the same rank
     rank = np.lexsort((-image[:, 2], -image[:, 1], -image[:, 0], i, j))

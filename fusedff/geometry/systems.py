@@ -18,7 +18,7 @@ class System(NamedTuple):
 
     positions: jax.Array  # (n_atoms, 3) Å, in or near the cell
     cells: jax.Array  # (n_cells, 3, 3) Å, rows are lattice vectors
-    owner: jax.Array  # (n_atoms,) int32
+    cell_index: jax.Array  # (n_atoms,) int32
     numbers: jax.Array  # (n_atoms,) int32, atomic numbers
 
     @property
@@ -32,7 +32,7 @@ class System(NamedTuple):
 
     def per_cell(self, per_atom: jax.Array) -> jax.Array:
         """Sum a per-atom array (n_atoms, ...) over the atoms of each cell: (n_cells, ...)."""
-        return jax.ops.segment_sum(per_atom, self.owner, self.n_cells + 1)[: self.n_cells]
+        return jax.ops.segment_sum(per_atom, self.cell_index, self.n_cells + 1)[: self.n_cells]
 
 
 def folded(frame: Atoms) -> Atoms:
@@ -72,5 +72,7 @@ def from_atoms(frames: Sequence[Atoms] | Atoms, dtype=None) -> System:
 def stack(positions: jax.Array, cells: jax.Array, numbers: jax.Array) -> System:
     """Cells of one composition: positions (n_cells, n, 3), cells (n_cells, 3, 3), numbers (n,)."""
     n_cells, n, _ = positions.shape
-    owner = jnp.repeat(jnp.arange(n_cells, dtype=jnp.int32), n)
-    return System(positions.reshape(n_cells * n, 3), cells, owner, jnp.tile(jnp.asarray(numbers, jnp.int32), n_cells))
+    cell_index = jnp.repeat(jnp.arange(n_cells, dtype=jnp.int32), n)
+    return System(
+        positions.reshape(n_cells * n, 3), cells, cell_index, jnp.tile(jnp.asarray(numbers, jnp.int32), n_cells)
+    )

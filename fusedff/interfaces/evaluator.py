@@ -9,7 +9,6 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from fusedff import potential
 from fusedff.data.validation import units
 from fusedff.geometry import neighbors, systems
 from fusedff.potential import Evaluation, Potential, require_species
@@ -25,8 +24,8 @@ class Evaluator:
     grow, so that moving atoms rarely means compiling again. Threads may share one: they take turns. Copies begin anew.
     """
 
-    def __init__(self, potential_: Potential, skin: float = 1.0):
-        self.potential, self.skin = potential_, skin
+    def __init__(self, potential: Potential, skin: float = 1.0):
+        self.potential, self.skin = potential, skin
         self.lock = threading.RLock()
         self.lists_made = 0
         self._candidates = self._slots = 4
@@ -63,7 +62,7 @@ class Evaluator:
             if int(needed) <= self._slots:
                 if nearest < units.MIN_DISTANCE:
                     _refuse_overlap(frame)
-                return result._replace(energy=potential.total(self.potential, result.energy, [frame]))
+                return result._replace(energy=self.potential.total(result.energy, [frame]))
             self._slots = _rounded_up(needed)
 
     def _followed(self, frame):
@@ -88,7 +87,7 @@ class Evaluator:
         reach = self.potential.cutoff + self.skin
         try:
             listed = neighbors.from_frames(frame, reach, self._candidates)
-        except neighbors.NeighborOverflow:
+        except neighbors.NeighborOverflowError:
             self._candidates = _rounded_up(neighbors.from_frames(frame, reach).needed)
             listed = neighbors.from_frames(frame, reach, self._candidates)
         vectors = frame.positions[listed.source] + listed.image @ frame.cell.array - frame.positions[:, None]
@@ -99,11 +98,11 @@ class Evaluator:
 
 
 @partial(jax.jit, static_argnames=("cutoff", "slots"))
-def _evaluate(potential_, system, listed, cutoff, slots):
+def _evaluate(potential, system, listed, cutoff, slots):
     near = neighbors.prune(system, listed, cutoff, slots)
     squared = jnp.sum(neighbors.displacements(system, near) ** 2, -1)
     nearest = jnp.sqrt(jnp.min(jnp.where(near.mask, squared, jnp.inf)))
-    return potential.evaluate(potential_, system, near), near.needed, nearest
+    return potential.evaluate(system, near), near.needed, nearest
 
 
 def _rounded_up(slots) -> int:

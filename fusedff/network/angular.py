@@ -39,7 +39,7 @@ def angles(unit: jax.Array, n_l: int) -> Angles:
     return Angles(jnp.stack(pairs, 3).reshape(n, capacity, -1), jnp.stack(pairs, 2).reshape(n, -1, capacity))
 
 
-def meet(angles: Angles, waves: jax.Array) -> jax.Array:
+def aggregate_triplets(angles: Angles, waves: jax.Array) -> jax.Array:
     """What every slot receives (n, K, C) from the waves (n, K, n_l, C) of the other slots of its atom."""
     n, capacity, n_l, channels = waves.shape
     if capacity <= PAIRS_UP_TO:

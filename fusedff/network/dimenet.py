@@ -24,8 +24,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import spherical_jn
 
-from fusedff.geometry.neighbors import Neighbors, turn_around
-from fusedff.network.angular import Angles, angles, meet
+from fusedff.geometry.neighbors import Neighbors, swap_direction
+from fusedff.network.angular import Angles, aggregate_triplets, angles
 from fusedff.runtime import settings
 
 
@@ -248,9 +248,9 @@ def _interact(config, message, geometry, reverse, name):
         n, capacity, config.spherical, -1
     )
     waves = incoming[:, :, None, :] * radial
-    met = meet(geometry.angles, waves)
+    met = aggregate_triplets(geometry.angles, waves)
     # Slot i of atom j is where the message i -> j lives; its turned-around partner is j -> i.
-    met = turn_around(met, reverse)
+    met = swap_direction(met, reverse)
 
     update = own + silu(_linear(met, channels, f"{name}_up"))
     for layer in range(config.layers_before_skip):

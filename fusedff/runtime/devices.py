@@ -17,7 +17,7 @@ from jax._src import xla_bridge
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 _AXIS = "device"
-DEALT = "dealt"  # in `takes`: what `deal` made
+SCATTERED = "dealt"  # in `takes`: what `deal` made
 
 
 _forked = False
@@ -52,7 +52,7 @@ def count() -> int:
     return jax.device_count()
 
 
-def spread(function: Callable, takes: tuple, gives, n: int = 0) -> Callable:
+def shard_map_cells(function: Callable, in_axes: tuple, out_axes, n: int = 0) -> Callable:
     """`function`, computed by every device for its share of `n` cells; for use under jit.
 
     `takes` and `gives` say where the cells are, as `in_axes` and `out_axes` of `jax.vmap` do: the axis, or None for
@@ -62,12 +62,12 @@ def spread(function: Callable, takes: tuple, gives, n: int = 0) -> Callable:
     if count() == 1:
         return function
     mapped = jax.shard_map(
-        lambda *arguments: function(*_each(_mine, takes, arguments)),
-        mesh=_mesh(), in_specs=_each(_spec, takes), out_specs=_each(_spec, gives), check_vma=False,
+        lambda *arguments: function(*_each(_mine, in_axes, arguments)),
+        mesh=_mesh(), in_specs=_each(_spec, in_axes), out_specs=_each(_spec, out_axes), check_vma=False,
     )  # fmt: skip
 
     def everywhere(*arguments):
-        return _each(partial(_whole, n), gives, mapped(*_each(partial(_filled, n), takes, arguments)))
+        return _each(partial(_whole, n), out_axes, mapped(*_each(partial(_filled, n), in_axes, arguments)))
 
     return everywhere
 
@@ -82,7 +82,7 @@ def largest(tree):
     return tree if count() == 1 else jax.lax.pmax(tree, _AXIS)
 
 
-def without_repeats(weights: jax.Array, axis: int) -> jax.Array:
+def zero_for_repeats(weights: jax.Array, axis: int) -> jax.Array:
     """Weights of cells along `axis`, with zeros for the places that `spread` fills with a repeated cell."""
     repeats = _idle(weights.shape[axis])
     return jnp.pad(weights, [(0, repeats * (a == axis)) for a in range(weights.ndim)]) if repeats else weights
@@ -99,11 +99,11 @@ def warn_if_idle(n: int) -> None:
         )
 
 
-def deal(shares: Sequence):
-    """One tree of NumPy arrays for every device, each sent where it belongs; `spread` takes it as DEALT."""
+def scatter(shares: Sequence):
+    """One tree of NumPy arrays for every device, each sent where it belongs; `spread` takes it as SCATTERED."""
     if count() == 1:
         return jax.tree.map(jnp.asarray, shares[0])
-    sharding = NamedSharding(_mesh(), _spec(DEALT))
+    sharding = NamedSharding(_mesh(), _spec(SCATTERED))
 
     def send(*parts):
         shape = (len(parts), *parts[0].shape)
@@ -132,20 +132,20 @@ def _each(function, where, *trees):
 
 
 def _spec(where):
-    if where == DEALT:
+    if where == SCATTERED:
         return PartitionSpec(_AXIS)
     return PartitionSpec() if where is None else PartitionSpec(*[None] * where, _AXIS)
 
 
 def _filled(n, where, part):
     """As many cells as there are places: the last one is repeated."""
-    if where in (None, DEALT) or not _idle(n):
+    if where in (None, SCATTERED) or not _idle(n):
         return part
     return jax.tree.map(lambda x: x.take(np.arange(n + _idle(n)), where, mode="clip"), part)
 
 
 def _mine(where, part):
-    return jax.tree.map(lambda x: x[0], part) if where == DEALT else part
+    return jax.tree.map(lambda x: x[0], part) if where == SCATTERED else part
 
 
 def _whole(n, where, part):

@@ -27,11 +27,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CHECKSUM = "sha256"  # of all else in the file
 
 
-class DamagedFile(ValueError):
+class DamagedFileError(ValueError):
     """A file that cannot be read, or does not hold what it should."""
 
 
-class InUse(RuntimeError):
+class InUseError(RuntimeError):
     """A file that another process, or another training in this one, is writing."""
 
 
@@ -117,8 +117,8 @@ def _remove_unless_held(path):
 def lock(path: str | Path) -> Iterator[None]:
     """Keep all other processes that call `lock` for `path` out; the lock ends with the process that holds it.
 
-    Raises InUse if another one holds it. Where no lock file can be made, nothing can be written either, or the file
-    system knows no locks: then nothing is locked.
+    Raises InUseError if another one holds it. Where no lock file can be made, nothing can be written either, or the
+    file system knows no locks: then nothing is locked.
     """
     path = Path(path)
     place = path.with_name(f".{path.name}.lock")
@@ -133,7 +133,7 @@ def lock(path: str | Path) -> Iterator[None]:
         return
     with file:
         if not _hold(file):
-            raise InUse(
+            raise InUseError(
                 f"{path} is being written by another training; wait until that one has ended, or give this one "
                 "another checkpoint or run folder"
             )
@@ -153,16 +153,16 @@ def write_json(path: str | Path, data) -> None:
 def read_json(path: str | Path, *keys: str, remedy: str = "restore it"):
     """JSON from a file; an object in it must have `keys`.
 
-    Raises FileNotFoundError, or DamagedFile naming the file, what is wrong and the remedy.
+    Raises FileNotFoundError, or DamagedFileError naming the file, what is wrong and the remedy.
     """
     path = Path(path)
     try:
         found = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
-        raise DamagedFile(f"{path} is damaged ({error}); {remedy}") from error
+        raise DamagedFileError(f"{path} is damaged ({error}); {remedy}") from error
     missing = [key for key in keys if not isinstance(found, dict) or key not in found]
     if missing:
-        raise DamagedFile(f"{path} is damaged (it lacks {missing[0]!r}); {remedy}")
+        raise DamagedFileError(f"{path} is damaged (it lacks {missing[0]!r}); {remedy}")
     return found
 
 
@@ -179,7 +179,7 @@ def read_metadata(path: str | Path) -> dict:
 def read_tree(path: str | Path, like):
     """Arrays in the structure of `like`, and the metadata; names, shapes and types must agree.
 
-    Raises FileNotFoundError, or DamagedFile naming the file, the array and the remedy.
+    Raises FileNotFoundError, or DamagedFileError naming the file, the array and the remedy.
     """
     arrays, metadata = _read(path)
     named, structure = _leaf_names(like)
@@ -187,19 +187,21 @@ def read_tree(path: str | Path, like):
     if expected != set(arrays):
         odd = sorted(expected ^ set(arrays))[0]
         what = "lacks" if odd in expected else "holds the unexpected"
-        raise DamagedFile(
+        raise DamagedFileError(
             f"{path} {what} array {odd}: it was written by another architecture or settings; delete it and run again"
         )
     leaves = []
     for name, leaf in named:
         array = arrays[name]
         if array.shape != np.shape(leaf):
-            raise DamagedFile(
+            raise DamagedFileError(
                 f"{path}: array {name} has shape {array.shape}, expected {np.shape(leaf)}; "
                 "it was written by another architecture or settings; delete it and run again"
             )
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            raise DamagedFile(f"{path}: array {name} holds values that are not finite; restore the file or train again")
+            raise DamagedFileError(
+                f"{path}: array {name} holds values that are not finite; restore the file or train again"
+            )
         leaves.append(jax.numpy.asarray(array, dtype=getattr(leaf, "dtype", None)))
     return jax.tree_util.tree_unflatten(structure, leaves), metadata
 
@@ -267,12 +269,12 @@ def _read(path, arrays=True):
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         with open(path, "rb") as file:
             if file.read(2) in (b"PK", *(b"\x80%c" % protocol for protocol in range(2, 6))):
-                raise DamagedFile(
+                raise DamagedFileError(
                     f"{path} is a pickle or a zip archive, which is never opened; give a file written by "
                     "fusedff.potential.save"
                 ) from error
-        raise DamagedFile(f"{path} is damaged ({error}); restore it or train again") from error
+        raise DamagedFileError(f"{path} is damaged ({error}); restore it or train again") from error
     if arrays and checksum != _checksum(content, text):
         wrong = f"its checksum is not {checksum}" if checksum else "it has no checksum"
-        raise DamagedFile(f"{path} is damaged: {wrong}; restore it or train again")
+        raise DamagedFileError(f"{path} is damaged: {wrong}; restore it or train again")
     return content, metadata

@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusedff import crystals, potential
+from fusedff import crystals
 from fusedff.data.experiments import StatePoint
+from fusedff.potential import Potential
 from fusedff.runtime import settings
-from fusedff.simulation.langevin import Ensemble, observe_stress, require_affordable
+from fusedff.simulation.langevin import SimulationCells, observe_stress, require_affordable
 from fusedff.units import KB, from_voigt, strain_from_voigt, to_voigt
 
 
@@ -39,11 +40,11 @@ def stretch(eta: np.ndarray) -> np.ndarray:
     return vectors @ np.diag(np.sqrt(values)) @ vectors.T
 
 
-def stretched(
+def deformed_cells(
     points: Sequence[StatePoint], repeats, replicas: int, stretches: Sequence[np.ndarray], dtype=jnp.float32
-) -> Ensemble:
+) -> SimulationCells:
     """Deformed cells, ordered by state point, replica and stretch; the stretches of one replica share a stream."""
-    sites, cells, temperatures, streams = [], [], [], []
+    sites, cells, temperatures, noise_ids = [], [], [], []
     for p, point in enumerate(points):
         atoms = crystals.supercell(point.crystal, repeats)
         require_affordable(len(points) * replicas * len(stretches), len(atoms))
@@ -52,12 +53,12 @@ def stretched(
                 sites.append(atoms.positions @ stretch)
                 cells.append(atoms.cell.array @ stretch)
                 temperatures.append(point.temperature)
-                streams.append(p * replicas + replica)
-    return Ensemble(
+                noise_ids.append(p * replicas + replica)
+    return SimulationCells(
         jnp.asarray(np.stack(sites), dtype),
         jnp.asarray(np.stack(cells), dtype),
         jnp.asarray(temperatures, dtype),
-        jnp.asarray(streams, jnp.int32),
+        jnp.asarray(noise_ids, jnp.int32),
         jnp.asarray(atoms.numbers, jnp.int32),
         jnp.asarray(np.stack([atoms.get_masses()] * len(sites)), dtype),
     )
@@ -92,9 +93,9 @@ def piola_kirchhoff(cauchy, stretches):
     return jnp.linalg.det(stretches)[..., None, None] * (inverse @ cauchy @ inverse)
 
 
-def contract_stress(candidate, system, near, coefficients) -> tuple[jax.Array, jax.Array]:
+def weighted_stress_sum(potential, system, near, coefficients) -> tuple[jax.Array, jax.Array]:
     """sum_k coefficients_k stress_k of the configurational stress, as one derivative of the energy, and the energy."""
-    energy, slope = _along(partial(potential.strained_energies, candidate, system, near), coefficients)
+    energy, slope = _along(partial(Potential.strained_energies, potential, system, near), coefficients)
     return slope / system.volumes, energy
 
 
@@ -121,9 +122,9 @@ class CoupledStrains:
             self, "strain", high=0.1, why="give a small strain, 0.001 to 0.02: the error grows as its square"
         )
 
-    def ensemble(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> Ensemble:
+    def ensemble(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:
         """All cells to simulate: every state point, replica, strain pattern and sign."""
-        return stretched(points, repeats, replicas, self._stretches(common_symmetry(points)), dtype)
+        return deformed_cells(points, repeats, replicas, self._stretches(common_symmetry(points)), dtype)
 
     def _stretches(self, symmetry):
         """Deformations pattern by pattern, plus before minus."""
@@ -132,10 +133,10 @@ class CoupledStrains:
 
     # Static, as are those of `StressFluctuation`: what is compiled for one instance then serves all.
     observe = staticmethod(observe_stress)
-    contract = staticmethod(contract_stress)
+    weighted_sum = staticmethod(weighted_stress_sum)
 
     def properties(
-        self, means: jax.Array, ensemble: Ensemble, points: Sequence[StatePoint], replicas: int
+        self, means: jax.Array, ensemble: SimulationCells, points: Sequence[StatePoint], replicas: int
     ) -> Properties:
         """Elastic constants and pressure from mean observables (n_cells, 6)."""
         symmetry = common_symmetry(points)
@@ -153,19 +154,19 @@ class CoupledStrains:
 class StressFluctuation:
     """<C_Born> - V/kT cov(sigma_Born) + N kT/V (d_ik d_jl + d_il d_jk): the estimator of the titanium paper."""
 
-    def ensemble(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> Ensemble:
+    def ensemble(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:
         """One unstrained cell per state point and replica."""
-        return stretched(points, repeats, replicas, [np.eye(3)], dtype)
+        return deformed_cells(points, repeats, replicas, [np.eye(3)], dtype)
 
     @staticmethod
-    def observe(sampled, system, near, evaluation) -> jax.Array:
+    def observe(potential, system, near, evaluation) -> jax.Array:
         """Born stress (6), its square (36) and the Born stiffness (36): (n_cells, 78)."""
-        stress, stiffness = potential.born(sampled, system, near)
+        stress, stiffness = potential.born(system, near)
         square = stress[:, :, None] * stress[:, None, :]
         return jnp.concatenate([stress, square.reshape(-1, 36), stiffness.reshape(-1, 36)], 1)
 
     @staticmethod
-    def contract(candidate, system, near, coefficients) -> tuple[jax.Array, jax.Array]:
+    def weighted_sum(potential, system, near, coefficients) -> tuple[jax.Array, jax.Array]:
         """sum_k coefficients_k observed_k (n_cells,), contracted before it is differentiated, and the energy.
 
         The squared stress is linearized about its value; the stiffness enters through second derivatives of the
@@ -174,12 +175,12 @@ class StressFluctuation:
         """
         first, square, second = coefficients[:, :6], coefficients[:, 6:42], coefficients[:, 42:]
         square, second = (x.reshape(-1, 6, 6) for x in (square, second))
-        stress = jax.lax.stop_gradient(potential.evaluate(candidate, system, near).stress)
+        stress = jax.lax.stop_gradient(potential.evaluate(system, near).stress)
         linear = first + jnp.einsum("cij,cj->ci", square + square.swapaxes(1, 2), stress)
         quadratic = jnp.einsum("cij,ci,cj->c", square, stress, stress)  # counted twice in `linear`
         amplitudes, axes = jnp.linalg.eigh((second + second.swapaxes(1, 2)) / 2)
 
-        strained = partial(potential.strained_energies, candidate, system, near)
+        strained = partial(Potential.strained_energies, potential, system, near)
 
         @jax.checkpoint  # the backward pass, too, holds one axis at a time
         def curvature(axis):
@@ -194,7 +195,7 @@ class StressFluctuation:
         return (slope + stiffness) / system.volumes - quadratic, energy
 
     def properties(
-        self, means: jax.Array, ensemble: Ensemble, points: Sequence[StatePoint], replicas: int
+        self, means: jax.Array, ensemble: SimulationCells, points: Sequence[StatePoint], replicas: int
     ) -> Properties:
         """Elastic constants and pressure from mean observables (n_cells, 78)."""
         symmetry = common_symmetry(points)

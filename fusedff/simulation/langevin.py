@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 
-from fusedff import potential
 from fusedff.data import frames as labelled
 from fusedff.geometry import neighbors, systems
 from fusedff.potential import Potential, require_species
@@ -25,7 +24,7 @@ from fusedff.units import FS, KB, PS
 
 
 @dataclass(frozen=True)
-class Langevin:
+class LangevinConfig:
     """Settings of the integrator (BAOAB) and of the neighbour search; defaults are the titanium paper's."""
 
     timestep_fs: float = 0.5
@@ -56,13 +55,13 @@ def require_affordable(n_cells: int, n_atoms: int) -> None:
         )
 
 
-class Ensemble(NamedTuple):
+class SimulationCells(NamedTuple):
     """The cells to simulate, all with the same atoms."""
 
     sites: jax.Array  # (n_cells, n, 3) Å, positions to start from
     cells: jax.Array  # (n_cells, 3, 3) Å, rows are lattice vectors
     temperature: jax.Array  # (n_cells,) K
-    stream: jax.Array  # (n_cells,) int32; cells with the same number share their random numbers
+    noise_id: jax.Array  # (n_cells,) int32; cells with the same number share their random numbers
     numbers: jax.Array  # (n,) atomic numbers
     masses: jax.Array  # (n_cells, n) amu
 
@@ -70,11 +69,11 @@ class Ensemble(NamedTuple):
     def n_cells(self) -> int:
         return self.cells.shape[0]
 
-    def part(self, cells: slice) -> "Ensemble":
+    def subset(self, cells: slice) -> "SimulationCells":
         """Some of the cells."""
         return self._replace(
             sites=self.sites[cells], cells=self.cells[cells], temperature=self.temperature[cells],
-            stream=self.stream[cells], masses=self.masses[cells],
+            noise_id=self.noise_id[cells], masses=self.masses[cells],
         )  # fmt: skip
 
     def system(self, positions: jax.Array) -> systems.System:
@@ -82,7 +81,9 @@ class Ensemble(NamedTuple):
         return systems.stack(positions, self.cells, self.numbers)
 
 
-def replicate(frames: Sequence[Atoms], temperatures: Sequence[float], replicas: int = 1, dtype=jnp.float32) -> Ensemble:
+def replicate(
+    frames: Sequence[Atoms], temperatures: Sequence[float], replicas: int = 1, dtype=jnp.float32
+) -> SimulationCells:
     """`replicas` independent copies of every frame at its temperature (K), the copies of a frame side by side.
 
     Masses are those of the frame (isotopes set with `set_masses`, else the standard ones of the elements).
@@ -102,7 +103,7 @@ def replicate(frames: Sequence[Atoms], temperatures: Sequence[float], replicas: 
         if len(bad := np.flatnonzero(~((masses := frame.get_masses()) > 0) | ~np.isfinite(masses))):
             raise ValueError(f"frame {n}: mass of atom {bad[0]} is {masses[bad[0]]:g}; give positive masses in amu")
     require_affordable(len(frames) * replicas, len(frames[0]))
-    return Ensemble(
+    return SimulationCells(
         jnp.asarray(np.repeat([systems.folded(frame).positions for frame in frames], replicas, 0), dtype),
         jnp.asarray(np.repeat([frame.cell.array for frame in frames], replicas, 0), dtype),
         jnp.asarray(np.repeat(temperatures, replicas), dtype),
@@ -112,7 +113,9 @@ def replicate(frames: Sequence[Atoms], temperatures: Sequence[float], replicas: 
     )
 
 
-PER_CELL = Ensemble(sites=0, cells=0, temperature=0, stream=0, numbers=None, masses=0)  # which axis counts cells
+PER_CELL = SimulationCells(
+    sites=0, cells=0, temperature=0, noise_id=0, numbers=None, masses=0
+)  # which axis counts cells
 
 
 class State(NamedTuple):
@@ -136,7 +139,7 @@ class Trajectory(NamedTuple):
     temperature: jax.Array  # (n_snapshots, n_cells) K, kinetic
 
 
-class Rooms(NamedTuple):
+class ListCapacity(NamedTuple):
     """Sizes of the neighbour lists. They only ever grow."""
 
     candidates: int  # slots within cut-off + skin
@@ -147,7 +150,7 @@ LOST = 0.3  # of the distance between neighbours
 STEPS_PER_CALL = 100  # of compiled code: its start costs about two steps, and between calls progress is shown
 
 
-class ExplodedTrajectory(RuntimeError):
+class ExplodedTrajectoryError(RuntimeError):
     """A cell left the region where its potential means anything; `cell` is its index."""
 
     def __init__(self, message: str, cell: int):
@@ -155,15 +158,15 @@ class ExplodedTrajectory(RuntimeError):
         self.cell = cell
 
 
-def observe_stress(potential_, system, near, evaluation) -> jax.Array:
+def observe_stress(potential, system, near, evaluation) -> jax.Array:
     """The default observable: the configurational stress (n_cells, 6), eV/Å^3."""
     return evaluation.stress
 
 
-def start(ensemble: Ensemble, key: jax.Array) -> State:
+def start(ensemble: SimulationCells, key: jax.Array) -> State:
     """Atoms on their sites with Maxwell-Boltzmann momenta, the same within a stream; equilibrate before use."""
     shape, dtype = ensemble.sites.shape, ensemble.sites.dtype
-    keys = jax.vmap(lambda stream: jax.random.split(jax.random.fold_in(key, stream)))(ensemble.stream)
+    keys = jax.vmap(lambda noise_id: jax.random.split(jax.random.fold_in(key, noise_id)))(ensemble.noise_id)
     normal = jax.vmap(lambda k: jax.random.normal(k, shape[1:], dtype))(keys[:, 0])
     mass = ensemble.masses[..., None]
     momenta = normal * jnp.sqrt(mass * KB * ensemble.temperature[:, None, None])
@@ -173,7 +176,9 @@ def start(ensemble: Ensemble, key: jax.Array) -> State:
 class Simulation:
     """Dynamics of one ensemble: settings and list sizes; the state is passed in and comes back."""
 
-    def __init__(self, ensemble: Ensemble, settings: Langevin, cutoff: float, observe: Callable = observe_stress):
+    def __init__(
+        self, ensemble: SimulationCells, settings: LangevinConfig, cutoff: float, observe: Callable = observe_stress
+    ):
         import jax_md  # noqa: F401 - takes seconds, which only simulations should cost
 
         self.ensemble, self.settings, self.cutoff, self.observe = ensemble, settings, cutoff, observe
@@ -183,39 +188,49 @@ class Simulation:
         # a first guess for atoms that vibrate: what slightly displaced sites need, and a little more
         shaken = ensemble.sites + 0.15 * jax.random.normal(jax.random.PRNGKey(0), ensemble.sites.shape)
         candidates, slots = (int(neighbors.fullest(ensemble.system(shaken), r, self.images)) for r in (reach, cutoff))
-        self.rooms = Rooms(int(1.1 * candidates) + 2, slots + 2)
+        self.capacity = ListCapacity(int(1.1 * candidates) + 2, slots + 2)
 
     def run(
-        self, sampled: Potential, state: State, snapshots: int, name: str | None = None
+        self, potential: Potential, state: State, snapshots: int, name: str | None = None
     ) -> tuple[State, Trajectory]:
         """Advance by `snapshots` times `steps_per_snapshot` steps and record every snapshot.
 
         A piece of up to `STEPS_PER_CALL` steps in which a neighbour list overflowed is repeated with larger lists.
-        Raises ExplodedTrajectory with state point, step and cause when a cell blows up. `name` shows progress.
+        Raises ExplodedTrajectoryError with state point, step and cause when a cell blows up. `name` shows progress.
         """
         devices.require_unforked()
-        require_species(sampled, self.ensemble.numbers)
+        require_species(potential, self.ensemble.numbers)
         pieces, done = [], 0
         with progress.bar(name, snapshots) as report:
             while done < snapshots:
                 number = min(_per_call(self.settings), snapshots - done)
-                state, piece = self._piece(sampled, state, number, done * self.settings.steps_per_snapshot)
+                state, piece = self._piece(potential, state, number, done * self.settings.steps_per_snapshot)
                 pieces.append(piece)
                 done += number
                 report(advance=number)
         return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
 
-    def _piece(self, sampled, state, number, steps_before):
+    def _piece(self, potential, state, number, steps_before):
         """The state after `number` snapshots, and these."""
         while True:
             after, records, needed, first_insane = _advance(
-                self.settings, self.cutoff, self.rooms, self.images, self.observe, sampled, self.ensemble, state, number
+                self.settings,
+                self.cutoff,
+                self.capacity,
+                self.images,
+                self.observe,
+                potential,
+                self.ensemble,
+                state,
+                number,
             )
-            needed = Rooms(*(int(n) for n in needed))
-            if needed.candidates <= self.rooms.candidates and needed.slots <= self.rooms.slots:
+            needed = ListCapacity(*(int(n) for n in needed))
+            if needed.candidates <= self.capacity.candidates and needed.slots <= self.capacity.slots:
                 self._require_sane(first_insane, steps_before)
                 return after, jax.tree.map(lambda x: x[:number], records)
-            self.rooms = Rooms(*(max(have, need + 2) for have, need in zip(self.rooms, needed, strict=True)))
+            self.capacity = ListCapacity(
+                *(max(have, need + 2) for have, need in zip(self.capacity, needed, strict=True))
+            )
 
     def _require_sane(self, first_insane, steps_before):
         step, temperature, force = (np.asarray(x) for x in first_insane)
@@ -223,7 +238,7 @@ class Simulation:
         if len(bad):
             cell = int(bad[np.argmin(step[bad])])
             wanted, steps = float(self.ensemble.temperature[cell]), steps_before + int(step[cell]) + 1
-            raise ExplodedTrajectory(
+            raise ExplodedTrajectoryError(
                 f"cell {cell} at {wanted:.0f} K exploded: after {steps} steps its kinetic temperature was "
                 f"{temperature[cell]:.3g} K and its largest force {force[cell]:.3g} eV/Å (timestep "
                 f"{self.settings.timestep_fs} fs); use a shorter timestep, or train the potential on frames like these",
@@ -231,7 +246,7 @@ class Simulation:
             )
 
 
-def warn_if_lost(ensemble: Ensemble, trajectory: Trajectory) -> None:
+def warn_if_lost(ensemble: SimulationCells, trajectory: Trajectory) -> None:
     """Say so when atoms have left their sites: what is measured then is not the crystal that was asked about.
 
     Crystals melt when the root mean square distance from the sites is a tenth to a seventh of that between neighbours,
@@ -265,17 +280,19 @@ def _per_call(settings):
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _advance(settings, cutoff, rooms, images, observe, sampled, ensemble, state, number):
+def _advance(settings, cutoff, capacity, images, observe, potential, ensemble, state, number):
     """`number` snapshots further: new state, records, list sizes needed and, per cell, the first insane step (or -1).
 
     There is room for as many records as a call may have, so that no `number` of them is compiled for itself.
     """
-    advance = partial(_advance_cells, settings, cutoff, rooms, images, observe)
-    spread = devices.spread(advance, takes=(None, PER_CELL, 0, None), gives=(0, 1, None, 0), n=ensemble.n_cells)
-    return spread(sampled, ensemble, state, number)
+    advance = partial(_advance_cells, settings, cutoff, capacity, images, observe)
+    on_devices = devices.shard_map_cells(
+        advance, in_axes=(None, PER_CELL, 0, None), out_axes=(0, 1, None, 0), n=ensemble.n_cells
+    )
+    return on_devices(potential, ensemble, state, number)
 
 
-def _advance_cells(settings, cutoff, rooms, images, observe, sampled, ensemble, state, number):
+def _advance_cells(settings, cutoff, capacity, images, observe, potential, ensemble, state, number):
     from jax_md import simulate  # imported by `Simulation`, outside of jit: it computes while it is imported
 
     dt, friction = settings.timestep_fs * FS, settings.friction_per_ps / PS
@@ -284,11 +301,11 @@ def _advance_cells(settings, cutoff, rooms, images, observe, sampled, ensemble, 
 
     def candidates(positions):
         system = ensemble.system(positions)
-        return neighbors.search_cells(system, cutoff + settings.skin, rooms.candidates, np.asarray(images))
+        return neighbors.search_cells(system, cutoff + settings.skin, capacity.candidates, np.asarray(images))
 
     def forces(positions, listed):
-        near = neighbors.prune(ensemble.system(positions), listed, cutoff, rooms.slots)
-        return near, potential.evaluate(sampled, ensemble.system(positions), near)
+        near = neighbors.prune(ensemble.system(positions), listed, cutoff, capacity.slots)
+        return near, potential.evaluate(ensemble.system(positions), near)
 
     def baoab(langevin, listed, listed_at):
         langevin = simulate.momentum_step(langevin, dt / 2)
@@ -306,7 +323,7 @@ def _advance_cells(settings, cutoff, rooms, images, observe, sampled, ensemble, 
     def step(carry, _):
         langevin, listed, listed_at, _, _, needed, insane, count = carry
         langevin, listed, listed_at, near, evaluation = baoab(langevin, listed, listed_at)
-        needed = Rooms(jnp.maximum(needed.candidates, listed.needed), jnp.maximum(needed.slots, near.needed))
+        needed = ListCapacity(jnp.maximum(needed.candidates, listed.needed), jnp.maximum(needed.slots, near.needed))
         temperature = kinetic_temperature(langevin.momentum, mass)
         force = jnp.max(jnp.abs(langevin.force), (1, 2))
         sane = jnp.isfinite(evaluation.energy) & (temperature < 10 * ensemble.temperature + 1000) & (force < 1e3)
@@ -317,7 +334,7 @@ def _advance_cells(settings, cutoff, rooms, images, observe, sampled, ensemble, 
     @jax.jit  # so that it is traced once: for its shapes, and again in the loop
     def record(carry):
         langevin, _, _, near, evaluation, *_ = carry
-        observed = observe(sampled, ensemble.system(langevin.position), near, evaluation)
+        observed = observe(potential, ensemble.system(langevin.position), near, evaluation)
         return Trajectory(langevin.position, evaluation.energy, observed, kinetic_temperature(langevin.momentum, mass))
 
     def snapshot(n, carry):
@@ -331,7 +348,7 @@ def _advance_cells(settings, cutoff, rooms, images, observe, sampled, ensemble, 
         state.positions, state.momenta, evaluation.forces.reshape(state.positions.shape), mass, state.key
     )
     none = (jnp.full(ensemble.n_cells, -1), jnp.zeros_like(kt), jnp.zeros_like(kt))
-    needed = Rooms(listed.needed, near.needed)
+    needed = ListCapacity(listed.needed, near.needed)
     carry = (langevin, listed, state.positions, near, evaluation, needed, none, jnp.int32(0))
     room = jax.tree.map(lambda x: jnp.zeros((_per_call(settings), *x.shape), x.dtype), jax.eval_shape(record, carry))
     carry, records = jax.lax.fori_loop(0, number, snapshot, (carry, room))

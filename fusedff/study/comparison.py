@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 
-from fusedff import potential
 from fusedff.data import datasets, titanium_paper
 from fusedff.data import frames as labelled
 from fusedff.geometry import neighbors, systems
@@ -38,22 +37,22 @@ def data_version(preset: Preset) -> str:
     return f"{datasets.TITANIUM_FRAMES.name}, sha256 {digest}"
 
 
-def evaluate(candidate: Potential, frames: Sequence[Atoms]) -> Evaluation:
+def evaluate(potential: Potential, frames: Sequence[Atoms]) -> Evaluation:
     """Total energy, forces and stress of any ASE structures: (n_frames,), (n_atoms, 3), (n_frames, 6)."""
     for n, frame in enumerate(frames):
-        potential.require_species(candidate, frame.numbers, f"frame {n}: ")
-    near = jax.tree.map(jnp.asarray, neighbors.from_frames(frames, candidate.cutoff))
-    found = jax.jit(potential.evaluate)(candidate, systems.from_atoms(frames), near)
-    return found._replace(energy=potential.total(candidate, found.energy, frames))
+        potential.require_species(frame.numbers, f"frame {n}: ")
+    near = jax.tree.map(jnp.asarray, neighbors.from_frames(frames, potential.cutoff))
+    found = jax.jit(Potential.evaluate)(potential, systems.from_atoms(frames), near)
+    return found._replace(energy=potential.total(found.energy, frames))
 
 
-def predictions(candidate: Potential, frames: Sequence[Atoms]) -> tuple[dict, dict]:
+def predictions(potential: Potential, frames: Sequence[Atoms]) -> tuple[dict, dict]:
     """DFT labels of frames and what `candidate` says: energy (n_frames,), forces (3 n_atoms,), stress (6 n_stressed,).
 
     Both are dicts of flat arrays in the units of `UNITS`; frames whose stress is no label (`labelled.use_virial`) are
     left out of `stress`.
     """
-    found = evaluate(candidate, frames)
+    found = evaluate(potential, frames)
     labels = [labelled.labels(frame) for frame in frames]
     sizes = np.array([len(frame) for frame in frames])
     stressed = np.array([labelled.use_virial(frame) for frame in frames])
@@ -70,11 +69,11 @@ def predictions(candidate: Potential, frames: Sequence[Atoms]) -> tuple[dict, di
     return reference, predicted
 
 
-def judge(candidate: Potential, test_frames: Sequence[Atoms], points, preset: Preset, name: str) -> dict:
+def evaluate_model(potential: Potential, test_frames: Sequence[Atoms], points, preset: Preset, name: str) -> dict:
     """Errors on held-out frames, and elastic constants on trajectories that no training step saw."""
     return {
-        "test": force_matching.errors(candidate, test_frames),
-        "experiment": elastic.run(candidate, points, preset.evaluation, name).by_temperature(),
+        "test": force_matching.errors(potential, test_frames),
+        "experiment": elastic.run(potential, points, preset.evaluation, name).by_temperature(),
     }
 
 
@@ -158,7 +157,7 @@ def table(result: dict) -> str:
                 cells = [f"{e['value']:.{d}f} ± {e['stderr']:.{d}f}" for e, d in zip(entries, digits, strict=True)]
             title = TITLES.get(model, model)
             lines.append(f"{title:>16} {t:>6} " + " ".join(f"{cell:>13}" for cell in cells[:-1]) + f" {cells[-1]:>14}")
-    lines += ["", *verdict(result)]
+    lines += ["", *summary_lines(result)]
     return "\n".join(lines)
 
 
@@ -197,7 +196,7 @@ def _with_error(entry, digits):
     return f"{entry['value']:.{digits}f}{noise}"
 
 
-def verdict(result: dict) -> list[str]:
+def summary_lines(result: dict) -> list[str]:
     """One line per model: how far it is from experiment and from DFT, and which bounds it meets."""
     reference = result["models"]["dft"]["test"]["force_mae_meV_per_A"]
     lines = []

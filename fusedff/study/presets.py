@@ -4,14 +4,14 @@ import dataclasses
 from dataclasses import dataclass, replace
 
 from fusedff.network.dimenet import DimeNet
-from fusedff.properties.thermal.elastic import ElasticRun
-from fusedff.properties.thermal.lattice import LatticeRun
-from fusedff.properties.thermal.liquid import LiquidRun
+from fusedff.properties.thermal.elastic import ElasticConfig
+from fusedff.properties.thermal.lattice import LatticeConfig
+from fusedff.properties.thermal.liquid import LiquidConfig
 from fusedff.simulation.elasticity import StressFluctuation
-from fusedff.simulation.langevin import Langevin
-from fusedff.training.difftre import DiffTRe
-from fusedff.training.force_matching import ForceMatching
-from fusedff.training.fused import Fused
+from fusedff.simulation.langevin import LangevinConfig
+from fusedff.training.difftre import DiffTReConfig
+from fusedff.training.force_matching import ForceMatchingConfig
+from fusedff.training.fused import FusedConfig
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class Checks:
     """Settings of what notebooks 07 and 08 ask of the models."""
 
     temperatures: tuple[float, ...]  # K, of the elastic constants; none means all that were measured
-    elastic: ElasticRun
+    elastic: ElasticConfig
     lattice_temperatures: tuple[float, ...]  # K
-    lattice: LatticeRun
-    liquid: LiquidRun
+    lattice: LatticeConfig
+    liquid: LiquidConfig
     liquid_repeats: tuple[int, int, int]  # of the bcc cube it is melted from
-    langevin: Langevin  # of hot bcc
+    langevin: LangevinConfig  # of hot bcc
     bcc_repeats: tuple[int, int, int]
     bcc_equilibration: int  # snapshots
     bcc_snapshots: int
@@ -41,10 +41,10 @@ class Preset:
     data: str  # "embedded" or "paper": where the DFT frames come from
     train_temperatures: tuple[float, ...]  # K, the state points the experiment teaches
     network: DimeNet
-    dft: ForceMatching
-    experiment: DiffTRe
-    fused: Fused
-    evaluation: ElasticRun
+    dft: ForceMatchingConfig
+    experiment: DiffTReConfig
+    fused: FusedConfig
+    evaluation: ElasticConfig
     checks: Checks
     energy_scale: float = 1.0  # eV, unit of the network's output
     seed: int = 0
@@ -57,9 +57,9 @@ _SMALL = DimeNet(
 )  # fmt: skip
 # What tells elastic constants soonest (`python -m benchmarks noise`): long steps, whose bias is too small to see, and
 # frequent snapshots, which cost nothing where no second derivatives are taken.
-_DEMO_MD = Langevin(timestep_fs=8.0, friction_per_ps=10.0, steps_per_snapshot=5)
+_DEMO_MD = LangevinConfig(timestep_fs=8.0, friction_per_ps=10.0, steps_per_snapshot=5)
 # So few frames are soon learned by heart: four times the epochs, and forces on frames never seen are a third worse.
-_DEMO_DFT = ForceMatching(
+_DEMO_DFT = ForceMatchingConfig(
     epochs=100,
     batch=8,
     optimizer="muon",
@@ -69,7 +69,7 @@ _DEMO_DFT = ForceMatching(
     virial_weight=5.0,
 )
 # Gauss-Newton: a tenth of Adam's updates. New snapshots in each: those kept for several would teach their noise.
-_DEMO_EXPERIMENT = DiffTRe(
+_DEMO_EXPERIMENT = DiffTReConfig(
     updates=8, optimizer="gauss-newton", learning_rate=0.6, final_learning_rate=0.2, pressure_weight=100.0,
     repeats=(3, 3, 3), langevin=_DEMO_MD, first_equilibration=20, equilibration=2, snapshots=20, reuse_above=1.0,
 )  # fmt: skip
@@ -79,16 +79,16 @@ _DEMO_EXPERIMENT = DiffTRe(
 _BESIDE_EXPERIMENT = {
     "optimizer": "adam", "learning_rate": 2e-5, "final_learning_rate": 2e-7, "virial_weight": 0.5
 }  # fmt: skip
-_DEMO_EVALUATION = ElasticRun(repeats=(3, 3, 3), replicas=1, langevin=_DEMO_MD, equilibration=25, snapshots=100)
-_HOT_MD = Langevin(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=25)
+_DEMO_EVALUATION = ElasticConfig(repeats=(3, 3, 3), replicas=1, langevin=_DEMO_MD, equilibration=25, snapshots=100)
+_HOT_MD = LangevinConfig(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=25)
 _DEMO_CHECKS = Checks(
     temperatures=(4, 23, 173, 323, 473, 623, 773, 923, 973),
     elastic=replace(_DEMO_EVALUATION, snapshots=80),
     lattice_temperatures=(23, 173, 323, 623, 923),
-    lattice=LatticeRun(
+    lattice=LatticeConfig(
         repeats=(3, 3, 3), replicas=1, langevin=_DEMO_MD, passes=2, equilibration=25, approach=25, snapshots=100
     ),
-    liquid=LiquidRun(
+    liquid=LiquidConfig(
         replicas=2, langevin=_HOT_MD, melting_factor=1.6, melting=20, equilibration=40, snapshots=200,
         friction_per_ps=0.5, diffusive_ps=(0.5, 3.0),
     ),
@@ -106,7 +106,7 @@ DEMO = Preset(
     network=_SMALL,
     dft=_DEMO_DFT,
     experiment=_DEMO_EXPERIMENT,
-    fused=Fused(
+    fused=FusedConfig(
         epochs=12,
         dft_epochs=5,  # they cost next to nothing
         order=("dft", "experiment"),  # the experiment has the last word
@@ -132,12 +132,12 @@ HOURS = replace(
     checks=replace(_DEMO_CHECKS, temperatures=(), elastic=replace(_DEMO_EVALUATION, snapshots=200)),
 )
 
-_SMOKE_MD = Langevin(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=4)
-_SMOKE_EXPERIMENT = DiffTRe(
+_SMOKE_MD = LangevinConfig(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=4)
+_SMOKE_EXPERIMENT = DiffTReConfig(
     updates=2, optimizer="gauss-newton", learning_rate=1e-3, final_learning_rate=1e-3, repeats=(2, 2, 1),
     langevin=_SMOKE_MD, first_equilibration=2, equilibration=1, snapshots=5,
 )  # fmt: skip
-_SMOKE_EVALUATION = ElasticRun(
+_SMOKE_EVALUATION = ElasticConfig(
     repeats=(2, 2, 1), replicas=1, langevin=_SMOKE_MD, equilibration=2, snapshots=10, blocks=5
 )
 _SMOKE_CHECKS = replace(
@@ -145,7 +145,7 @@ _SMOKE_CHECKS = replace(
     temperatures=(323, 473),
     elastic=_SMOKE_EVALUATION,
     lattice_temperatures=(323, 623),
-    lattice=LatticeRun(
+    lattice=LatticeConfig(
         repeats=(2, 2, 1), replicas=1, langevin=_SMOKE_MD, passes=1, equilibration=2, snapshots=10, blocks=5
     ),
     liquid=replace(_DEMO_CHECKS.liquid, melting=16, equilibration=2, snapshots=12, diffusive_ps=(0.1, 0.3)),
@@ -155,7 +155,7 @@ _SMOKE_CHECKS = replace(
     vacancy_repeats=(2, 2, 2),
     volumes=5,
 )
-_SMOKE_DFT = ForceMatching(epochs=3, batch=20, learning_rate=1e-2, final_learning_rate=1e-3, energy_weight=100.0)
+_SMOKE_DFT = ForceMatchingConfig(epochs=3, batch=20, learning_rate=1e-2, final_learning_rate=1e-3, energy_weight=100.0)
 
 SMOKE = Preset(
     name="smoke",
@@ -176,7 +176,7 @@ SMOKE = Preset(
     ),  # fmt: skip
     dft=_SMOKE_DFT,
     experiment=_SMOKE_EXPERIMENT,
-    fused=Fused(
+    fused=FusedConfig(
         epochs=2,
         # by Adam, so that both optimizers are run
         experiment=replace(_SMOKE_EXPERIMENT, optimizer="adam", learning_rate=1e-4, final_learning_rate=1e-5),
@@ -188,20 +188,20 @@ SMOKE = Preset(
 )
 
 _FULL_MD = replace(_DEMO_MD, steps_per_snapshot=10)
-_FULL_HOT_MD = Langevin(timestep_fs=2.0, friction_per_ps=4.0, steps_per_snapshot=50)
+_FULL_HOT_MD = LangevinConfig(timestep_fs=2.0, friction_per_ps=4.0, steps_per_snapshot=50)
 _FULL_EXPERIMENT = replace(
     _HOURS_EXPERIMENT, updates=24, repeats=(5, 5, 3), replicas=8, langevin=_FULL_MD, first_equilibration=100,
     equilibration=10, snapshots=100,
 )  # fmt: skip
 _FULL_DFT = replace(_DEMO_DFT, epochs=200, final_learning_rate=1e-5)
 
-_FULL_EVALUATION = ElasticRun(repeats=(5, 5, 3), replicas=8, langevin=_FULL_MD, snapshots=700)
+_FULL_EVALUATION = ElasticConfig(repeats=(5, 5, 3), replicas=8, langevin=_FULL_MD, snapshots=700)
 _FULL_CHECKS = Checks(
     temperatures=(),
     elastic=_FULL_EVALUATION,
     lattice_temperatures=(23, 123, 223, 323, 423, 523, 623, 723, 823, 923),
-    lattice=LatticeRun(langevin=_FULL_MD),
-    liquid=LiquidRun(replicas=8, langevin=_FULL_HOT_MD, snapshots=400),
+    lattice=LatticeConfig(langevin=_FULL_MD),
+    liquid=LiquidConfig(replicas=8, langevin=_FULL_HOT_MD, snapshots=400),
     liquid_repeats=(5, 5, 5),
     langevin=_FULL_HOT_MD,
     bcc_repeats=(5, 5, 5),
@@ -223,17 +223,17 @@ FULL = Preset(
 
 # Weights of the paper in its units (kJ/mol, nm): U 1e-6 per 256-atom cell, F 1e-2, virial 4e-6; elastic 1e-10, pressure
 # 1e-9. Per atom and in eV and Å, with the force weight set to one, they are the defaults of the settings classes.
-_PAPER_EXPERIMENT = DiffTRe(estimator=StressFluctuation())
+_PAPER_EXPERIMENT = DiffTReConfig(estimator=StressFluctuation())
 
 PAPER = Preset(
     name="paper",
     data="paper",
     train_temperatures=(23, 323, 623, 923),
     network=DimeNet(),
-    dft=ForceMatching(),
+    dft=ForceMatchingConfig(),
     experiment=_PAPER_EXPERIMENT,
-    fused=Fused(experiment=_PAPER_EXPERIMENT),
-    evaluation=ElasticRun(estimator=StressFluctuation(), replicas=1),
+    fused=FusedConfig(experiment=_PAPER_EXPERIMENT),
+    evaluation=ElasticConfig(estimator=StressFluctuation(), replicas=1),
     checks=_FULL_CHECKS,
 )
 
@@ -255,8 +255,8 @@ def note(preset: Preset) -> str | None:
 
 
 def as_dict(settings) -> dict:
-    """Any settings as plain data for JSON; nested settings say which class they are."""
+    """Any settings as plain data for JSON; nested settings say what they are of, whatever their class is called."""
     if dataclasses.is_dataclass(settings):
         fields = {f.name: as_dict(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
-        return {"kind": type(settings).__name__, **fields}
+        return {"kind": type(settings).__name__.removesuffix("Config"), **fields}
     return list(settings) if isinstance(settings, tuple) else settings

@@ -14,9 +14,9 @@ from pathlib import Path
 import jax
 import matplotlib.pyplot as plt
 
-from fusedff import potential
 from fusedff.plotting import comparison as verdict_plots
 from fusedff.plotting import figures
+from fusedff.potential import Potential
 from fusedff.runtime import storage
 from fusedff.study import comparison
 from fusedff.study.run_folder import MODELS, RECORD, RunFolder, shipped_record
@@ -40,7 +40,7 @@ def release(folder: RunFolder, into: Path) -> None:
         about |= {key: record[key] for key in ("preset", "data", "frames", "seeds")}
         about["errors"] = record["models"][model]["test"] | _deviations(record, model)
         trained = folder.load(model)
-        potential.save(into / f"titanium-{model}.safetensors", trained, **about)
+        trained.save(into / f"titanium-{model}.safetensors", **about)
     storage.write_json(into / RECORD, record)
     storage.write_bytes(into / "MODELS.md", model_card(folder, record).encode())
 
@@ -73,7 +73,7 @@ def front_page(released: Path, record: dict) -> str:
     """Markdown: the picture with its words, what it took, and the numbers."""
     models = [released / f"titanium-{model}.safetensors" for model in MODELS]
     minutes = sum(storage.read_metadata(path)["about"]["seconds"] for path in models) / 60
-    size = sum(x.size for x in jax.tree.leaves(potential.load(models[0]).params))
+    size = sum(x.size for x in jax.tree.leaves(Potential.load(models[0]).params))
     frames, errors = record["frames"], {model: _deviations(record, model) for model in MODELS}
     words = "; ".join(
         f"{comparison.TITLES[model]} {_elastic(found, 'trained')} and {_elastic(found, 'held_out')}"
@@ -132,7 +132,7 @@ def _deviations(record, model):
 
 def model_card(folder: RunFolder, record: dict) -> str:
     """Markdown: what the models are, what they learned from, how far off they are and where they end."""
-    network = potential.load(folder.path / "dft" / "potential.safetensors")
+    network = Potential.load(folder.path / "dft" / "potential.safetensors")
     size = sum(x.size for x in jax.tree.leaves(network.params))
     frames, versions = record["frames"], ", ".join(f"{n} {v}" for n, v in record["versions"].items())
     train = ", ".join(f"{t:g}" for t in record["temperatures"]["train"])

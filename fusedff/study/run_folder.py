@@ -17,7 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
 
-from fusedff import potential
 from fusedff.data import FILES
 from fusedff.potential import Potential
 from fusedff.runtime import storage
@@ -48,7 +47,7 @@ class RunFolder:
             "versions": versions(),
             "seconds": seconds,
         }
-        potential.save(self.path / model / "potential.safetensors", trained, **about)
+        trained.save(self.path / model / "potential.safetensors", **about)
         storage.write_json(self.path / model / "history.json", history)
         storage.write_json(self.path / model / "settings.json", about)
 
@@ -66,11 +65,11 @@ class RunFolder:
         if mine.exists():
             held = storage.read_metadata(mine).get("about", {}).get("model", model)
             if held != model:
-                raise storage.DamagedFile(
+                raise storage.DamagedFileError(
                     f"{mine} holds the model {held!r}, not {model!r}; put the right file there, or run the notebook "
                     "that makes it again"
                 )
-            return potential.load(mine)
+            return Potential.load(mine)
         print(f"{mine} does not exist yet; using titanium-{model}, which ships with fusedff")
         return load(f"titanium-{model}")
 
@@ -111,11 +110,11 @@ def load(name: str) -> Potential:
     """A shipped potential, e.g. 'titanium-fused', or the one in a file."""
     shipped = SHIPPED / f"{name}.safetensors"
     if shipped.exists():
-        return potential.load(shipped)
+        return Potential.load(shipped)
     if not Path(name).exists():
         known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors")))
         raise FileNotFoundError(f"{name} is neither a file nor a potential that ships with fusedff ({known})")
-    return potential.load(name)
+    return Potential.load(name)
 
 
 def shipped_record(folder: Path = SHIPPED) -> dict:

@@ -17,7 +17,6 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from fusedff import potential
 from fusedff.data.experiments import StatePoint
 from fusedff.geometry import neighbors
 from fusedff.potential import Potential
@@ -26,7 +25,7 @@ from fusedff.runtime import settings as ranges
 from fusedff.simulation import langevin as dynamics
 from fusedff.simulation import reweighting
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
-from fusedff.simulation.langevin import Langevin
+from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import gauss_newton, loop, targets
 from fusedff.training.targets import ElasticTarget, Target
 from fusedff.units import KB
@@ -35,7 +34,7 @@ OPTIMIZERS = ("adam", "gauss-newton")  # the paper's, and the one that needs a t
 
 
 @dataclass(frozen=True)
-class DiffTRe:
+class DiffTReConfig:
     """Settings of the training, and of how measured state points are simulated and weighed.
 
     The fields from `elastic_weight` to `replicas` make state points a target (`elastic_target`); any other target
@@ -54,7 +53,7 @@ class DiffTRe:
     estimator: CoupledStrains | StressFluctuation = field(default_factory=CoupledStrains)
     repeats: tuple[int, int, int] = (5, 5, 3)
     replicas: int = 1
-    langevin: Langevin = field(default_factory=Langevin)
+    langevin: LangevinConfig = field(default_factory=LangevinConfig)
     first_equilibration: int = 100  # snapshots before the first trajectory
     equilibration: int = 10  # snapshots before every further one
     snapshots: int = 700
@@ -77,34 +76,34 @@ class DiffTRe:
             ranges.between(self, "learning_rate", high=1, why="a whole step is 1, and less averages over noise")
 
 
-RETREATS = 4  # times that a step is halved before the state point counts as lost
+MAX_HALVINGS = 4  # times that a step is halved before the state point counts as lost
 
 
-class Sampled(NamedTuple):
+class TrajectoryBuffer(NamedTuple):
     """A simulation between updates: where it stands, and the snapshots in use with their energies."""
 
     state: dynamics.State
     trajectory: dynamics.Trajectory
-    rooms: jax.Array  # (2,) sizes of the neighbour lists
+    capacity: jax.Array  # (2,) sizes of the neighbour lists
     params: Any  # with which the snapshots were sampled
 
 
-def elastic_target(points: Sequence[StatePoint], settings: DiffTRe) -> ElasticTarget:
+def elastic_target(points: Sequence[StatePoint], settings: DiffTReConfig) -> ElasticTarget:
     """Elastic constants and pressures of measured state points as a target."""
     s = settings
     return ElasticTarget(points, s.estimator, s.repeats, s.replicas, s.elastic_weight, s.pressure_weight)
 
 
-class Teacher:
+class DiffTReTrainer:
     """One DiffTRe update: sample or reuse, reweight, differentiate, step.
 
     `target` is what to match: any `Target`, or measured state points, which mean their `elastic_target`. Where labels
-    teach as well, `labels` is their `Matcher.sketch`: Gauss-Newton steps then spare what they taught.
+    teach as well, `labels` is their `ForceMatchingTrainer.sketch`: Gauss-Newton steps then spare what they taught.
     """
 
     def __init__(
         self,
-        settings: DiffTRe,
+        settings: DiffTReConfig,
         template: Potential,
         target: Target | Sequence[StatePoint],
         updates: int | None = None,
@@ -121,104 +120,106 @@ class Teacher:
         self.loss = jax.jit(jax.value_and_grad(partial(targets.loss, self.target)))
         self.residuals = jax.jit(lambda means: (self.target.residuals(means), jax.jacrev(self.target.residuals)(means)))
 
-    def init(self, params) -> loop.Learner:
+    def init(self, params) -> loop.TrainState:
         """Optimizer state and a simulation that has yet to start."""
         key = jax.random.PRNGKey(self.settings.seed)
         positions = jnp.zeros((self.settings.snapshots, *self.ensemble.sites.shape), self.ensemble.sites.dtype)
         energy, observed = jax.eval_shape(partial(self._reevaluate, self.template), positions)
         empty = dynamics.Trajectory(positions, *(jnp.zeros(x.shape, x.dtype) for x in (energy, observed, energy)))
-        sampled = Sampled(dynamics.start(self.ensemble, key), empty, jnp.asarray(self.simulation.rooms), params)
+        sampled = TrajectoryBuffer(
+            dynamics.start(self.ensemble, key), empty, jnp.asarray(self.simulation.capacity), params
+        )
         if self.settings.optimizer == "adam":
             state = optimizer(self.settings, self.updates).init(params)
         else:
             residuals = jax.eval_shape(self.target.residuals, empty.observed[0])
             n_labels = gauss_newton.ROWS if self.labels else 0
             state = gauss_newton.init(residuals.size, ravel_pytree(params)[0], n_labels)
-        return loop.Learner(params, state, key, sampled)
+        return loop.TrainState(params, state, key, sampled)
 
-    def update(self, learner: loop.Learner, n: int) -> tuple[loop.Learner, dict]:
+    def update(self, train_state: loop.TrainState, n: int) -> tuple[loop.TrainState, dict]:
         """The learner after one optimizer step, and what the averages were before it."""
-        candidate, retreats, (sampled, energy, observed) = self._held(learner, n)
+        potential, halvings, (sampled, energy, observed) = self._sample_with_backtracking(train_state, n)
         w = reweighting.weights(self.beta, energy, sampled.trajectory.energy)
         means = reweighting.averages(w, observed)
         learn = {"adam": self._adam, "gauss-newton": self._gauss_newton}[self.settings.optimizer]
-        value, params, state = learn(learner, candidate, n, sampled.trajectory.positions, w, observed, means)
+        value, params, state = learn(train_state, potential, n, sampled.trajectory.positions, w, observed, means)
         record = {
             "loss": value,
             "n_eff": jnp.min(reweighting.effective_samples(w)) / len(w),
-            "retreats": retreats,
+            "retreats": halvings,
             **self.target.report(means),
         }
-        return learner._replace(params=params, optimizer=state, extra=sampled), record
+        return train_state._replace(params=params, optimizer=state, extra=sampled), record
 
-    def _adam(self, learner, candidate, n, positions, w, observed, means):
+    def _adam(self, train_state, potential, n, positions, w, observed, means):
         """Loss, parameters after a step, and the state of the optimizer after it."""
         value, cotangent = self.loss(means)
-        gradient = self._gradient(candidate, positions, w, observed, cotangent)
-        return value, *_step(self.settings, self.updates, candidate.params, learner.optimizer, gradient)
+        gradient = self._gradient(potential, positions, w, observed, cotangent)
+        return value, *_step(self.settings, self.updates, potential.params, train_state.optimizer, gradient)
 
-    def _gauss_newton(self, learner, candidate, n, positions, w, observed, means):
+    def _gauss_newton(self, train_state, potential, n, positions, w, observed, means):
         """What `_adam` returns."""
         residuals, slopes = self.residuals(means)
-        jacobian = self._jacobian(candidate, positions, w, observed, slopes)
-        trust, damping = float(rate(self.settings, self.updates)(n)), self.settings.damping
-        params, unravel = ravel_pytree(learner.params)
-        measured, residuals = np.asarray(ravel_pytree(candidate.params)[0]), np.ravel(residuals)
+        jacobian = self._jacobian(potential, positions, w, observed, slopes)
+        relaxation, damping = float(rate(self.settings, self.updates)(n)), self.settings.damping
+        params, unravel = ravel_pytree(train_state.params)
+        measured, residuals = np.asarray(ravel_pytree(potential.params)[0]), np.ravel(residuals)
         state = gauss_newton.step(
-            learner.optimizer, n, trust, damping, np.asarray(params), measured, jacobian, residuals,
-            self.labels and self.labels(candidate.params, n, gauss_newton.ROWS),
+            train_state.optimizer, n, relaxation, damping, np.asarray(params), measured, jacobian, residuals,
+            self.labels and self.labels(potential.params, n, gauss_newton.ROWS),
         )  # fmt: skip
         return np.sum(residuals**2), unravel(state.params), state
 
-    def _held(self, learner, n):
+    def _sample_with_backtracking(self, train_state, n):
         """The potential to learn with, and its snapshots.
 
         When a state point explodes, the step that led there was too long: it is halved, from the parameters whose
-        simulation held, up to `RETREATS` times.
+        simulation held, up to `MAX_HALVINGS` times.
         """
-        params, sampled = learner.params, learner.extra
-        for retreats in range(RETREATS + 1):
-            candidate = self.template.with_params(params)
+        params, sampled = train_state.params, train_state.extra
+        for halvings in range(MAX_HALVINGS + 1):
+            potential = self.template.with_params(params)
             try:
-                return candidate, retreats, self._snapshots(candidate, sampled, n)
-            except dynamics.ExplodedTrajectory as error:
-                if n == 0 or retreats == RETREATS:
+                return potential, halvings, self._snapshots(potential, sampled, n)
+            except dynamics.ExplodedTrajectoryError as error:
+                if n == 0 or halvings == MAX_HALVINGS:
                     raise
                 if devices.first():
                     warnings.warn(f"update {n}: {error}. Going half of the step back", stacklevel=2)
             params = jax.tree.map(lambda held, lost: (held + lost) / 2, sampled.params, params)
 
-    def _snapshots(self, candidate, sampled, n):
+    def _snapshots(self, potential, sampled, n):
         """Snapshots to learn from, with energies and observables of `candidate`; sampled anew when they wore out."""
         s = self.settings
-        self.simulation.rooms = dynamics.Rooms(*(int(x) for x in sampled.rooms))
+        self.simulation.capacity = dynamics.ListCapacity(*(int(x) for x in sampled.capacity))
         if n > 0 and s.reuse_above < 1:
-            energy, observed = self._reevaluate(candidate, sampled.trajectory.positions)
+            energy, observed = self._reevaluate(potential, sampled.trajectory.positions)
             n_eff = reweighting.effective_samples(reweighting.weights(self.beta, energy, sampled.trajectory.energy))
             if float(jnp.min(n_eff)) > s.reuse_above * s.snapshots:
                 return sampled, energy, observed
         warm_up = s.equilibration if n else s.first_equilibration
         state = sampled.state
         if warm_up:
-            state, _ = self.simulation.run(candidate, state, warm_up, None if n else "equilibration")
-        state, trajectory = self.simulation.run(candidate, state, s.snapshots)
+            state, _ = self.simulation.run(potential, state, warm_up, None if n else "equilibration")
+        state, trajectory = self.simulation.run(potential, state, s.snapshots)
         return (
-            Sampled(state, trajectory, jnp.asarray(self.simulation.rooms), candidate.params),
+            TrajectoryBuffer(state, trajectory, jnp.asarray(self.simulation.capacity), potential.params),
             trajectory.energy,
             trajectory.observed,
         )
 
-    def _reevaluate(self, candidate, positions):
+    def _reevaluate(self, potential, positions):
         return _reevaluate(
-            self.target.observe, self.template.cutoff, self.simulation.rooms, self.images,
-            candidate, self.ensemble, positions,
+            self.target.observe, self.template.cutoff, self.simulation.capacity, self.images,
+            potential, self.ensemble, positions,
         )  # fmt: skip
 
-    def _gradient(self, candidate, positions, w, observed, cotangent):
-        gradients = self._gradients(candidate, self.ensemble, positions, w, observed, cotangent[None], self.beta)
+    def _gradient(self, potential, positions, w, observed, cotangent):
+        gradients = self._gradients(potential, self.ensemble, positions, w, observed, cotangent[None], self.beta)
         return jax.tree.map(lambda x: x[0], gradients)
 
-    def _jacobian(self, candidate, positions, w, observed, slopes):
+    def _jacobian(self, potential, positions, w, observed, slopes):
         """d residuals / d params (n_residuals, n_params) from d residuals / d averages, by the cells of each state."""
         n_states, n, n_cells, _ = slopes.shape
         size = n_cells // n_states
@@ -226,7 +227,7 @@ class Teacher:
         for state in range(n_states):
             cells = slice(state * size, (state + 1) * size)
             gradients = self._gradients(
-                candidate, self.ensemble.part(cells), positions[:, cells], w[:, cells], observed[:, cells],
+                potential, self.ensemble.subset(cells), positions[:, cells], w[:, cells], observed[:, cells],
                 slopes[state][:, cells], self.beta[cells],
             )  # fmt: skip
             rows.append(np.concatenate([np.asarray(x).reshape(n, -1) for x in jax.tree.leaves(gradients)], 1))
@@ -234,17 +235,17 @@ class Teacher:
 
     def _gradients(self, *arrays):
         return _gradients(
-            self.target.contract, self.template.cutoff, self.simulation.rooms, self.images, *arrays
+            self.target.weighted_sum, self.template.cutoff, self.simulation.capacity, self.images, *arrays
         )  # fmt: skip
 
 
-def rate(settings: DiffTRe, updates: int) -> optax.Schedule:
+def rate(settings: DiffTReConfig, updates: int) -> optax.Schedule:
     """The learning rate, decaying from `learning_rate` to `final_learning_rate` in `updates` steps."""
     s = settings
     return optax.exponential_decay(s.learning_rate, max(updates, 1), s.final_learning_rate / s.learning_rate)
 
 
-def optimizer(settings: DiffTRe, updates: int) -> optax.GradientTransformation:
+def optimizer(settings: DiffTReConfig, updates: int) -> optax.GradientTransformation:
     """Adam for `updates` steps."""
     return optax.adam(rate(settings, updates), b1=settings.b1, b2=settings.b2)
 
@@ -255,56 +256,56 @@ def _step(settings, updates, params, state, gradient):
     return optax.apply_updates(params, step), state
 
 
-def _near(cutoff, rooms, images, system):
-    return neighbors.search_cells(system, cutoff, rooms.slots, np.asarray(images))
+def _near(cutoff, capacity, images, system):
+    return neighbors.search_cells(system, cutoff, capacity.slots, np.asarray(images))
 
 
 @compilation.jit(n_static=4)
-def _reevaluate(observe, cutoff, rooms, images, candidate, ensemble, positions):
+def _reevaluate(observe, cutoff, capacity, images, potential, ensemble, positions):
     """Energies (n_snapshots, n_cells) and observables of stored snapshots, one snapshot at a time."""
 
-    def cells(candidate, ensemble, positions):
+    def cells(potential, ensemble, positions):
         def one(r):
             system = ensemble.system(r)
-            near = _near(cutoff, rooms, images, system)
-            evaluation = potential.evaluate(candidate, system, near)
-            return evaluation.energy, observe(candidate, system, near, evaluation)
+            near = _near(cutoff, capacity, images, system)
+            evaluation = potential.evaluate(system, near)
+            return evaluation.energy, observe(potential, system, near, evaluation)
 
         return jax.lax.map(one, positions)
 
-    spread = devices.spread(cells, takes=(None, dynamics.PER_CELL, 1), gives=1, n=ensemble.n_cells)
-    return spread(candidate, ensemble, positions)
+    on_devices = devices.shard_map_cells(cells, in_axes=(None, dynamics.PER_CELL, 1), out_axes=1, n=ensemble.n_cells)
+    return on_devices(potential, ensemble, positions)
 
 
 @compilation.jit(n_static=4)
-def _gradients(contract, cutoff, rooms, images, candidate, ensemble, positions, w, observed, cotangents, beta):
+def _gradients(weighted_sum, cutoff, capacity, images, potential, ensemble, positions, w, observed, cotangents, beta):
     """d f / d params for every f in `cotangents` (n, n_cells, n_quantities), which are d f / d averages.
 
     The snapshots are positions (n_snapshots, n_cells, n_atoms, 3).
     """
 
-    def cells(candidate, ensemble, positions, w, observed, cotangents, beta):
+    def cells(potential, ensemble, positions, w, observed, cotangents, beta):
         def scalar(params, r, along, against):
-            model = candidate.with_params(params)
+            model = potential.with_params(params)
             system = ensemble.system(r)
-            near = _near(cutoff, rooms, images, system)
-            contracted, energy = contract(model, system, near, along)
+            near = _near(cutoff, capacity, images, system)
+            contracted, energy = weighted_sum(model, system, near, along)
             return jnp.sum(contracted + against * energy)
 
         def gradient(cotangent):
-            return reweighting.gradient(scalar, candidate.params, positions, w, observed, cotangent, beta)
+            return reweighting.gradient(scalar, potential.params, positions, w, observed, cotangent, beta)
 
         return devices.total(jax.lax.map(gradient, cotangents))
 
-    takes = (None, dynamics.PER_CELL, 1, 1, 1, 1, 0)
-    spread = devices.spread(cells, takes, gives=None, n=ensemble.n_cells)
-    return spread(candidate, ensemble, positions, devices.without_repeats(w, 1), observed, cotangents, beta)
+    in_axes = (None, dynamics.PER_CELL, 1, 1, 1, 1, 0)
+    on_devices = devices.shard_map_cells(cells, in_axes, out_axes=None, n=ensemble.n_cells)
+    return on_devices(potential, ensemble, positions, devices.zero_for_repeats(w, 1), observed, cotangents, beta)
 
 
-def warn_if_lost(teacher: Teacher, learner: loop.Learner) -> None:
+def warn_if_lost(difftre_trainer: DiffTReTrainer, train_state: loop.TrainState) -> None:
     """Say so when the last snapshots of a training are no longer of the crystals that were measured."""
-    if isinstance(teacher.target, ElasticTarget):  # others may be about liquids
-        dynamics.warn_if_lost(teacher.ensemble, learner.extra.trajectory)
+    if isinstance(difftre_trainer.target, ElasticTarget):  # others may be about liquids
+        dynamics.warn_if_lost(difftre_trainer.ensemble, train_state.extra.trajectory)
 
 
 def shown(record: dict) -> dict:
@@ -318,7 +319,7 @@ def shown(record: dict) -> dict:
 def train(
     start: Potential,
     target: Target | Sequence[StatePoint],
-    settings: DiffTRe,
+    settings: DiffTReConfig,
     checkpoint: str | Path | None = None,
     on_epoch: Callable[[list[dict]], None] | None = None,
 ) -> tuple[Potential, list[dict]]:
@@ -327,11 +328,11 @@ def train(
     The history holds, for every update, the loss, the smallest N_eff / n_snapshots of any cell and what the target
     reports (for state points: GPa per temperature). `on_epoch` gets it after every update, e.g. to draw it.
     """
-    teacher = Teacher(settings, start, target)
+    difftre_trainer = DiffTReTrainer(settings, start, target)
     result = loop.train(
-        teacher.update, teacher.init(start.params), settings.updates, name="DiffTRe",
-        settings=asdict(settings), learned_from=loop.start_of(start) | {"target": teacher.target},
+        difftre_trainer.update, difftre_trainer.init(start.params), settings.updates, name="DiffTRe",
+        settings=asdict(settings), learned_from=loop.start_of(start) | {"target": difftre_trainer.target},
         checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
     )  # fmt: skip
-    warn_if_lost(teacher, result.learner)
+    warn_if_lost(difftre_trainer, result.train_state)
     return start.with_params(result.params), result.history

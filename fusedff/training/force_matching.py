@@ -15,7 +15,6 @@ from ase import Atoms
 from jax.flatten_util import ravel_pytree
 from optax.contrib import muon
 
-from fusedff import potential
 from fusedff.data import frames as labelled
 from fusedff.geometry import neighbors, systems
 from fusedff.geometry.neighbors import Neighbors
@@ -30,7 +29,7 @@ OPTIMIZERS = ("adam", "muon")
 
 
 @dataclass(frozen=True)
-class ForceMatching:
+class ForceMatchingConfig:
     """Settings. The loss is a weighted sum of mean squared errors per atom, per component and per atom.
 
     Errors are divided by 1 eV/atom (energy), 1 eV/Å (force component) and 1 eV/atom (virial component).
@@ -92,30 +91,30 @@ class FrameStore:
         self.stress = np.nan_to_num([label.stress for label in found])
         self.has_virial = np.array([float(labelled.use_virial(f)) for f in self.frames])
 
-    def split(self, indices) -> list[np.ndarray]:
+    def partition(self, indices) -> list[np.ndarray]:
         """The frames `indices` in one share for every device: equally many frames, about as many atoms."""
         by_size, n = np.argsort(-self.sizes[indices], kind="stable"), devices.count()
         return [indices[np.sort(by_size[k::n])] for k in range(n)]
 
     def fullest(self, batches: Sequence[np.ndarray]) -> int:
         """Atoms of the fullest share of any of `batches`."""
-        return max(int(self.sizes[share].sum()) for indices in batches for share in self.split(indices))
+        return max(int(self.sizes[share].sum()) for indices in batches for share in self.partition(indices))
 
-    def shares(self, indices, n_frames: int, n_atoms: int) -> list[Batch]:
+    def device_batches(self, indices, n_frames: int, n_atoms: int) -> list[Batch]:
         """A batch of up to `n_frames` frames in NumPy arrays, as one batch of `n_atoms` atoms for every device."""
         n_frames = -(-n_frames // devices.count())
-        return [self._lay_out(share, n_frames, n_atoms) for share in self.split(indices)]
+        return [self.collate(share, n_frames, n_atoms) for share in self.partition(indices)]
 
     def batch(self, indices, n_frames: int, n_atoms: int) -> Batch:
         """The frames `indices` laid end to end, padded to `n_frames` cells and `n_atoms` atoms."""
-        return jax.tree.map(jnp.asarray, self._lay_out(indices, n_frames, n_atoms))
+        return jax.tree.map(jnp.asarray, self.collate(indices, n_frames, n_atoms))
 
-    def _lay_out(self, indices, n_frames, n_atoms):
+    def collate(self, indices, n_frames, n_atoms):
         starts = np.cumsum([0, *self.sizes[indices]])
         used, capacity = starts[-1], self.capacity
         positions, forces = np.zeros((2, n_atoms, 3))
         cells = np.tile(np.eye(3), (n_frames, 1, 1))
-        owner = np.full(n_atoms, n_frames, np.int32)
+        cell_index = np.full(n_atoms, n_frames, np.int32)
         numbers = np.full(n_atoms, self.frames[0].numbers[0], np.int32)
         source = np.repeat(np.arange(n_atoms, dtype=np.int32)[:, None], capacity, 1)
         image = np.zeros((n_atoms, capacity, 3), np.int32)
@@ -128,7 +127,7 @@ class FrameStore:
                 slice(start, start + self.sizes[index]),
             )
             positions[here], forces[here] = systems.folded(frame).positions, self.forces[index]
-            cells[cell], owner[here], numbers[here] = frame.cell.array, cell, frame.numbers
+            cells[cell], cell_index[here], numbers[here] = frame.cell.array, cell, frame.numbers
             source[here], image[here], mask[here] = near.source + start, near.image, near.mask
             reverse[here] = near.reverse + start * capacity
         pad = n_frames - len(indices)
@@ -139,29 +138,29 @@ class FrameStore:
             np.pad(self.sizes[indices], (0, pad)).astype(float),
             np.pad(self.has_virial[indices], (0, pad)),
         )
-        system = System(positions, cells, owner, numbers)
+        system = System(positions, cells, cell_index, numbers)
         dtype = jnp.zeros(()).dtype
         batch = Batch(system, Neighbors(source, image, reverse, mask, np.int32(capacity)), labels)
         assert used <= n_atoms
         return jax.tree.map(lambda x: np.asarray(x, dtype if np.issubdtype(x.dtype, np.floating) else None), batch)
 
 
-def _store(candidate: Potential, frames: Sequence[Atoms]) -> FrameStore:
+def _store(potential: Potential, frames: Sequence[Atoms]) -> FrameStore:
     """The frames for a potential, which must know all their elements."""
     for n, frame in enumerate(frames):
-        potential.require_species(candidate, frame.numbers, f"frame {n}: ")
-    store = FrameStore(frames, candidate.cutoff)
-    store.energy -= [potential.reference_energy(candidate, frame.numbers) for frame in frames]  # in double precision
+        potential.require_species(frame.numbers, f"frame {n}: ")
+    store = FrameStore(frames, potential.cutoff)
+    store.energy -= [potential.reference_energy(frame.numbers) for frame in frames]  # in double precision
     return store
 
 
-def _deviations(candidate: Potential, batch: Batch, total: Callable) -> dict[str, jax.Array]:
+def _deviations(potential: Potential, batch: Batch, total: Callable) -> dict[str, jax.Array]:
     """Deviations from the labels, scaled so that their squares add up to the mean squared errors."""
-    predicted = potential.evaluate(candidate, batch.system, batch.neighbors)
+    predicted = potential.evaluate(batch.system, batch.neighbors)
     labels = batch.labels
     present = labels.atoms > 0
     atoms = jnp.maximum(labels.atoms, 1)
-    in_cell = (batch.system.owner < batch.system.n_cells).astype(atoms.dtype)
+    in_cell = (batch.system.cell_index < batch.system.n_cells).astype(atoms.dtype)
     with_virial = jnp.maximum(total(jnp.sum(labels.has_virial)), 1) * 6
     stress = (predicted.stress - labels.stress) * labels.has_virial[:, None] / with_virial**0.5
     energy = (predicted.energy - labels.energy) / atoms
@@ -173,17 +172,17 @@ def _deviations(candidate: Potential, batch: Batch, total: Callable) -> dict[str
     }
 
 
-def mean_squared_errors(candidate: Potential, batch: Batch, total: Callable = lambda x: x) -> dict[str, jax.Array]:
+def mean_squared_errors(potential: Potential, batch: Batch, total: Callable = lambda x: x) -> dict[str, jax.Array]:
     """Mean squared errors: energy and virial in (eV/atom)^2, force in (eV/Å)^2, stress in (eV/Å^3)^2.
 
     When `batch` is a share, `total` adds up what is counted over all of them; the errors of the shares then add up
     to those of the whole.
     """
-    return {name: jnp.sum(deviation**2) for name, deviation in _deviations(candidate, batch, total).items()}
+    return {name: jnp.sum(deviation**2) for name, deviation in _deviations(potential, batch, total).items()}
 
 
-def loss(settings: ForceMatching, candidate: Potential, batch: Batch, total: Callable = lambda x: x) -> jax.Array:
-    errors = mean_squared_errors(candidate, batch, total)
+def loss(settings: ForceMatchingConfig, potential: Potential, batch: Batch, total: Callable = lambda x: x) -> jax.Array:
+    errors = mean_squared_errors(potential, batch, total)
     return sum(weight * errors[name] for name, weight in _weights(settings).items())
 
 
@@ -191,7 +190,7 @@ def _weights(settings):
     return {"energy": settings.energy_weight, "force": settings.force_weight, "virial": settings.virial_weight}
 
 
-def optimizer(settings: ForceMatching, steps: int) -> optax.GradientTransformation:
+def optimizer(settings: ForceMatchingConfig, steps: int) -> optax.GradientTransformation:
     """The optimizer for `steps` steps, its learning rate going from `learning_rate` to `final_learning_rate`.
 
     `adam` decays exponentially, as in the paper. `muon` (momentum with orthogonalized updates of weight matrices)
@@ -205,23 +204,25 @@ def optimizer(settings: ForceMatching, steps: int) -> optax.GradientTransformati
 
 
 @compilation.jit(n_static=2)
-def _steps(settings, steps, template, learner, batches):
+def _steps(settings, steps, template, train_state, batches):
     """One optimizer step per batch; compiled as one loop, so that temporaries are allocated once and not per step."""
 
     def of_share(params, batch):
         return loss(settings, template.with_params(params), batch, devices.total)
 
-    def step(learner, batch):
-        value, gradient = devices.total(jax.value_and_grad(of_share)(learner.params, batch))
-        updates, state = optimizer(settings, steps).update(gradient, learner.optimizer, learner.params)
-        params = optax.apply_updates(learner.params, updates)
-        return learner._replace(params=params, optimizer=state), value
+    def step(train_state, batch):
+        value, gradient = devices.total(jax.value_and_grad(of_share)(train_state.params, batch))
+        updates, state = optimizer(settings, steps).update(gradient, train_state.optimizer, train_state.params)
+        params = optax.apply_updates(train_state.params, updates)
+        return train_state._replace(params=params, optimizer=state), value
 
-    return devices.spread(partial(jax.lax.scan, step), takes=(None, devices.DEALT), gives=None)(learner, batches)
+    return devices.shard_map_cells(partial(jax.lax.scan, step), in_axes=(None, devices.SCATTERED), out_axes=None)(
+        train_state, batches
+    )
 
 
 @compilation.jit(n_static=1)
-def _sketch(settings, template, params, batches, keys):
+def _gauss_newton_sketch(settings, template, params, batches, keys):
     """For every batch the derivative of its weighted deviations, added up with random signs: (n_batches, n_params)."""
 
     def signed(params, batch, key):
@@ -236,22 +237,22 @@ def _sketch(settings, template, params, batches, keys):
 
 
 @compilation.jit(n_static=1)
-def _validate(settings, candidate, batch):
-    def of_share(candidate, batch):
-        value = loss(settings, candidate, batch, devices.total)
-        return devices.total((value, mean_squared_errors(candidate, batch, devices.total)))
+def _validate(settings, potential, batch):
+    def of_share(potential, batch):
+        value = loss(settings, potential, batch, devices.total)
+        return devices.total((value, mean_squared_errors(potential, batch, devices.total)))
 
-    return devices.spread(of_share, takes=(None, devices.DEALT), gives=None)(candidate, batch)
+    return devices.shard_map_cells(of_share, in_axes=(None, devices.SCATTERED), out_axes=None)(potential, batch)
 
 
 AT_ONCE = 32  # batches on the devices at a time
 
 
-class Matcher:
+class ForceMatchingTrainer:
     """One epoch of force matching over shuffled batches of equal shape."""
 
     def __init__(
-        self, settings: ForceMatching, template: Potential, frames: Sequence[Atoms], epochs: int | None = None
+        self, settings: ForceMatchingConfig, template: Potential, frames: Sequence[Atoms], epochs: int | None = None
     ):
         self.settings, self.template = settings, template
         self.store = _store(template, frames)
@@ -262,26 +263,26 @@ class Matcher:
         # the fullest batch that will come: one shape for all, and as little padding as that allows
         self.n_atoms = self.store.fullest([indices for n in range(epochs) for indices in self.batches(n)])
 
-    def init(self, params) -> loop.Learner:
+    def init(self, params) -> loop.TrainState:
         state = optimizer(self.settings, self.steps).init(params)
-        return loop.Learner(params, state, jax.random.PRNGKey(self.settings.seed))
+        return loop.TrainState(params, state, jax.random.PRNGKey(self.settings.seed))
 
     def batches(self, n: int) -> list[np.ndarray]:
         """Frame indices of the batches of epoch `n`, shuffled."""
         shuffled = np.random.default_rng([self.settings.seed, n]).permutation(len(self.store.frames))
         return np.array_split(shuffled, self.per_epoch)
 
-    def epoch(self, learner: loop.Learner, n: int) -> tuple[loop.Learner, float]:
+    def epoch(self, train_state: loop.TrainState, n: int) -> tuple[loop.TrainState, float]:
         """One pass over the frames; returns the learner and the mean training loss."""
         values, batches = [], self.batches(n)
         for chunk in (batches[k : k + AT_ONCE] for k in range(0, len(batches), AT_ONCE)):
-            shares = [self.store.shares(indices, self.n_frames, self.n_atoms) for indices in chunk]
-            dealt = devices.deal([jax.tree.map(lambda *x: np.stack(x), *own) for own in zip(*shares, strict=True)])
-            learner, value = _steps(self.settings, self.steps, self.template, learner, dealt)
+            dealt = [self.store.device_batches(indices, self.n_frames, self.n_atoms) for indices in chunk]
+            dealt = devices.scatter([jax.tree.map(lambda *x: np.stack(x), *own) for own in zip(*dealt, strict=True)])
+            train_state, value = _steps(self.settings, self.steps, self.template, train_state, dealt)
             values.append(value)
-        return learner, float(np.mean(np.concatenate(values)))
+        return train_state, float(np.mean(np.concatenate(values)))
 
-    def sketch(self, params, n: int, rows: int) -> np.ndarray:
+    def gauss_newton_sketch(self, params, n: int, rows: int) -> np.ndarray:
         """G (rows, n_params) such that a short step d raises the mean loss of a frame by |G d|^2, slope apart.
 
         But for noise, G^T G is the Gauss-Newton matrix of that loss. Each row is of one frame: its deviations from the
@@ -290,9 +291,11 @@ class Matcher:
         """
         seed, n_frames, n_atoms = self.settings.seed, len(self.store.frames), int(self.store.sizes.max())
         shuffled = [np.random.default_rng([seed, n, k]).permutation(n_frames) for k in range(-(-rows // n_frames))]
-        alone = [self.store._lay_out(index, 1, n_atoms) for index in np.concatenate(shuffled)[:rows, None]]
+        alone = [self.store.collate(index, 1, n_atoms) for index in np.concatenate(shuffled)[:rows, None]]
         keys = jax.random.split(jax.random.fold_in(jax.random.PRNGKey(seed), n), rows)
-        found = _sketch(self.settings, self.template, params, jax.tree.map(lambda *x: np.stack(x), *alone), keys)
+        found = _gauss_newton_sketch(
+            self.settings, self.template, params, jax.tree.map(lambda *x: np.stack(x), *alone), keys
+        )
         return np.asarray(found) / rows**0.5
 
 
@@ -308,7 +311,7 @@ def train(
     start: Potential,
     frames: Sequence[Atoms],
     validation: Sequence[Atoms],
-    settings: ForceMatching,
+    settings: ForceMatchingConfig,
     checkpoint: str | Path | None = None,
     on_epoch: Callable[[list[dict]], None] | None = None,
 ) -> tuple[Potential, list[dict]]:
@@ -326,15 +329,15 @@ def train(
                 f"no frames for {part}: force matching needs at least one labelled frame in each part; add frames, or "
                 "share them out with `datasets.paper_split`"
             )
-    matcher = Matcher(settings, start, frames)
+    matching_trainer = ForceMatchingTrainer(settings, start, frames)
     check = _store(start, validation)
     everything = np.arange(len(validation))
-    held_out = devices.deal(check.shares(everything, len(validation), check.fullest([everything])))
+    held_out = devices.scatter(check.device_batches(everything, len(validation), check.fullest([everything])))
 
-    def epoch(learner, n):
-        learner, training_loss = matcher.epoch(learner, n)
-        value, errors = _validate(settings, start.with_params(learner.params), held_out)
-        return learner, {
+    def epoch(train_state, n):
+        train_state, training_loss = matching_trainer.epoch(train_state, n)
+        value, errors = _validate(settings, start.with_params(train_state.params), held_out)
+        return train_state, {
             "loss": training_loss,
             "validation": value,
             "energy_rmse_meV": 1e3 * np.sqrt(errors["energy"]),
@@ -342,7 +345,7 @@ def train(
         }
 
     result = loop.train(
-        epoch, matcher.init(start.params), settings.epochs, name="force matching",
+        epoch, matching_trainer.init(start.params), settings.epochs, name="force matching",
         settings=asdict(settings),
         learned_from=loop.start_of(start) | sources(frames, "training") | sources(validation, "validation"),
         checkpoint=checkpoint,
@@ -350,7 +353,7 @@ def train(
         on_epoch=on_epoch,
     )  # fmt: skip
     trained = start.with_params(result.params)
-    _doubt(trained, [*frames, *validation], [matcher.store, check])
+    _doubt(trained, [*frames, *validation], [matching_trainer.store, check])
     return trained, result.history
 
 
@@ -372,16 +375,16 @@ def _doubt(trained, frames, stores) -> None:
         )
 
 
-def errors(candidate: Potential, frames: Sequence[Atoms]) -> dict[str, float | None]:
+def errors(potential: Potential, frames: Sequence[Atoms]) -> dict[str, float | None]:
     """Mean absolute errors on labelled frames: meV/atom, meV/Å and GPa; None for stress if no frame has a label of it.
 
     Raises ValueError without frames.
     """
     if not len(frames):
         raise ValueError("no frames to test on: give at least one labelled frame; a small split may have none")
-    store = _store(candidate, frames)
+    store = _store(potential, frames)
     batch = store.batch(np.arange(len(frames)), len(frames), int(store.sizes.sum()))
-    predicted = jax.jit(potential.evaluate)(candidate, batch.system, batch.neighbors)
+    predicted = jax.jit(Potential.evaluate)(potential, batch.system, batch.neighbors)
     stressed = batch.labels.has_virial > 0
     stress = jnp.abs(predicted.stress - batch.labels.stress)[stressed]
     return {

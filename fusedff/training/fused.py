@@ -10,13 +10,13 @@ from fusedff.data.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.runtime import settings as ranges
 from fusedff.training import loop
-from fusedff.training.difftre import DiffTRe, Teacher, shown, warn_if_lost
-from fusedff.training.force_matching import ForceMatching, Matcher, sources
+from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer, shown, warn_if_lost
+from fusedff.training.force_matching import ForceMatchingConfig, ForceMatchingTrainer, sources
 from fusedff.training.targets import Target
 
 
 @dataclass(frozen=True)
-class Fused:
+class FusedConfig:
     """Settings. Every epoch takes `experiment_updates` DiffTRe steps and `dft_epochs` passes over the frames.
 
     Each side keeps its own optimizer. `order` says which comes first; the paper starts with the experiment. Where the
@@ -27,8 +27,10 @@ class Fused:
     experiment_updates: int = 1
     dft_epochs: int = 1
     order: tuple[str, ...] = ("experiment", "dft")
-    experiment: DiffTRe = field(default_factory=DiffTRe)
-    dft: ForceMatching = field(default_factory=lambda: ForceMatching(learning_rate=5e-7, final_learning_rate=5e-9))
+    experiment: DiffTReConfig = field(default_factory=DiffTReConfig)
+    dft: ForceMatchingConfig = field(
+        default_factory=lambda: ForceMatchingConfig(learning_rate=5e-7, final_learning_rate=5e-9)
+    )
 
     def __post_init__(self):
         ranges.require(self, count=["epochs", "experiment_updates", "dft_epochs"])
@@ -44,7 +46,7 @@ def train(
     start: Potential,
     target: Target | Sequence[StatePoint],
     frames: Sequence[Atoms],
-    settings: Fused,
+    settings: FusedConfig,
     checkpoint: str | Path | None = None,
     on_epoch: Callable[[list[dict]], None] | None = None,
 ) -> tuple[Potential, list[dict]]:
@@ -53,37 +55,39 @@ def train(
     The history holds what the target reports of each epoch (for state points: GPa) and the mean DFT training loss.
     `on_epoch` gets it after every epoch, e.g. to draw it.
     """
-    matcher = Matcher(settings.dft, start, frames, settings.epochs * settings.dft_epochs)
+    matching_trainer = ForceMatchingTrainer(settings.dft, start, frames, settings.epochs * settings.dft_epochs)
     updates = settings.epochs * settings.experiment_updates
-    teacher = Teacher(settings.experiment, start, target, updates, labels=matcher.sketch)
-    first = teacher.init(start.params)
-    optimizer = {"experiment": first.optimizer, "dft": matcher.init(start.params).optimizer}
+    difftre_trainer = DiffTReTrainer(
+        settings.experiment, start, target, updates, labels=matching_trainer.gauss_newton_sketch
+    )
+    first = difftre_trainer.init(start.params)
+    optimizer = {"experiment": first.optimizer, "dft": matching_trainer.init(start.params).optimizer}
 
-    def experiment(learner, n):
-        inner = learner._replace(optimizer=learner.optimizer["experiment"])
+    def experiment(train_state, n):
+        inner = train_state._replace(optimizer=train_state.optimizer["experiment"])
         for k in range(settings.experiment_updates):
-            inner, record = teacher.update(inner, n * settings.experiment_updates + k)
-        return inner._replace(optimizer={**learner.optimizer, "experiment": inner.optimizer}), record
+            inner, record = difftre_trainer.update(inner, n * settings.experiment_updates + k)
+        return inner._replace(optimizer={**train_state.optimizer, "experiment": inner.optimizer}), record
 
-    def dft(learner, n):
-        inner = learner._replace(optimizer=learner.optimizer["dft"])
+    def dft(train_state, n):
+        inner = train_state._replace(optimizer=train_state.optimizer["dft"])
         for k in range(settings.dft_epochs):
-            inner, value = matcher.epoch(inner, n * settings.dft_epochs + k)
-        optimizer = {**learner.optimizer, "dft": inner.optimizer}
-        return learner._replace(params=inner.params, optimizer=optimizer), {"dft_loss": value}
+            inner, value = matching_trainer.epoch(inner, n * settings.dft_epochs + k)
+        optimizer = {**train_state.optimizer, "dft": inner.optimizer}
+        return train_state._replace(params=inner.params, optimizer=optimizer), {"dft_loss": value}
 
-    def epoch(learner, n):
+    def epoch(train_state, n):
         record = {}
         for side in settings.order:
-            learner, new = {"experiment": experiment, "dft": dft}[side](learner, n)
+            train_state, new = {"experiment": experiment, "dft": dft}[side](train_state, n)
             record |= new
-        return learner, record
+        return train_state, record
 
     result = loop.train(
         epoch, first._replace(optimizer=optimizer), settings.epochs, name="fused training",
         settings=asdict(settings),
-        learned_from=loop.start_of(start) | {"target": teacher.target} | sources(frames, "training"),
+        learned_from=loop.start_of(start) | {"target": difftre_trainer.target} | sources(frames, "training"),
         checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
     )  # fmt: skip
-    warn_if_lost(teacher, result.learner)
+    warn_if_lost(difftre_trainer, result.train_state)
     return start.with_params(result.params), result.history

@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-FRESH = 0.15  # least weight of the newest derivatives in the average
-FREE = 2e-5  # f above, in units of the trace of G^T G
+MIN_AVERAGING_WEIGHT = 0.15  # least weight of the newest derivatives in the average
+PENALTY_FLOOR = 2e-5  # f above, in units of the trace of G^T G
 ROWS = 256  # of G, enough where labels are many more
 
 
@@ -39,7 +39,7 @@ def init(n_residuals: int, params: np.ndarray, n_labels: int = 0) -> State:
 
 
 def step(
-    state: State, n: int, trust: float, damping: float, params, measured, jacobian, residuals, labels=None
+    state: State, n: int, relaxation: float, damping: float, params, measured, jacobian, residuals, labels=None
 ) -> State:
     """The state after the n-th step, from parameters (n,) that others may have changed since the last one.
 
@@ -48,25 +48,25 @@ def step(
     `labels` (k, n), where there are any, are combinations of derivatives with new random signs.
     """
     state = State(*map(np.asarray, state))  # a checkpoint gives back arrays of jax, which know no double precision
-    weight = max(1 / (n + 1), FRESH)
+    weight = max(1 / (n + 1), MIN_AVERAGING_WEIGHT)
     averaged = ((1 - weight) * state.jacobian + weight * jacobian).astype(state.jacobian.dtype)
     rows = averaged.astype(float)
     expected = rows @ (params.astype(float) - state.params)
-    estimate = expected + trust * (residuals - expected)
-    price = state.labels
+    estimate = expected + relaxation * (residuals - expected)
+    label_sketch = state.labels
     if labels is not None:
         # as old as J: what the labels cared about where J is from, they must not be said to have forgotten.
         # Products of old rows with new ones have random signs.
-        price = ((1 - weight) ** 0.5 * price + weight**0.5 * labels).astype(price.dtype)
-    eased = _eased(rows, price.astype(float))
+        label_sketch = ((1 - weight) ** 0.5 * label_sketch + weight**0.5 * labels).astype(label_sketch.dtype)
+    eased = _precondition(rows, label_sketch.astype(float))
     kernel = eased @ rows.T
     damped = kernel + damping * np.median(np.diag(kernel)) * np.eye(len(kernel))
     change = -eased.T @ np.linalg.solve(damped, estimate)
-    return State(averaged, price, (measured + change).astype(state.params.dtype))
+    return State(averaged, label_sketch, (measured + change).astype(state.params.dtype))
 
 
-def _eased(rows, labels):
+def _precondition(rows, labels):
     """J M^-1 (m, n)."""
     gram = labels @ labels.T
-    gram[np.diag_indices_from(gram)] += max(FREE * np.trace(gram), np.finfo(float).tiny)
+    gram[np.diag_indices_from(gram)] += max(PENALTY_FLOOR * np.trace(gram), np.finfo(float).tiny)
     return rows - np.linalg.solve(gram, labels @ rows.T).T @ labels

@@ -12,7 +12,7 @@ import numpy as np
 from fusedff.runtime import devices, progress, storage
 
 
-class Learner(NamedTuple):
+class TrainState(NamedTuple):
     """All that changes during training. The arrays of a learner plus its history are a checkpoint."""
 
     params: Any
@@ -21,7 +21,7 @@ class Learner(NamedTuple):
     extra: Any = ()  # what else a trainer carries from epoch to epoch, e.g. trajectories
 
 
-class Diverged(RuntimeError):
+class DivergedError(RuntimeError):
     """Training left the numbers."""
 
 
@@ -30,13 +30,13 @@ class Result:
     """What training leaves: the best parameters (by the watched number), the last learner and the history."""
 
     params: Any
-    learner: Learner
+    train_state: TrainState
     history: list[dict] = field(default_factory=list)
 
 
 def train(
-    epoch: Callable[[Learner, int], tuple[Learner, dict]],
-    learner: Learner,
+    epoch: Callable[[TrainState, int], tuple[TrainState, dict]],
+    train_state: TrainState,
     epochs: int,
     *,
     name: str,
@@ -56,8 +56,8 @@ def train(
     `watch` names the number in the record whose smallest value marks the best parameters (default: the
     last ones); `patience` epochs without a better one stop the run. `shown` picks from a record what progress
     prints; `on_epoch` gets the history as often as it has grown, first what an earlier call has left.
-    Raises `Diverged` before anything that is not finite is saved, `progress.Interrupted` for Ctrl-C,
-    `storage.InUse` for a checkpoint that another training uses, and ValueError for one with other settings or data.
+    Raises `DivergedError` before anything that is not finite is saved, `progress.Interrupted` for Ctrl-C,
+    `storage.InUseError` for a checkpoint that another training uses, ValueError for one with other settings or data.
     """
     identity = {
         "training": name,
@@ -65,13 +65,13 @@ def train(
         "learned_from": {what: storage.digest(data) for what, data in (learned_from or {}).items()},
     }
     with storage.lock(checkpoint) if checkpoint is not None else nullcontext():
-        return _train(epoch, learner, epochs, name, identity, checkpoint, watch, patience, shown, on_epoch)
+        return _train(epoch, train_state, epochs, name, identity, checkpoint, watch, patience, shown, on_epoch)
 
 
-def _train(epoch, learner, epochs, name, identity, checkpoint, watch, patience, shown, on_epoch):
-    best, history, stale = (learner.params, np.inf), [], 0
+def _train(epoch, train_state, epochs, name, identity, checkpoint, watch, patience, shown, on_epoch):
+    best, history, stale = (train_state.params, np.inf), [], 0
     if checkpoint is not None and Path(checkpoint).exists():
-        learner, best, history, stale = _resume(checkpoint, learner, identity)
+        train_state, best, history, stale = _resume(checkpoint, train_state, identity)
     on_epoch = on_epoch or (lambda history: None)
     if history:
         on_epoch(history)
@@ -81,12 +81,12 @@ def _train(epoch, learner, epochs, name, identity, checkpoint, watch, patience, 
             for n in range(len(history), epochs):
                 if patience is not None and stale >= patience:
                     break
-                learner, record = epoch(learner, n)
+                train_state, record = epoch(train_state, n)
                 record = {key: float(value) for key, value in record.items()}
-                _require_finite(learner.params, record, f"{name}, epoch {n}", checkpoint)
+                _require_finite(train_state.params, record, f"{name}, epoch {n}", checkpoint)
                 history.append({"epoch": n, **record})
                 score = record[watch] if watch else -n
-                best, stale = ((learner.params, score), 0) if score < best[1] else (best, stale + 1)
+                best, stale = ((train_state.params, score), 0) if score < best[1] else (best, stale + 1)
                 if checkpoint is not None:
                     metadata = {
                         **identity,
@@ -94,13 +94,13 @@ def _train(epoch, learner, epochs, name, identity, checkpoint, watch, patience, 
                         "best_score": float(best[1]),
                         "stale": stale,
                     }
-                    storage.write_tree(checkpoint, {"learner": learner, "best": best[0]}, metadata)
+                    storage.write_tree(checkpoint, {"learner": train_state, "best": best[0]}, metadata)
                     kept = n + 1
                 report(shown(record))
                 on_epoch(history)
         except KeyboardInterrupt:
             raise progress.Interrupted(_how_to_go_on(name, kept, epochs, checkpoint)) from None
-    return Result(devices.local(best[0]), learner, history)
+    return Result(devices.local(best[0]), train_state, history)
 
 
 def _how_to_go_on(name, kept, epochs, checkpoint):
@@ -118,10 +118,10 @@ def start_of(potential) -> dict[str, Any]:
     return {"model": model, "start parameters": potential.params, "reference energies": potential.reference}
 
 
-def _resume(checkpoint, learner, identity):
+def _resume(checkpoint, train_state, identity):
     stored = storage.read_metadata(checkpoint)
     if set(identity) - set(stored):
-        raise storage.DamagedFile(
+        raise storage.DamagedFileError(
             f"{checkpoint} does not say what it was trained from: another version of fusedff wrote it; delete it to "
             "start again"
         )
@@ -136,11 +136,11 @@ def _resume(checkpoint, learner, identity):
                 f"{checkpoint} belongs to a run with other {what} ({', '.join(changed)} differ); delete it to start "
                 "again, or choose another run folder"
             )
-    tree, metadata = storage.read_tree(checkpoint, {"learner": learner, "best": learner.params})
+    tree, metadata = storage.read_tree(checkpoint, {"learner": train_state, "best": train_state.params})
     try:
         return tree["learner"], (tree["best"], metadata["best_score"]), metadata["history"], metadata["stale"]
     except KeyError as error:
-        raise storage.DamagedFile(
+        raise storage.DamagedFileError(
             f"{checkpoint} lacks {error}: another version of fusedff wrote it; delete it to start again"
         ) from error
 
@@ -158,4 +158,4 @@ def _require_finite(params, record, where, checkpoint):
         lost = ["parameters are not finite"]
     if lost:
         kept = f"; {checkpoint} keeps the epoch before" if checkpoint is not None else ""
-        raise Diverged(f"{where}: {lost[0]}{kept}; lower the learning rate, in another run folder")
+        raise DivergedError(f"{where}: {lost[0]}{kept}; lower the learning rate, in another run folder")

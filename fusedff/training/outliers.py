@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 
-from fusedff import potential
 from fusedff.data import frames as labelled
 from fusedff.potential import Potential
 from fusedff.training import force_matching
@@ -41,20 +40,20 @@ class Outlier(NamedTuple):
         return f"{self.config_id} ({self.quantity} off by {abs(self.residual):.3g} {UNITS[self.quantity]})"
 
 
-def find(candidate: Potential, frames: Sequence[Atoms], stores=None) -> list[Outlier]:
+def find(potential: Potential, frames: Sequence[Atoms], stores=None) -> list[Outlier]:
     """Frames whose residuals against `candidate` score above `SUSPICIOUS`, the highest score first.
 
     `stores` may hold the same frames, in order, in `FrameStore`s whose neighbours need not be found again.
     """
     found = [
         Outlier(n, str(frames[n].info.get("config_id", n)), quantity, float(residual[n]), float(score[n]))
-        for quantity, (residual, score) in scores(candidate, frames, stores).items()
+        for quantity, (residual, score) in scores(potential, frames, stores).items()
         for n in np.flatnonzero(score > SUSPICIOUS)
     ]
     return sorted(found, key=lambda outlier: -outlier.score)
 
 
-def scores(candidate: Potential, frames: Sequence[Atoms], stores=None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def scores(potential: Potential, frames: Sequence[Atoms], stores=None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Residual and score of every frame by quantity, both (n_frames,); nan where there is no label.
 
     Families are the frames of one `config_type`. The energies of a whole family are held against those of all other
@@ -64,8 +63,8 @@ def scores(candidate: Potential, frames: Sequence[Atoms], stores=None) -> dict[s
     families = defaultdict(list)
     for n, kind in enumerate(kinds):
         families[kind if kinds.count(kind) >= FAMILY else None].append(n)
-    sizes, found = _sizes(candidate, frames, families.values()), {}
-    parts = [residuals(candidate, s) for s in stores or [force_matching.FrameStore(frames, candidate.cutoff)]]
+    sizes, found = _sizes(potential, frames, families.values()), {}
+    parts = [residuals(potential, s) for s in stores or [force_matching.FrameStore(frames, potential.cutoff)]]
     for quantity in SIZES:
         residual = np.concatenate([part[quantity] for part in parts])
         size, score = np.hypot(sizes[quantity], SIZES[quantity]), np.full(len(frames), np.nan)
@@ -88,10 +87,10 @@ def _spread(values) -> float:
     return max(1.4826 * np.nanmedian(np.abs(values - np.nanmedian(values))), FLOOR)
 
 
-def _sizes(candidate, frames, families) -> dict[str, np.ndarray]:
+def _sizes(potential, frames, families) -> dict[str, np.ndarray]:
     """Size of the labels: root mean squares, and of the energy per atom how far it is from that of its family."""
     said = [labelled.labels(frame) for frame in frames]
-    reference = dict(zip(candidate.numbers, candidate.reference, strict=True))
+    reference = dict(zip(potential.numbers, potential.reference, strict=True))
     atoms = np.array([sum(map(reference.get, frame.numbers.tolist())) for frame in frames])
     energy = (np.array([label.energy for label in said]) - atoms) / [len(frame) for frame in frames]
     for members in families:
@@ -103,26 +102,26 @@ def _sizes(candidate, frames, families) -> dict[str, np.ndarray]:
     }
 
 
-def residuals(candidate: Potential, store: force_matching.FrameStore) -> dict[str, np.ndarray]:
+def residuals(potential: Potential, store: force_matching.FrameStore) -> dict[str, np.ndarray]:
     """Predicted minus label, (n_frames,): energy per atom, root mean square of forces and of stress (nan: no label)."""
     total = len(store.frames)
     n_frames = min(AT_ONCE, total)
-    shares = [np.arange(total)[k : k + n_frames] for k in range(0, total, n_frames)]
-    n_atoms = max(int(store.sizes[share].sum()) for share in shares)
-    parts = [_of_batch(candidate, store.batch(share, n_frames, n_atoms)) for share in shares]
+    batches = [np.arange(total)[k : k + n_frames] for k in range(0, total, n_frames)]
+    n_atoms = max(int(store.sizes[share].sum()) for share in batches)
+    parts = [_of_batch(potential, store.batch(share, n_frames, n_atoms)) for share in batches]
     energy, forces, stress = np.concatenate(
-        [np.array(part)[:, : len(share)] for part, share in zip(parts, shares, strict=True)], axis=1
+        [np.array(part)[:, : len(share)] for part, share in zip(parts, batches, strict=True)], axis=1
     )
     return {"energy": energy, "forces": forces, "stress": np.where(store.has_virial > 0, stress, np.nan)}
 
 
 @jax.jit
-def _of_batch(candidate, batch):
-    predicted, labels = potential.evaluate(candidate, batch.system, batch.neighbors), batch.labels
+def _of_batch(potential, batch):
+    predicted, labels = potential.evaluate(batch.system, batch.neighbors), batch.labels
     atoms = jnp.maximum(labels.atoms, 1)
     squares = jnp.sum((predicted.forces - labels.forces) ** 2, 1)
     return (
         (predicted.energy - labels.energy) / atoms,
-        jnp.sqrt(jax.ops.segment_sum(squares, batch.system.owner, len(atoms)) / (3 * atoms)),
+        jnp.sqrt(jax.ops.segment_sum(squares, batch.system.cell_index, len(atoms)) / (3 * atoms)),
         jnp.sqrt(jnp.mean((predicted.stress - labels.stress) ** 2, 1)),
     )

@@ -17,23 +17,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusedff import potential
 from fusedff.data.experiments import StatePoint, measured_gpa
 from fusedff.simulation import distributions
-from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation, contract_stress, ideal_gas_pressure
-from fusedff.simulation.langevin import Ensemble, observe_stress
+from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation, ideal_gas_pressure, weighted_stress_sum
+from fusedff.simulation.langevin import SimulationCells, observe_stress
 from fusedff.units import GPA, KB
 
 
 class Target(Protocol):
     """What DiffTRe asks of a measurement. `means` are averages of what was observed, (n_cells, n_quantities)."""
 
-    ensemble: Ensemble  # the cells to simulate
+    ensemble: SimulationCells  # the cells to simulate
 
     def observe(self, potential, system, near, evaluation) -> jax.Array:
         """What to record of a snapshot: (n_cells, n_quantities)."""
 
-    def contract(self, potential, system, near, coefficients) -> tuple[jax.Array, jax.Array]:
+    def weighted_sum(self, potential, system, near, coefficients) -> tuple[jax.Array, jax.Array]:
         """sum_k coefficients_k observed_k, as a function of the parameters, zero where it is none; and the energy.
 
         Both (n_cells,), from as few evaluations of the potential as will do.
@@ -69,7 +68,7 @@ class ElasticTarget:
     pressure_weight: float  # per GPa^2
 
     @cached_property
-    def ensemble(self) -> Ensemble:
+    def ensemble(self) -> SimulationCells:
         return self.estimator.ensemble(self.points, self.repeats, self.replicas)
 
     @property
@@ -77,8 +76,8 @@ class ElasticTarget:
         return self.estimator.observe
 
     @property
-    def contract(self):
-        return self.estimator.contract
+    def weighted_sum(self):
+        return self.estimator.weighted_sum
 
     def properties(self, means):
         """Elastic constants (n_points, n_constants) and pressure (n_points,), GPa, averaged over replicas."""
@@ -114,7 +113,7 @@ class RadialTarget:
     makes them, and are averaged. Raises ValueError for radii that do not fit the cells and curves of another shape.
     """
 
-    ensemble: Ensemble
+    ensemble: SimulationCells
     r: np.ndarray
     measured: np.ndarray
     weight: float = 1.0
@@ -126,9 +125,9 @@ class RadialTarget:
     def observe(self, potential, system, near, evaluation):
         return distributions.radial_distribution(system, self.r)
 
-    def contract(self, candidate, system, near, coefficients):
+    def weighted_sum(self, potential, system, near, coefficients):
         """Zero: a structure is what it is, whatever the parameters."""
-        return jnp.zeros_like(system.volumes), potential.energies(candidate, system, near)
+        return jnp.zeros_like(system.volumes), potential.energies(system, near)
 
     def residuals(self, means):
         return _root_mean(self.weight, _by_state(means, self.measured) - self.measured)
@@ -146,7 +145,7 @@ class PressureTarget:
     The cells of a state lie side by side in the ensemble, as `dynamics.replicate` makes them.
     """
 
-    ensemble: Ensemble
+    ensemble: SimulationCells
     measured: np.ndarray
     weight: float = 1.0  # per GPa^2
 
@@ -154,7 +153,7 @@ class PressureTarget:
         _require_states(self.ensemble, self.measured, (), "pressures")
 
     observe = staticmethod(observe_stress)
-    contract = staticmethod(contract_stress)
+    weighted_sum = staticmethod(weighted_stress_sum)
 
     def pressure(self, means):
         """Pressures (n_states,), eV/Å^3."""
@@ -177,18 +176,18 @@ class HeatCapacityTarget:
     makes them. A variance takes long trajectories: its relative error is sqrt(2 / n) from n independent snapshots.
     """
 
-    ensemble: Ensemble
+    ensemble: SimulationCells
     measured: np.ndarray
     weight: float = 1.0
 
     def __post_init__(self):
         _require_states(self.ensemble, self.measured, (), "heat capacities")
 
-    def observe(self, candidate, system, near, evaluation):
+    def observe(self, potential, system, near, evaluation):
         return jnp.stack([evaluation.energy, evaluation.energy**2], 1)
 
-    def contract(self, candidate, system, near, coefficients):
-        energy = potential.energies(candidate, system, near)
+    def weighted_sum(self, potential, system, near, coefficients):
+        energy = potential.energies(system, near)
         return coefficients[:, 0] * energy + coefficients[:, 1] * energy**2, energy
 
     def heat_capacity(self, means):

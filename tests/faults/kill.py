@@ -25,27 +25,27 @@ def train(folder: Path) -> None:
     """The run: from the beginning, or from where its checkpoint stands."""
     import jax
 
-    from fusedff import potential
     from fusedff.data import datasets, experiments
+    from fusedff.potential import Potential
     from fusedff.runtime import storage
-    from fusedff.simulation.langevin import Langevin
+    from fusedff.simulation.langevin import LangevinConfig
     from fusedff.study import presets
     from fusedff.training import fused
-    from fusedff.training.difftre import DiffTRe
-    from fusedff.training.force_matching import ForceMatching
+    from fusedff.training.difftre import DiffTReConfig
+    from fusedff.training.force_matching import ForceMatchingConfig
 
     frames = [frame for frame in datasets.load_frames() if frame.info["config_type"] == "hcp-eos"]
     points = experiments.select(experiments.load_state_points(), [323])
-    experiment = DiffTRe(
+    experiment = DiffTReConfig(
         learning_rate=1e-4, final_learning_rate=1e-5, repeats=(1, 1, 1), first_equilibration=2, equilibration=1,
-        snapshots=3, langevin=Langevin(1.0, 10.0, 2, 0.5),
+        snapshots=3, langevin=LangevinConfig(1.0, 10.0, 2, 0.5),
     )  # fmt: skip
-    dft = ForceMatching(batch=4, learning_rate=1e-3, final_learning_rate=1e-4)
-    settings = fused.Fused(epochs=EPOCHS, experiment=experiment, dft=dft)
+    dft = ForceMatchingConfig(batch=4, learning_rate=1e-3, final_learning_rate=1e-4)
+    settings = fused.FusedConfig(epochs=EPOCHS, experiment=experiment, dft=dft)
     reference = datasets.fit_reference_energies(frames)
-    start = potential.create(jax.random.PRNGKey(0), presets.SMOKE.network, reference)
+    start = Potential.create(jax.random.PRNGKey(0), presets.SMOKE.network, reference)
     model, history = fused.train(start, points, frames, settings, folder / "checkpoint.safetensors")
-    potential.save(folder / "model.safetensors", model)
+    model.save(folder / "model.safetensors")
     storage.write_json(folder / "history.json", history)
 
 

@@ -47,7 +47,7 @@ _SAMPLE = 10  # frames of one config_type whose geometry is looked at
 _CLOSE_STRAIN, _CLOSE_MOVE, _STILL = 0.1, 0.5, 0.02  # of two frames that differ little: strain, Å, Å
 
 
-class Doubt(ValueError):
+class DoubtError(ValueError):
     """Numbers that are probably in another unit, though no law forbids them: whoever states the units may keep them."""
 
     def __init__(self, finding: str):
@@ -123,14 +123,14 @@ def _check_unit(frames, where, found):
     distance, ratio = found[first]
     typical = np.median([ratio for _, ratio in found.values()])  # some frames may be of isolated atoms
     if ratio > 1.2 and (unit := length_unit(typical, frames[first].numbers)):
-        raise Doubt(f"{where[first]}: the closest atoms are {distance:.4g} Å apart; lengths look {unit}")
+        raise DoubtError(f"{where[first]}: the closest atoms are {distance:.4g} Å apart; lengths look {unit}")
 
 
 def _check_rows(frames, where, found):
     exchanged = {i: closest(_transposed(frames[i])) for i in found}
     if all(exchanged[i][1] > 1.05 * found[i][1] for i in found):
         i = next(iter(found))
-        raise Doubt(
+        raise DoubtError(
             f"{where[i]}: the closest atoms are {found[i][0]:.3f} Å apart, with rows and columns of the cell exchanged "
             f"{exchanged[i][0]:.3f} Å: the cell looks transposed; give lattice vectors as rows"
         )
@@ -210,16 +210,16 @@ def check_labels(frames: Sequence[Atoms], labels: Sequence, where: Sequence[str]
             suspects = ["energies"]
         else:
             suspects = [name, "energies"] if all(common.values()) else ["energies", name]
-        raise Doubt(
+        raise DoubtError(
             f"{where[step.first]} to frame {step.second}: the energy changes by {step.energy:.4g} eV, by {name} it "
             f"should by {step.work:.4g} eV, and likewise in the whole file; {_suspicion(suspects, ratio)}"
         )
     for step in steps:
         if step.missed > step.n_atoms + 3 * (abs(step.work) + step.turn):
-            raise Doubt(_jump(frames, labels, step, where))
+            raise DoubtError(_jump(frames, labels, step, where))
         if step.stiffness > 100 and step.moved and step.denied:
             worst = max(step[:2], key=lambda i: np.abs(labels[i].forces).max())
-            raise Doubt(
+            raise DoubtError(
                 f"{where[worst]}: against frame {step[worst == step.first]} forces change by {step.stiffness:.0f} eV/Å "
                 "per Å, which the energies deny; convert them to eV/Å if they are in another unit (kJ/mol/Å: divide "
                 "by 96.485), or relabel it"
@@ -238,7 +238,7 @@ def _check_agreement(steps, where) -> None:
         f"stresses it should by {worst.work:.4g} eV"
     )
     if len(denied) >= max(3, len(steps) / 10):
-        raise Doubt(
+        raise DoubtError(
             f"{what}, and likewise in {len(denied)} of {len(steps)} such pairs; give labels of one calculation each, "
             "forces in the order of the atoms, all in eV and Å with the signs of forces and stresses"
         )

@@ -106,7 +106,7 @@ def vacancy(
     relaxation: Relaxation | None = None,
     name: str | None = "vacancy",
 ) -> Vacancy:
-    """Formation energy of a vacancy in a supercell of the crystal, ions relaxed. Raises NotRelaxed."""
+    """Formation energy of a vacancy in a supercell of the crystal, ions relaxed. Raises NotRelaxedError."""
     relaxation = relaxation or Relaxation()
     perfect = crystals.supercell(crystal, repeats)
     n_atoms, energy = len(perfect), _energy(perfect, calculator)
@@ -129,8 +129,8 @@ def surface(
     """Energy of a low-index surface from a slab of `layers` atomic planes with `vacuum` (Å) on either side.
 
     Facets: fcc 111, 100, 110; bcc 110, 100, 111; hcp 0001 (basal) and 10-10 (prismatic, cut where planes are widest
-    apart). Surfaces keep their 1 x 1 cell: they relax, but do not reconstruct. Raises NotRelaxed, and ValueError for
-    another facet or an unfit number of layers.
+    apart). Surfaces keep their 1 x 1 cell: they relax, but do not reconstruct. Raises NotRelaxedError, and ValueError
+    for another facet or an unfit number of layers.
     """
     relaxation = relaxation or Relaxation()
     slab = _block(crystal, facet, layers)
@@ -156,7 +156,7 @@ def stacking_fault(
     A block of `layers` planes without surfaces, whose cell leans by the shift, so that every `layers` planes there is
     one fault and nothing else. The basal and fcc faults shift close-packed planes from their hollow to the other one,
     the prismatic fault shifts the widest spaced {10-10} planes by a/2 along <11-20>, where symmetry makes the energy
-    stationary. Raises NotRelaxed, and ValueError for another fault or an unfit number of layers.
+    stationary. Raises NotRelaxedError, and ValueError for another fault or an unfit number of layers.
     """
     relaxation = relaxation or Relaxation()
     if (crystal.structure, fault) not in _FAULTS:

@@ -67,9 +67,9 @@ def run(
 
     eta is the Lagrangian strain, as in `fusedff.simulation.elasticity`, whose constants become these as T -> 0; at
     zero pressure they are those of any other definition. The cell is taken as it is: relax it first for equilibrium.
-    `symmetry` is what `crystals.symmetry` says; the crystal may lie in any axes and is turned into those of that module first.
-    Raises NotRelaxed, and ValueError for an unknown symmetry, one that the crystal does not have, or a strain outside
-    (0, 0.05].
+    `symmetry` is what `crystals.symmetry` says; the crystal may lie in any axes and is turned into those of that module
+    first. Raises NotRelaxedError, and ValueError for an unknown symmetry, one that the crystal does not have, or a
+    strain outside (0, 0.05].
     """
     if not 0 < strain <= 0.05:
         raise ValueError(f"strain = {strain:g} is no small strain; use one between 1e-4 and 1e-2")

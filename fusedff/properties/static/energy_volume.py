@@ -7,7 +7,7 @@ import numpy as np
 from ase import Atoms
 from ase.eos import EquationOfState
 
-from fusedff.properties.static.relax import NotRelaxed, Relaxation, relax_crystal
+from fusedff.properties.static.relax import NotRelaxedError, Relaxation, relax_crystal
 from fusedff.runtime import progress
 from fusedff.units import GPA
 
@@ -88,7 +88,7 @@ def run(
 
     `structures` are cells near rest, e.g. of `crystals.prototype`. Each is brought to zero pressure in its own space
     group; at every volume, the shape of its cell (c/a) and its ions are relaxed. Fit: Birch, Phys. Rev. 71, 809 (1947).
-    Raises NotRelaxed, and ValueError for fewer than five volumes or a span that is not in (0, 0.3].
+    Raises NotRelaxedError, and ValueError for fewer than five volumes or a span that is not in (0, 0.3].
     """
     if n_volumes < 5 or not 0 < span <= 0.3:
         raise ValueError(
@@ -100,8 +100,8 @@ def run(
         for structure, start in structures.items():
             try:
                 curves[structure] = _curve(start, calculator, span, n_volumes, relaxation, report)
-            except NotRelaxed as error:
-                raise NotRelaxed(f"{structure}: {error}") from error
+            except NotRelaxedError as error:
+                raise NotRelaxedError(f"{structure}: {error}") from error
     return EnergyVolumeResult(curves, span, n_volumes, relaxation)
 
 

@@ -209,8 +209,8 @@ def gruneisen(
 ) -> Gruneisen:
     """Mode Grueneisen parameters of a crystal at rest, from phonons at (1 +- volume_strain) times its volume.
 
-    The shape of the cell and the ions are relaxed at either volume. Raises NotRelaxed, and ValueError for a crystal
-    with imaginary frequencies, whose thermal expansion harmonic phonons cannot say.
+    The shape of the cell and the ions are relaxed at either volume. Raises NotRelaxedError, and ValueError for a
+    crystal with imaginary frequencies, whose thermal expansion harmonic phonons cannot say.
     """
     relaxation, lattices = relaxation or Relaxation(), []
     for sign in (0, 1, -1):
@@ -240,7 +240,7 @@ def gruneisen(
     )  # fmt: skip
 
 
-def observe_forces(potential_, system, near, evaluation) -> jax.Array:
+def observe_forces(potential, system, near, evaluation) -> jax.Array:
     """Forces (n_cells, 3 n) in eV/Å, as observable of a `dynamics.Simulation`: what `effective` is fitted to."""
     return evaluation.forces.reshape(system.n_cells, -1)
 

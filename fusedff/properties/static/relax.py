@@ -28,14 +28,14 @@ class Relaxation:
     steps: int = 500  # at most
 
 
-class NotRelaxed(RuntimeError):
+class NotRelaxedError(RuntimeError):
     """A structure that did not come to rest."""
 
 
 def relax_ions(atoms: Atoms, calculator, settings: Relaxation | None = None, name: str | None = None) -> Atoms:
     """The structure with its ions at rest in the cell as it is; constraints on `atoms` hold.
 
-    `name` shows progress. Raises NotRelaxed when the forces do not vanish within `settings.steps`.
+    `name` shows progress. Raises NotRelaxedError when the forces do not vanish within `settings.steps`.
     """
     frame = _with(atoms, calculator)
     return _relaxed(frame, frame, settings, name)
@@ -47,7 +47,7 @@ def relax_crystal(
     """The crystal with ions and cell at rest, or at its own volume the shape of its cell, in its own space group.
 
     Forces and stress are projected onto the symmetry of `atoms`, so a crystal on a saddle point, like bcc titanium,
-    stays there. Needs a calculator with stress. Raises NotRelaxed.
+    stays there. Needs a calculator with stress. Raises NotRelaxedError.
     """
     frame = _with(atoms, calculator)
     frame.set_constraint(FixSymmetry(frame, symprec=_SYMMETRY_TOLERANCE))
@@ -57,7 +57,7 @@ def relax_crystal(
 def relax_normal(atoms: Atoms, calculator, settings: Relaxation | None = None, name: str | None = None) -> Atoms:
     """The structure with ions, and the height of the cell, at rest along z; nothing moves along x and y.
 
-    For faults, whose planes find their distance. Needs a calculator with stress. Raises NotRelaxed.
+    For faults, whose planes find their distance. Needs a calculator with stress. Raises NotRelaxedError.
     """
     frame = _with(atoms, calculator)
     frame.set_constraint(FixCartesian(range(len(frame)), mask=(True, True, False)))
@@ -66,7 +66,7 @@ def relax_normal(atoms: Atoms, calculator, settings: Relaxation | None = None, n
 
 
 def equilibrium(crystal: Crystal, calculator, settings: Relaxation | None = None) -> Crystal:
-    """The crystal with the lattice constants at which `calculator` finds no stress. Raises NotRelaxed."""
+    """The crystal with the lattice constants at which `calculator` finds no stress. Raises NotRelaxedError."""
     lengths = relax_crystal(crystals.unit_cell(crystal), calculator, settings).cell.lengths()
     return replace(crystal, a=float(lengths[0]), c=None if crystal.c is None else float(lengths[2]))
 
@@ -85,7 +85,7 @@ def _relaxed(frame, movable, settings, name):
         def watch():
             largest = float(np.linalg.norm(movable.get_forces(), axis=1).max())
             if not np.isfinite(largest):
-                raise NotRelaxed(
+                raise NotRelaxedError(
                     f"{_called(frame, name)}: a force is {largest} after {optimizer.nsteps} steps; start "
                     "closer to rest, or ask whether the potential was made for such a structure"
                 )
@@ -99,7 +99,7 @@ def _relaxed(frame, movable, settings, name):
         where = (
             f"on atom {row} is {forces[row]:.2g} eV/Å" if row < len(frame) else f"is the cell's, {forces[row]:.2g} eV"
         )
-        raise NotRelaxed(
+        raise NotRelaxedError(
             f"{_called(frame, name)}: after {settings.steps} steps the largest force {where}, not below "
             f"{settings.fmax:g}; allow more steps, start closer to rest, or raise fmax if it no longer falls "
             "(single precision ends near 1e-4)"

@@ -16,7 +16,7 @@ import numpy as np
 from fusedff import crystals
 from fusedff.data.experiments import StatePoint
 from fusedff.potential import Potential
-from fusedff.properties.thermal.sampling import SolidRun
+from fusedff.properties.thermal.sampling import SolidConfig
 from fusedff.runtime import settings as ranges
 from fusedff.simulation import elasticity, langevin
 from fusedff.simulation.statistics import entry, jackknife
@@ -24,7 +24,7 @@ from fusedff.units import GPA, strain_from_voigt, to_voigt
 
 
 @dataclass(frozen=True)
-class DeformationRun(SolidRun):
+class DeformationConfig(SolidConfig):
     """Settings; strains are Lagrangian."""
 
     strains: tuple[float, ...] = (-0.01, -0.005, 0.0, 0.005, 0.01)
@@ -48,7 +48,7 @@ class DeformationResult:
     stress: np.ndarray  # (n_points, n_strains, n_constants) GPa, the combination whose slope is the constant
     stress_stderr: np.ndarray  # (n_points, n_constants) GPa, of every such stress
     chi_squared: np.ndarray  # (n_points, n_constants), of `degrees_of_freedom`
-    settings: DeformationRun
+    settings: DeformationConfig
 
     @property
     def elastic(self) -> np.ndarray:
@@ -78,9 +78,9 @@ class DeformationResult:
 
 
 def run(
-    candidate: Potential,
+    potential: Potential,
     points: Sequence[StatePoint],
-    settings: DeformationRun,
+    settings: DeformationConfig,
     name: str | None = "deformed cells",
 ) -> DeformationResult:
     """Simulate every state point in every deformation and fit; trajectories depend on `settings.seed` alone."""
@@ -88,11 +88,11 @@ def run(
     patterns = crystals.strain_patterns(symmetry)
     stretches = [elasticity.stretch(size * strain_from_voigt(pattern)) for pattern in patterns for size in strains]
     ensemble = elasticity.stretched(points, settings.repeats, settings.replicas, stretches)
-    ensemble = ensemble._replace(stream=jnp.arange(ensemble.n_cells, dtype=jnp.int32))  # nothing in common
-    simulation = langevin.Simulation(ensemble, settings.langevin, candidate.cutoff)
+    ensemble = ensemble._replace(noise_id=jnp.arange(ensemble.n_cells, dtype=jnp.int32))  # nothing in common
+    simulation = langevin.Simulation(ensemble, settings.langevin, potential.cutoff)
     state = langevin.start(ensemble, jax.random.PRNGKey(settings.seed))
-    state, _ = simulation.run(candidate, state, settings.equilibration, name and f"{name}, equilibration")
-    _, trajectory = simulation.run(candidate, state, settings.snapshots, name)
+    state, _ = simulation.run(potential, state, settings.equilibration, name and f"{name}, equilibration")
+    _, trajectory = simulation.run(potential, state, settings.snapshots, name)
     langevin.warn_if_lost(ensemble, trajectory)
 
     def stresses(means):

@@ -15,7 +15,7 @@ import numpy as np
 from fusedff import crystals
 from fusedff.data.experiments import StatePoint, measured_gpa
 from fusedff.potential import Potential
-from fusedff.properties.thermal.sampling import SolidRun
+from fusedff.properties.thermal.sampling import SolidConfig
 from fusedff.simulation import langevin
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
 from fusedff.simulation.statistics import entry, jackknife
@@ -29,7 +29,7 @@ _EQUAL = {
 
 
 @dataclass(frozen=True)
-class ElasticRun(SolidRun):
+class ElasticConfig(SolidConfig):
     """Settings of the simulations from which elastic constants are read."""
 
     estimator: CoupledStrains | StressFluctuation = field(default_factory=CoupledStrains)
@@ -49,7 +49,7 @@ class ElasticResult:
     measured_pressure: np.ndarray  # (n_points,) GPa
     adiabatic: np.ndarray  # (n_points, n_constants) GPa
     adiabatic_stderr: np.ndarray
-    settings: ElasticRun
+    settings: ElasticConfig
 
     def as_dict(self) -> dict:
         """Plain data for JSON: all numbers by temperature, and the settings."""
@@ -81,18 +81,18 @@ def _entry(value, stderr, measured):
 
 
 def run(
-    candidate: Potential,
+    potential: Potential,
     points: Sequence[StatePoint],
-    settings: ElasticRun,
+    settings: ElasticConfig,
     name: str | None = "elastic constants",
 ) -> ElasticResult:
     """Simulate `candidate` at every state point and average; trajectories depend on `settings.seed` alone."""
     estimator, replicas = settings.estimator, settings.replicas
     ensemble = estimator.ensemble(points, settings.repeats, replicas)
-    simulation = langevin.Simulation(ensemble, settings.langevin, candidate.cutoff, estimator.observe)
+    simulation = langevin.Simulation(ensemble, settings.langevin, potential.cutoff, estimator.observe)
     state = langevin.start(ensemble, jax.random.PRNGKey(settings.seed))
-    state, _ = simulation.run(candidate, state, settings.equilibration, name and f"{name}, equilibration")
-    _, trajectory = simulation.run(candidate, state, settings.snapshots, name)
+    state, _ = simulation.run(potential, state, settings.equilibration, name and f"{name}, equilibration")
+    _, trajectory = simulation.run(potential, state, settings.snapshots, name)
     langevin.warn_if_lost(ensemble, trajectory)
 
     def statistic(means):

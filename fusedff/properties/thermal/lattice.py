@@ -16,7 +16,7 @@ from fusedff import crystals
 from fusedff.crystals import Crystal
 from fusedff.data.experiments import StatePoint
 from fusedff.potential import Potential
-from fusedff.properties.thermal.sampling import SolidRun
+from fusedff.properties.thermal.sampling import SolidConfig
 from fusedff.runtime import settings as ranges
 from fusedff.simulation import langevin
 from fusedff.simulation.elasticity import CoupledStrains
@@ -25,7 +25,7 @@ from fusedff.units import GPA
 
 
 @dataclass(frozen=True)
-class LatticeRun(SolidRun):
+class LatticeConfig(SolidConfig):
     """Settings. The small strain keeps the pressure of the strained cells, which is too high by its square, right."""
 
     estimator: CoupledStrains = field(default_factory=partial(CoupledStrains, 0.001))
@@ -57,7 +57,7 @@ class LatticeResult:
     expansion_stderr: np.ndarray
     pressure: float  # eV/Å^3, at which the crystal is
     residual_gpa: np.ndarray  # (n_temperatures, n_names) stress left in the last cell before its correction
-    settings: LatticeRun
+    settings: LatticeConfig
 
     def as_dict(self) -> dict:
         """Plain data for JSON: all numbers by temperature, the pressure and the settings."""
@@ -74,10 +74,10 @@ class LatticeResult:
 
 
 def run(
-    candidate: Potential,
+    potential: Potential,
     crystal: Crystal,
     temperatures: Sequence[float],
-    settings: LatticeRun,
+    settings: LatticeConfig,
     pressure: float = 0.0,
     name: str | None = "lattice constants",
 ) -> LatticeResult:
@@ -94,7 +94,7 @@ def run(
     for n in range(settings.passes):
         snapshots = settings.snapshots if n == settings.passes - 1 else settings.approach
         said = name and f"{name}, pass {n + 1} of {settings.passes}"
-        observed, ensemble = _sample(candidate, points, settings, snapshots, settings.seed + n, said)
+        observed, ensemble = _sample(potential, points, settings, snapshots, settings.seed + n, said)
         correct = partial(_correct, ensemble=ensemble, points=points, settings=settings, pressure=pressure)
         found = jackknife(observed, correct, settings.blocks)
         points = [
@@ -110,12 +110,12 @@ def run(
     )  # fmt: skip
 
 
-def _sample(candidate, points, settings, snapshots, seed, name):
+def _sample(potential, points, settings, snapshots, seed, name):
     ensemble = settings.estimator.ensemble(points, settings.repeats, settings.replicas)
-    simulation = langevin.Simulation(ensemble, settings.langevin, candidate.cutoff, settings.estimator.observe)
+    simulation = langevin.Simulation(ensemble, settings.langevin, potential.cutoff, settings.estimator.observe)
     state = langevin.start(ensemble, jax.random.PRNGKey(seed))
-    state, _ = simulation.run(candidate, state, settings.equilibration, name and f"{name}, equilibration")
-    _, trajectory = simulation.run(candidate, state, snapshots, name)
+    state, _ = simulation.run(potential, state, settings.equilibration, name and f"{name}, equilibration")
+    _, trajectory = simulation.run(potential, state, snapshots, name)
     langevin.warn_if_lost(ensemble, trajectory)
     return trajectory.observed, ensemble
 

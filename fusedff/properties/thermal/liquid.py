@@ -26,17 +26,17 @@ from fusedff.runtime import settings as ranges
 from fusedff.simulation import distributions
 from fusedff.simulation import langevin as dynamics
 from fusedff.simulation.elasticity import ideal_gas_pressure
-from fusedff.simulation.langevin import Ensemble, Langevin
+from fusedff.simulation.langevin import LangevinConfig, SimulationCells
 from fusedff.simulation.statistics import Estimate, entry
 from fusedff.units import GPA
 
 
 @dataclass(frozen=True)
-class LiquidRun:
+class LiquidConfig:
     """Settings of the simulations; replicas, each melted on its own, give the standard errors."""
 
     replicas: int = 4
-    langevin: Langevin = field(default_factory=Langevin)  # while it melts and equilibrates
+    langevin: LangevinConfig = field(default_factory=LangevinConfig)  # while it melts and equilibrates
     melting_factor: float = 2.5  # times the temperature, to melt the crystal
     melting: int = 50  # snapshots
     equilibration: int = 100  # snapshots
@@ -74,7 +74,7 @@ class LiquidResult:
     pressure_gpa: Estimate  # (n_temperatures,)
     n_atoms: int  # of every cell: diffusion depends on it
     edge: np.ndarray  # (n_temperatures,) Å, cube root of the volume of a cell
-    settings: LiquidRun
+    settings: LiquidConfig
 
     def as_dict(self) -> dict:
         """Plain data for JSON: the numbers by temperature, not the curves, and the settings."""
@@ -93,10 +93,10 @@ class LiquidResult:
 
 
 def run(
-    candidate: Potential,
+    potential: Potential,
     frames: Sequence[Atoms],
     temperatures: Sequence[float],
-    settings: LiquidRun,
+    settings: LiquidConfig,
     name: str | None = "liquid",
 ) -> LiquidResult:
     """Melt every frame, equilibrate it at its temperature (K) and sample it; all in one batch.
@@ -109,11 +109,11 @@ def run(
     spacing = settings.spacing
     r = spacing * np.arange(1, int(distributions.largest_radius(ensemble.cells) / spacing))
     distributions.require_radii(r, ensemble.cells)
-    state, rooms = _melted(candidate, ensemble, settings, name)
+    state, capacity = _melted(potential, ensemble, settings, name)
     gentle = replace(settings.langevin, friction_per_ps=settings.friction_per_ps)
-    simulation = dynamics.Simulation(ensemble, gentle, candidate.cutoff, partial(_observe, r=tuple(r.tolist())))
-    simulation.rooms = rooms  # of a liquid, not of the crystal in the frames
-    _, trajectory = simulation.run(candidate, state, settings.snapshots, name)
+    simulation = dynamics.Simulation(ensemble, gentle, potential.cutoff, partial(_observe, r=tuple(r.tolist())))
+    simulation.capacity = capacity  # of a liquid, not of the crystal in the frames
+    _, trajectory = simulation.run(potential, state, settings.snapshots, name)
 
     def over_replicas(per_cell):
         grouped = np.asarray(per_cell, float).reshape(len(frames), settings.replicas, *np.shape(per_cell)[1:])
@@ -132,7 +132,7 @@ def run(
     linear = (times >= settings.diffusive_ps[0]) & (times <= settings.diffusive_ps[1])
     diffusion = np.polyfit(times[linear], displacement[:, linear].T, 1)[0] / 6
     pressure = np.asarray(ideal_gas_pressure(ensemble), float) + observed[:, 0]
-    reference = reference_energy(candidate, ensemble.numbers)
+    reference = reference_energy(potential, ensemble.numbers)
     return LiquidResult(
         np.asarray(temperatures, float), r, radial, shell, over_replicas(around), distributions.ANGLES,
         over_replicas(_angular(ensemble, trajectory.positions, per_cell)), times, over_replicas(displacement),
@@ -159,7 +159,7 @@ def mean_squared_displacement(positions: np.ndarray, lags) -> np.ndarray:
     return np.stack(moved, 1)
 
 
-def _observe(potential_, system, near, evaluation, r):
+def _observe(potential, system, near, evaluation, r):
     """Configurational pressure and g(r): (n_cells, 1 + n_radii)."""
     pressure = -evaluation.stress[:, :3].mean(1, keepdims=True)
     return jnp.concatenate([pressure, distributions.radial_distribution(system, np.array(r))], 1)
@@ -181,12 +181,12 @@ def _lags(settings):
     return lags, lags * step
 
 
-def _melted(candidate, ensemble: Ensemble, settings, name):
+def _melted(potential, ensemble: SimulationCells, settings, name):
     """The equilibrated liquid and the list sizes it needs; ValueError for atoms that stay near their sites."""
     hot = ensemble._replace(temperature=settings.melting_factor * ensemble.temperature)
     state = dynamics.start(hot, jax.random.PRNGKey(settings.seed))
-    simulation = dynamics.Simulation(hot, settings.langevin, candidate.cutoff)
-    state, _ = simulation.run(candidate, state, settings.melting, name and f"{name}, melting")
+    simulation = dynamics.Simulation(hot, settings.langevin, potential.cutoff)
+    state, _ = simulation.run(potential, state, settings.melting, name and f"{name}, melting")
     moved = np.sqrt(np.mean(np.sum(np.square(state.positions - ensemble.sites), -1), -1))
     spacing = np.cbrt(np.abs(np.linalg.det(ensemble.cells)) / len(ensemble.numbers))
     if (moved < spacing / 2).any():
@@ -197,8 +197,8 @@ def _melted(candidate, ensemble: Ensemble, settings, name):
             "melting_factor or melting"
         )
     simulation.ensemble = ensemble  # the same cells at another temperature: list sizes and compiled code serve again
-    state, _ = simulation.run(candidate, state, settings.equilibration, name and f"{name}, equilibration")
-    return state, simulation.rooms
+    state, _ = simulation.run(potential, state, settings.equilibration, name and f"{name}, equilibration")
+    return state, simulation.capacity
 
 
 def _angular(ensemble, positions, shells, most=100):
@@ -207,7 +207,7 @@ def _angular(ensemble, positions, shells, most=100):
     found = []
     for start, end in pairwise(np.append(np.flatnonzero(np.diff(shells, prepend=0)), len(shells))):
         cells, within = slice(start, end), float(shells[start])
-        part, capacity = ensemble.part(cells), 24
+        part, capacity = ensemble.subset(cells), 24
         while True:
             angular, needed = _shell_angles(part, chosen[:, cells], within, capacity)
             if int(needed) <= capacity:

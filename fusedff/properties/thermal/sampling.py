@@ -3,16 +3,16 @@
 from dataclasses import dataclass, field
 
 from fusedff.runtime import settings
-from fusedff.simulation.langevin import Langevin
+from fusedff.simulation.langevin import LangevinConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class SolidRun:
+class SolidConfig:
     """Settings that all averages over the motion of a crystal share."""
 
     repeats: tuple[int, int, int] = (5, 5, 3)
     replicas: int = 4
-    langevin: Langevin = field(default_factory=Langevin)
+    langevin: LangevinConfig = field(default_factory=LangevinConfig)
     equilibration: int = 100  # snapshots
     snapshots: int = 700
     blocks: int = 10  # for standard errors
