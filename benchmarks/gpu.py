@@ -28,7 +28,7 @@ from fusedff.data import experiments
 from fusedff.geometry import neighbors, systems
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Evaluation, Potential
-from fusedff.simulation import langevin
+from fusedff.simulation import cells, langevin
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
 from fusedff.study import comparison, presets
 from fusedff.training import force_matching, fused, loop
@@ -305,26 +305,26 @@ def _in_double(network, frames, near):
 def _ensemble(repeats, n_cells):
     frames = titanium.frames(repeats, min(n_cells, 4))
     kinds = [frames[i % len(frames)] for i in range(n_cells)]
-    return langevin.replicate(kinds, [TEMPERATURE] * n_cells)
+    return cells.replicate(kinds, [TEMPERATURE] * n_cells)
 
 
 def dynamics_(plan, left, into, keep):
     """One Langevin step against the number of replicas and the size of the cell, neighbour search included."""
     network = _network(plan)
-    runs, cells = {}, {}
+    runs, shapes = {}, {}
     for repeats, n_cells in plan.dynamics:
         ensemble = _ensemble(repeats, n_cells)
         skin = LANGEVIN if len(ensemble.numbers) < 500 else LANGEVIN_SMALL_SKIN
         simulation = langevin.Simulation(ensemble, skin, network.cutoff)
         state = langevin.start(ensemble, jax.random.PRNGKey(0))
         name = f"{len(ensemble.numbers)} x {n_cells}"
-        runs[name], cells[name] = partial(_advance, simulation, network, state), (len(ensemble.numbers), n_cells)
+        runs[name], shapes[name] = partial(_advance, simulation, network, state), (len(ensemble.numbers), n_cells)
     found = {"first_call_s": _compile_at_once(runs, min(90, 0.4 * left())), "rows": []}
     for name, run in runs.items():
         if not isinstance(found["first_call_s"][name], float) or left() < 5:
             continue
         seconds = _time(run, plan.seconds_per_measurement)
-        n_atoms, n_cells = cells[name]
+        n_atoms, n_cells = shapes[name]
         step = seconds.median / STEPS
         row = {"cells": name, "n_atoms": n_atoms, "n_cells": n_cells, "step_seconds": step}
         row |= {"us_per_atom_step": 1e6 * step / (n_atoms * n_cells), "steps_per_s": 1 / step}

@@ -13,7 +13,7 @@ from benchmarks.case import FRICTION_PER_PS, TEMPERATURE, TIMESTEP_FS
 from benchmarks.statistics import Spread, spread
 from fusedff.geometry import neighbors, systems
 from fusedff.potential import Potential
-from fusedff.simulation import langevin
+from fusedff.simulation import cells, langevin
 
 SIZES = ((4, 4, 3), (6, 6, 4), (9, 9, 6), (13, 13, 9), (20, 20, 13))  # 96 to 10 400 atoms
 REPLICAS = (1, 2, 4, 8, 16, 32, 64)
@@ -44,7 +44,7 @@ def _cost(model, repeats, n_cells, report):
     evaluate = jax.jit(Potential.evaluate)
     forces = _time(partial(evaluate, model, systems.from_atoms(frames), near))
 
-    ensemble = langevin.SimulationCells(
+    ensemble = cells.SimulationCells(
         jnp.asarray(np.stack([atoms.positions for atoms in frames]), jnp.float32),
         jnp.asarray(np.stack([atoms.cell.array for atoms in frames]), jnp.float32),
         jnp.full(n_cells, TEMPERATURE, jnp.float32),

@@ -27,7 +27,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from fusedff import crystals
-from fusedff.data import datasets, experiments, references, titanium_paper
+from fusedff.data import datasets, experiments, references, splits, titanium_paper
 from fusedff.data import frames as labelled
 from fusedff.data.experiments import StatePoint
 from fusedff.interfaces import lammps
@@ -40,7 +40,7 @@ from fusedff.properties.thermal.elastic import ElasticConfig
 from fusedff.properties.thermal.lattice import LatticeConfig
 from fusedff.properties.thermal.liquid import LiquidConfig
 from fusedff.runtime import storage  # fmt: skip
-from fusedff.simulation import langevin
+from fusedff.simulation import cells, langevin
 from fusedff.simulation.elasticity import CoupledStrains
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.study import presets, run_folder
@@ -364,7 +364,7 @@ FITS = [
     Bad("train on frames without labels", unlabelled, match, ("frame 1", "energy is missing", "drop the frame")),
     Bad("train on nothing", lambda d: [], match, ("no frames", "at least one")),
     Bad("fit references to nothing", lambda d: [], datasets.fit_reference_energies, ("no frames", "at least one")),
-    Bad("a split that leaves nothing", lambda d: [good_frame()], partial(datasets.split, validation=0.5, test=0.5),
+    Bad("a split that leaves nothing", lambda d: [good_frame()], partial(splits.split, validation=0.5, test=0.5),
         ("validation = 0.5 and test = 0.5", "no training frames", "lower")),
 ]  # fmt: skip
 
@@ -829,7 +829,7 @@ def energy(atoms):
 
 
 def simulate(atoms, temperature=50.0):
-    ensemble = langevin.replicate([atoms], [temperature])
+    ensemble = cells.replicate([atoms], [temperature])
     simulation = langevin.Simulation(ensemble, LangevinConfig(5.0, 1.0, 2, 0.5), argon().cutoff)
     return simulation.run(argon(), langevin.start(ensemble, jax.random.PRNGKey(0)), 1)
 
@@ -878,9 +878,9 @@ STRUCTURES = [
     Bad("dynamics: temperature 0", lambda d: argon_cell(), partial(simulate, temperature=0.0),
         ("temperature", "0 K", "positive")),
     Bad("dynamics: different atoms", lambda d: [argon_cell(), bulk("Al", "fcc", a=4.05, cubic=True)],
-        lambda frames: langevin.replicate(frames, [10, 10]), ("frame 1", "other atoms", "apart")),
+        lambda frames: cells.replicate(frames, [10, 10]), ("frame 1", "other atoms", "apart")),
     Bad("dynamics: temperatures missing", lambda d: [argon_cell()] * 2,
-        lambda frames: langevin.replicate(frames, [10]), ("2 frames and 1 temperatures", "one temperature per frame")),
+        lambda frames: cells.replicate(frames, [10]), ("2 frames and 1 temperatures", "one temperature per frame")),
     Bad("crystal: length negative", lambda d: -2.9, partial(crystals.Crystal, "Ar", "fcc"), ("a = -2.9", "in Å")),
     Bad("crystal: hcp without c", lambda d: 2.9, partial(crystals.Crystal, "Ti", "hcp"), ("both lattice", "give c")),
     Bad("LAMMPS: other units", lambda d: Session("lj"), partial(attach, {1: "Ar"}), ("units lj", "`units metal`")),

@@ -20,7 +20,7 @@ from fusedff.potential import Potential
 from fusedff.properties.thermal.elastic import ElasticConfig
 from fusedff.properties.thermal.liquid import LiquidConfig
 from fusedff.runtime import storage
-from fusedff.simulation import langevin
+from fusedff.simulation import cells
 from fusedff.simulation.elasticity import CoupledStrains
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training.difftre import DiffTReConfig
@@ -91,7 +91,7 @@ def test_cells_of_no_height_are_refused_in_training_and_dynamics(what):
     with pytest.raises(ValueError, match=r"frame 3: the cell (is \S+ Å high|has no volume)"):
         frames.check_frame(frame, "frame 3")
     with pytest.raises(ValueError, match=r"frame 0: the cell (is \S+ Å high|has no volume)"):
-        langevin.replicate([frame], [10.0])
+        cells.replicate([frame], [10.0])
     with pytest.raises(ValueError, match="Å high"):
         neighbors.image_offsets(frame.cell.array, 8.0)
 
@@ -116,4 +116,4 @@ def test_more_atoms_than_memory_holds_are_refused():
     with pytest.raises(ValueError, match="20000 cells of 4000 atoms are more than 10000000 atoms in all"):
         CoupledStrains().ensemble([StatePoint(50.0, FCC)], (10, 10, 10), 10_000)
     with pytest.raises(ValueError, match="10000000 cells of 4 atoms"):
-        langevin.replicate([crystals.unit_cell(FCC)], [50.0], 10**7)
+        cells.replicate([crystals.unit_cell(FCC)], [50.0], 10**7)

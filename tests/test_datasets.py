@@ -12,7 +12,7 @@ from ase.io import write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusedff.data import datasets, titanium_paper
+from fusedff.data import datasets, splits, titanium_paper
 from fusedff.data import frames as labelled
 from fusedff.units import GPA
 
@@ -89,14 +89,14 @@ TYPES = st.lists(st.sampled_from(["hcp", "bcc", "fcc", "omega"]), max_size=80)
 
 @given(TYPES, TYPES)
 def test_appending_frames_never_moves_an_earlier_one(before, after):
-    assert datasets.assign(before + after)[: len(before)] == datasets.assign(before)
+    assert splits.assign(before + after)[: len(before)] == splits.assign(before)
 
 
 @given(TYPES, st.sampled_from([(0.1, 0.1), (0.2, 0.1), (0.1, 0.3)]))
 def test_every_type_gives_each_full_block_its_share_of_each_part(types, fractions):
     validation, test = fractions
     parts = defaultdict(list)
-    for kind, part in zip(types, datasets.assign(types, validation, test), strict=True):
+    for kind, part in zip(types, splits.assign(types, validation, test), strict=True):
         parts[kind].append(part)
     for members in parts.values():
         for start in range(0, len(members) - 9, 10):
@@ -106,13 +106,13 @@ def test_every_type_gives_each_full_block_its_share_of_each_part(types, fraction
 
 
 def test_the_split_of_published_datasets_is_fixed_for_good():
-    parts = datasets.assign(["hcp-rattled"] * 20)
+    parts = splits.assign(["hcp-rattled"] * 20)
     assert "".join(part[:2] for part in parts) == "tetrtrtrtrtrtrtrtevatrtetrtevatrtrtrtrtr"
 
 
 def test_a_split_is_disjoint_complete_and_in_file_order():
     frames = datasets.load_frames()
-    parts = datasets.split(frames)
+    parts = splits.split(frames)
     ids = [f.info["config_id"] for f in frames]
     found = [[f.info["config_id"] for f in part] for part in parts]
     assert sorted(sum(found, [])) == sorted(ids)
@@ -130,22 +130,22 @@ def test_a_split_is_disjoint_complete_and_in_file_order():
 )
 def test_fractions_are_whole_tenths_that_leave_something_to_train_on(fractions, named):
     with pytest.raises(ValueError, match=named):
-        datasets.split([frame()], *fractions)
+        splits.split([frame()], *fractions)
 
 
 def test_a_single_frame_that_falls_out_of_training_is_an_error_not_an_empty_training_set():
-    kind = next(k for k in map(str, range(100)) if datasets.assign([k]) == ["test"])
+    kind = next(k for k in map(str, range(100)) if splits.assign([k]) == ["test"])
     with pytest.raises(ValueError, match="1 frames leave none for train and validation: ten of one"):
-        datasets.split([frame(config_type=kind)])
+        splits.split([frame(config_type=kind)])
 
 
 def test_the_papers_split_is_70_10_20_in_file_order():
     frames = [frame(config_id=i) for i in range(20)]
-    train, validation, test = datasets.paper_split(frames)
+    train, validation, test = splits.paper_split(frames)
     assert [f.info["config_id"] for f in train + validation + test] == list(range(20))
     assert (len(train), len(validation), len(test)) == (14, 2, 4)
     with pytest.raises(ValueError, match="2 frames are too few"):
-        datasets.paper_split(frames[:2])
+        splits.paper_split(frames[:2])
 
 
 # ---- reference energies ----

@@ -13,6 +13,7 @@ from fusedff import crystals
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
 from fusedff.simulation import langevin
+from fusedff.simulation.cells import replicate
 from fusedff.simulation.langevin import (
     ExplodedTrajectoryError,
     LangevinConfig,
@@ -104,7 +105,7 @@ def test_isotopes_move_with_their_own_masses():
     heavy, mixed = natural.copy(), natural.copy()
     heavy.set_masses([400.0] * 4)
     mixed.set_masses([36.0, 40.0, 36.0, 40.0])
-    ensemble = langevin.replicate([natural, heavy, mixed], [50.0] * 3, replicas=2, dtype=float)
+    ensemble = replicate([natural, heavy, mixed], [50.0] * 3, replicas=2, dtype=float)
     masses = np.repeat([natural.get_masses(), heavy.get_masses(), mixed.get_masses()], 2, axis=0)
     np.testing.assert_array_equal(ensemble.masses, masses)
     ensemble = ensemble._replace(noise_id=jnp.zeros(6, jnp.int32))  # the same random numbers for all
@@ -117,7 +118,7 @@ def test_isotopes_move_with_their_own_masses():
     assert 2.2 < moved[0] / moved[4] < 3.2  # after 160 fs, the root of ten but for forces, which turn light atoms first
     natural.set_masses([0.0, 40, 40, 40])
     with pytest.raises(ValueError, match="frame 0: mass of atom 0 is 0; give positive masses"):
-        langevin.replicate([natural], [50.0])
+        replicate([natural], [50.0])
 
 
 def test_cells_of_one_stream_move_alike_and_others_do_not():
@@ -245,7 +246,7 @@ def test_a_bad_potential_or_state_is_reported_with_temperature_step_force_and_re
 
 def test_solid_titanium_at_3000_kelvin_explodes_or_melts_and_either_is_reported(recwarn):
     """A trained network, far above the 973 K that it is good for: what comes of it is open, but not that it is told."""
-    hot = langevin.replicate([crystals.supercell(crystals.Crystal("Ti", "hcp", 2.95, 4.68), (3, 3, 2))], [3000.0])
+    hot = replicate([crystals.supercell(crystals.Crystal("Ti", "hcp", 2.95, 4.68), (3, 3, 2))], [3000.0])
     model, settings = run_folder.load("titanium-fused"), LangevinConfig(8.0, 10.0, 10, 2.0)
     simulation = Simulation(hot, settings, model.cutoff)
     simulation.capacity = ListCapacity(160, 56)

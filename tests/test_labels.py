@@ -13,7 +13,7 @@ from ase.constraints import FixAtoms
 from ase.io import write
 from copper import copper, relabelled
 
-from fusedff.data import datasets
+from fusedff.data import datasets, splits
 from fusedff.data import frames as labelled
 from fusedff.data.validation import duplicates
 from fusedff.potential import Potential
@@ -295,8 +295,8 @@ def test_a_copy_is_found_among_hundreds_of_snapshots_of_the_same_cell():
 @pytest.mark.parametrize("n", [3, 5])
 def test_the_part_that_few_frames_leave_empty_is_named(n):
     with pytest.raises(ValueError, match=rf"{n} frames leave none for validation and test: .*`paper_split`"):
-        datasets.split(twelve()[:n])
-    assert min(map(len, datasets.paper_split(twelve()[:n]))) == 1
+        splits.split(twelve()[:n])
+    assert min(map(len, splits.paper_split(twelve()[:n]))) == 1
 
 
 def test_training_and_testing_name_the_part_without_frames():
@@ -312,4 +312,4 @@ def test_frames_of_a_config_type_each_are_shared_out():
     frames = [frame.copy() for frame in twelve()] * 3
     for i, frame in enumerate(frames):
         frame.info["config_type"] = f"md-{i:03d}"
-    assert min(map(len, datasets.split(frames))) > 0
+    assert min(map(len, splits.split(frames))) > 0

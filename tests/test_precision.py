@@ -13,7 +13,7 @@ from fusedff.geometry import systems
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
-from fusedff.simulation import langevin
+from fusedff.simulation import cells
 from fusedff.study import comparison
 from fusedff.training import force_matching
 
@@ -94,7 +94,7 @@ def test_training_and_dynamics_see_atoms_in_or_near_their_cell(rng):
     moved = far_away(frame, rng.integers(-10_000, 10_000, (len(frame), 3)))
     moved.calc = SinglePointCalculator(moved, energy=energy, forces=forces, stress=stress)
     assert force_matching.errors(argon(), [moved])["force_mae_meV_per_A"] < 0.01
-    ensemble = langevin.replicate([moved], [10.0])
+    ensemble = cells.replicate([moved], [10.0])
     fractional = np.asarray(ensemble.sites[0]) @ np.linalg.inv(frame.cell.array)
     assert np.abs(fractional).max() < 1.51
     apart = fractional - frame.get_scaled_positions(wrap=False)

@@ -11,6 +11,7 @@ from ase.build import bulk
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
 from fusedff.simulation import langevin, reweighting
+from fusedff.simulation.cells import replicate
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import difftre
 from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer
@@ -38,7 +39,7 @@ TRUTH, WRONG = liquid(0.1, 3.4), liquid(0.085, 3.46)
 
 
 def cells(replicas):
-    return langevin.replicate([LIQUID], [TEMPERATURE], replicas, jnp.float64)
+    return replicate([LIQUID], [TEMPERATURE], replicas, jnp.float64)
 
 
 def observed(target, seed):
@@ -64,7 +65,7 @@ def test_a_lennard_jones_liquid_is_recovered_from_its_radial_distribution():
 def test_a_cold_crystal_has_the_heat_capacity_of_dulong_and_petit():
     """kT/2 for every vibration and every momentum of N atoms, one of which stands for the centre of mass."""
     n, crystal = 32, bulk("Ar", "fcc", a=5.25, cubic=True) * (2, 2, 2)
-    target = HeatCapacityTarget(langevin.replicate([crystal], [2.0], 16, jnp.float64), [3.0])
+    target = HeatCapacityTarget(replicate([crystal], [2.0], 16, jnp.float64), [3.0])
     simulation = langevin.Simulation(target.ensemble, LangevinConfig(10.0, 5.0, 40, 0.4), TRUTH.cutoff, target.observe)
     state = langevin.start(target.ensemble, jax.random.PRNGKey(2))
     state, _ = simulation.run(TRUTH, state, 20)
@@ -104,7 +105,7 @@ def test_the_gradient_is_that_of_the_reweighted_loss(kind):
 
 
 def test_replicas_are_averaged_before_they_are_compared_and_states_are_not():
-    ensemble = langevin.replicate([LIQUID, LIQUID], [100.0, 120.0], 2, jnp.float64)
+    ensemble = replicate([LIQUID, LIQUID], [100.0, 120.0], 2, jnp.float64)
     measured = np.ones((2, len(R)))
     target = RadialTarget(ensemble, R, measured, weight=2.0)
     means = jnp.ones((4, len(R))) + jnp.array([0.3, -0.3, 0.1, 0.3])[:, None]
@@ -128,4 +129,4 @@ def test_curves_that_do_not_fit_the_cells_are_refused():
     with pytest.raises(ValueError, match="not finite"):
         PressureTarget(cells(1), [np.nan])
     with pytest.raises(ValueError, match="one temperature per frame"):
-        langevin.replicate([LIQUID], [100.0, 120.0])
+        replicate([LIQUID], [100.0, 120.0])

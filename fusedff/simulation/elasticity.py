@@ -22,7 +22,8 @@ from fusedff import crystals
 from fusedff.data.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.runtime import settings
-from fusedff.simulation.langevin import SimulationCells, observe_stress, require_affordable
+from fusedff.simulation.cells import SimulationCells, require_affordable
+from fusedff.simulation.langevin import observe_stress
 from fusedff.units import KB, from_voigt, strain_from_voigt, to_voigt
 
 

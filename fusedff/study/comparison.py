@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 
-from fusedff.data import datasets, titanium_paper
+from fusedff.data import datasets, splits, titanium_paper
 from fusedff.data import frames as labelled
 from fusedff.geometry import neighbors, systems
 from fusedff.potential import Evaluation, Potential
@@ -22,11 +22,11 @@ TITLES = {"dft": "DFT-only", "experiment": "experiment-only", "fused": "fused"}
 UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "GPa"}  # of what `predictions` returns
 
 
-def frames(preset: Preset) -> datasets.Split:
+def frames(preset: Preset) -> splits.Split:
     """The DFT frames a preset learns from: the embedded ones shared out by family, the paper's as in the paper."""
     if preset.data == "paper":
-        return datasets.paper_split(datasets.load_paper_archive(titanium_paper.fetch_paper_archive()))
-    return datasets.split(datasets.load_frames())
+        return splits.paper_split(datasets.load_paper_archive(titanium_paper.fetch_paper_archive()))
+    return splits.split(datasets.load_frames())
 
 
 def data_version(preset: Preset) -> str:

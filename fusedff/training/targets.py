@@ -19,8 +19,9 @@ import numpy as np
 
 from fusedff.data.experiments import StatePoint, measured_gpa
 from fusedff.simulation import distributions
+from fusedff.simulation.cells import SimulationCells
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation, ideal_gas_pressure, weighted_stress_sum
-from fusedff.simulation.langevin import SimulationCells, observe_stress
+from fusedff.simulation.langevin import observe_stress
 from fusedff.units import GPA, KB
 
 
@@ -109,7 +110,7 @@ class RadialTarget:
     """Radial distribution functions, e.g. of a liquid: the mean squared deviation of g(r) over radii and states.
 
     `measured` (n_states, n_bins) is g at the evenly spaced radii `r` (n_bins,) in Å, see
-    `structure.radial_distribution`. The cells of a state lie side by side in the ensemble, as `dynamics.replicate`
+    `structure.radial_distribution`. The cells of a state lie side by side in the ensemble, as `cells.replicate`
     makes them, and are averaged. Raises ValueError for radii that do not fit the cells and curves of another shape.
     """
 
@@ -142,7 +143,7 @@ class RadialTarget:
 class PressureTarget:
     """Pressures (n_states,) in eV/Å^3 of cells of given volume: the mean squared deviation in GPa^2.
 
-    The cells of a state lie side by side in the ensemble, as `dynamics.replicate` makes them.
+    The cells of a state lie side by side in the ensemble, as `cells.replicate` makes them.
     """
 
     ensemble: SimulationCells
@@ -172,7 +173,7 @@ class PressureTarget:
 class HeatCapacityTarget:
     """Heat capacities at constant volume (n_states,) in k_B per atom: the mean squared deviation.
 
-    C_V = 3/2 N k + (<U^2> - <U>^2) / kT^2, classical; the cells of a state lie side by side, as `dynamics.replicate`
+    C_V = 3/2 N k + (<U^2> - <U>^2) / kT^2, classical; the cells of a state lie side by side, as `cells.replicate`
     makes them. A variance takes long trajectories: its relative error is sqrt(2 / n) from n independent snapshots.
     """
 

@@ -23,10 +23,11 @@ from ase import Atoms
 from fusedff.geometry import neighbors
 from fusedff.potential import Potential, reference_energy
 from fusedff.runtime import settings as ranges
-from fusedff.simulation import distributions
+from fusedff.simulation import cells, distributions
 from fusedff.simulation import langevin as dynamics
+from fusedff.simulation.cells import SimulationCells
 from fusedff.simulation.elasticity import ideal_gas_pressure
-from fusedff.simulation.langevin import LangevinConfig, SimulationCells
+from fusedff.simulation.langevin import LangevinConfig
 from fusedff.simulation.statistics import Estimate, entry
 from fusedff.units import GPA
 
@@ -105,7 +106,7 @@ def run(
     twice the longest time of the fit, and for a crystal that does not melt.
     """
     lags, times = _lags(settings)
-    ensemble = dynamics.replicate(frames, temperatures, settings.replicas)
+    ensemble = cells.replicate(frames, temperatures, settings.replicas)
     spacing = settings.spacing
     r = spacing * np.arange(1, int(distributions.largest_radius(ensemble.cells) / spacing))
     distributions.require_radii(r, ensemble.cells)

@@ -1,0 +1,76 @@
+"""Training, validation and test frames: stratified by family, and fixed for good when a dataset grows."""
+
+import hashlib
+from collections import defaultdict
+from typing import NamedTuple
+
+import ase
+
+_BLOCK = 10  # frames of one config_type that are shared out together
+
+
+class Split(NamedTuple):
+    """Three disjoint parts of a dataset, each in file order."""
+
+    train: tuple[ase.Atoms, ...]
+    validation: tuple[ase.Atoms, ...]
+    test: tuple[ase.Atoms, ...]
+
+
+def assign(config_types, validation=0.1, test=0.2) -> list[str]:
+    """'train', 'validation' or 'test' for each frame, given the config_type of all frames in file order.
+
+    The frames of each config_type are taken in blocks of 10 in file order. Which places of a block are
+    validation and test follows from sha256 of (config_type, block number) alone. So every type gives its
+    share to each part, and appending frames, of any type, never moves an earlier one; inserting or deleting
+    does. Fractions are whole tenths; a type with fewer than 10 frames may lack validation or test.
+    """
+    n_validation, n_test = _tenths(validation, "validation"), _tenths(test, "test")
+    if n_validation + n_test >= _BLOCK:
+        raise ValueError(f"validation = {validation} and test = {test} leave no training frames; lower them")
+    seen, parts = defaultdict(int), []
+    for config_type in config_types:
+        block, place = divmod(seen[config_type], _BLOCK)
+        seen[config_type] += 1
+        rank = _shuffled_places(config_type, block).index(place)
+        part = "test" if rank < n_test else "validation" if rank < n_test + n_validation else "train"
+        parts.append(part)
+    return parts
+
+
+def split(frames, validation=0.1, test=0.2) -> Split:
+    """Frames shared out by `assign`: stratified by config_type and fixed for good when the file only grows.
+
+    Raises ValueError for fractions that are not whole tenths, and naming the part that is wanted and has no frame.
+    """
+    frames = tuple(frames)
+    parts = assign([str(f.info.get("config_type", "unlabelled")) for f in frames], validation, test)
+    wanted = {"train": True, "validation": validation > 0, "test": test > 0}
+    if empty := [name for name in wanted if wanted[name] and name not in parts]:
+        raise ValueError(
+            f"{len(frames)} frames leave none for {' and '.join(empty)}: ten of one config_type give each part its "
+            "share; add frames, or share out three or more in file order with `paper_split`"
+        )
+    return Split(*(tuple(f for f, p in zip(frames, parts, strict=True) if p == name) for name in Split._fields))
+
+
+def paper_split(frames) -> Split:
+    """The paper's split, in file order: first 70 % train, next 10 % validation, last 20 % test."""
+    frames = tuple(frames)
+    n_validation, n_test = max(1, len(frames) // 10), max(1, len(frames) // 5)
+    n_train = len(frames) - n_validation - n_test
+    if n_train < 1:
+        raise ValueError(f"{len(frames)} frames are too few for a 70:10:20 split; give at least 3")
+    return Split(frames[:n_train], frames[n_train : n_train + n_validation], frames[n_train + n_validation :])
+
+
+def _tenths(fraction: float, name: str) -> int:
+    tenths = round(fraction * _BLOCK)
+    if abs(tenths - fraction * _BLOCK) > 1e-9 or not 0 <= tenths < _BLOCK:
+        raise ValueError(f"{name} = {fraction}: give a whole number of tenths from 0 to 0.9, e.g. 0.1")
+    return tenths
+
+
+def _shuffled_places(config_type: str, block: int) -> list[int]:
+    digest = hashlib.sha256(f"{config_type}\n{block}".encode()).digest()
+    return sorted(range(_BLOCK), key=lambda place: (digest[2 * place : 2 * place + 2], place))

@@ -1,0 +1,85 @@
+"""The periodic cells of a simulation: state points, replicas and strains side by side, all with the same atoms."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import Atoms
+
+from fusedff.data import frames as labelled
+from fusedff.geometry import systems
+
+MOST_ATOMS = 10_000_000  # of all cells together
+
+
+def require_affordable(n_cells: int, n_atoms: int) -> None:
+    """Raise ValueError for more cells of `n_atoms` atoms each than memory holds."""
+    if n_cells * n_atoms > MOST_ATOMS:
+        raise ValueError(
+            f"{n_cells} cells of {n_atoms} atoms are more than {MOST_ATOMS} atoms in all; take fewer of them"
+        )
+
+
+class SimulationCells(NamedTuple):
+    """The cells to simulate, all with the same atoms."""
+
+    sites: jax.Array  # (n_cells, n, 3) Å, positions to start from
+    cells: jax.Array  # (n_cells, 3, 3) Å, rows are lattice vectors
+    temperature: jax.Array  # (n_cells,) K
+    noise_id: jax.Array  # (n_cells,) int32; cells with the same number share their random numbers
+    numbers: jax.Array  # (n,) atomic numbers
+    masses: jax.Array  # (n_cells, n) amu
+
+    @property
+    def n_cells(self) -> int:
+        return self.cells.shape[0]
+
+    def subset(self, cells: slice) -> "SimulationCells":
+        """Some of the cells."""
+        return self._replace(
+            sites=self.sites[cells], cells=self.cells[cells], temperature=self.temperature[cells],
+            noise_id=self.noise_id[cells], masses=self.masses[cells],
+        )  # fmt: skip
+
+    def system(self, positions: jax.Array) -> systems.System:
+        """The cells with the given positions (n_cells, n, 3)."""
+        return systems.stack(positions, self.cells, self.numbers)
+
+
+def replicate(
+    frames: Sequence[Atoms], temperatures: Sequence[float], replicas: int = 1, dtype=jnp.float32
+) -> SimulationCells:
+    """`replicas` independent copies of every frame at its temperature (K), the copies of a frame side by side.
+
+    Masses are those of the frame (isotopes set with `set_masses`, else the standard ones of the elements).
+    Raises ValueError unless there is one positive temperature per frame and all frames are periodic cells with the same
+    atoms, two or more, in the same order, none on top of another, with positive masses.
+    """
+    if not frames or len(frames) != len(temperatures):
+        raise ValueError(f"{len(frames)} frames and {len(temperatures)} temperatures; give one temperature per frame")
+    for n, (frame, temperature) in enumerate(zip(frames, temperatures, strict=True)):
+        labelled.check_geometry(frame, f"frame {n}")
+        if len(frame) < 2:
+            raise ValueError(f"frame {n} has 1 atom, which cannot move against others; repeat the cell")
+        if not temperature > 0:
+            raise ValueError(f"frame {n}: temperature is {temperature:g} K, but must be positive; give Kelvin")
+        if not np.array_equal(frame.numbers, frames[0].numbers):
+            raise ValueError(f"frame {n} holds other atoms than frame 0; simulate different compositions apart")
+        if len(bad := np.flatnonzero(~((masses := frame.get_masses()) > 0) | ~np.isfinite(masses))):
+            raise ValueError(f"frame {n}: mass of atom {bad[0]} is {masses[bad[0]]:g}; give positive masses in amu")
+    require_affordable(len(frames) * replicas, len(frames[0]))
+    return SimulationCells(
+        jnp.asarray(np.repeat([systems.folded(frame).positions for frame in frames], replicas, 0), dtype),
+        jnp.asarray(np.repeat([frame.cell.array for frame in frames], replicas, 0), dtype),
+        jnp.asarray(np.repeat(temperatures, replicas), dtype),
+        jnp.arange(len(frames) * replicas, dtype=jnp.int32),
+        jnp.asarray(frames[0].numbers, jnp.int32),
+        jnp.asarray(np.repeat([frame.get_masses() for frame in frames], replicas, 0), dtype),
+    )
+
+
+PER_CELL = SimulationCells(
+    sites=0, cells=0, temperature=0, noise_id=0, numbers=None, masses=0
+)  # which axis counts cells
