@@ -11,7 +11,7 @@ from ase.data import chemical_symbols
 
 from fusedff.data.validation import units
 from fusedff.geometry import neighbors, systems
-from fusedff.potential import Evaluation, Potential, require_species
+from fusedff.potential import Evaluation, Potential
 from fusedff.runtime import devices
 
 
@@ -45,7 +45,7 @@ class Evaluator:
         return Evaluator, (self.potential, self.skin)
 
     def _result(self, frame):
-        require_species(self.potential, frame.numbers)
+        self.potential.require_species(frame.numbers)
         _require_finite(frame)
         frame = systems.folded(_in_a_box(frame))
         if self._listed is None or (positions := self._followed(frame)) is None:

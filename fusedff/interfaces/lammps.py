@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from fusedff.interfaces.evaluator import Evaluator
-from fusedff.potential import Potential, require_species
+from fusedff.potential import Potential
 
 _VIRIAL = [0, 1, 2, 5, 4, 3]  # LAMMPS orders xx yy zz xy xz yz
 
@@ -100,7 +100,7 @@ def _numbers_of_types(lmp, potential, types):
     if unknown := [types[number] for number in wanted if types[number] not in atomic_numbers]:
         raise ValueError(f"chemical symbol {unknown[0]!r} is unknown; write it like 'Ti'")
     numbers = np.array([0] + [atomic_numbers[types[number]] for number in wanted])
-    require_species(potential, numbers[1:])
+    potential.require_species(numbers[1:])
     return numbers
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusedff.geometry import neighbors
-from fusedff.potential import Potential, require_species
+from fusedff.potential import Potential
 from fusedff.runtime import devices, progress
 from fusedff.runtime import settings as ranges
 from fusedff.simulation.cells import PER_CELL, SimulationCells
@@ -124,7 +124,7 @@ class Simulation:
         Raises ExplodedTrajectoryError with state point, step and cause when a cell blows up. `name` shows progress.
         """
         devices.require_unforked()
-        require_species(potential, self.ensemble.numbers)
+        potential.require_species(self.ensemble.numbers)
         pieces, done = [], 0
         with progress.bar(name, snapshots) as report:
             while done < snapshots:

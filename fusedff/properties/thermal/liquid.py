@@ -21,7 +21,7 @@ import numpy as np
 from ase import Atoms
 
 from fusedff.geometry import neighbors
-from fusedff.potential import Potential, reference_energy
+from fusedff.potential import Potential
 from fusedff.runtime import settings as ranges
 from fusedff.simulation import cells, distributions
 from fusedff.simulation import langevin as dynamics
@@ -133,7 +133,7 @@ def run(
     linear = (times >= settings.diffusive_ps[0]) & (times <= settings.diffusive_ps[1])
     diffusion = np.polyfit(times[linear], displacement[:, linear].T, 1)[0] / 6
     pressure = np.asarray(ideal_gas_pressure(ensemble), float) + observed[:, 0]
-    reference = reference_energy(potential, ensemble.numbers)
+    reference = potential.reference_energy(ensemble.numbers)
     return LiquidResult(
         np.asarray(temperatures, float), r, radial, shell, over_replicas(around), distributions.ANGLES,
         over_replicas(_angular(ensemble, trajectory.positions, per_cell)), times, over_replicas(displacement),
