@@ -87,7 +87,7 @@ def run(
     symmetry, strains = elasticity.common_symmetry(points), np.array(settings.strains)
     patterns = crystals.strain_patterns(symmetry)
     stretches = [elasticity.stretch(size * strain_from_voigt(pattern)) for pattern in patterns for size in strains]
-    ensemble = elasticity.stretched(points, settings.repeats, settings.replicas, stretches)
+    ensemble = elasticity.deformed_cells(points, settings.repeats, settings.replicas, stretches)
     ensemble = ensemble._replace(noise_id=jnp.arange(ensemble.n_cells, dtype=jnp.int32))  # nothing in common
     simulation = langevin.Simulation(ensemble, settings.langevin, potential.cutoff)
     state = langevin.start(ensemble, jax.random.PRNGKey(settings.seed))
