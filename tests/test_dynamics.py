@@ -152,7 +152,7 @@ def roomy():
 
 
 @pytest.mark.parametrize(
-    ("skin", "rooms"),
+    ("skin", "capacity"),
     [
         pytest.param(0.6, ListCapacity(3, 3), id="lists that are too small"),
         pytest.param(0.05, None, id="a skin so thin that lists are renewed every few steps"),

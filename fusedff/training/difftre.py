@@ -25,6 +25,7 @@ from fusedff.runtime import settings as ranges
 from fusedff.simulation import langevin as dynamics
 from fusedff.simulation import reweighting
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
+from fusedff.simulation.cells import PER_CELL
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import gauss_newton, loop, targets
 from fusedff.training.targets import ElasticTarget, Target
@@ -273,7 +274,7 @@ def _reevaluate(observe, cutoff, capacity, images, potential, ensemble, position
 
         return jax.lax.map(one, positions)
 
-    on_devices = devices.shard_map_cells(cells, in_axes=(None, cells.PER_CELL, 1), out_axes=1, n=ensemble.n_cells)
+    on_devices = devices.shard_map_cells(cells, in_axes=(None, PER_CELL, 1), out_axes=1, n=ensemble.n_cells)
     return on_devices(potential, ensemble, positions)
 
 
@@ -297,7 +298,7 @@ def _gradients(weighted_sum, cutoff, capacity, images, potential, ensemble, posi
 
         return devices.total(jax.lax.map(gradient, cotangents))
 
-    in_axes = (None, cells.PER_CELL, 1, 1, 1, 1, 0)
+    in_axes = (None, PER_CELL, 1, 1, 1, 1, 0)
     on_devices = devices.shard_map_cells(cells, in_axes, out_axes=None, n=ensemble.n_cells)
     return on_devices(potential, ensemble, positions, devices.zero_for_repeats(w, 1), observed, cotangents, beta)
 
