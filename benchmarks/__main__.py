@@ -19,7 +19,8 @@ def main() -> None:
     options = parser.parse_args()
     fusedff.setup()
     if options.what == "gpu":
-        gpu.run(options.seconds, options.into, options.dry, options.stages)
+        found = gpu.run(options.seconds, options.into, options.dry, options.stages)
+        (options.into / "gpu.md").write_text(report.gpu(record.plain(found)) + "\n")
         return
     about = record.circumstances()
     if options.what == "compare":

@@ -126,3 +126,27 @@ are known to a sixth, the seconds thus to a third.
 
 {table(["sampler", "sampled for, CPU s", *for_one, "times faster", "distance, errors"], body)}
 """
+
+
+def gpu(found: dict) -> str:
+    """What a run of `python -m benchmarks gpu` found, stage by stage; stages that failed or were skipped say so."""
+    about, parts = found["about"], []
+    title = f"# One GPU\n\n{record.describe(about)} Card: {about['card']}."
+    for stage, result in found.items():
+        if not isinstance(result, dict) or stage in ("about", "stage_seconds"):
+            continue
+        if reason := result.get("failed") or result.get("skipped"):
+            parts.append(f"## {stage}\n\nNot measured: {reason}.")
+            continue
+        rows = result.get("rows") or [{"": name} | row for name, row in result.items() if isinstance(row, dict)]
+        single = {name: value for name, value in result.items() if isinstance(value, (int, float))}
+        body = [table(list(rows[0]), [[_short(row.get(key)) for key in rows[0]] for row in rows])] if rows else []
+        body += [f"- {name}: {_short(value)}" for name, value in single.items()]
+        parts.append(f"## {stage}\n\n" + "\n".join(body))
+    return "\n\n".join([title, *parts])
+
+
+def _short(value):
+    if isinstance(value, dict):  # a spread
+        value = value.get("median", "")
+    return f"{value:.3g}" if isinstance(value, float) else value
