@@ -287,12 +287,13 @@ def _in_double(network, frames, near):
         script = (
             "import jax; jax.config.update('jax_enable_x64', True); import numpy as np, ase\n"
             "from safetensors.numpy import load_file, save_file\n"
-            "from fusedff import potential, neighbors, systems\n"
-            f"a = load_file('{folder}/frames.safetensors'); m = potential.load('{model}')\n"
+            "from fusedff.geometry import neighbors, systems\n"
+            "from fusedff.potential import Potential\n"
+            f"a = load_file('{folder}/frames.safetensors'); m = Potential.load('{model}')\n"
             "m = m.with_params(jax.tree.map(lambda x: np.asarray(x, float), m.params))\n"
             "f = [ase.Atoms('Ti%d' % len(p), p, cell=c, pbc=True)"
             " for p, c in zip(a['positions'], a['cells'])]\n"
-            "e = jax.jit(potential.evaluate)(m, systems.from_atoms(f), neighbors.from_frames(f, m.cutoff))\n"
+            "e = jax.jit(Potential.evaluate)(m, systems.from_atoms(f), neighbors.from_frames(f, m.cutoff))\n"
             f"save_file({{k: np.asarray(v) for k, v in e._asdict().items()}}, '{out}')\n"
         )
         subprocess.run(

@@ -175,11 +175,12 @@ def test_independent_noise_is_noisier_than_coupled(monkeypatch):
 
 def test_run_for_a_gpu_measures_on_a_cpu_too_and_writes_stage_by_stage(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")  # the run adds to it
-    found = gpu.run(300, tmp_path, dry=True, stages=["machine", "forces", "dynamics"])
+    found = gpu.run(300, tmp_path, dry=True, stages=["machine", "forces", "dynamics", "precision"])
     assert json.loads((tmp_path / "gpu.json").read_text()) == record.plain(found)
     assert {row["cells"] for row in found["forces"]["rows"]} == {"8 x 1", "96 x 1", "8 x 2"}
     assert all(row["flops"] > 1e5 * row["n_atoms"] for row in found["forces"]["rows"])
     assert [row["n_cells"] for row in found["dynamics"]["rows"]] == [1, 2]
+    assert found["precision"]["highest"]["forces_relative_error"] < 1e-5
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".png"}
 
 

@@ -104,7 +104,7 @@ def test_interrupted_training_says_how_to_go_on_and_does(kernel, tmp_path):
 def test_interrupted_work_without_a_checkpoint_says_that_it_begins_anew(kernel):
     code = """
 import time
-from fusedff import progress
+from fusedff.runtime import progress
 with progress.bar("four free crystals", 100) as report:
     for n in range(100):
         time.sleep(0.2)

@@ -159,7 +159,7 @@ sys.exit(command.main(["run", "--preset", "smoke", "--runs", {str(tmp_path)!r}])
     while run.stdout.readline() != "running\n":
         assert run.poll() is None, run.stderr.read()
     run.send_signal(signal.SIGINT)
-    _, said = run.communicate(timeout=20)
+    _, said = run.communicate(timeout=60)
     assert run.returncode == 130
     assert said.strip() == "interrupted in 00_x.ipynb; the same command goes on from the last epoch"
 

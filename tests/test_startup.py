@@ -82,7 +82,7 @@ import os, sys
 before = dict(os.environ)
 import fusedff
 assert "jax" not in sys.modules
-from fusedff import runs
+from fusedff.study import run_folder
 import jax
 assert jax.config.jax_compilation_cache_dir is None
 changed = {name for name in os.environ if os.environ[name] != before.get(name)}

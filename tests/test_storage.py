@@ -104,7 +104,7 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_
 
 HOLD = """
 import sys
-from fusedff import storage
+from fusedff.runtime import storage
 with storage.lock(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()

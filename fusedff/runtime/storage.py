@@ -270,8 +270,7 @@ def _read(path, arrays=True):
         with open(path, "rb") as file:
             if file.read(2) in (b"PK", *(b"\x80%c" % protocol for protocol in range(2, 6))):
                 raise DamagedFileError(
-                    f"{path} is a pickle or a zip archive, which is never opened; give a file written by "
-                    "fusedff.potential.save"
+                    f"{path} is a pickle or a zip archive, which is never opened; give a file written by Potential.save"
                 ) from error
         raise DamagedFileError(f"{path} is damaged ({error}); restore it or train again") from error
     if arrays and checksum != _checksum(content, text):

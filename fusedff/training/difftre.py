@@ -24,8 +24,8 @@ from fusedff.runtime import compilation, devices
 from fusedff.runtime import settings as ranges
 from fusedff.simulation import langevin as dynamics
 from fusedff.simulation import reweighting
-from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
 from fusedff.simulation.cells import PER_CELL
+from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import gauss_newton, loop, targets
 from fusedff.training.targets import ElasticTarget, Target
