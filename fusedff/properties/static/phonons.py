@@ -12,14 +12,19 @@ import ase.units
 import jax
 import numpy as np
 from ase import Atoms
-from phonopy import Phonopy
-from phonopy.api_gruneisen import PhonopyGruneisen
-from phonopy.structure.atoms import PhonopyAtoms
-from phonopy.structure.cells import guess_primitive_matrix
 
 from fusedff.properties.static.relax import Relaxation, relax_crystal
-from fusedff.runtime import progress
+from fusedff.runtime import extras, progress
 from fusedff.units import KB
+
+try:
+    from phonopy import Phonopy
+    from phonopy.api_gruneisen import PhonopyGruneisen
+    from phonopy.structure.atoms import PhonopyAtoms
+    from phonopy.structure.cells import guess_primitive_matrix
+except ImportError:
+    extras.require("phonons", "phonopy", "symfc")
+    raise
 
 TEMPERATURES = tuple(float(t) for t in range(0, 1001, 50))  # K
 _THZ = 1e12 * ase.units._hplanck / ase.units._e  # eV, a quantum of 1 THz
