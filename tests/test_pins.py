@@ -102,7 +102,9 @@ def test_every_extra_but_the_gpu_one_is_locked():
 
 def test_the_core_needs_no_notebook_library():
     core = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
-    assert not core & {canonicalize_name(Requirement(text).name) for name in ("notebooks", "phonons") for text in EXTRAS[name]}
+    assert not core & {
+        canonicalize_name(Requirement(text).name) for name in ("notebooks", "phonons") for text in EXTRAS[name]
+    }
 
 
 def test_binder_and_conda_take_a_python_that_the_project_supports():

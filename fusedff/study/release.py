@@ -15,7 +15,7 @@ import jax
 import matplotlib.pyplot as plt
 
 from fusedff.plotting import comparison as verdict_plots
-from fusedff.plotting import figures
+from fusedff.plotting import style
 from fusedff.potential import Potential
 from fusedff.runtime import storage
 from fusedff.study import comparison
@@ -63,7 +63,7 @@ def show(released: Path, project: Path) -> None:
     before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
     record = shipped_record(released)
     fig = verdict_plots.models_compared(record)
-    storage.write_bytes(project / PICTURE, figures.png(fig))
+    storage.write_bytes(project / PICTURE, style.png(fig))
     plt.close(fig)
     results = f"{MARKS[0]}\n{front_page(released, record)}\n{MARKS[1]}"
     storage.write_bytes(readme, f"{before}{results}{after}".encode())
