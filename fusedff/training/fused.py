@@ -58,7 +58,7 @@ def train(
     matching_trainer = ForceMatchingTrainer(settings.dft, start, frames, settings.epochs * settings.dft_epochs)
     updates = settings.epochs * settings.experiment_updates
     difftre_trainer = DiffTReTrainer(
-        settings.experiment, start, target, updates, labels=matching_trainer.gauss_newton_sketch
+        settings.experiment, start, target, updates, label_sketch=matching_trainer.gauss_newton_sketch
     )
     first = difftre_trainer.init(start.params)
     optimizer = {"experiment": first.optimizer, "dft": matching_trainer.init(start.params).optimizer}
