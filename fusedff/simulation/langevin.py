@@ -135,6 +135,14 @@ class Simulation:
                 report(advance=number)
         return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
 
+    def sample(
+        self, potential: Potential, state: State, equilibration: int, snapshots: int, name: str | None = None
+    ) -> tuple[State, Trajectory]:
+        """Run for `equilibration` snapshots, which are dropped, then for `snapshots`, which are returned."""
+        if equilibration:
+            state, _ = self.run(potential, state, equilibration, name and f"{name}, equilibration")
+        return self.run(potential, state, snapshots, name)
+
     def _piece(self, potential, state, number, steps_before):
         """The state after `number` snapshots, and these."""
         while True:
@@ -171,8 +179,8 @@ class Simulation:
             )
 
 
-def warn_if_lost(ensemble: SimulationCells, trajectory: Trajectory) -> None:
-    """Say so when atoms have left their sites: what is measured then is not the crystal that was asked about.
+def warn_if_lost(ensemble: SimulationCells, trajectory: Trajectory, stacklevel: int = 3) -> None:
+    """Warn if atoms have left their lattice sites (melting or a phase change).
 
     Crystals melt when the root mean square distance from the sites is a tenth to a seventh of that between neighbours,
     which is about the cube root of the volume of an atom.
@@ -186,7 +194,7 @@ def warn_if_lost(ensemble: SimulationCells, trajectory: Trajectory) -> None:
             f"cell {cell} at {float(ensemble.temperature[cell]):.0f} K is no longer the crystal it began as: atoms are "
             f"{distance[cell]:.2f} Å from their sites; its averages are of something else, lower the temperature, or "
             "train the potential on frames like these",
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
 

@@ -25,7 +25,7 @@ from fusedff.runtime import settings as ranges
 from fusedff.simulation import langevin as dynamics
 from fusedff.simulation import reweighting
 from fusedff.simulation.cells import PER_CELL
-from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
+from fusedff.simulation.elasticity import CoupledStrains, Estimator
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import gauss_newton, loop, targets
 from fusedff.training.optimizers import Adam, GaussNewton
@@ -65,7 +65,7 @@ class DiffTReConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     elastic_weight: float = 1.0  # per GPa^2
     pressure_weight: float = 10.0  # per GPa^2
-    estimator: CoupledStrains | StressFluctuation = field(default_factory=CoupledStrains)
+    estimator: Estimator = field(default_factory=CoupledStrains)
     repeats: tuple[int, int, int] = (5, 5, 3)
     replicas: int = 1
     seed: int = 0
@@ -200,10 +200,8 @@ class DiffTReTrainer:
             if float(jnp.min(n_eff)) > s.reuse_above * s.snapshots:
                 return sampled, energy, observed
         warm_up = s.equilibration if n else s.first_equilibration
-        state = sampled.state
-        if warm_up:
-            state, _ = self.simulation.run(potential, state, warm_up, None if n else "equilibration")
-        state, trajectory = self.simulation.run(potential, state, s.snapshots)
+        name = None if n else "first trajectory"
+        state, trajectory = self.simulation.sample(potential, sampled.state, warm_up, s.snapshots, name)
         return (
             TrajectoryBuffer(state, trajectory, jnp.asarray(self.simulation.capacity), potential.params),
             trajectory.energy,

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
-import jax
 import numpy as np
 
 from fusedff import crystals
@@ -18,8 +17,8 @@ from fusedff.data.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.sampling import SolidConfig
 from fusedff.runtime import settings as ranges
-from fusedff.simulation import langevin
 from fusedff.simulation.elasticity import CoupledStrains
+from fusedff.simulation.sampling import sample_crystal
 from fusedff.simulation.statistics import entry, jackknife
 from fusedff.units import GPA
 
@@ -94,9 +93,13 @@ def run(
     for n in range(settings.passes):
         snapshots = settings.snapshots if n == settings.passes - 1 else settings.approach
         said = name and f"{name}, pass {n + 1} of {settings.passes}"
-        observed, ensemble = _sample(potential, points, settings, snapshots, settings.seed + n, said)
+        ensemble = settings.estimator.ensemble(points, settings.repeats, settings.replicas)
+        trajectory = sample_crystal(
+            potential, ensemble, settings.langevin, equilibration=settings.equilibration, snapshots=snapshots,
+            seed=settings.seed + n, observe=settings.estimator.observe, name=said,
+        )  # fmt: skip
         correct = partial(_correct, ensemble=ensemble, points=points, settings=settings, pressure=pressure)
-        found = jackknife(observed, correct, settings.blocks)
+        found = jackknife(trajectory.observed, correct, settings.blocks)
         points = [
             replace(p, crystal=_with_lengths(p.crystal, row[1:3])) for p, row in zip(points, found.value, strict=True)
         ]
@@ -108,16 +111,6 @@ def run(
         temperatures, ("a", "c")[: lengths.shape[1]], lengths, lengths_stderr, found.value[:, 0], found.stderr[:, 0],
         expansion, expansion_stderr, pressure, residual / GPA, settings,
     )  # fmt: skip
-
-
-def _sample(potential, points, settings, snapshots, seed, name):
-    ensemble = settings.estimator.ensemble(points, settings.repeats, settings.replicas)
-    simulation = langevin.Simulation(ensemble, settings.langevin, potential.cutoff, settings.estimator.observe)
-    state = langevin.start(ensemble, jax.random.PRNGKey(seed))
-    state, _ = simulation.run(potential, state, settings.equilibration, name and f"{name}, equilibration")
-    _, trajectory = simulation.run(potential, state, snapshots, name)
-    langevin.warn_if_lost(ensemble, trajectory)
-    return trajectory.observed, ensemble
 
 
 def _correct(means, ensemble, points, settings, pressure):
