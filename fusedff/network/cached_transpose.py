@@ -19,6 +19,7 @@ cuBLAS takes either layout at the same speed.
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, mlir
 
@@ -53,13 +54,13 @@ def _evaluate_outer(y, x):
 
 @_product.def_abstract_eval
 def _shape_of_product(a, a_transposed, x):
-    return jax.core.ShapedArray((*a.shape[:2], x.shape[2]), x.dtype)
+    return ShapedArray((*a.shape[:2], x.shape[2]), x.dtype)
 
 
 @_outer.def_abstract_eval
 def _shapes_of_outer(y, x):
     (s, n, _), m = y.shape, x.shape[1]
-    return jax.core.ShapedArray((s, n, m), x.dtype), jax.core.ShapedArray((s, m, n), x.dtype)
+    return ShapedArray((s, n, m), x.dtype), ShapedArray((s, m, n), x.dtype)
 
 
 def _product_jvp(primals, tangents):

@@ -29,7 +29,7 @@ def models_compared(record: Mapping) -> Figure:
     rows = record.get("off_target")
     with style.context():
         fig = plt.figure(figsize=(11, 7.4 if rows else 6.4))
-        above, below = fig.subfigures(2, 1, height_ratios=[1.15 if rows else 1.35, 1], hspace=0.04)
+        above, below = fig.subfigures(2, 1, height_ratios=[1.15 if rows else 1.35, 1], hspace=0.04)  # ty: ignore[not-iterable]
         _against_experiment(above, models, trained)
         if rows:
             below, beyond = below.subfigures(1, 2, width_ratios=[1, 1.5], wspace=0.03)

@@ -84,13 +84,15 @@ def watermark(text: str | None) -> None:
 def png(fig: Figure, dpi: int = 150) -> bytes:
     """A figure as the content of a PNG file."""
     buffer = io.BytesIO()
-    mark = _watermark and fig.text(
+    if _watermark is None:
+        fig.savefig(buffer, format="png", dpi=dpi)
+        return buffer.getvalue()
+    mark = fig.text(
         0.5, 0.5, _watermark.replace("; ", "\n"), rotation=15, ha="center", va="center", fontsize=14, color="#D55E00",
         alpha=0.35, zorder=100,
     )  # fmt: skip
     fig.savefig(buffer, format="png", dpi=dpi)
-    if mark:
-        mark.remove()  # the figure may be drawn again
+    mark.remove()  # the figure may be drawn again
     return buffer.getvalue()
 
 
@@ -112,7 +114,7 @@ def title_of(name: str) -> str:
 def axes(ax: Axes | None, size=(5.6, 3.6)) -> tuple[Figure, Axes]:
     """The given axes with their figure, or a new single panel."""
     if ax is not None:
-        return ax.figure, ax
+        return ax.get_figure(root=True), ax  # ty: ignore[invalid-explicit-return]  # axes that are drawn on have one
     return plt.subplots(figsize=size)
 
 

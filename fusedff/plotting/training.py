@@ -25,7 +25,7 @@ def curves(
             ax.plot(epoch, value, label=_spoken(key), marker="o" if len(epoch) < 12 else None)
         if log:
             ax.set_yscale("log")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.locator_params(axis="x", integer=True)
         ax.set_xlabel("epoch")
         if len(keys) == 1:
             ax.set_ylabel(_spoken(keys[0]))
@@ -68,7 +68,7 @@ def approach(history: Sequence[Mapping], points, updates: int | None = None) -> 
                     ax.axhline(measured[t][name], color=shades[t], ls=(0, (4, 2)), lw=1.1)
             if updates is not None:
                 ax.set_xlim(-0.03 * updates, 1.03 * max(updates - 1, 1))
-            ax.xaxis.get_major_locator().set_params(integer=True)
+            ax.locator_params(axis="x", integer=True)
             ax.set_title("pressure" if name == "P" else name)
             ax.set_ylabel("GPa")
             ax.set_xlabel("update")

@@ -108,7 +108,7 @@ def scatter(shares: Sequence):
 
     def send(*parts):
         shape = (len(parts), *parts[0].shape)
-        return jax.make_array_from_callback(shape, sharding, lambda index: np.stack(parts[index[0]]))
+        return jax.make_array_from_callback(shape, sharding, lambda index: np.stack(parts[index[0]]))  # ty: ignore[not-subscriptable]
 
     return jax.tree.map(send, *shares)
 

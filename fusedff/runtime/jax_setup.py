@@ -69,7 +69,7 @@ def keep_compiled() -> None:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # ty: ignore[missing-attribute]  # defined at run time
         jax.config.update("jax_compilation_cache_dir", str(user_cache_path("fusedff") / "compiled" / _processor()))
         jax.config.update("jax_compilation_cache_max_size", 2**30)
 

@@ -262,7 +262,7 @@ def note(preset: Preset) -> str | None:
     return "smoke: only shows that everything runs; its models and numbers mean nothing"
 
 
-def as_dict(settings) -> dict:
+def as_dict(settings):
     """Any settings as plain data for JSON; nested settings say what they are of, whatever their class is called."""
     if dataclasses.is_dataclass(settings):
         fields = {f.name: as_dict(getattr(settings, f.name)) for f in dataclasses.fields(settings)}

@@ -139,12 +139,15 @@ class DiffTReTrainer:
         return loop.TrainState(params, state, key, sampled)
 
     def update(self, train_state: loop.TrainState, n: int) -> tuple[loop.TrainState, dict]:
-        """The learner after one optimizer step, and what the averages were before it."""
+        """Train state after one optimizer step, and the record of the averages before it."""
         potential, halvings, (sampled, energy, observed) = self._sample_with_backtracking(train_state, n)
         w = reweighting.weights(self.beta, energy, sampled.trajectory.energy)
         means = reweighting.averages(w, observed)
-        learn = self._adam if isinstance(self.settings.optimizer, Adam) else self._gauss_newton
-        value, params, state = learn(train_state, potential, n, sampled.trajectory.positions, w, observed, means)
+        arrays = train_state, potential, n, sampled.trajectory.positions, w, observed, means
+        if isinstance(self.settings.optimizer, Adam):
+            value, params, state = self._adam(self.settings.optimizer, *arrays)
+        else:
+            value, params, state = self._gauss_newton(self.settings.optimizer, *arrays)
         record = {
             "loss": value,
             "n_eff": jnp.min(reweighting.effective_samples(w)) / len(w),
@@ -153,17 +156,17 @@ class DiffTReTrainer:
         }
         return train_state._replace(params=params, optimizer=state, extra=sampled), record
 
-    def _adam(self, train_state, potential, n, positions, w, observed, means):
+    def _adam(self, settings: Adam, train_state, potential, n, positions, w, observed, means):
         """Loss, parameters after a step, and the state of the optimizer after it."""
         value, cotangent = self.loss(means)
         gradient = self._gradient(potential, positions, w, observed, cotangent)
-        return value, *_step(self.settings.optimizer, self.updates, potential.params, train_state.optimizer, gradient)
+        return value, *_step(settings, self.updates, potential.params, train_state.optimizer, gradient)
 
-    def _gauss_newton(self, train_state, potential, n, positions, w, observed, means):
+    def _gauss_newton(self, settings: GaussNewton, train_state, potential, n, positions, w, observed, means):
         """What `_adam` returns."""
         residuals, slopes = self.residuals(means)
         jacobian = self._jacobian(potential, positions, w, observed, slopes)
-        relaxation, damping = self.settings.optimizer.relaxation_at(n, self.updates), self.settings.optimizer.damping
+        relaxation, damping = settings.relaxation_at(n, self.updates), settings.damping
         params, unravel = ravel_pytree(train_state.params)
         measured, residuals = np.asarray(ravel_pytree(potential.params)[0]), np.ravel(residuals)
         state = gauss_newton.step(

@@ -86,10 +86,10 @@ def run(
     `settings.seed` alone. Raises ValueError for temperatures that are not ascending, or when a correction does not
     stay below a tenth: the guess is far off, or the crystal is not stable there.
     """
-    temperatures = np.asarray(temperatures, float)
-    if temperatures.ndim != 1 or not len(temperatures) or (np.diff(temperatures) <= 0).any():
-        raise ValueError(f"temperatures {temperatures.tolist()} K are not ascending; give each once, in order")
-    points = [StatePoint(float(t), crystal) for t in temperatures]
+    ascending = np.asarray(temperatures, float)
+    if ascending.ndim != 1 or not len(ascending) or (np.diff(ascending) <= 0).any():
+        raise ValueError(f"temperatures {ascending.tolist()} K are not ascending; give each once, in order")
+    points = [StatePoint(float(t), crystal) for t in ascending]
     for n in range(settings.passes):
         snapshots = settings.snapshots if n == settings.passes - 1 else settings.approach
         said = name and f"{name}, pass {n + 1} of {settings.passes}"
@@ -105,10 +105,10 @@ def run(
         ]
     columns = slice(1, 3 if crystal.c else 2)
     lengths, lengths_stderr = found.value[:, columns], found.stderr[:, columns]
-    expansion, expansion_stderr = _expansion(temperatures, lengths, lengths_stderr)
+    expansion, expansion_stderr = _expansion(ascending, lengths, lengths_stderr)
     residual = found.value[:, 3:5] if crystal.c else found.value[:, 3:4]
     return LatticeResult(
-        temperatures, ("a", "c")[: lengths.shape[1]], lengths, lengths_stderr, found.value[:, 0], found.stderr[:, 0],
+        ascending, ("a", "c")[: lengths.shape[1]], lengths, lengths_stderr, found.value[:, 0], found.stderr[:, 0],
         expansion, expansion_stderr, pressure, residual / GPA, settings,
     )  # fmt: skip
 
