@@ -1,4 +1,4 @@
-"""Figures that compare models: with experiment, with DFT on frames never seen, and beyond the targets."""
+"""Figures that compare models: with experiment, with DFT on held-out frames, and beyond the targets."""
 
 from collections.abc import Mapping, Sequence
 

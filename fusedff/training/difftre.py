@@ -1,7 +1,7 @@
-"""Top-down training: a potential whose simulated averages match measured ones (DiffTRe).
+"""Training of a potential on measured averages by differentiable trajectory reweighting (DiffTRe).
 
-Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021). What was measured is a `targets.Target`: it says which cells to
-simulate, what to record of a snapshot and how far the averages are from the measurement.
+Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021). The measurement is a `targets.Target`: cells to simulate, what to
+record of a snapshot, and the deviation of the averages from the measurement.
 """
 
 import warnings
@@ -78,7 +78,7 @@ MAX_HALVINGS = 4  # times that a step is halved before the state point counts as
 
 
 class TrajectoryBuffer(NamedTuple):
-    """A simulation between updates: where it stands, and the snapshots in use with their energies."""
+    """State of the simulation between updates, and the snapshots in use with their energies."""
 
     state: dynamics.State
     trajectory: dynamics.Trajectory
@@ -157,13 +157,13 @@ class DiffTReTrainer:
         return train_state._replace(params=params, optimizer=state, extra=sampled), record
 
     def _adam(self, settings: Adam, train_state, potential, n, positions, w, observed, means):
-        """Loss, parameters after a step, and the state of the optimizer after it."""
+        """Loss before, parameters after and optimizer state after a step."""
         value, cotangent = self.loss(means)
         gradient = self._gradient(potential, positions, w, observed, cotangent)
         return value, *_step(settings, self.updates, potential.params, train_state.optimizer, gradient)
 
     def _gauss_newton(self, settings: GaussNewton, train_state, potential, n, positions, w, observed, means):
-        """What `_adam` returns."""
+        """Loss before, parameters after and optimizer state after a step."""
         residuals, slopes = self.residuals(means)
         jacobian = self._jacobian(potential, positions, w, observed, slopes)
         relaxation, damping = settings.relaxation_at(n, self.updates), settings.damping
@@ -176,10 +176,10 @@ class DiffTReTrainer:
         return np.sum(residuals**2), unravel(state.params), state
 
     def _sample_with_backtracking(self, train_state, n):
-        """The potential to learn with, and its snapshots.
+        """Potential, number of halvings, and snapshots with energies and observables.
 
-        When a state point explodes, the step that led there was too long: it is halved, from the parameters whose
-        simulation held, up to `MAX_HALVINGS` times.
+        If a trajectory explodes, the last step is halved, back towards the parameters of the last stable simulation, up
+        to `MAX_HALVINGS` times.
         """
         params, sampled = train_state.params, train_state.extra
         for halvings in range(MAX_HALVINGS + 1):
@@ -194,7 +194,7 @@ class DiffTReTrainer:
             params = jax.tree.map(lambda held, lost: (held + lost) / 2, sampled.params, params)
 
     def _snapshots(self, potential, sampled, n):
-        """Snapshots to learn from, with energies and observables of `candidate`; sampled anew when they wore out."""
+        """Snapshots with energies and observables of `potential`; new ones if too few of the old are effective."""
         s = self.settings.sampling
         self.simulation.capacity = dynamics.ListCapacity(*(int(x) for x in sampled.capacity))
         if n > 0 and s.reuse_above < 1:
@@ -294,13 +294,13 @@ def _gradients(weighted_sum, cutoff, capacity, images, potential, ensemble, posi
 
 
 def warn_if_lost(difftre_trainer: DiffTReTrainer, train_state: loop.TrainState) -> None:
-    """Say so when the last snapshots of a training are no longer of the crystals that were measured."""
+    """Warn if atoms have left their lattice sites in the last snapshots of a training from state points."""
     if isinstance(difftre_trainer.target, ElasticTarget):  # others may be about liquids
         dynamics.warn_if_lost(difftre_trainer.ensemble, train_state.extra.trajectory)
 
 
 def shown(record: dict) -> dict:
-    """What progress shows of a record: losses, N_eff, and the target's report on the state nearest to 300 K."""
+    """Entries of a record to show: losses, N_eff, and the target's report on the state nearest to 300 K."""
     temperatures = [float(key.split("@")[1].rstrip("K")) for key in record if "@" in key]
     nearest = f"@{min(temperatures, key=lambda t: abs(t - 300)):g}K" if temperatures else "@"
     of_all = [key for key in ("loss", "dft_loss", "n_eff") if key in record]
@@ -314,10 +314,10 @@ def train(
     checkpoint: str | Path | None = None,
     on_epoch: Callable[[list[dict]], None] | None = None,
 ) -> tuple[Potential, list[dict]]:
-    """Teach `start` a target, or measured state points; returns the last potential and the history.
+    """Train `start` on a target or measured state points; returns the last potential and the history.
 
     The history holds, for every update, the loss, the smallest N_eff / n_snapshots of any cell and what the target
-    reports (for state points: GPa per temperature). `on_epoch` gets it after every update, e.g. to draw it.
+    reports (for state points: GPa per temperature). `on_epoch(history)` is called after every update, and on resume.
     """
     difftre_trainer = DiffTReTrainer(settings, start, target)
     result = loop.train(

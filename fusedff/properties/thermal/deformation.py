@@ -1,9 +1,9 @@
 """Elastic constants from cells held in finite deformations: the slope at zero strain of their mean stresses.
 
-The plain definition, and a check of the estimators in `fusedff.simulation.elasticity`, with which it shares no
-shortcut: every deformed cell is a run of its own with random numbers of its own, at several amplitudes, a parabola goes
-through the stresses (crystals are stiffer compressed than stretched, and per cents show it), and chi^2 says whether
-they lie on it within their errors. It takes far more sampling than strained pairs with common random numbers.
+The plain definition, as a check of the estimators in `fusedff.simulation.elasticity`. Every deformed cell, at several
+amplitudes, is simulated with random numbers of its own. A parabola is fitted to the mean stresses, because crystals are
+stiffer compressed than stretched, and chi^2 tells whether they lie on it within their errors. It takes far more
+sampling than strained pairs with common random numbers.
 """
 
 from collections.abc import Sequence
