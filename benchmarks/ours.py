@@ -127,7 +127,9 @@ def difftre_(case: Case, estimator) -> Work:
 def stored_update(model: Potential, repeats, positions, estimator):
     """A whole DiffTRe update, optimizer included, from stored snapshots (snapshots, n, 3) of the unstrained cell."""
     settings = difftre.DiffTReConfig(
-        estimator=estimator, repeats=repeats, langevin=LANGEVIN, snapshots=len(positions), reuse_above=1e-6
+        estimator=estimator,
+        repeats=repeats,
+        sampling=difftre.SamplingConfig(LANGEVIN, snapshots=len(positions), reuse_above=1e-6),
     )
     difftre_trainer = difftre.DiffTReTrainer(settings, model, _points())
     train_state = difftre_trainer.init(model.params)

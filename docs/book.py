@@ -89,7 +89,7 @@ def as_page(notebook, name: str):
                 raise RuntimeError(f"{name}, cell {cell.id}: {output.ename}: {output.evalue}")
             data = output.get("data", {})
             if "image/png" in data and ' alt="' not in data.get("text/html", ""):
-                raise RuntimeError(f"{name}, cell {cell.id}: a figure without alternative text; use plots.show")
+                raise RuntimeError(f"{name}, cell {cell.id}: a figure without alternative text; use style.show")
     return notebook
 
 

@@ -36,7 +36,7 @@ def find(atoms: Atoms, tolerance: float = 1e-3) -> Orientation:
         raise ValueError(f"{atoms.get_chemical_formula()}: no symmetry can be found; check cell and positions")
     # (a, b, c) as columns; the rotations of the table are fractions of the conventional cell
     lattice = found.std_lattice.T
-    fractional = np.unique(spglib.get_symmetry_from_database(found.hall_number)["rotations"], axis=0)
+    fractional = np.unique(spglib.get_symmetry_from_database(found.hall_number)["rotations"], axis=0)  # ty: ignore[not-subscriptable]
     operations = lattice @ fractional @ np.linalg.inv(lattice)
     # inversion leaves tensors of even rank as they are, so of a mirrored crystal the rotation alone will do
     candidates = np.linalg.det(operations)[:, None, None] * operations @ _nearest_rotation(found.std_rotation_matrix)

@@ -45,9 +45,10 @@ from fusedff.simulation.elasticity import CoupledStrains
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.study import presets, run_folder
 from fusedff.training import difftre, force_matching, loop
-from fusedff.training.difftre import DiffTReConfig
+from fusedff.training.difftre import DiffTReConfig, SamplingConfig
 from fusedff.training.force_matching import ForceMatchingConfig
 from fusedff.training.fused import FusedConfig
+from fusedff.training.optimizers import Adam, GaussNewton
 from fusedff.units import GPA
 
 KJ_MOL, HARTREE, BOHR = 1 / (ase.units.kJ / ase.units.mol), 1 / ase.units.Hartree, 1 / ase.units.Bohr
@@ -537,13 +538,15 @@ SETTINGS = [
     setting(ForceMatchingConfig, "patience", 0, COUNT),
     setting(ForceMatchingConfig, "optimizer", "sgd", "adam", "muon"),
     setting(DiffTReConfig, "updates", 0, COUNT),
-    setting(DiffTReConfig, "learning_rate", -1, POSITIVE),
+    setting(Adam, "learning_rate", -1, POSITIVE),
+    setting(GaussNewton, "relaxation", 2.0, "a whole step is 1"),
+    setting(GaussNewton, "damping", 0, POSITIVE),
     setting(DiffTReConfig, "elastic_weight", -1, NOT_NEGATIVE),
     setting(DiffTReConfig, "pressure_weight", -1, NOT_NEGATIVE),
     setting(DiffTReConfig, "replicas", 0, COUNT),
-    setting(DiffTReConfig, "snapshots", 0, COUNT),
-    setting(DiffTReConfig, "equilibration", -1, "a whole number from 0 on"),
-    setting(DiffTReConfig, "b1", 1.5, "below 1"),
+    setting(SamplingConfig, "snapshots", 0, COUNT),
+    setting(SamplingConfig, "equilibration", -1, "a whole number from 0 on"),
+    setting(Adam, "b1", 1.5, "below 1"),
     setting(FusedConfig, "epochs", 0, COUNT),
     setting(FusedConfig, "experiment_updates", 0, COUNT),
     Bad(

@@ -32,9 +32,10 @@ from fusedff.potential import Potential
 from fusedff.runtime import devices
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import force_matching, fused
-from fusedff.training.difftre import DiffTReConfig
+from fusedff.training.difftre import DiffTReConfig, SamplingConfig
 from fusedff.training.force_matching import ForceMatchingConfig
 from fusedff.training.fused import FusedConfig
+from fusedff.training.optimizers import Adam
 from fusedff.units import GPA
 
 LANGEVIN = LangevinConfig(timestep_fs=8.0, friction_per_ps=10.0, steps_per_snapshot=5, skin=0.6)
@@ -76,8 +77,8 @@ def both_teachers(folder):
     elastic = {"C11": 4.4 * GPA, "C12": 2.3 * GPA, "C44": 2.4 * GPA}
     points = [StatePoint(t, Crystal("Ar", "fcc", 5.2), elastic, 0.1 * GPA) for t in (10.0, 15.0, 20.0)]
     experiment = DiffTReConfig(
-        learning_rate=1e-5, final_learning_rate=1e-5, repeats=(1, 1, 1), first_equilibration=1, equilibration=1,
-        snapshots=4, langevin=LANGEVIN, reuse_above=0.3,
+        optimizer=Adam(1e-5, 1e-5), repeats=(1, 1, 1),
+        sampling=SamplingConfig(LANGEVIN, first_equilibration=1, equilibration=1, snapshots=4, reuse_above=0.3),
     )  # fmt: skip
     dft = ForceMatchingConfig(batch=3, learning_rate=1e-5, final_learning_rate=1e-5)
     settings, checkpoint = FusedConfig(epochs=2, experiment=experiment, dft=dft), Path(folder, "checkpoint.safetensors")

@@ -15,7 +15,8 @@ from fusedff.simulation import langevin, reweighting
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import difftre, targets
-from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer
+from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer, SamplingConfig
+from fusedff.training.optimizers import Adam, GaussNewton
 from fusedff.units import GPA
 
 
@@ -38,8 +39,8 @@ class Fluctuation(StressFluctuation):
 CRYSTAL = Crystal("Ar", "fcc", 5.2)
 LANGEVIN = LangevinConfig(timestep_fs=8.0, friction_per_ps=10.0, steps_per_snapshot=10, skin=0.6)
 SETTINGS = DiffTReConfig(
-    updates=10, learning_rate=2.5e-4, final_learning_rate=5e-5, estimator=Coupled(), repeats=(1, 1, 1),
-    langevin=LANGEVIN, first_equilibration=10, equilibration=10, snapshots=10, reuse_above=0.9,
+    updates=10, optimizer=Adam(2.5e-4, 5e-5), estimator=Coupled(), repeats=(1, 1, 1),
+    sampling=SamplingConfig(LANGEVIN, first_equilibration=10, equilibration=10, snapshots=10, reuse_above=0.9),
 )  # fmt: skip
 START = argon(epsilon=0.0095)
 
@@ -66,7 +67,7 @@ def test_the_gradient_is_that_of_the_loss_reweighted_on_the_same_trajectory(esti
     difftre_trainer = DiffTReTrainer(replace(SETTINGS, estimator=estimator), START, points(C11=4.0, C12=2.0, C44=2.0))
     sampled, energy, observed = difftre_trainer._snapshots(START, difftre_trainer.init(START.params).extra, 0)
     w = reweighting.weights(difftre_trainer.beta, energy, sampled.trajectory.energy)
-    np.testing.assert_allclose(reweighting.effective_samples(w), SETTINGS.snapshots, rtol=1e-12)
+    np.testing.assert_allclose(reweighting.effective_samples(w), SETTINGS.sampling.snapshots, rtol=1e-12)
     cotangent = jax.grad(partial(targets.loss, difftre_trainer.target))(reweighting.averages(w, observed))
     found = difftre_trainer._gradient(START, sampled.trajectory.positions, w, observed, cotangent)
     loss = reweighted(difftre_trainer, sampled, partial(targets.loss, difftre_trainer.target))
@@ -103,7 +104,7 @@ def test_a_wrong_epsilon_is_corrected_by_elastic_constants_and_pressure(true_poi
     assert {"C11@20K", "C12@20K", "C44@20K", "P@20K", "n_eff", "loss"} <= set(first)
 
 
-NEWTON = replace(SETTINGS, updates=5, optimizer="gauss-newton", learning_rate=0.6, final_learning_rate=0.2)
+NEWTON = replace(SETTINGS, updates=5, optimizer=GaussNewton(relaxation=0.6, final_relaxation=0.2))
 
 
 def test_the_jacobian_is_that_of_the_reweighted_residuals():
@@ -126,10 +127,14 @@ def test_gauss_newton_corrects_epsilon_in_five_updates(true_points):
     assert history[-1]["loss"] < 0.05 * history[0]["loss"]
 
 
-@pytest.mark.parametrize("settings", [SETTINGS, NEWTON], ids=lambda settings: settings.optimizer)
-def test_an_interrupted_training_ends_bit_for_bit_where_it_would_have(settings, true_points, tmp_path, monkeypatch):
+def with_reuse_above(settings, share):
+    return replace(settings, sampling=replace(settings.sampling, reuse_above=share))
+
+
+@pytest.mark.parametrize("optimizer", [Adam(1e-5, 1e-5), GaussNewton(1e-5, 1e-5)])
+def test_an_interrupted_training_ends_bit_for_bit_where_it_would_have(optimizer, true_points, tmp_path, monkeypatch):
     # reuse is on: the snapshots kept from one update to the next must survive, too
-    settings = replace(settings, updates=4, learning_rate=1e-5, final_learning_rate=1e-5, reuse_above=0.5)
+    settings = replace(with_reuse_above(SETTINGS, 0.5), updates=4, optimizer=optimizer)
     whole, history = difftre.train(START, true_points, settings)
     update, path = DiffTReTrainer.update, tmp_path / "checkpoint.safetensors"
 
@@ -184,12 +189,12 @@ class Fragile:
 
 @pytest.mark.filterwarnings("ignore:update 2")
 def test_a_state_point_that_is_lost_halves_the_step_and_the_rest_goes_on(true_points, monkeypatch):
-    settings = replace(SETTINGS, updates=3, learning_rate=4e-4, final_learning_rate=1e-5, reuse_above=1.0)
+    settings = replace(with_reuse_above(SETTINGS, 1.0), updates=3, optimizer=Adam(4e-4, 1e-5))
     epsilon = float(START.params["epsilon"][0])  # the first step is about one learning rate long, upwards
     Fragile(monkeypatch, limit=epsilon + 2.5e-4)
     with pytest.warns(UserWarning, match=r"update 1: cell 0 at 10 K exploded.*half of the step back"):
         trained, history = difftre.train(START, true_points, settings)
-    assert [record["retreats"] for record in history][:2] == [0, 1]
+    assert [record["halvings"] for record in history][:2] == [0, 1]
     assert all(np.isfinite(record["loss"]) for record in history)
     assert float(trained.params["epsilon"][0]) > epsilon
 
@@ -198,7 +203,7 @@ def test_a_state_point_that_is_lost_halves_the_step_and_the_rest_goes_on(true_po
 @pytest.mark.parametrize("limit", [-1e-3, 1e-9], ids=["from the start", "at the first step"])
 def test_a_state_point_that_cannot_be_kept_is_an_error(true_points, monkeypatch, limit):
     Fragile(monkeypatch, limit=float(START.params["epsilon"][0]) + limit)
-    settings = replace(SETTINGS, updates=2, reuse_above=1.0)
+    settings = replace(with_reuse_above(SETTINGS, 1.0), updates=2)
     with pytest.raises(langevin.ExplodedTrajectoryError):
         difftre.train(START, true_points, settings)
 
@@ -206,7 +211,7 @@ def test_a_state_point_that_cannot_be_kept_is_an_error(true_points, monkeypatch,
 def test_a_training_that_ends_with_a_molten_crystal_says_so(true_points):
     difftre_trainer = difftre.DiffTReTrainer(SETTINGS, START, true_points)
     train_state, sites = difftre_trainer.init(START.params), difftre_trainer.ensemble.sites
-    liquid = sites + 2.0 * jax.random.normal(jax.random.key(0), (SETTINGS.snapshots, *sites.shape))
+    liquid = sites + 2.0 * jax.random.normal(jax.random.key(0), (SETTINGS.sampling.snapshots, *sites.shape))
     ended = train_state.extra._replace(trajectory=train_state.extra.trajectory._replace(positions=liquid))
     with pytest.warns(UserWarning, match=r"at \d+ K is no longer the crystal it began as"):
         difftre.warn_if_lost(difftre_trainer, train_state._replace(extra=ended))

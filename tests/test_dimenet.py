@@ -11,7 +11,7 @@ from ase.neighborlist import neighbor_list
 from scipy.optimize import brentq
 from scipy.special import eval_legendre, spherical_jn
 
-from fusedff.network import angular, dimenet
+from fusedff.network import angular, radial_basis
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
 
@@ -240,15 +240,15 @@ def test_both_forms_of_the_angular_part_are_the_same_sum(rng, monkeypatch):
 
 
 def test_spherical_bessel_roots_are_zeros_in_order():
-    roots = dimenet.spherical_bessel_roots(6, 7)
+    roots = radial_basis.spherical_bessel_roots(6, 7)
     np.testing.assert_allclose(roots, [zeros_of_spherical_bessel(l, 6) for l in range(7)], rtol=1e-13)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float64", 1e-12)])
 def test_the_radial_table_holds_the_spherical_bessel_functions_to_rounding(dtype, tolerance):
-    x = np.random.default_rng(0).uniform(dimenet.SHORTEST, 1, 300)
-    polynomials, table = dimenet._radial_table(6, 7, dtype)
-    found = np.asarray(dimenet._chebyshev(jnp.asarray(x), len(polynomials))) @ polynomials @ table
+    x = np.random.default_rng(0).uniform(radial_basis.SHORTEST, 1, 300)
+    polynomials, table = radial_basis.radial_table(6, 7, dtype)
+    found = np.asarray(radial_basis.chebyshev(jnp.asarray(x), len(polynomials))) @ polynomials @ table
     exact = np.stack(
         [
             np.sqrt(2) / abs(spherical_jn(l + 1, z)) * np.sqrt((2 * l + 1) / (4 * np.pi)) * spherical_jn(l, z * x)
@@ -258,6 +258,7 @@ def test_the_radial_table_holds_the_spherical_bessel_functions_to_rounding(dtype
         axis=-1,
     )
     assert np.abs(found - exact).max() < tolerance * np.abs(exact).max()
+    np.testing.assert_allclose(radial_basis.spherical_bessel_basis(x, 6, 7), exact, atol=1e-12)
 
 
 # --- symmetries ------------------------------------------------------------------------------------------------

@@ -278,3 +278,11 @@ def test_a_crystal_that_melts_is_reported_and_one_that_vibrates_is_not(cold):
     _, _, trajectory = simulate(hot, 12, settings)
     with pytest.warns(UserWarning, match=r"cell 0 at 1500 K is no longer the crystal.*lower the temperature"):
         langevin.warn_if_lost(hot, trajectory)
+
+
+@pytest.mark.parametrize("equilibration", [0, 2])
+def test_sampling_drops_the_equilibration_and_nothing_else(equilibration):
+    simulation, _, whole = simulate(cells([60.0], [1]), equilibration + 3)
+    start = langevin.start(simulation.ensemble, jax.random.PRNGKey(0))
+    _, sampled = simulation.sample(MODEL, start, equilibration, 3)
+    np.testing.assert_allclose(sampled.positions, whole.positions[equilibration:], atol=1e-9)

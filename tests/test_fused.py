@@ -12,10 +12,11 @@ from ase.build import bulk
 from fusedff.crystals import Crystal
 from fusedff.data.experiments import StatePoint
 from fusedff.simulation.langevin import LangevinConfig
-from fusedff.training import difftre, fused
-from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer
+from fusedff.training import fused
+from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer, SamplingConfig
 from fusedff.training.force_matching import ForceMatchingConfig, ForceMatchingTrainer
 from fusedff.training.fused import FusedConfig
+from fusedff.training.optimizers import Adam, GaussNewton
 from fusedff.units import GPA
 
 START = argon(epsilon=0.0095, dtype=jnp.float32)
@@ -35,8 +36,8 @@ def settings(**changes):
     defaults = {
         "epochs": 3,
         "experiment": DiffTReConfig(
-            learning_rate=1e-4, final_learning_rate=5e-5, repeats=(1, 1, 1), first_equilibration=4, equilibration=4,
-            snapshots=4, langevin=LangevinConfig(8.0, 10.0, 5, 0.6), reuse_above=1.0,
+            optimizer=Adam(1e-4, 5e-5), repeats=(1, 1, 1),
+            sampling=SamplingConfig(LangevinConfig(8.0, 10.0, 5, 0.6), 4, 4, snapshots=4, reuse_above=1.0),
         ),
         "dft": ForceMatchingConfig(batch=2, learning_rate=1e-4, final_learning_rate=5e-5),
     }  # fmt: skip
@@ -91,7 +92,7 @@ def test_each_side_keeps_its_own_optimizer(monkeypatch):
     assert counts == {"experiment": [0, 1, 2], "dft": [0, 2, 4]}  # three frames in batches of two: two steps
 
 
-@pytest.mark.parametrize("optimizer", difftre.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", [Adam(1e-4, 5e-5), GaussNewton(1e-4, 5e-5)])
 def test_an_interrupted_fused_training_ends_bit_for_bit_where_it_would_have(optimizer, tmp_path, monkeypatch):
     path, epoch = tmp_path / "checkpoint.safetensors", ForceMatchingTrainer.epoch
     chosen = settings()

@@ -27,6 +27,23 @@ def test_a_whole_step_is_the_smallest_that_removes_the_residuals(linear):
     np.testing.assert_array_equal(state.jacobian, slopes.astype(np.float32))
 
 
+def naive_step(slopes, residuals, labels, damping):
+    """-M^-1 J^T (J M^-1 J^T + damping)^-1 r with the dense M (n, n) and its inverse."""
+    metric = np.eye(slopes.shape[1]) + labels.T @ labels / (gauss_newton.PENALTY_FLOOR * np.sum(labels**2))
+    kernel = slopes @ np.linalg.inv(metric) @ slopes.T
+    damped = kernel + damping * np.median(np.diag(kernel)) * np.eye(len(kernel))
+    return -np.linalg.inv(metric) @ slopes.T @ np.linalg.inv(damped) @ residuals
+
+
+@pytest.mark.parametrize("damping", [1e-6, 0.03])
+def test_a_damped_step_with_labels_is_that_of_the_dense_formula(linear, rng, damping):
+    slopes, residuals = linear
+    labels = rng.normal(size=(20, 60))
+    state = step(gauss_newton.init(4, np.zeros(60), 20), 0, 1.0, np.zeros(60), slopes, residuals, damping, labels)
+    expected = naive_step(slopes, residuals, labels, damping)
+    np.testing.assert_allclose(state.params, expected, rtol=0, atol=1e-4 * np.abs(expected).max())  # J, G: float32
+
+
 def test_what_hardly_answers_is_left_alone(linear):
     slopes, residuals = linear
     start = np.zeros(60)
@@ -87,7 +104,7 @@ def test_noisy_jacobians_are_averaged_and_old_ones_forgotten(linear, rng):
 
 
 def test_noise_in_the_residuals_averages_out_as_less_of_it_is_believed(linear, rng):
-    """With trust 1/(n+1), what is left is the mean of all noise, whatever others do to the parameters in between."""
+    """With relaxation 1/(n+1), what is left is the mean of all noise, even if others move the parameters in between."""
     slopes, target = linear[0][:3], linear[1][:3]
     ends = []
     for _ in range(200):

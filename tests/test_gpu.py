@@ -20,7 +20,7 @@ from fusedff.potential import Potential
 from fusedff.simulation import langevin
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
 from fusedff.training import difftre
-from fusedff.training.difftre import DiffTReConfig
+from fusedff.training.difftre import DiffTReConfig, SamplingConfig
 from fusedff.units import GPA
 
 pytestmark = pytest.mark.gpu
@@ -85,7 +85,7 @@ def test_difftre_update_lowers_the_loss_as_on_the_cpu(estimator):
     """Same seed, same random numbers: the first loss agrees while trajectories have not yet diverged."""
     point = StatePoint(323.0, titanium.CRYSTAL, dict.fromkeys(crystals.elastic_names("hexagonal"), 100 * GPA))
     settings = DiffTReConfig(
-        updates=1, estimator=estimator, repeats=(2, 2, 1), langevin=LANGEVIN, first_equilibration=1, snapshots=2
+        updates=1, estimator=estimator, repeats=(2, 2, 1), sampling=SamplingConfig(LANGEVIN, 1, snapshots=2)
     )
     losses = []
     for platform in ("cpu", "gpu"):

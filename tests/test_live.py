@@ -12,7 +12,7 @@ from ase.build import bulk
 from PIL import Image
 
 from fusedff.data import experiments
-from fusedff.plotting import figures, structures, widgets
+from fusedff.plotting import structures, style, widgets
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def shown(monkeypatch):
     """The widgets and the alternative texts that `scrub` displays."""
     found = {"widgets": [], "alts": []}
     monkeypatch.setattr(structures, "show_widget", found["widgets"].append)
-    monkeypatch.setattr(figures, "show", lambda fig, alt: found["alts"].append(alt))
+    monkeypatch.setattr(style, "show", lambda fig, alt: found["alts"].append(alt))
     return found
 
 

@@ -274,7 +274,7 @@ def test_every_picture_says_in_words_what_it_shows(chain, number):
     for data in pictures:
         words = data.get("text/plain", "")
         assert len(words) > 30, words
-        assert not words.startswith("<Figure"), "a figure that bypassed plots.show"
+        assert not words.startswith("<Figure"), "a figure that bypassed style.show"
 
 
 def test_finished_training_returns_at_once_and_keeps_its_time(chain, tmp_path):
@@ -353,7 +353,7 @@ def test_memory_and_compiled_code_are_kept_from_the_first_cell_on_and_smoke_is_m
     first = next(cell.source for cell in code_cells(notebook) if "parameters" not in cell.metadata.get("tags", []))
     assert first.startswith("import fusedff\n\nfusedff.setup()")
     assert re.search(r"^plots\.watermark\(presets\.note\((preset|base)\)\)$", first, re.M)
-    assert not any(".savefig(" in cell.source for cell in code_cells(notebook))  # plots.save: whole, and marked
+    assert not any(".savefig(" in cell.source for cell in code_cells(notebook))  # style.save: whole, and marked
 
 
 def test_prose_comes_before_code_and_the_record_comes_last(notebook):

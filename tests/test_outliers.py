@@ -12,7 +12,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from fusedff.data import frames as labelled
-from fusedff.plotting import figures
+from fusedff.plotting import data as data_plots
 from fusedff.potential import Potential
 from fusedff.training import force_matching, outliers
 from fusedff.training.force_matching import ForceMatchingConfig
@@ -142,7 +142,9 @@ def test_training_names_the_frames_it_doubts_and_says_nothing_of_good_ones():
 def test_the_picture_marks_the_frames_above_the_threshold():
     frames = clean()
     FAULTS["forces twice"](frames)
-    fig = figures.outliers(outliers.scores(MODEL, frames), outliers.SUSPICIOUS, [f.info["config_id"] for f in frames])
+    fig = data_plots.outliers(
+        outliers.scores(MODEL, frames), outliers.SUSPICIOUS, [f.info["config_id"] for f in frames]
+    )
     assert [ax.get_title("left") for ax in fig.axes] == ["energy", "forces", "stress"]
     assert [text.get_text() for text in fig.axes[1].texts] == ["hcp-17"]
     plt.close(fig)

@@ -45,7 +45,11 @@ def locked_versions(name: str, python: str | None = None) -> set[str]:
     }
 
 
-DIRECT = [Requirement(text) for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]]
+EXTRAS = PROJECT["optional-dependencies"]
+LOCKED_EXTRAS = ("notebooks", "phonons", "lammps", "dev")
+DIRECT = [
+    Requirement(text) for text in [*PROJECT["dependencies"], *(line for name in LOCKED_EXTRAS for line in EXTRAS[name])]
+]
 
 
 @pytest.mark.parametrize("dependency", DIRECT, ids=lambda dependency: dependency.name)
@@ -88,7 +92,19 @@ def test_binder_pins_are_those_of_the_lock():
     binder = {str(pin) for pin in pins("binder/requirements.txt")}
     assert binder <= {str(pin) for pin in pins("requirements.lock")}
     names = {canonicalize_name(Requirement(pin).name) for pin in binder}
-    assert {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]} <= names
+    needed = [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["phonons"]]
+    assert {canonicalize_name(Requirement(text).name) for text in needed} <= names
+
+
+def test_every_extra_but_the_gpu_one_is_locked():
+    assert set(EXTRAS) == {*LOCKED_EXTRAS, "cuda"}
+
+
+def test_the_core_needs_no_notebook_library():
+    core = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+    assert not core & {
+        canonicalize_name(Requirement(text).name) for name in ("notebooks", "phonons") for text in EXTRAS[name]
+    }
 
 
 def test_binder_and_conda_take_a_python_that_the_project_supports():

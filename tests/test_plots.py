@@ -13,8 +13,9 @@ from matplotlib.colors import to_hex
 
 from fusedff.data import datasets, experiments
 from fusedff.plotting import comparison as verdict_plots
-from fusedff.plotting import figures as plots
-from fusedff.plotting import properties
+from fusedff.plotting import data as data_plots
+from fusedff.plotting import properties, style, trajectories
+from fusedff.plotting import training as training_plots
 from fusedff.properties.thermal.deformation import DeformationConfig, DeformationResult
 from fusedff.properties.thermal.elastic import ElasticConfig, ElasticResult
 from fusedff.simulation.statistics import Estimate
@@ -89,41 +90,41 @@ def legend_texts(fig):
 
 
 def test_a_model_has_one_colour_and_one_marker_everywhere_and_measurements_are_black():
-    assert set(plots.COLORS) == set(plots.MARKERS) == {*MODELS, "measured"}
-    assert len(set(plots.COLORS.values())) == len(set(plots.MARKERS.values())) == 4
-    assert plots.COLORS["measured"] == "#000000"
+    assert set(style.COLORS) == set(style.MARKERS) == {*MODELS, "measured"}
+    assert len(set(style.COLORS.values())) == len(set(style.MARKERS.values())) == 4
+    assert style.COLORS["measured"] == "#000000"
 
 
 def test_figures_leave_the_settings_of_matplotlib_alone(points):
     before = dict(matplotlib.rcParams)
-    plots.elastic_against_temperature({"fused": result(points, 1.1).by_temperature()}, points)
-    plots.training([{"epoch": 0, "loss": 1.0}], ["loss"])
+    properties.elastic_against_temperature({"fused": result(points, 1.1).by_temperature()}, points)
+    training_plots.curves([{"epoch": 0, "loss": 1.0}], ["loss"])
     assert dict(matplotlib.rcParams) == before
 
 
 def test_training_shows_every_key_against_the_epoch_with_its_unit():
     records = [{"epoch": n, "loss": 10.0**-n, "force_rmse_meV_A": 100.0 / (n + 1)} for n in range(20)]
-    fig = plots.training(records, ["loss", "force_rmse_meV_A"], title="DFT-only")
+    fig = training_plots.curves(records, ["loss", "force_rmse_meV_A"], title="DFT-only")
     (ax,) = visible(fig)
     assert (ax.get_xlabel(), ax.get_yscale(), ax.get_title(loc="left")) == ("epoch", "log", "DFT-only")
     assert legend_texts(fig) == ["loss", "force rmse (meV/Å)"]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [record["loss"] for record in records])
-    assert plots.training(records, ["loss"], log=False).axes[0].get_yscale() == "linear"
+    assert training_plots.curves(records, ["loss"], log=False).axes[0].get_yscale() == "linear"
 
 
 def test_training_names_the_keys_there_are_when_one_is_missing():
     with pytest.raises(ValueError, match="no 'los'; it has epoch, loss"):
-        plots.training([{"epoch": 0, "loss": 1.0}], ["los"])
+        training_plots.curves([{"epoch": 0, "loss": 1.0}], ["los"])
 
 
 def test_training_draws_into_the_axes_it_is_given():
     fig, ax = plt.subplots()
-    assert plots.training([{"epoch": 0, "loss": 1.0}], ["loss"], ax=ax) is fig
+    assert training_plots.curves([{"epoch": 0, "loss": 1.0}], ["loss"], ax=ax) is fig
 
 
 def test_approach_has_a_panel_per_property_and_dashed_measured_values(points):
     points = experiments.select(points, (23, 923))
-    fig = plots.approach(history(points), points)
+    fig = training_plots.approach(history(points), points)
     require_labels(fig)
     assert [ax.get_title(loc="left") for ax in visible(fig)] == [*NAMES, "pressure"]
     assert {ax.get_ylabel() for ax in visible(fig)} == {"GPa"}
@@ -135,29 +136,29 @@ def test_approach_has_a_panel_per_property_and_dashed_measured_values(points):
 def test_parity_reports_the_mean_absolute_error_in_the_unit_of_each_panel():
     reference = {"energy": np.zeros(4), "force": np.zeros((4, 3))}
     predicted = {"energy": np.array([1.0, -1, 1, -1]), "force": np.full((4, 3), 0.25)}
-    fig = plots.parity(reference, predicted, {"energy": "eV/atom", "force": "eV/Å"})
+    fig = data_plots.parity(reference, predicted, {"energy": "eV/atom", "force": "eV/Å"})
     require_labels(fig)
     texts = [ax.texts[0].get_text() for ax in visible(fig)]
     assert texts == ["mean absolute error\n1 eV/atom", "mean absolute error\n0.25 eV/Å"]
     assert visible(fig)[1].get_xlabel() == "DFT (eV/Å)"
-    assert to_hex(visible(fig)[0].collections[0].get_facecolor()[0]).upper() == plots.COLORS["dft"]
+    assert to_hex(visible(fig)[0].collections[0].get_facecolor()[0]).upper() == style.COLORS["dft"]
 
 
 def test_elastic_constants_are_drawn_in_the_colour_of_their_model_with_error_bars(points):
     few = experiments.select(points, (23, 923))
     results = {"dft": result(few, 0.9).by_temperature(), "fused": result(few, 1.01).by_temperature()}
-    fig = plots.elastic_against_temperature(results, points)
+    fig = properties.elastic_against_temperature(results, points)
     require_labels(fig)
     assert len(visible(fig)) == 6
     assert all(len(ax.containers) == 2 for ax in visible(fig))  # one set of error bars per model
-    assert colours(visible(fig)[0].lines) == {plots.COLORS[m] for m in ("measured", "dft", "fused")}
+    assert colours(visible(fig)[0].lines) == {style.COLORS[m] for m in ("measured", "dft", "fused")}
     assert len(visible(fig)[0].lines[0].get_xdata()) == len(points)
     assert legend_texts(fig) == ["measured", "DFT-only", "fused"]
     assert {ax.get_xlabel() for ax in visible(fig)} == {"temperature (K)"}
 
 
 def test_elastic_constants_may_be_drawn_without_any_model(points):
-    require_labels(plots.elastic_against_temperature({}, points))
+    require_labels(properties.elastic_against_temperature({}, points))
 
 
 def test_models_compared_says_how_far_each_model_is_from_both_references(summary):
@@ -172,14 +173,14 @@ def test_models_compared_says_how_far_each_model_is_from_both_references(summary
     assert texts[0] == f"DFT-only (10.0 ± {trained:.1f}, 10.0 ± {held_out:.1f} %)"
     assert texts[-1] == "not trained here"
     bars = visible(fig)[-1].patches
-    assert [to_hex(bar.get_facecolor()).upper() for bar in bars] == [plots.COLORS[m] for m in MODELS]
+    assert [to_hex(bar.get_facecolor()).upper() for bar in bars] == [style.COLORS[m] for m in MODELS]
     assert [bar.get_width() for bar in bars] == [0.3] * 3
 
 
 def test_models_compared_shows_relative_deviations_in_percent(summary):
     c11 = visible(verdict_plots.models_compared(summary))[0]
     for model, deviation in zip(MODELS, (-10, 0, 2), strict=True):
-        mine = [c.lines[0] for c in c11.containers if to_hex(c.lines[0].get_color()).upper() == plots.COLORS[model]]
+        mine = [c.lines[0] for c in c11.containers if to_hex(c.lines[0].get_color()).upper() == style.COLORS[model]]
         assert len(mine) == 2  # temperatures that were trained on, and the others
         np.testing.assert_allclose(np.concatenate([line.get_ydata() for line in mine]), deviation, atol=1e-9)
 
@@ -200,7 +201,7 @@ OFF_TARGET = [
 
 def positions(ax, model):
     """Where the markers of a model are along x, from the topmost row down."""
-    mine = [c.lines[0] for c in ax.containers if to_hex(c.lines[0].get_color()).upper() == plots.COLORS[model]]
+    mine = [c.lines[0] for c in ax.containers if to_hex(c.lines[0].get_color()).upper() == style.COLORS[model]]
     return [float(line.get_xdata()[0]) for line in mine]
 
 
@@ -248,7 +249,7 @@ def test_stresses_of_deformed_cells_are_drawn_with_their_parabolas():
 
 
 def test_equations_of_state_are_drawn_from_the_lowest_energy_in_meV():
-    fig = plots.eos({"hcp": (np.array([16.0, 17, 18]), np.array([-6.4, -6.5, -6.45]), None)}, {"measured": 17.5})
+    fig = data_plots.eos({"hcp": (np.array([16.0, 17, 18]), np.array([-6.4, -6.5, -6.45]), None)}, {"measured": 17.5})
     require_labels(fig)
     (ax,) = visible(fig)
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [100, 0, 50])
@@ -257,7 +258,7 @@ def test_equations_of_state_are_drawn_from_the_lowest_energy_in_meV():
 
 def test_the_overview_of_frames_has_a_row_per_family():
     frames = datasets.load_frames()
-    fig = plots.frames_overview(frames)
+    fig = data_plots.frames_overview(frames)
     require_labels(fig)
     rows = [label.get_text() for label in visible(fig)[0].get_yticklabels()]
     assert rows == list(dict.fromkeys(f.info["config_type"] for f in frames))
@@ -265,14 +266,14 @@ def test_the_overview_of_frames_has_a_row_per_family():
 
 def test_estimators_are_shown_beside_each_other_with_the_measured_values():
     results = {t: Estimate(np.arange(5.0) + 1, np.full(5, 0.1)) for t in ("coupled strains", "stress fluctuation")}
-    fig = plots.estimates(results, NAMES, np.arange(5.0))
+    fig = trajectories.estimates(results, NAMES, np.arange(5.0))
     assert legend_texts(fig) == ["measured", "coupled strains", "stress fluctuation"]
     assert [label.get_text() for label in visible(fig)[0].get_xticklabels()] == list(NAMES)
     assert [ax.get_ylabel() for ax in visible(fig)] == ["GPa", "difference from their mean (GPa)"]
 
 
 def test_block_errors_carry_their_own_error():
-    fig = plots.block_errors({1: 0.1, 2: 0.2, 10: 0.2}, 40, "GPa")
+    fig = trajectories.block_errors({1: 0.1, 2: 0.2, 10: 0.2}, 40, "GPa")
     require_labels(fig)
     assert visible(fig)[0].get_ylabel() == "standard error (GPa)"
     assert len(visible(fig)[0].containers) == 1
@@ -283,7 +284,7 @@ def test_show_gives_a_notebook_an_image_with_alternative_text(monkeypatch):
     monkeypatch.setattr("fusedff.runtime.progress.shell", lambda: object())
     monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
     fig, _ = plt.subplots()
-    plots.show(fig, 'energy < 0 and "more"')
+    style.show(fig, 'energy < 0 and "more"')
     (bundle,) = shown
     assert 'alt="energy &lt; 0 and &quot;more&quot;"' in bundle["text/html"]
     assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
@@ -293,20 +294,20 @@ def test_show_gives_a_notebook_an_image_with_alternative_text(monkeypatch):
 
 def test_show_says_in_a_script_what_it_would_have_shown(capsys):
     assert "ipykernel" not in sys.argv[0]
-    plots.show(plt.subplots()[0], "a line that falls")
+    style.show(plt.subplots()[0], "a line that falls")
     assert capsys.readouterr().out == "a line that falls\n"
 
 
 def test_a_watermark_lies_across_every_figure_and_in_its_words_and_goes_again(tmp_path):
-    fig, _ = plots.plt.subplots()
-    plain = plots.png(fig)
-    plots.watermark("means nothing")
+    fig, _ = style.plt.subplots()
+    plain = style.png(fig)
+    style.watermark("means nothing")
     try:
-        marked = plots.png(fig)
-        plots.save(fig, tmp_path / "deep" / "figure.png")
-        assert plots.bundle(fig, "A figure.")["text/plain"] == "A figure. (means nothing)"
+        marked = style.png(fig)
+        style.save(fig, tmp_path / "deep" / "figure.png")
+        assert style.bundle(fig, "A figure.")["text/plain"] == "A figure. (means nothing)"
     finally:
-        plots.watermark(None)
+        style.watermark(None)
     assert marked != plain
     assert (tmp_path / "deep" / "figure.png").read_bytes() == marked
-    assert plots.png(fig) == plain
+    assert style.png(fig) == plain

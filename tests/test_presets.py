@@ -8,6 +8,7 @@ from fusedff.network.dimenet import DimeNet
 from fusedff.simulation.elasticity import StressFluctuation
 from fusedff.study import presets
 from fusedff.training.force_matching import ForceMatchingConfig
+from fusedff.training.optimizers import Adam
 from fusedff.units import KJ_MOL, NM
 
 NAMES = ("smoke", "demo", "full", "paper")
@@ -19,7 +20,7 @@ def test_every_preset_is_plain_data_and_says_which_classes_it_is_made_of(name):
     assert data["kind"] == "Preset"
     assert data["name"] == name
     assert data["network"]["kind"] == "DimeNet"
-    assert data["experiment"]["langevin"]["kind"] == "Langevin"
+    assert data["experiment"]["sampling"]["langevin"]["kind"] == "Langevin"
     assert data["experiment"]["estimator"]["kind"] in ("CoupledStrains", "StressFluctuation")
 
 
@@ -39,16 +40,16 @@ def test_the_paper_preset_is_what_the_paper_says():
     assert (dft.epochs, dft.batch, dft.learning_rate) == (400, 30, 1e-3)
     assert dft.final_learning_rate == pytest.approx(0.01 * dft.learning_rate)
     assert (fused.dft.learning_rate, fused.dft.final_learning_rate) == (5e-7, pytest.approx(5e-9))
-    assert (experiment.updates, experiment.b1, experiment.b2) == (200, 0.1, 0.4)
-    assert (experiment.learning_rate, experiment.final_learning_rate) == (2e-4, pytest.approx(2e-5))
+    assert experiment.updates == 200
+    assert experiment.optimizer == Adam(learning_rate=2e-4, final_learning_rate=2e-5, b1=0.1, b2=0.4)
     assert isinstance(experiment.estimator, StressFluctuation)
     assert experiment.repeats == (5, 5, 3)
-    md = experiment.langevin
+    sampling, md = experiment.sampling, experiment.sampling.langevin
     assert (md.timestep_fs, md.friction_per_ps) == (0.5, 4.0)
     snapshot = md.timestep_fs * md.steps_per_snapshot / 1000  # ps
     assert snapshot == pytest.approx(0.1)
-    assert experiment.first_equilibration * snapshot == pytest.approx(10)
-    assert experiment.snapshots * snapshot == pytest.approx(70)
+    assert sampling.first_equilibration * snapshot == pytest.approx(10)
+    assert sampling.snapshots * snapshot == pytest.approx(70)
     assert fused.order == ("experiment", "dft")
     assert (fused.experiment_updates, fused.dft_epochs) == (1, 1)
 

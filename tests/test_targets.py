@@ -14,7 +14,8 @@ from fusedff.simulation import langevin, reweighting
 from fusedff.simulation.cells import replicate
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import difftre
-from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer
+from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer, SamplingConfig
+from fusedff.training.optimizers import Adam
 from fusedff.training.targets import HeatCapacityTarget, PressureTarget, RadialTarget, loss
 from fusedff.units import GPA
 
@@ -24,8 +25,8 @@ LIQUID.rattle(0.4, seed=0)  # neighbour lists have the size of a liquid's from t
 TEMPERATURE = 120.0  # K
 R = 0.2 * np.arange(1, 30)  # Å
 SETTINGS = DiffTReConfig(
-    updates=14, learning_rate=0.012, final_learning_rate=0.002, langevin=LangevinConfig(10.0, 2.0, 20, 0.6),
-    first_equilibration=20, equilibration=5, snapshots=12, reuse_above=0.6, seed=3,
+    updates=14, optimizer=Adam(0.012, 0.002), seed=3,
+    sampling=SamplingConfig(LangevinConfig(10.0, 2.0, 20, 0.6), 20, equilibration=5, snapshots=12, reuse_above=0.6),
 )  # fmt: skip
 
 
@@ -44,7 +45,7 @@ def cells(replicas):
 
 def observed(target, seed):
     """What the true liquid shows, with random numbers that no training sees: (n_snapshots, n_cells, n_quantities)."""
-    simulation = langevin.Simulation(target.ensemble, SETTINGS.langevin, TRUTH.cutoff, target.observe)
+    simulation = langevin.Simulation(target.ensemble, SETTINGS.sampling.langevin, TRUTH.cutoff, target.observe)
     state = langevin.start(target.ensemble, jax.random.PRNGKey(seed))
     state, _ = simulation.run(TRUTH, state, 25)
     return simulation.run(TRUTH, state, 40)[1].observed
@@ -82,7 +83,7 @@ def test_the_gradient_is_that_of_the_reweighted_loss(kind):
         "pressure": PressureTarget(cells(2), [0.2 * GPA]),
         "heat": HeatCapacityTarget(cells(2), [2.5]),
     }[kind]
-    settings = DiffTReConfig(langevin=LangevinConfig(10.0, 2.0, 10, 0.6), first_equilibration=2, snapshots=4)
+    settings = DiffTReConfig(sampling=SamplingConfig(LangevinConfig(10.0, 2.0, 10, 0.6), 2, snapshots=4))
     difftre_trainer = DiffTReTrainer(settings, WRONG, target)
     sampled, _, _ = difftre_trainer._snapshots(WRONG, difftre_trainer.init(WRONG.params).extra, 0)
     positions = sampled.trajectory.positions

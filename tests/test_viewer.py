@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from fusedff.plotting import figures, structures
+from fusedff.plotting import structures, style
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def shown(monkeypatch):
     """What `view` displays: widgets, and alternative texts of pictures."""
     found = {"widgets": [], "alts": []}
     monkeypatch.setattr(structures, "show_widget", found["widgets"].append)
-    monkeypatch.setattr(figures, "show", lambda fig, alt: found["alts"].append((len(fig.axes), alt)))
+    monkeypatch.setattr(style, "show", lambda fig, alt: found["alts"].append((len(fig.axes), alt)))
     return found
 
 

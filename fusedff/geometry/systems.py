@@ -13,7 +13,7 @@ class System(NamedTuple):
     """One or more periodic cells laid end to end along a single axis of atoms.
 
     The network costs what the atoms cost, so cells of different sizes share a batch without padding
-    each other; `owner` says which cell an atom belongs to. Padding atoms have `owner == n_cells`.
+    each other; `cell_index` is the cell of each atom. Padding atoms have `cell_index == n_cells`.
     """
 
     positions: jax.Array  # (n_atoms, 3) Å, in or near the cell

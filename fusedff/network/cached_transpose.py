@@ -1,12 +1,25 @@
-"""A matrix product that keeps the transposed matrix at hand, however often it is differentiated.
+"""Matrix product a @ x whose derivatives use a stored transpose of a.
 
-Differentiating a @ x with respect to x gives products with the transposed a. XLA's CPU backend multiplies those from
-the original layout, four to eight times slower than a matrix that lies the right way. Where the same a meets many x, as
-directions do in every block of the network, it pays to hold both and to tell the differentiation rules.
+The derivative of a @ x with respect to x multiplies by the transpose of a. XLA's CPU backend does not transpose first,
+but reads the original layout with strides, which is slower. The network multiplies one and the same a (the angular
+matrix of a geometry) by many x, in every block and every derivative. So the transpose is formed once, and the
+differentiation rules below use it: with b = a^T given,
+
+    d(a @ x) = da @ x + a @ dx ,      x receives b @ y  from a cotangent y ,      a receives y @ x^T .
+
+`tests/test_products.py` compares with `a @ x` in value and in first and second derivatives.
+
+Measured with JAX 0.10.1, titanium, 150 atoms, on a busy machine with two cores of an AMD EPYC (median of 30 interleaved
+pairs): the plain product takes 1.11 times as long for energy and forces, and 1.12 times for the gradient of a force
+loss, with the paper's network (1.08 and 1.16 with the network of the preset `demo`). Results agree to the last bit.
+
+This module can be deleted, and `product(a, b, x)` replaced by `a @ x`, as soon as that ratio is 1 on CPUs; on GPUs
+cuBLAS takes either layout at the same speed.
 """
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, mlir
 
@@ -41,13 +54,13 @@ def _evaluate_outer(y, x):
 
 @_product.def_abstract_eval
 def _shape_of_product(a, a_transposed, x):
-    return jax.core.ShapedArray((*a.shape[:2], x.shape[2]), x.dtype)
+    return ShapedArray((*a.shape[:2], x.shape[2]), x.dtype)
 
 
 @_outer.def_abstract_eval
 def _shapes_of_outer(y, x):
     (s, n, _), m = y.shape, x.shape[1]
-    return jax.core.ShapedArray((s, n, m), x.dtype), jax.core.ShapedArray((s, m, n), x.dtype)
+    return ShapedArray((s, n, m), x.dtype), ShapedArray((s, m, n), x.dtype)
 
 
 def _product_jvp(primals, tangents):

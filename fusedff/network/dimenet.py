@@ -1,14 +1,14 @@
 """DimeNet++ in Haiku on dense neighbour slots: arrays in, per-atom energies out.
 
 Gasteiger et al., "Fast and uncertainty-aware directional message passing for non-equilibrium
-molecules" (2020). The network is the published one; the evaluation is not. Usually every message
+molecules" (2020). The network is the published one; the sums are evaluated in another order. Usually a message
 k -> j -> i is formed for every triplet of atoms. Here, because the spherical basis enters linearly,
 
     sum_{k != i} x_kj o (W sum_ln R_ln(d_kj) P_l(cos kji))  =  sum_{k != i} sum_l P_l(cos kji) wave_kl
     with  wave_kl = x_kj o (R_l(d_kj) W_l),
 
-so all messages meet at the central atom j in dense products over its slots (`angles.py`). No triplet is ever
-listed, the numbers are the same.
+so the sum over triplets becomes dense matrix products over the slots of the central atom j (`angular.py`), with the
+same result to within rounding.
 
 Messages live at (receiver, slot): slot (i, b) holds the message j -> i from `source[i, b] = j`.
 """
@@ -21,11 +21,10 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import spherical_jn
 
 from fusedff.geometry.neighbors import Neighbors, swap_direction
 from fusedff.network.angular import Angles, aggregate_triplets, angles
+from fusedff.network.radial_basis import chebyshev, envelope, radial_table
 from fusedff.runtime import settings
 
 
@@ -96,7 +95,7 @@ def _network(config, n_species, displacements, neighbors, species):
 class Geometry(NamedTuple):
     bessel: jax.Array  # (n, K, radial), radial basis of the distances
     radial: jax.Array  # (n, K, rank), functions of which the spherical basis' radial parts are combinations
-    angles: Angles  # between the slots of an atom, in the form that `meet` understands
+    angles: Angles  # between the slots of an atom, see `angular.aggregate_triplets`
 
 
 def _geometry(config, displacements, neighbors):
@@ -107,77 +106,14 @@ def _geometry(config, displacements, neighbors):
     inverse = jax.lax.rsqrt(jnp.sum(vectors**2, -1))
     unit = vectors * inverse[..., None]
     x = jnp.minimum(1 / (inverse * config.cutoff), 1.0)
-    envelope = _envelope(x, config.envelope)
+    smooth = envelope(x, config.envelope)
     frequencies = hk.get_parameter("frequencies", (config.radial,), init=_multiples_of_pi)
-    bessel = 2**0.5 * (envelope / x)[..., None] * jnp.sin(frequencies * x[..., None])
+    bessel = 2**0.5 * (smooth / x)[..., None] * jnp.sin(frequencies * x[..., None])
 
-    polynomials, _ = _radial_table(config.radial, config.spherical, str(dtype))
-    radial = _times(envelope[..., None] * _chebyshev(x, len(polynomials)), jnp.asarray(polynomials, dtype))
+    polynomials, _ = radial_table(config.radial, config.spherical, str(dtype))
+    radial = _times(smooth[..., None] * chebyshev(x, len(polynomials)), jnp.asarray(polynomials, dtype))
 
     return Geometry(bessel, radial, angles(unit, config.spherical))
-
-
-def _envelope(x, p):
-    """Polynomial cut-off of DimeNet (eq. 8), 1 at x = 0 and zero with two derivatives at x = 1."""
-    a, b, c = -(p + 1) * (p + 2) / 2, p * (p + 2), -p * (p + 1) / 2
-    return jnp.where(x < 1, 1 + x**p * (a + x * (b + x * c)), 0.0)
-
-
-def spherical_bessel_roots(n: int, n_l: int) -> np.ndarray:
-    """First `n` positive zeros of the spherical Bessel functions j_0 .. j_{n_l - 1}: (n_l, n)."""
-    roots = [np.pi * np.arange(1, n + n_l)]
-    for angular in range(1, n_l):
-        above = roots[-1]  # the zeros of j_l lie between those of j_{l-1}
-        between = zip(above[:-1], above[1:], strict=True)
-        roots.append(np.array([brentq(lambda r, m=angular: spherical_jn(m, r), a, b, xtol=1e-14) for a, b in between]))
-    return np.stack([r[:n] for r in roots])
-
-
-SHORTEST = 0.04  # of the cut-off; the radial functions are tabulated from here on
-
-
-@lru_cache
-def _radial_table(n, n_l, dtype):
-    """The normalized spherical Bessel functions times Y_l0(0), as few functions and their weights (rank, n_l * n).
-
-    The functions are polynomials, given by Chebyshev coefficients (degree, rank): smooth to every order, cheaper than
-    trigonometric recursions and, unlike them, exact to rounding also at short distances. Bessel functions look alike:
-    in single precision, 42 of them are combinations of 16.
-    """
-    roots = spherical_bessel_roots(n, n_l)
-    angular = np.arange(n_l)[:, None]
-    norm = np.sqrt(2.0) / np.abs(spherical_jn(angular + 1, roots)) * np.sqrt((2 * angular + 1) / (4 * np.pi))
-
-    def functions(x):
-        return (norm * spherical_jn(angular, x[:, None, None] * roots)).reshape(len(x), -1)
-
-    fine = np.linspace(-1, 1, 2001)
-    exact = functions(SHORTEST + (fine + 1) / 2 * (1 - SHORTEST))
-    tolerance = (2e-7 if dtype == "float32" else 1e-13) * np.abs(exact).max()
-    for degree in range(8, 120, 2):
-        nodes = np.cos(np.pi * (np.arange(2 * degree) + 0.5) / (2 * degree))
-        values = functions(SHORTEST + (nodes + 1) / 2 * (1 - SHORTEST))
-        coefficients = np.polynomial.chebyshev.chebvander(nodes, degree - 1).T @ values / degree
-        coefficients[0] /= 2
-        chebyshev = np.polynomial.chebyshev.chebvander(fine, degree - 1)
-        if np.abs(chebyshev @ coefficients - exact).max() < tolerance:
-            break
-    orthogonal, triangle = np.linalg.qr(chebyshev)
-    left, sizes, right = np.linalg.svd(triangle @ coefficients)
-    for rank in range(1, len(sizes) + 1):
-        table = sizes[:rank, None] * right[:rank]
-        if np.abs(orthogonal @ left[:, :rank] @ table - exact).max() < 2 * tolerance:
-            break
-    one = len(fine) ** 0.5  # the root mean square of every function
-    return np.linalg.solve(triangle, left[:, :rank]) * one, table / one
-
-
-def _chebyshev(x, n):
-    t = jnp.maximum((x - SHORTEST) * (2 / (1 - SHORTEST)) - 1, -1.0)
-    polynomials = [jnp.ones_like(t), t]
-    for _ in range(n - 2):
-        polynomials.append(2 * t * polynomials[-1] - polynomials[-2])
-    return jnp.stack(polynomials, -1)
 
 
 # --- the network ---------------------------------------------------------------------------------------------
@@ -263,7 +199,7 @@ def _interact(config, message, geometry, reverse, name):
 
 def _spherical_weights(config, name, dtype):
     """Weights (rank, l * interaction) that take the radial functions to R_l(d) W_l."""
-    table = jnp.asarray(_radial_table(config.radial, config.spherical, str(dtype))[1], dtype)
+    table = jnp.asarray(radial_table(config.radial, config.spherical, str(dtype))[1], dtype)
     table = table.reshape(-1, config.spherical, config.radial)
     weights = _bottleneck(config.spherical * config.radial, config.basis, config.interaction, f"{name}_spherical")
     weights = weights.reshape(config.spherical, config.radial, config.interaction)

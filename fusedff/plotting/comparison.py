@@ -1,4 +1,4 @@
-"""Figures that compare models: with experiment, with DFT on frames never seen, and beyond the targets."""
+"""Figures that compare models: with experiment, with DFT on held-out frames, and beyond the targets."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from fusedff.plotting.figures import COLORS, FAINT, MARKERS, REFERENCE, color_of, legend_of, style, title_of
+from fusedff.plotting import style
 from fusedff.study import comparison
 
 
@@ -27,9 +27,9 @@ def models_compared(record: Mapping) -> Figure:
         models = {model: found["experiment"] for model, found in record["models"].items()}
         trained = record.get("settings", {}).get("train_temperatures")
     rows = record.get("off_target")
-    with style():
+    with style.context():
         fig = plt.figure(figsize=(11, 7.4 if rows else 6.4))
-        above, below = fig.subfigures(2, 1, height_ratios=[1.15 if rows else 1.35, 1], hspace=0.04)
+        above, below = fig.subfigures(2, 1, height_ratios=[1.15 if rows else 1.35, 1], hspace=0.04)  # ty: ignore[not-iterable]
         _against_experiment(above, models, trained)
         if rows:
             below, beyond = below.subfigures(1, 2, width_ratios=[1, 1.5], wspace=0.03)
@@ -44,9 +44,9 @@ def off_target(rows: Sequence[Mapping], models: Sequence[str]) -> Figure:
 
     Energies of structures as they are; other quantities in units of the first DFT value, or of the first measured one.
     """
-    with style():
+    with style.context():
         fig = plt.figure(figsize=(9, 1.6 + 0.24 * len(rows)))
-        _beyond_the_targets(fig, rows, models, legend_of(models))
+        _beyond_the_targets(fig, rows, models, style.legend_of(models))
     return fig
 
 
@@ -72,7 +72,7 @@ def _against_experiment(fig, models, trained):
     ax.set_title("pressure")
     ax.set_ylabel("simulated - measured (GPa)")
     held_out = trained and any(float(t) not in set(map(float, trained)) for t in temperatures)
-    handles = legend_of(models)
+    handles = style.legend_of(models)
     for handle, found in zip(handles, models.values(), strict=True):
         parts = comparison.by_role(found, trained).values() if held_out else [found]
         means = ", ".join("{:.1f} ± {:.1f}".format(*comparison.elastic_deviation(part)) for part in parts)
@@ -81,7 +81,7 @@ def _against_experiment(fig, models, trained):
         Patch(color="#EDEDED", label=f"±{comparison.BOUNDS['elastic']:g} %, ±{comparison.BOUNDS['pressure']:g} GPa")
     )
     if held_out:
-        hollow = {"color": FAINT, "marker": "o", "ls": "", "mfc": "white"}
+        hollow = {"color": style.FAINT, "marker": "o", "ls": "", "mfc": "white"}
         handles.append(Line2D([], [], **hollow, label="not trained here"))
     which = " (where trained, and not)" if held_out else ""
     fig.legend(
@@ -97,14 +97,14 @@ def _beyond_the_targets(fig, rows, models, keys):
     fig.suptitle("Beyond the targets: as DFT and experiment have it?", x=0.01, ha="left")
     left, right = fig.subplots(1, 2, width_ratios=[1, 1.6])
     _beside_references(left, energies, models, [1.0] * len(energies))
-    left.axvline(0, color=COLORS["measured"], lw=1, zorder=0)
+    left.axvline(0, color=style.COLORS["measured"], lw=1, zorder=0)
     left.set_xlabel("energy above hcp (meV/atom)")
     left.set_yticklabels([row["quantity"].removesuffix(" above hcp") for row in energies])
     _beside_references(right, others, models, [_yardstick(row["references"]) for row in others])
-    right.axvline(1, color=COLORS["measured"], lw=1, zorder=0)
+    right.axvline(1, color=style.COLORS["measured"], lw=1, zorder=0)
     right.set_xlabel("relative to DFT\n(or else to experiment)")
-    for kind, look in REFERENCE.items():
-        keys = [*keys, Line2D([], [], color=COLORS["measured"], ls="", ms=4, label=kind, **look)]
+    for kind, look in style.REFERENCE.items():
+        keys = [*keys, Line2D([], [], ls="", ms=4, label=kind, **look)]
     fig.legend(handles=keys, loc="outside lower center", ncols=len(keys))
 
 
@@ -115,13 +115,13 @@ def _yardstick(references):
 def _beside_references(ax, rows, models, units):
     for y, (row, unit) in enumerate(zip(rows, units, strict=True)):
         for reference in row["references"]:
-            ax.plot(reference["value"] / unit, y, color=COLORS["measured"], ms=4.5, **REFERENCE[reference["kind"]])
+            ax.plot(reference["value"] / unit, y, ms=4.5, **style.REFERENCE[reference["kind"]])
         for k, model in enumerate(models):
             if model in row["models"]:
                 entry = row["models"][model]
                 ax.errorbar(
                     entry["value"] / unit, y + 0.22 * (k - (len(models) - 1) / 2), xerr=(entry["stderr"] or 0) / unit,
-                    color=color_of(model, k), marker=MARKERS.get(model, "o"), ms=5, ls="",
+                    color=style.color_of(model, k), marker=style.MARKERS.get(model, "o"), ms=5, ls="",
                 )  # fmt: skip
     ax.set_yticks(range(len(rows)), [row["quantity"] for row in rows])
     ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
@@ -136,7 +136,7 @@ _HELD_OUT = (
 
 def held_out(errors: Mapping[str, Mapping[str, float]]) -> Figure:
     """Errors on held-out frames side by side: model -> what `fusedff.training.force_matching.errors` returns."""
-    with style():
+    with style.context():
         fig, axes = plt.subplots(1, 3, figsize=(9, 0.9 + 0.4 * len(errors)))
         _held_out_bars(axes, errors)
     return fig
@@ -145,8 +145,8 @@ def held_out(errors: Mapping[str, Mapping[str, float]]) -> Figure:
 def _held_out_bars(axes, errors):
     for ax, (key, quantity, unit) in zip(axes, _HELD_OUT, strict=True):
         values = [np.nan if found[key] is None else found[key] for found in errors.values()]
-        colors = [color_of(m, k) for k, m in enumerate(errors)]
-        bars = ax.barh([title_of(m) for m in errors], values, color=colors, height=0.62)
+        colors = [style.color_of(m, k) for k, m in enumerate(errors)]
+        bars = ax.barh([style.title_of(m) for m in errors], values, color=colors, height=0.62)
         ax.bar_label(
             bars, labels=["no labels" if np.isnan(value) else f"{value:.3g}" for value in values], padding=4, fontsize=9
         )
@@ -161,14 +161,14 @@ def _held_out_bars(axes, errors):
 
 def _deviations(ax, models, of, trained):
     """Deviation against temperature, the models a little apart so that their error bars do not overlap."""
-    ax.axhline(0, color=COLORS["measured"], lw=1.2, zorder=1)
+    ax.axhline(0, color=style.COLORS["measured"], lw=1.2, zorder=1)
     for k, (model, found) in enumerate(models.items()):
         temperature = np.array([float(t) for t in found])
         value, stderr = np.array([of(point) for point in found.values()]).T
         shift = 0.018 * (np.ptp(temperature) or 1000.0) * (k - (len(models) - 1) / 2)
         look = {
-            "color": color_of(model, k),
-            "marker": MARKERS.get(model, "o"),
+            "color": style.color_of(model, k),
+            "marker": style.MARKERS.get(model, "o"),
             "ls": "",
             "ms": 5.5 if len(found) < 10 else 4,
         }

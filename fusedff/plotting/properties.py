@@ -1,7 +1,8 @@
-"""Figures of what models predict beyond the targets, in the colours of `plots`: every function returns a Figure."""
+"""Figures of simulated properties: elastic constants, energies, phonons, lattices; every function returns a Figure."""
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,10 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fusedff.data.references import Reference
-from fusedff.plotting.figures import COLORS, MARKERS, REFERENCE, STRUCTURES, color_of, legend_of, style, title_of
+from fusedff.plotting import style
 from fusedff.properties.static.energy_volume import EnergyVolumeResult
-from fusedff.properties.static.phonons import Phonons
 from fusedff.properties.thermal.deformation import DeformationResult
+
+if TYPE_CHECKING:  # without phonopy everything else here can be drawn
+    from fusedff.properties.static.phonons import Phonons
 
 
 def energy_volume(results: Mapping[str, EnergyVolumeResult], dft: Mapping[str, tuple]) -> Figure:
@@ -21,38 +24,38 @@ def energy_volume(results: Mapping[str, EnergyVolumeResult], dft: Mapping[str, t
     `dft` is structure -> (volumes, energies), Å^3 and eV per atom, shown as open circles in every panel, relative to
     the lowest hcp energy.
     """
-    with style():
+    with style.context():
         fig, axes = plt.subplots(
             1, len(results), figsize=(max(4.4, 3.1 * len(results)), 3.6), squeeze=False, sharey=True
         )
         for ax, (model, result) in zip(axes[0], results.items(), strict=True):
             zero = result.curves["hcp"].energy
             for structure, curve in result.curves.items():
-                color = STRUCTURES.get(structure, "#777777")
+                color = style.STRUCTURES.get(structure, "#777777")
                 fine = np.linspace(curve.volumes[0], curve.volumes[-1], 100)
                 smooth = np.polynomial.Polynomial.fit(curve.volumes, curve.fitted - zero, 4)(fine)
                 ax.plot(fine, 1e3 * smooth, color=color, lw=1.5)
             for structure, (volumes, energies) in dft.items():
                 above = 1e3 * (np.asarray(energies) - np.min(dft["hcp"][1]))
-                ax.plot(volumes, above, "o", mfc="none", ms=4, color=STRUCTURES.get(structure, "#777777"))
-            ax.set_title(title_of(model))
+                ax.plot(volumes, above, "o", mfc="none", ms=4, color=style.STRUCTURES.get(structure, "#777777"))
+            ax.set_title(style.title_of(model))
             ax.set_xlabel("volume (Å³/atom)")
         axes[0, 0].set_ylabel("energy above hcp (meV/atom)")
-        keys = [Line2D([], [], color=STRUCTURES.get(s, "#777777"), label=s) for s in result.curves]
+        keys = [Line2D([], [], color=style.STRUCTURES.get(s, "#777777"), label=s) for s in result.curves]
         keys.append(Line2D([], [], color="#777777", marker="o", mfc="none", ls="", label="DFT"))
         fig.legend(handles=keys, loc="outside upper center", ncols=len(keys))
     return fig
 
 
-def dispersion(results: Mapping[str, Phonons], known: Mapping[str, Sequence[Reference]], heading: str) -> Figure:
+def dispersion(results: Mapping[str, "Phonons"], known: Mapping[str, Sequence[Reference]], heading: str) -> Figure:
     """Phonon branches of several models along one path, and their densities of states.
 
     `known` is label of a special point -> frequencies in THz, shown as diamonds, filled where measured.
     """
-    with style():
+    with style.context():
         fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.8), width_ratios=(3, 1), sharey=True)
         for k, (model, found) in enumerate(results.items()):
-            color = color_of(model, k)
+            color = style.color_of(model, k)
             # where one piece of the path ends and another begins, nothing is drawn from one to the other
             jump = np.append(np.diff(found.distances) == 0, False)[:, None]
             left.plot(found.distances, np.where(jump, np.nan, found.frequencies), color=color, lw=1.1)
@@ -63,9 +66,7 @@ def dispersion(results: Mapping[str, Phonons], known: Mapping[str, Sequence[Refe
             right.plot(found.dos, found.dos_frequencies, color=color, lw=1.1)
         for label, references in known.items():
             for place, reference in itertools.product((at for at, name in found.ticks if name == label), references):
-                left.plot(
-                    place, reference.value, **REFERENCE[reference.kind], ls="", ms=4, color=COLORS["measured"], zorder=3
-                )
+                left.plot(place, reference.value, **style.REFERENCE[reference.kind], ls="", ms=4, zorder=3)
         for place, _ in found.ticks:
             left.axvline(place, color="#CCCCCC", lw=0.8, zorder=0)
         left.axhline(0, color="#777777", lw=0.8)
@@ -77,9 +78,9 @@ def dispersion(results: Mapping[str, Phonons], known: Mapping[str, Sequence[Refe
         left.set_ylabel("frequency (THz)")
         left.set_title(heading)
         right.set_xlabel("states per THz and atom")
-        keys = [Line2D([], [], color=color_of(m, k), label=title_of(m)) for k, m in enumerate(results)]
+        keys = [Line2D([], [], color=style.color_of(m, k), label=style.title_of(m)) for k, m in enumerate(results)]
         kinds = sorted({reference.kind for references in known.values() for reference in references}, reverse=True)
-        keys += [Line2D([], [], **REFERENCE[kind], ls="", ms=4, color=COLORS["measured"], label=kind) for kind in kinds]
+        keys += [Line2D([], [], **style.REFERENCE[kind], ls="", ms=4, label=kind) for kind in kinds]
         fig.legend(handles=keys, loc="outside upper center", ncols=len(keys))
     return fig
 
@@ -92,15 +93,15 @@ def curves(
     results: Mapping[str, tuple], xlabel: str, ylabel: str, measured: tuple | None = None, heading: str = ""
 ) -> Figure:
     """Model -> (x, y, standard error of y or None) as lines with bands; `measured` (x, y) in black."""
-    with style():
+    with style.context():
         fig, ax = plt.subplots(figsize=(5.6, 3.5))
         for k, (model, (x, y, stderr)) in enumerate(results.items()):
-            color = color_of(model, k)
-            ax.plot(x, y, color=color, label=title_of(model))
+            color = style.color_of(model, k)
+            ax.plot(x, y, color=color, label=style.title_of(model))
             if stderr is not None:
                 ax.fill_between(x, y - stderr, y + stderr, color=color, alpha=0.25, lw=0)
         if measured is not None:
-            ax.plot(*measured, color=COLORS["measured"], marker="D", ms=3.5, ls="", label="measured")
+            ax.plot(*measured, color=style.COLORS["measured"], marker="D", ms=3.5, ls="", label="measured")
         ax.set_xlabel(xlabel)
         ax.set_ylabel(ylabel)
         ax.set_title(heading)
@@ -113,18 +114,23 @@ def against_temperature(results: Mapping[str, Mapping], measured: Mapping[str, t
 
     `measured` is quantity -> (T, value), `labels` quantity -> label of its axis and the order of the panels.
     """
-    with style():
+    with style.context():
         fig, axes = plt.subplots(1, len(labels), figsize=(3.3 * len(labels), 3.4), squeeze=False)
         for ax, (quantity, label) in zip(axes[0], labels.items(), strict=True):
             if quantity in measured:
-                ax.plot(*measured[quantity], color=COLORS["measured"], marker="D", ms=2.5, lw=1, zorder=1)
+                ax.plot(*measured[quantity], color=style.COLORS["measured"], marker="D", ms=2.5, lw=1, zorder=1)
             for k, (model, found) in enumerate(results.items()):
                 ax.errorbar(
-                    *found[quantity], color=color_of(model, k), marker=MARKERS.get(model, "o"), ls=":", lw=1, ms=4
+                    *found[quantity],
+                    color=style.color_of(model, k),
+                    marker=style.MARKERS.get(model, "o"),
+                    ls=":",
+                    lw=1,
+                    ms=4,
                 )
             ax.set_xlabel("temperature (K)")
             ax.set_ylabel(label)
-        keys = legend_of(["measured", *results])
+        keys = style.legend_of(["measured", *results])
         fig.legend(handles=keys, loc="outside upper center", ncols=len(keys))
     return fig
 
@@ -133,14 +139,54 @@ def stress_against_strain(result: DeformationResult, point: int = 0) -> Figure:
     """Mean stresses of deformed cells and the parabolas through them, one panel per constant, at one state point."""
     strain = np.array(result.settings.strains)
     fine = np.linspace(strain.min(), strain.max(), 50)
-    with style():
+    with style.context():
         fig, axes = plt.subplots(1, len(result.names), figsize=(2.3 * len(result.names), 2.9), squeeze=False)
         for c, (ax, name) in enumerate(zip(axes[0], result.names, strict=True)):
             stress, slope = result.stress[point, :, c], result.elastic[point, c]
-            ax.errorbar(100 * strain, stress, result.stress_stderr[point, c], color=COLORS["dft"], marker="o", ls="")
-            ax.plot(100 * fine, np.polyval(result.parabola[point, ::-1, c], fine), color=COLORS["measured"], lw=1)
+            ax.errorbar(
+                100 * strain, stress, result.stress_stderr[point, c], color=style.COLORS["dft"], marker="o", ls=""
+            )
+            ax.plot(100 * fine, np.polyval(result.parabola[point, ::-1, c], fine), color=style.COLORS["measured"], lw=1)
             stderr, chi_squared = result.elastic_stderr[point, c], result.chi_squared[point, c]
             ax.set_title(f"{name} = {slope:.1f} ± {stderr:.1f} GPa\n$\\chi^2$ = {chi_squared:.1f}", fontsize=9)
             ax.set_xlabel("strain (%)")
         axes[0, 0].set_ylabel("stress (GPa)")
     return fig
+
+
+def elastic_against_temperature(models: Mapping[str, Mapping], points) -> Figure:
+    """Constants and pressure of models (error bars: one standard error) against measured ones (black).
+
+    A model comes as the table that `ElasticResult.by_temperature` returns and records keep.
+    """
+    points = sorted(points, key=lambda p: p.temperature)
+    tables = [list(table.values()) for table in models.values()]
+    names = list(tables[0][0]["elastic"] if tables else points[0].elastic_gpa)
+    with style.context():
+        fig, axes = style.panels(len(names) + 1, 3)
+        for ax, name in zip(axes, [*names, "P"], strict=True):
+            known = [
+                (p.temperature, p.pressure_gpa if name == "P" else p.elastic_gpa[name])
+                for p in points
+                if name == "P" or name in p.elastic_gpa
+            ]
+            ax.plot(*zip(*known, strict=True), color=style.COLORS["measured"], marker="D", ms=2.5, lw=1, zorder=1)
+            for m, (model, table) in enumerate(models.items()):
+                entries = [at["pressure"] if name == "P" else at["elastic"][name] for at in table.values()]
+                ax.errorbar(
+                    [float(t) for t in table], [e["value"] for e in entries], [e["stderr"] for e in entries],
+                    color=style.color_of(model, m), marker=style.MARKERS.get(model, "o"), ls=":", lw=1,
+                )  # fmt: skip
+            _at_least(ax, 1.0 if name == "P" else 0.15 * abs(np.mean([value for _, value in known])))
+            ax.set_title("pressure" if name == "P" else name)
+            ax.set_xlabel("temperature (K)")
+            ax.set_ylabel("GPa")
+        fig.legend(handles=style.legend_of(["measured", *models]), loc="outside upper center", ncols=len(models) + 1)
+    return fig
+
+
+def _at_least(ax, span):
+    """Widen the y axis to `span`, so that small differences are not blown up."""
+    low, high = ax.get_ylim()
+    if high - low < span:
+        ax.set_ylim((low + high - span) / 2, (low + high + span) / 2)

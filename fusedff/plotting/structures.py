@@ -14,7 +14,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from scipy.spatial.transform import Rotation
 
-from fusedff.plotting import figures
+from fusedff.plotting import style
 
 # z upwards, seen a little from the side and from above: for ASE, and as an axis times an angle for nglview
 _ANGLES = "15z,-80x"
@@ -70,7 +70,7 @@ def show_widget(widget) -> None:
 
 def pictures(frames: Sequence[Atoms], titles: Sequence[str]) -> Figure:
     """The structures drawn with their cells, z upwards."""
-    with figures.style():
+    with style.context():
         fig, axes = plt.subplots(1, len(frames), figsize=(2.9 * len(frames), 3.1), squeeze=False)
         for ax, frame, title in zip(axes[0], frames, titles, strict=True):
             plot_atoms(frame, ax, rotation=_ANGLES, radii=0.45)
@@ -94,7 +94,7 @@ def _wrapped(frame):
 
 def _show_pictures(frames, titles, alt):
     alt = alt or "; ".join(f"{title}: {describe(f)}" for title, f in zip(titles, frames, strict=True))
-    figures.show(pictures(frames, titles), alt)
+    style.show(pictures(frames, titles), alt)
 
 
 def _nglview():

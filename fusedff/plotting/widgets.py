@@ -13,7 +13,8 @@ import numpy as np
 from ase import Atoms
 from IPython.display import display
 
-from fusedff.plotting import figures, structures
+from fusedff.plotting import structures, style, trajectories
+from fusedff.plotting import training as training_plots
 
 _IDLE = 10  # a figure is drawn again when this many times what drawing it takes has passed
 
@@ -28,7 +29,7 @@ def scrub(frames: Sequence[Atoms], clock: Sequence[float], stress_gpa: np.ndarra
         raise ValueError(
             f"{len(frames)} frames, {len(clock)} times and {len(stress_gpa)} stresses; give as many of each"
         )
-    trace, mark = figures.stress_trace(clock, stress_gpa)
+    trace, mark = trajectories.stress_trace(clock, stress_gpa)
     plt.close(trace)  # it is drawn by hand, again and again
     atoms = structures.movie(frames)
     if atoms is not None:
@@ -37,7 +38,7 @@ def scrub(frames: Sequence[Atoms], clock: Sequence[float], stress_gpa: np.ndarra
 
         def draw(_=None):
             mark(slider.value)
-            picture.value = figures.png(trace, dpi=100)
+            picture.value = style.png(trace, dpi=100)
 
         draw()
         slider.observe(draw, "value")
@@ -45,10 +46,10 @@ def scrub(frames: Sequence[Atoms], clock: Sequence[float], stress_gpa: np.ndarra
         atoms.layout.width = "340px"
         side_by_side = ipywidgets.HBox([atoms, picture], layout={"align_items": "center"})
         structures.show_widget(ipywidgets.VBox([side_by_side, slider]))
-    spread = ", ".join(f"{name} {s:.2f}" for name, s in zip(figures.VOIGT, stress_gpa.std(0), strict=True))
+    spread = ", ".join(f"{name} {s:.2f}" for name, s in zip(trajectories.VOIGT, stress_gpa.std(0), strict=True))
     structures.still(frames)
-    still, _ = figures.stress_trace(clock, stress_gpa)
-    figures.show(
+    still, _ = trajectories.stress_trace(clock, stress_gpa)
+    style.show(
         still,
         f"The six components of the stress of one crystal of {len(frames[0])} atoms against time, over {len(frames)} "
         f"frames. They fluctuate around their means with standard deviations of {spread} GPa.",
@@ -56,13 +57,17 @@ def scrub(frames: Sequence[Atoms], clock: Sequence[float], stress_gpa: np.ndarra
 
 
 def approach(points, updates: int):
-    """Context that yields the `on_epoch` of a training from experiment: `plots.approach` so far."""
-    return _redrawn(lambda history: (figures.approach(history, points, updates), _approach_in_words(history, updates)))
+    """Context that yields the `on_epoch` of a training from experiment: `plotting.training.approach` so far."""
+    return _redrawn(
+        lambda history: (training_plots.approach(history, points, updates), _approach_in_words(history, updates))
+    )
 
 
 def training(keys: Sequence[str], epochs: int, title: str = ""):
-    """Context that yields the `on_epoch` of any training: `plots.training` of these keys of the history so far."""
-    return _redrawn(lambda history: (figures.training(history, keys, title), _training_in_words(history, keys, epochs)))
+    """Context that yields the `on_epoch` of any training: `plotting.training.curves` of these keys so far."""
+    return _redrawn(
+        lambda history: (training_plots.curves(history, keys, title), _training_in_words(history, keys, epochs))
+    )
 
 
 @contextmanager
@@ -79,7 +84,7 @@ def _redrawn(draw_and_tell):
         began = time.monotonic()
         if len(history) == drawn or (began < ready and not always):
             return
-        figure = figures.bundle(*draw_and_tell(history))
+        figure = style.bundle(*draw_and_tell(history))
         if shown is None:
             shown = display(figure, raw=True, display_id=True)
         else:

@@ -1,8 +1,9 @@
-"""Work spread over all devices that jax sees, on one host or on several.
+"""Data parallelism over all devices that jax sees, on one host or on several.
 
-Outside `spread` every array is whole and the same on every device. Inside, each device holds its share of the cells
-(or of the frames) and runs what a single device would run, so no gather leaves the device; only sums, maxima and
-results travel. With one device nothing here does anything.
+`shard_map_cells` wraps `jax.shard_map` over a mesh with a single axis, the devices. Every device computes a contiguous
+block of the cells (or of the frames of a batch), so neighbour gathers stay on the device. Collectives are needed only
+for sums (`total`, a psum), maxima (`largest`, a pmax) and the results. Outside the mapped function every array is
+replicated: whole, and the same on every device. With one device no function here changes anything.
 """
 
 import os
@@ -17,7 +18,7 @@ from jax._src import xla_bridge
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 _AXIS = "device"
-SCATTERED = "dealt"  # in `takes`: what `deal` made
+SCATTERED = "scattered"  # in `in_axes`: an argument made by `scatter`
 
 
 _forked = False
@@ -53,11 +54,11 @@ def count() -> int:
 
 
 def shard_map_cells(function: Callable, in_axes: tuple, out_axes, n: int = 0) -> Callable:
-    """`function`, computed by every device for its share of `n` cells; for use under jit.
+    """Map `function` over the devices, each with its block of `n` cells; for use under jit.
 
-    `takes` and `gives` say where the cells are, as `in_axes` and `out_axes` of `jax.vmap` do: the axis, or None for
-    what is the same on all devices. When the devices have more places than cells, the last cell is repeated; what is
-    summed over cells must give that no weight, see `without_repeats`.
+    `in_axes` and `out_axes` are those of `jax.vmap`: the axis that counts cells, or None for an array that is the same
+    on all devices. Unless the number of devices divides `n`, the last cell is repeated to fill the blocks; sums over
+    cells must give the repeats no weight (`zero_for_repeats`).
     """
     if count() == 1:
         return function
@@ -73,23 +74,23 @@ def shard_map_cells(function: Callable, in_axes: tuple, out_axes, n: int = 0) ->
 
 
 def total(tree):
-    """Inside `spread`: the sum over all devices."""
+    """Sum over all devices, inside a mapped function."""
     return tree if count() == 1 else jax.lax.psum(tree, _AXIS)
 
 
 def largest(tree):
-    """Inside `spread`: the maximum over all devices."""
+    """Maximum over all devices, inside a mapped function."""
     return tree if count() == 1 else jax.lax.pmax(tree, _AXIS)
 
 
 def zero_for_repeats(weights: jax.Array, axis: int) -> jax.Array:
-    """Weights of cells along `axis`, with zeros for the places that `spread` fills with a repeated cell."""
+    """Weights of cells along `axis`, padded with zeros for the cells that `shard_map_cells` repeats."""
     repeats = _idle(weights.shape[axis])
     return jnp.pad(weights, [(0, repeats * (a == axis)) for a in range(weights.ndim)]) if repeats else weights
 
 
 def warn_if_idle(n: int) -> None:
-    """Say so when `n` cells do not fill the devices evenly."""
+    """Warn if the number of devices does not divide `n` cells."""
     if _idle(n) and first():
         each = -(-n // count())
         warnings.warn(
@@ -100,20 +101,20 @@ def warn_if_idle(n: int) -> None:
 
 
 def scatter(shares: Sequence):
-    """One tree of NumPy arrays for every device, each sent where it belongs; `spread` takes it as SCATTERED."""
+    """Send one tree of NumPy arrays to each device, as an argument of `shard_map_cells` with `in_axes` SCATTERED."""
     if count() == 1:
         return jax.tree.map(jnp.asarray, shares[0])
     sharding = NamedSharding(_mesh(), _spec(SCATTERED))
 
     def send(*parts):
         shape = (len(parts), *parts[0].shape)
-        return jax.make_array_from_callback(shape, sharding, lambda index: np.stack(parts[index[0]]))
+        return jax.make_array_from_callback(shape, sharding, lambda index: np.stack(parts[index[0]]))  # ty: ignore[not-subscriptable]
 
     return jax.tree.map(send, *shares)
 
 
 def local(tree):
-    """Arrays that are the same on every device as ordinary arrays of this process."""
+    """Copy replicated arrays to ordinary arrays of this process."""
     return tree if count() == 1 else jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), tree)
 
 
@@ -122,7 +123,7 @@ def _mesh() -> Mesh:
 
 
 def _idle(n):
-    """Places that `n` cells leave empty when all devices have equally many."""
+    """Number of cells to add so that all devices have equally many."""
     return -n % count()
 
 
@@ -138,7 +139,7 @@ def _spec(where):
 
 
 def _filled(n, where, part):
-    """As many cells as there are places: the last one is repeated."""
+    """Repeat the last cell until all devices have equally many."""
     if where in (None, SCATTERED) or not _idle(n):
         return part
     return jax.tree.map(lambda x: x.take(np.arange(n + _idle(n)), where, mode="clip"), part)
@@ -149,7 +150,7 @@ def _mine(where, part):
 
 
 def _whole(n, where, part):
-    """The results of all cells, on every device."""
+    """Replicate the results of all cells, without the repeats."""
     if where is None:
         return part
     everywhere = NamedSharding(_mesh(), PartitionSpec())

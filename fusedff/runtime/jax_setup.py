@@ -1,4 +1,4 @@
-"""What the C library and JAX are told before the first computation, by one call: `fusedff.setup()`."""
+"""Optional tuning of the memory allocator and of JAX's compilation cache: `fusedff.setup()`."""
 
 import ctypes
 import hashlib
@@ -27,7 +27,7 @@ def setup() -> None:
 
 
 def keep_freed_memory() -> None:
-    """One heap that grows and is reused; what other allocators do is left alone.
+    """Make glibc keep freed memory; other allocators are not changed.
 
     On CPUs XLA allocates the temporaries of every call anew, some 100 MB. glibc returns them to the system after each
     call, and the next one spends half of its time on page faults.
@@ -42,7 +42,7 @@ def keep_freed_memory() -> None:
 
 
 def return_what_compilers_leave() -> None:
-    """After a long compilation, memory that it freed goes back to the system; it may be more than 100 MB.
+    """Return memory to the system after a long compilation, often more than 100 MB.
 
     Otherwise it would stay, since freed memory is kept. Notebooks compile a lot and machines on Binder have 2 GB.
     """
@@ -59,7 +59,7 @@ def return_what_compilers_leave() -> None:
 
 
 def keep_compiled() -> None:
-    """What one notebook has compiled, the next one finds in the user's cache; JAX_COMPILATION_CACHE_DIR moves it.
+    """Store compiled code in the user's cache, or in JAX_COMPILATION_CACHE_DIR, for other processes.
 
     Compiled code belongs to one kind of processor, which XLA does not check: each kind has its own folder. On some
     processors XLA warns at length about every program that it finds there. It reads once, when jax is imported, that it
@@ -69,7 +69,7 @@ def keep_compiled() -> None:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # ty: ignore[missing-attribute]  # defined at run time
         jax.config.update("jax_compilation_cache_dir", str(user_cache_path("fusedff") / "compiled" / _processor()))
         jax.config.update("jax_compilation_cache_max_size", 2**30)
 

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar where somebody watches, plain lines where output is recorded."""
+"""Progress of long computations: a bar in a terminal or an open notebook, plain lines in recorded output."""
 
 import io
 import os
@@ -14,7 +14,7 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, or the stop button of a notebook: says what is kept and how to go on, there in place of a traceback."""
+    """Keyboard interrupt whose message names what was saved; notebooks show it in place of a traceback."""
 
     def _render_traceback_(self):  # IPython asks for it
         return [str(self)]

@@ -1,6 +1,6 @@
-"""Ranges of settings: looked at when settings are made, so that a slip costs an error and not a run.
+"""Checks of the ranges of settings, when settings are made.
 
-Whole numbers have an upper bound: what costs a century or all memory is refused before any of it is spent.
+Whole numbers have an upper bound, so that a slip cannot start a run that never ends or fills the memory.
 """
 
 from math import inf, isfinite

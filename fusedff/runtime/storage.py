@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Generator, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -114,7 +114,7 @@ def _remove_unless_held(path):
 
 
 @contextmanager
-def lock(path: str | Path) -> Iterator[None]:
+def lock(path: str | Path) -> Generator[None]:
     """Keep all other processes that call `lock` for `path` out; the lock ends with the process that holds it.
 
     Raises InUseError if another one holds it. Where no lock file can be made, nothing can be written either, or the

@@ -5,14 +5,13 @@ differentiates the mean stress. `StressFluctuation` is the estimator of the tita
 Phys. Rev. E 71, 061102 (2005)): the Born stiffness of the unstrained cell minus the covariance of its stress.
 Both give the isothermal constants d2F / d eta d eta / V in Lagrangian strain eta.
 
-An estimator says which cells to simulate (`ensemble`), what to record of a snapshot (`observe`) and what the
-averages of that mean (`properties`). That is all that reweighting and training need to know of it.
+Both implement the protocol `Estimator`, and so may any other: docs/extending/estimator.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +27,38 @@ from fusedff.units import KB, from_voigt, strain_from_voigt, to_voigt
 
 
 class Properties(NamedTuple):
-    """What the averages of a set of cells say, per state point and replica."""
+    """Elastic constants, pressure and stress per state point and replica."""
 
     elastic: jax.Array  # (n_points, replicas, n_constants) eV/Å^3, in the order of `crystals.elastic_names`
     pressure: jax.Array  # (n_points, replicas) eV/Å^3
     stress: jax.Array  # (n_points, replicas, 6) eV/Å^3, with its kinetic part
+
+
+class Estimator(Protocol):
+    """Elastic constants and pressure from averages; settings of simulations hold one, so it is a frozen dataclass."""
+
+    def ensemble(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:
+        """Cells to simulate, ordered by state point and replica."""
+        ...
+
+    @property
+    def observe(self) -> Callable[..., jax.Array]:
+        """(potential, system, near, evaluation) -> what to record of a snapshot, (n_cells, n_quantities)."""
+        ...
+
+    @property
+    def weighted_sum(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
+        """(potential, system, near, coefficients) -> sum_k coefficients_k observed_k and the energy, both (n_cells,).
+
+        The sum need only be right in its value and first derivative with respect to the parameters.
+        """
+        ...
+
+    def properties(
+        self, means: jax.Array, ensemble: SimulationCells, points: Sequence[StatePoint], replicas: int
+    ) -> Properties:
+        """Elastic constants and pressure from averages (n_cells, n_quantities) of what was observed."""
+        ...
 
 
 def stretch(eta: np.ndarray) -> np.ndarray:
@@ -44,7 +70,7 @@ def stretch(eta: np.ndarray) -> np.ndarray:
 def deformed_cells(
     points: Sequence[StatePoint], repeats, replicas: int, stretches: Sequence[np.ndarray], dtype=jnp.float32
 ) -> SimulationCells:
-    """Deformed cells, ordered by state point, replica and stretch; the stretches of one replica share a stream."""
+    """Deformed cells, ordered by state point, replica and stretch; those of one replica share random numbers."""
     sites, cells, temperatures, noise_ids = [], [], [], []
     for p, point in enumerate(points):
         atoms = crystals.supercell(point.crystal, repeats)

@@ -1,21 +1,23 @@
-"""NVT trajectories of many cells at once on jax-md: neighbour-safe, overflow-safe, explosion-safe.
+"""Langevin dynamics (NVT) of many cells in one batch, with the pieces of jax-md's integrator.
 
-All cells (state points x replicas x strains) advance as one batch. Cells that share a `stream` see the
-same random numbers, so that small differences between them are not drowned in noise.
+All cells (state points x replicas x strains) advance together. Cells with the same `noise_id` get the same random
+numbers, so that most of the thermal noise cancels in differences between them. Neighbour lists are renewed when an atom
+has moved by half the skin, and enlarged when they overflow. A cell with a non-finite energy, a kinetic temperature or a
+force out of all proportion raises `ExplodedTrajectoryError`.
 """
 
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fusedff.geometry import neighbors
-from fusedff.potential import Potential
+from fusedff.potential import Evaluation, Potential
 from fusedff.runtime import devices, progress
 from fusedff.runtime import settings as ranges
 from fusedff.simulation.cells import PER_CELL, SimulationCells
@@ -52,11 +54,11 @@ class State(NamedTuple):
 
     positions: jax.Array  # (n_cells, n, 3) Å
     momenta: jax.Array  # (n_cells, n, 3)
-    key: jax.Array  # (n_cells, 2), equal within a stream
+    key: jax.Array  # (n_cells, 2), equal for cells with the same noise_id
 
 
 class Trajectory(NamedTuple):
-    """Snapshots, with what the potential that sampled them said."""
+    """Snapshots, with energies and observables of the potential that sampled them."""
 
     positions: jax.Array  # (n_snapshots, n_cells, n, 3) Å
     energy: jax.Array  # (n_snapshots, n_cells) eV, binding energy
@@ -76,7 +78,7 @@ STEPS_PER_CALL = 100  # of compiled code: its start costs about two steps, and b
 
 
 class ExplodedTrajectoryError(RuntimeError):
-    """A cell left the region where its potential means anything; `cell` is its index."""
+    """Energy, temperature or force of a cell, whose index is `cell`, became non-finite or far too large."""
 
     def __init__(self, message: str, cell: int):
         super().__init__(message)
@@ -89,7 +91,7 @@ def observe_stress(potential, system, near, evaluation) -> jax.Array:
 
 
 def start(ensemble: SimulationCells, key: jax.Array) -> State:
-    """Atoms on their sites with Maxwell-Boltzmann momenta, the same within a stream; equilibrate before use."""
+    """Atoms on their sites with Maxwell-Boltzmann momenta, the same for cells with one noise_id; not equilibrated."""
     shape, dtype = ensemble.sites.shape, ensemble.sites.dtype
     keys = jax.vmap(lambda noise_id: jax.random.split(jax.random.fold_in(key, noise_id)))(ensemble.noise_id)
     normal = jax.vmap(lambda k: jax.random.normal(k, shape[1:], dtype))(keys[:, 0])
@@ -135,6 +137,14 @@ class Simulation:
                 report(advance=number)
         return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
 
+    def sample(
+        self, potential: Potential, state: State, equilibration: int, snapshots: int, name: str | None = None
+    ) -> tuple[State, Trajectory]:
+        """Run for `equilibration` snapshots, which are dropped, then for `snapshots`, which are returned."""
+        if equilibration:
+            state, _ = self.run(potential, state, equilibration, name and f"{name}, equilibration")
+        return self.run(potential, state, snapshots, name)
+
     def _piece(self, potential, state, number, steps_before):
         """The state after `number` snapshots, and these."""
         while True:
@@ -171,8 +181,8 @@ class Simulation:
             )
 
 
-def warn_if_lost(ensemble: SimulationCells, trajectory: Trajectory) -> None:
-    """Say so when atoms have left their sites: what is measured then is not the crystal that was asked about.
+def warn_if_lost(ensemble: SimulationCells, trajectory: Trajectory, stacklevel: int = 3) -> None:
+    """Warn if atoms have left their lattice sites (melting or a phase change).
 
     Crystals melt when the root mean square distance from the sites is a tenth to a seventh of that between neighbours,
     which is about the cube root of the volume of an atom.
@@ -186,7 +196,7 @@ def warn_if_lost(ensemble: SimulationCells, trajectory: Trajectory) -> None:
             f"cell {cell} at {float(ensemble.temperature[cell]):.0f} K is no longer the crystal it began as: atoms are "
             f"{distance[cell]:.2f} Å from their sites; its averages are of something else, lower the temperature, or "
             "train the potential on frames like these",
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
 
@@ -215,6 +225,27 @@ def _advance(settings, cutoff, capacity, images, observe, potential, ensemble, s
         advance, in_axes=(None, PER_CELL, 0, None), out_axes=(0, 1, None, 0), n=ensemble.n_cells
     )
     return on_devices(potential, ensemble, state, number)
+
+
+class _Carry(NamedTuple):
+    """What one step of the dynamics hands to the next."""
+
+    integrator: Any  # jax-md's NVTLangevinState
+    listed: neighbors.Neighbors  # within cut-off + skin, of the positions `listed_at`
+    listed_at: jax.Array
+    near: neighbors.Neighbors  # within the cut-off, of the present positions
+    evaluation: Evaluation
+    needed: ListCapacity  # so far
+    insane: tuple  # per cell: first insane step or -1, temperature and largest force there
+    count: jax.Array  # steps
+
+
+def _first_insane(carry, evaluation, temperature, force, wanted):
+    """`carry.insane` after this step: non-finite energy, far too hot, or a force that no integrator follows."""
+    sane = jnp.isfinite(evaluation.energy) & (temperature < 10 * wanted + 1000) & (force < 1e3)
+    now = (jnp.broadcast_to(carry.count, sane.shape), temperature, force)
+    first = ~sane & (carry.insane[0] < 0)
+    return tuple(jnp.where(first, new, old) for new, old in zip(now, carry.insane, strict=True))
 
 
 def _advance_cells(settings, cutoff, capacity, images, observe, potential, ensemble, state, number):
@@ -246,21 +277,17 @@ def _advance_cells(settings, cutoff, capacity, images, observe, potential, ensem
         return simulate.momentum_step(langevin, dt / 2), listed, listed_at, near, evaluation
 
     def step(carry, _):
-        langevin, listed, listed_at, _, _, needed, insane, count = carry
-        langevin, listed, listed_at, near, evaluation = baoab(langevin, listed, listed_at)
-        needed = ListCapacity(jnp.maximum(needed.candidates, listed.needed), jnp.maximum(needed.slots, near.needed))
-        temperature = kinetic_temperature(langevin.momentum, mass)
-        force = jnp.max(jnp.abs(langevin.force), (1, 2))
-        sane = jnp.isfinite(evaluation.energy) & (temperature < 10 * ensemble.temperature + 1000) & (force < 1e3)
-        now = (jnp.broadcast_to(count, sane.shape), temperature, force)
-        insane = tuple(jnp.where(~sane & (insane[0] < 0), new, old) for new, old in zip(now, insane, strict=True))
-        return (langevin, listed, listed_at, near, evaluation, needed, insane, count + 1), None
+        langevin, listed, listed_at, near, evaluation = baoab(carry.integrator, carry.listed, carry.listed_at)
+        needed = jax.tree.map(jnp.maximum, carry.needed, ListCapacity(listed.needed, near.needed))
+        temperature, force = kinetic_temperature(langevin.momentum, mass), jnp.max(jnp.abs(langevin.force), (1, 2))
+        insane = _first_insane(carry, evaluation, temperature, force, ensemble.temperature)
+        return _Carry(langevin, listed, listed_at, near, evaluation, needed, insane, carry.count + 1), None
 
     @jax.jit  # so that it is traced once: for its shapes, and again in the loop
     def record(carry):
-        langevin, _, _, near, evaluation, *_ = carry
-        observed = observe(potential, ensemble.system(langevin.position), near, evaluation)
-        return Trajectory(langevin.position, evaluation.energy, observed, kinetic_temperature(langevin.momentum, mass))
+        position, momentum = carry.integrator.position, carry.integrator.momentum
+        observed = observe(potential, ensemble.system(position), carry.near, carry.evaluation)
+        return Trajectory(position, carry.evaluation.energy, observed, kinetic_temperature(momentum, mass))
 
     def snapshot(n, carry):
         now, records = carry
@@ -269,13 +296,12 @@ def _advance_cells(settings, cutoff, capacity, images, observe, potential, ensem
 
     listed = candidates(state.positions)
     near, evaluation = forces(state.positions, listed)
-    langevin = simulate.NVTLangevinState(
-        state.positions, state.momenta, evaluation.forces.reshape(state.positions.shape), mass, state.key
-    )
+    arrays = state.positions, state.momenta, evaluation.forces.reshape(state.positions.shape), mass, state.key
+    langevin = simulate.NVTLangevinState(*arrays)  # ty: ignore[too-many-positional-arguments]
     none = (jnp.full(ensemble.n_cells, -1), jnp.zeros_like(kt), jnp.zeros_like(kt))
     needed = ListCapacity(listed.needed, near.needed)
-    carry = (langevin, listed, state.positions, near, evaluation, needed, none, jnp.int32(0))
+    carry = _Carry(langevin, listed, state.positions, near, evaluation, needed, none, jnp.int32(0))
     room = jax.tree.map(lambda x: jnp.zeros((_per_call(settings), *x.shape), x.dtype), jax.eval_shape(record, carry))
     carry, records = jax.lax.fori_loop(0, number, snapshot, (carry, room))
-    langevin, _, _, _, _, needed, insane, _ = carry
-    return State(langevin.position, langevin.momentum, langevin.rng), records, devices.largest(needed), insane
+    end = carry.integrator
+    return State(end.position, end.momentum, end.rng), records, devices.largest(carry.needed), carry.insane

@@ -1,6 +1,6 @@
-"""`python -m fusedff run --preset demo`: execute the numbered notebooks in order and print what they found.
+"""`fusedff run --preset demo`: execute the numbered notebooks in order and print what they found.
 
-`python -m fusedff release --preset hours`: ship the models of a finished run, and show them in README.md.
+`fusedff release --preset hours`: ship the models of a finished run, and show them in README.md.
 """
 
 import argparse
@@ -19,7 +19,7 @@ def main(arguments=None) -> int:
     # here, so that Ctrl-C is heard while they are imported
     from fusedff.study import presets, release, run_folder
 
-    parser = argparse.ArgumentParser(prog="python -m fusedff", description=__doc__)
+    parser = argparse.ArgumentParser(prog="fusedff", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run", help="train and compare the three titanium models")
     releasing = commands.add_parser("release", help="make the models of a finished run those that ship with fusedff")
@@ -37,7 +37,7 @@ def main(arguments=None) -> int:
             return execute(preset, options.runs.resolve())
         release.release(run_folder.folder(preset.name, options.runs), options.into)
         release.show(options.into, options.project)
-    except (OSError, ValueError) as error:  # no room, no right to write, nothing or nonsense to read
+    except (ImportError, OSError, ValueError) as error:  # no extra, no room, no right to write, nonsense to read
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -45,6 +45,7 @@ def main(arguments=None) -> int:
 
 def execute(preset, root: Path) -> int:
     """Run every notebook with this preset into the run folder; 1 if one of them fails, 130 after Ctrl-C."""
+    from fusedff.runtime import extras
     from fusedff.study import comparison, presets, run_folder
 
     notebooks = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
@@ -53,6 +54,8 @@ def execute(preset, root: Path) -> int:
             f"{NOTEBOOKS} holds no notebooks: they do not come with the installed package; run this in a checkout of "
             "the project, or use `fusedff.training` and `fusedff.load` from Python"
         )
+    extras.require("notebooks", "papermill", "ipykernel", "ipywidgets")
+    extras.require("phonons", "phonopy", "symfc")
     _require_platform()
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # of the kernels, see `startup`
     folder = run_folder.folder(preset.name, root)

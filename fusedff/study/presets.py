@@ -9,9 +9,10 @@ from fusedff.properties.thermal.lattice import LatticeConfig
 from fusedff.properties.thermal.liquid import LiquidConfig
 from fusedff.simulation.elasticity import StressFluctuation
 from fusedff.simulation.langevin import LangevinConfig
-from fusedff.training.difftre import DiffTReConfig
+from fusedff.training.difftre import DiffTReConfig, SamplingConfig
 from fusedff.training.force_matching import ForceMatchingConfig
 from fusedff.training.fused import FusedConfig
+from fusedff.training.optimizers import Adam, GaussNewton
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ _DEMO_DFT = ForceMatchingConfig(
 )
 # Gauss-Newton: a tenth of Adam's updates. New snapshots in each: those kept for several would teach their noise.
 _DEMO_EXPERIMENT = DiffTReConfig(
-    updates=8, optimizer="gauss-newton", learning_rate=0.6, final_learning_rate=0.2, pressure_weight=100.0,
-    repeats=(3, 3, 3), langevin=_DEMO_MD, first_equilibration=20, equilibration=2, snapshots=20, reuse_above=1.0,
+    updates=8, optimizer=GaussNewton(relaxation=0.6, final_relaxation=0.2), pressure_weight=100.0, repeats=(3, 3, 3),
+    sampling=SamplingConfig(_DEMO_MD, first_equilibration=20, equilibration=2, snapshots=20, reuse_above=1.0),
 )  # fmt: skip
 
 # Little weight on DFT's stress: of the crystal at its measured volume the experiment knows better. In the end DFT falls
@@ -118,24 +119,31 @@ DEMO = Preset(
 )
 
 # The demo, for as long as it goes on improving: the models that ship with fusedff.
-_HOURS_EXPERIMENT = replace(_DEMO_EXPERIMENT, updates=16, final_learning_rate=0.1, snapshots=30)
+_HOURS_EXPERIMENT = replace(
+    _DEMO_EXPERIMENT, updates=16, optimizer=GaussNewton(relaxation=0.6, final_relaxation=0.1),
+    sampling=replace(_DEMO_EXPERIMENT.sampling, snapshots=30),
+)  # fmt: skip
 # More rounds average more noise: less damping. Not where steps spare what the labels taught: there, all deviations
 # answer about equally well, and less of it only lets in noise.
-_ALONE = {"damping": 0.001}
+_ALONE = {"optimizer": replace(_HOURS_EXPERIMENT.optimizer, damping=0.001)}
 
 HOURS = replace(
     DEMO,
     name="hours",
     experiment=replace(_HOURS_EXPERIMENT, **_ALONE),
-    fused=replace(DEMO.fused, epochs=24, experiment=replace(_HOURS_EXPERIMENT, final_learning_rate=0.15)),
+    fused=replace(
+        DEMO.fused,
+        epochs=24,
+        experiment=replace(_HOURS_EXPERIMENT, optimizer=GaussNewton(relaxation=0.6, final_relaxation=0.15)),
+    ),
     evaluation=replace(_DEMO_EVALUATION, snapshots=400),
     checks=replace(_DEMO_CHECKS, temperatures=(), elastic=replace(_DEMO_EVALUATION, snapshots=200)),
 )
 
 _SMOKE_MD = LangevinConfig(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=4)
 _SMOKE_EXPERIMENT = DiffTReConfig(
-    updates=2, optimizer="gauss-newton", learning_rate=1e-3, final_learning_rate=1e-3, repeats=(2, 2, 1),
-    langevin=_SMOKE_MD, first_equilibration=2, equilibration=1, snapshots=5,
+    updates=2, optimizer=GaussNewton(relaxation=1e-3, final_relaxation=1e-3), repeats=(2, 2, 1),
+    sampling=SamplingConfig(_SMOKE_MD, first_equilibration=2, equilibration=1, snapshots=5),
 )  # fmt: skip
 _SMOKE_EVALUATION = ElasticConfig(
     repeats=(2, 2, 1), replicas=1, langevin=_SMOKE_MD, equilibration=2, snapshots=10, blocks=5
@@ -179,7 +187,7 @@ SMOKE = Preset(
     fused=FusedConfig(
         epochs=2,
         # by Adam, so that both optimizers are run
-        experiment=replace(_SMOKE_EXPERIMENT, optimizer="adam", learning_rate=1e-4, final_learning_rate=1e-5),
+        experiment=replace(_SMOKE_EXPERIMENT, optimizer=Adam(1e-4, 1e-5)),
         dft=replace(_SMOKE_DFT, learning_rate=1e-3, final_learning_rate=1e-4),
     ),
     evaluation=_SMOKE_EVALUATION,
@@ -190,8 +198,8 @@ SMOKE = Preset(
 _FULL_MD = replace(_DEMO_MD, steps_per_snapshot=10)
 _FULL_HOT_MD = LangevinConfig(timestep_fs=2.0, friction_per_ps=4.0, steps_per_snapshot=50)
 _FULL_EXPERIMENT = replace(
-    _HOURS_EXPERIMENT, updates=24, repeats=(5, 5, 3), replicas=8, langevin=_FULL_MD, first_equilibration=100,
-    equilibration=10, snapshots=100,
+    _HOURS_EXPERIMENT, updates=24, repeats=(5, 5, 3), replicas=8,
+    sampling=SamplingConfig(_FULL_MD, first_equilibration=100, equilibration=10, snapshots=100, reuse_above=1.0),
 )  # fmt: skip
 _FULL_DFT = replace(_DEMO_DFT, epochs=200, final_learning_rate=1e-5)
 
@@ -254,7 +262,7 @@ def note(preset: Preset) -> str | None:
     return "smoke: only shows that everything runs; its models and numbers mean nothing"
 
 
-def as_dict(settings) -> dict:
+def as_dict(settings):
     """Any settings as plain data for JSON; nested settings say what they are of, whatever their class is called."""
     if dataclasses.is_dataclass(settings):
         fields = {f.name: as_dict(getattr(settings, f.name)) for f in dataclasses.fields(settings)}

@@ -15,7 +15,7 @@ import jax
 import matplotlib.pyplot as plt
 
 from fusedff.plotting import comparison as verdict_plots
-from fusedff.plotting import figures
+from fusedff.plotting import style
 from fusedff.potential import Potential
 from fusedff.runtime import storage
 from fusedff.study import comparison
@@ -63,7 +63,7 @@ def show(released: Path, project: Path) -> None:
     before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
     record = shipped_record(released)
     fig = verdict_plots.models_compared(record)
-    storage.write_bytes(project / PICTURE, figures.png(fig))
+    storage.write_bytes(project / PICTURE, style.png(fig))
     plt.close(fig)
     results = f"{MARKS[0]}\n{front_page(released, record)}\n{MARKS[1]}"
     storage.write_bytes(readme, f"{before}{results}{after}".encode())
@@ -133,7 +133,7 @@ def _deviations(record, model):
 def model_card(folder: RunFolder, record: dict) -> str:
     """Markdown: what the models are, what they learned from, how far off they are and where they end."""
     network = Potential.load(folder.path / "dft" / "potential.safetensors")
-    size = sum(x.size for x in jax.tree.leaves(network.params))
+    size, architecture = sum(x.size for x in jax.tree.leaves(network.params)), vars(network.model)
     frames, versions = record["frames"], ", ".join(f"{n} {v}" for n, v in record["versions"].items())
     train = ", ".join(f"{t:g}" for t in record["temperatures"]["train"])
     seconds = "; ".join(f"{comparison.TITLES[m]} {folder.seconds(m):.0f} s" for m in MODELS)
@@ -159,8 +159,8 @@ def model_card(folder: RunFolder, record: dict) -> str:
 
 Written by `python -m fusedff release --preset {record["preset"]}` from a run of `make run PRESET={record["preset"]}`.
 
-**What they are.** Three DimeNet++ potentials of one architecture ({network.model.blocks} blocks, embedding
-{network.model.embedding}, {size} parameters, cut-off {network.model.cutoff:g} Å) for titanium; units eV and Å.
+**What they are.** Three DimeNet++ potentials of one architecture ({architecture["blocks"]} blocks, embedding
+{architecture["embedding"]}, {size} parameters, cut-off {network.model.cutoff:g} Å) for titanium; units eV and Å.
 
 **What they learned from.** DFT: {record["data"]}; {frames["train"]} frames to train on, {frames["validation"]} to
 watch the training by, {frames["test"]} never seen. Experiment: elastic constants at {train} K and zero pressure at the

@@ -1,7 +1,7 @@
-"""Top-down training: a potential whose simulated averages match measured ones (DiffTRe).
+"""Training of a potential on measured averages by differentiable trajectory reweighting (DiffTRe).
 
-Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021). What was measured is a `targets.Target`: it says which cells to
-simulate, what to record of a snapshot and how far the averages are from the measurement.
+Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021). The measurement is a `targets.Target`: cells to simulate, what to
+record of a snapshot, and the deviation of the averages from the measurement.
 """
 
 import warnings
@@ -25,63 +25,60 @@ from fusedff.runtime import settings as ranges
 from fusedff.simulation import langevin as dynamics
 from fusedff.simulation import reweighting
 from fusedff.simulation.cells import PER_CELL
-from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
+from fusedff.simulation.elasticity import CoupledStrains, Estimator
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import gauss_newton, loop, targets
+from fusedff.training.optimizers import Adam, GaussNewton
 from fusedff.training.targets import ElasticTarget, Target
 from fusedff.units import KB
 
-OPTIMIZERS = ("adam", "gauss-newton")  # the paper's, and the one that needs a tenth of the updates, of thrice the cost
-
 
 @dataclass(frozen=True)
-class DiffTReConfig:
-    """Settings of the training, and of how measured state points are simulated and weighed.
+class SamplingConfig:
+    """How trajectories are sampled between updates, and how long they are used; lengths are in snapshots."""
 
-    The fields from `elastic_weight` to `replicas` make state points a target (`elastic_target`); any other target
-    brings its own cells and weights.
-    """
-
-    updates: int = 200
-    optimizer: str = "adam"  # or another of OPTIMIZERS
-    learning_rate: float = 2e-4  # of Adam; of Gauss-Newton, the share of what is found that is believed: 0.1 to 0.6
-    final_learning_rate: float = 2e-5  # reached by exponential decay
-    b1: float = 0.1  # Adam: short memories, because gradients are noisy and the target moves
-    b2: float = 0.4
-    damping: float = 0.03  # Gauss-Newton: with less, finer differences are learned, and with them more of the noise
-    elastic_weight: float = 1.0  # per GPa^2
-    pressure_weight: float = 10.0  # per GPa^2
-    estimator: CoupledStrains | StressFluctuation = field(default_factory=CoupledStrains)
-    repeats: tuple[int, int, int] = (5, 5, 3)
-    replicas: int = 1
     langevin: LangevinConfig = field(default_factory=LangevinConfig)
-    first_equilibration: int = 100  # snapshots before the first trajectory
-    equilibration: int = 10  # snapshots before every further one
+    first_equilibration: int = 100  # before the first trajectory
+    equilibration: int = 10  # before every further one
     snapshots: int = 700
     reuse_above: float = 0.9  # sample again when N_eff / n_snapshots falls below this in any cell
-    seed: int = 0
 
     def __post_init__(self):
         ranges.require(
             self,
-            count=["updates", "replicas", "snapshots"],
+            count=["snapshots"],
             whole=["first_equilibration", "equilibration"],
-            positive=["learning_rate", "final_learning_rate", "damping"],
-            not_negative=["b1", "b2", "elastic_weight", "pressure_weight", "reuse_above"],
+            not_negative=["reuse_above"],
         )
-        for name in ("b1", "b2"):
-            if getattr(self, name) >= 1:
-                ranges.refuse(self, name, "a memory decays: give a number from 0 to below 1")
-        ranges.one_of(self, "optimizer", OPTIMIZERS)
-        if self.optimizer == "gauss-newton":
-            ranges.between(self, "learning_rate", high=1, why="a whole step is 1, and less averages over noise")
+
+
+@dataclass(frozen=True)
+class DiffTReConfig:
+    """Settings of a training from measurements.
+
+    The fields from `elastic_weight` to `replicas` make measured state points a target (`elastic_target`). Any other
+    target brings its own cells and weights.
+    """
+
+    updates: int = 200
+    optimizer: Adam | GaussNewton = field(default_factory=Adam)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    elastic_weight: float = 1.0  # per GPa^2
+    pressure_weight: float = 10.0  # per GPa^2
+    estimator: Estimator = field(default_factory=CoupledStrains)
+    repeats: tuple[int, int, int] = (5, 5, 3)
+    replicas: int = 1
+    seed: int = 0
+
+    def __post_init__(self):
+        ranges.require(self, count=["updates", "replicas"], not_negative=["elastic_weight", "pressure_weight"])
 
 
 MAX_HALVINGS = 4  # times that a step is halved before the state point counts as lost
 
 
 class TrajectoryBuffer(NamedTuple):
-    """A simulation between updates: where it stands, and the snapshots in use with their energies."""
+    """State of the simulation between updates, and the snapshots in use with their energies."""
 
     state: dynamics.State
     trajectory: dynamics.Trajectory
@@ -98,8 +95,9 @@ def elastic_target(points: Sequence[StatePoint], settings: DiffTReConfig) -> Ela
 class DiffTReTrainer:
     """One DiffTRe update: sample or reuse, reweight, differentiate, step.
 
-    `target` is what to match: any `Target`, or measured state points, which mean their `elastic_target`. Where labels
-    teach as well, `labels` is their `ForceMatchingTrainer.sketch`: Gauss-Newton steps then spare what they taught.
+    `target` is what to match: any `Target`, or measured state points, which mean their `elastic_target`. In fused
+    training `label_sketch` is `ForceMatchingTrainer.gauss_newton_sketch`: among the steps that correct the residuals,
+    Gauss-Newton then takes the one that raises the loss of the labels least.
     """
 
     def __init__(
@@ -108,13 +106,15 @@ class DiffTReTrainer:
         template: Potential,
         target: Target | Sequence[StatePoint],
         updates: int | None = None,
-        labels: Callable | None = None,
+        label_sketch: Callable | None = None,
     ):
-        self.settings, self.template, self.labels = settings, template, labels
+        self.settings, self.template, self.label_sketch = settings, template, label_sketch
         self.target = elastic_target(target, settings) if isinstance(target, Sequence) else target
         self.updates = updates or settings.updates
         self.ensemble = self.target.ensemble
-        self.simulation = dynamics.Simulation(self.ensemble, settings.langevin, template.cutoff, self.target.observe)
+        self.simulation = dynamics.Simulation(
+            self.ensemble, settings.sampling.langevin, template.cutoff, self.target.observe
+        )
         self.images = neighbors.static_offsets(self.ensemble.cells, template.cutoff)
         self.beta = 1 / (KB * self.ensemble.temperature)
         # op by op, these would compile for seconds
@@ -124,59 +124,62 @@ class DiffTReTrainer:
     def init(self, params) -> loop.TrainState:
         """Optimizer state and a simulation that has yet to start."""
         key = jax.random.PRNGKey(self.settings.seed)
-        positions = jnp.zeros((self.settings.snapshots, *self.ensemble.sites.shape), self.ensemble.sites.dtype)
+        positions = jnp.zeros((self.settings.sampling.snapshots, *self.ensemble.sites.shape), self.ensemble.sites.dtype)
         energy, observed = jax.eval_shape(partial(self._reevaluate, self.template), positions)
         empty = dynamics.Trajectory(positions, *(jnp.zeros(x.shape, x.dtype) for x in (energy, observed, energy)))
         sampled = TrajectoryBuffer(
             dynamics.start(self.ensemble, key), empty, jnp.asarray(self.simulation.capacity), params
         )
-        if self.settings.optimizer == "adam":
-            state = optimizer(self.settings, self.updates).init(params)
+        if isinstance(self.settings.optimizer, Adam):
+            state = self.settings.optimizer.transformation(self.updates).init(params)
         else:
             residuals = jax.eval_shape(self.target.residuals, empty.observed[0])
-            n_labels = gauss_newton.ROWS if self.labels else 0
+            n_labels = gauss_newton.ROWS if self.label_sketch else 0
             state = gauss_newton.init(residuals.size, ravel_pytree(params)[0], n_labels)
         return loop.TrainState(params, state, key, sampled)
 
     def update(self, train_state: loop.TrainState, n: int) -> tuple[loop.TrainState, dict]:
-        """The learner after one optimizer step, and what the averages were before it."""
+        """Train state after one optimizer step, and the record of the averages before it."""
         potential, halvings, (sampled, energy, observed) = self._sample_with_backtracking(train_state, n)
         w = reweighting.weights(self.beta, energy, sampled.trajectory.energy)
         means = reweighting.averages(w, observed)
-        learn = {"adam": self._adam, "gauss-newton": self._gauss_newton}[self.settings.optimizer]
-        value, params, state = learn(train_state, potential, n, sampled.trajectory.positions, w, observed, means)
+        arrays = train_state, potential, n, sampled.trajectory.positions, w, observed, means
+        if isinstance(self.settings.optimizer, Adam):
+            value, params, state = self._adam(self.settings.optimizer, *arrays)
+        else:
+            value, params, state = self._gauss_newton(self.settings.optimizer, *arrays)
         record = {
             "loss": value,
             "n_eff": jnp.min(reweighting.effective_samples(w)) / len(w),
-            "retreats": halvings,
+            "halvings": halvings,
             **self.target.report(means),
         }
         return train_state._replace(params=params, optimizer=state, extra=sampled), record
 
-    def _adam(self, train_state, potential, n, positions, w, observed, means):
-        """Loss, parameters after a step, and the state of the optimizer after it."""
+    def _adam(self, settings: Adam, train_state, potential, n, positions, w, observed, means):
+        """Loss before, parameters after and optimizer state after a step."""
         value, cotangent = self.loss(means)
         gradient = self._gradient(potential, positions, w, observed, cotangent)
-        return value, *_step(self.settings, self.updates, potential.params, train_state.optimizer, gradient)
+        return value, *_step(settings, self.updates, potential.params, train_state.optimizer, gradient)
 
-    def _gauss_newton(self, train_state, potential, n, positions, w, observed, means):
-        """What `_adam` returns."""
+    def _gauss_newton(self, settings: GaussNewton, train_state, potential, n, positions, w, observed, means):
+        """Loss before, parameters after and optimizer state after a step."""
         residuals, slopes = self.residuals(means)
         jacobian = self._jacobian(potential, positions, w, observed, slopes)
-        relaxation, damping = float(rate(self.settings, self.updates)(n)), self.settings.damping
+        relaxation, damping = settings.relaxation_at(n, self.updates), settings.damping
         params, unravel = ravel_pytree(train_state.params)
         measured, residuals = np.asarray(ravel_pytree(potential.params)[0]), np.ravel(residuals)
         state = gauss_newton.step(
             train_state.optimizer, n, relaxation, damping, np.asarray(params), measured, jacobian, residuals,
-            self.labels and self.labels(potential.params, n, gauss_newton.ROWS),
+            self.label_sketch and self.label_sketch(potential.params, n, gauss_newton.ROWS),
         )  # fmt: skip
         return np.sum(residuals**2), unravel(state.params), state
 
     def _sample_with_backtracking(self, train_state, n):
-        """The potential to learn with, and its snapshots.
+        """Potential, number of halvings, and snapshots with energies and observables.
 
-        When a state point explodes, the step that led there was too long: it is halved, from the parameters whose
-        simulation held, up to `MAX_HALVINGS` times.
+        If a trajectory explodes, the last step is halved, back towards the parameters of the last stable simulation, up
+        to `MAX_HALVINGS` times.
         """
         params, sampled = train_state.params, train_state.extra
         for halvings in range(MAX_HALVINGS + 1):
@@ -191,8 +194,8 @@ class DiffTReTrainer:
             params = jax.tree.map(lambda held, lost: (held + lost) / 2, sampled.params, params)
 
     def _snapshots(self, potential, sampled, n):
-        """Snapshots to learn from, with energies and observables of `candidate`; sampled anew when they wore out."""
-        s = self.settings
+        """Snapshots with energies and observables of `potential`; new ones if too few of the old are effective."""
+        s = self.settings.sampling
         self.simulation.capacity = dynamics.ListCapacity(*(int(x) for x in sampled.capacity))
         if n > 0 and s.reuse_above < 1:
             energy, observed = self._reevaluate(potential, sampled.trajectory.positions)
@@ -200,10 +203,8 @@ class DiffTReTrainer:
             if float(jnp.min(n_eff)) > s.reuse_above * s.snapshots:
                 return sampled, energy, observed
         warm_up = s.equilibration if n else s.first_equilibration
-        state = sampled.state
-        if warm_up:
-            state, _ = self.simulation.run(potential, state, warm_up, None if n else "equilibration")
-        state, trajectory = self.simulation.run(potential, state, s.snapshots)
+        name = None if n else "first trajectory"
+        state, trajectory = self.simulation.sample(potential, sampled.state, warm_up, s.snapshots, name)
         return (
             TrajectoryBuffer(state, trajectory, jnp.asarray(self.simulation.capacity), potential.params),
             trajectory.energy,
@@ -240,20 +241,9 @@ class DiffTReTrainer:
         )  # fmt: skip
 
 
-def rate(settings: DiffTReConfig, updates: int) -> optax.Schedule:
-    """The learning rate, decaying from `learning_rate` to `final_learning_rate` in `updates` steps."""
-    s = settings
-    return optax.exponential_decay(s.learning_rate, max(updates, 1), s.final_learning_rate / s.learning_rate)
-
-
-def optimizer(settings: DiffTReConfig, updates: int) -> optax.GradientTransformation:
-    """Adam for `updates` steps."""
-    return optax.adam(rate(settings, updates), b1=settings.b1, b2=settings.b2)
-
-
 @compilation.jit(n_static=2)
-def _step(settings, updates, params, state, gradient):
-    step, state = optimizer(settings, updates).update(gradient, state, params)
+def _step(adam, updates, params, state, gradient):
+    step, state = adam.transformation(updates).update(gradient, state, params)
     return optax.apply_updates(params, step), state
 
 
@@ -304,13 +294,13 @@ def _gradients(weighted_sum, cutoff, capacity, images, potential, ensemble, posi
 
 
 def warn_if_lost(difftre_trainer: DiffTReTrainer, train_state: loop.TrainState) -> None:
-    """Say so when the last snapshots of a training are no longer of the crystals that were measured."""
+    """Warn if atoms have left their lattice sites in the last snapshots of a training from state points."""
     if isinstance(difftre_trainer.target, ElasticTarget):  # others may be about liquids
         dynamics.warn_if_lost(difftre_trainer.ensemble, train_state.extra.trajectory)
 
 
 def shown(record: dict) -> dict:
-    """What progress shows of a record: losses, N_eff, and the target's report on the state nearest to 300 K."""
+    """Entries of a record to show: losses, N_eff, and the target's report on the state nearest to 300 K."""
     temperatures = [float(key.split("@")[1].rstrip("K")) for key in record if "@" in key]
     nearest = f"@{min(temperatures, key=lambda t: abs(t - 300)):g}K" if temperatures else "@"
     of_all = [key for key in ("loss", "dft_loss", "n_eff") if key in record]
@@ -324,10 +314,10 @@ def train(
     checkpoint: str | Path | None = None,
     on_epoch: Callable[[list[dict]], None] | None = None,
 ) -> tuple[Potential, list[dict]]:
-    """Teach `start` a target, or measured state points; returns the last potential and the history.
+    """Train `start` on a target or measured state points; returns the last potential and the history.
 
     The history holds, for every update, the loss, the smallest N_eff / n_snapshots of any cell and what the target
-    reports (for state points: GPa per temperature). `on_epoch` gets it after every update, e.g. to draw it.
+    reports (for state points: GPa per temperature). `on_epoch(history)` is called after every update, and on resume.
     """
     difftre_trainer = DiffTReTrainer(settings, start, target)
     result = loop.train(

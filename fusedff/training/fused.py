@@ -1,4 +1,4 @@
-"""Fused training: experiments and DFT labels in turn, on the same parameters."""
+"""Fused training: alternate updates from measurements (DiffTRe) and from DFT labels (force matching)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,8 +19,8 @@ from fusedff.training.targets import Target
 class FusedConfig:
     """Settings. Every epoch takes `experiment_updates` DiffTRe steps and `dft_epochs` passes over the frames.
 
-    Each side keeps its own optimizer. `order` says which comes first; the paper starts with the experiment. Where the
-    experiment takes Gauss-Newton steps, they spare what the labels have taught.
+    Each side keeps its own optimizer. `order` is the order within an epoch; the paper starts with the experiment.
+    Gauss-Newton steps from the experiment raise the loss of the labels as little as possible.
     """
 
     epochs: int = 200
@@ -50,15 +50,15 @@ def train(
     checkpoint: str | Path | None = None,
     on_epoch: Callable[[list[dict]], None] | None = None,
 ) -> tuple[Potential, list[dict]]:
-    """Teach `start` a target (or measured state points) and labelled frames; returns the last potential, the history.
+    """Train `start` on a target (or measured state points) and on labelled frames; returns potential and history.
 
     The history holds what the target reports of each epoch (for state points: GPa) and the mean DFT training loss.
-    `on_epoch` gets it after every epoch, e.g. to draw it.
+    `on_epoch(history)` is called after every epoch, and once on resume.
     """
     matching_trainer = ForceMatchingTrainer(settings.dft, start, frames, settings.epochs * settings.dft_epochs)
     updates = settings.epochs * settings.experiment_updates
     difftre_trainer = DiffTReTrainer(
-        settings.experiment, start, target, updates, labels=matching_trainer.gauss_newton_sketch
+        settings.experiment, start, target, updates, label_sketch=matching_trainer.gauss_newton_sketch
     )
     first = difftre_trainer.init(start.params)
     optimizer = {"experiment": first.optimizer, "dft": matching_trainer.init(start.params).optimizer}

@@ -1,33 +1,50 @@
-"""Gauss-Newton steps: few residuals, many parameters, noise in both the residuals and their derivatives.
+"""Damped Gauss-Newton steps for few residuals and many parameters, with noise in residuals and derivatives.
 
-To first order, a change d of the parameters removes residuals r (m,) with Jacobian J (m, n), m << n, if J d = -r. Of
-all that do, the cheapest is taken. Where nothing else is known, the price is |d|^2 and the step -J^T (J J^T)^-1 r: a
-system of m equations, however many parameters there are. Unlike a gradient step it does not mind that some combinations
-of residuals answer to the parameters a thousand times less than others. Levenberg's damping, a multiple of the identity
-added to J J^T, leaves those alone that hardly answer at all: there, noise asks for the longest steps.
+Residuals r (m,) have the Jacobian J = dr/dtheta (m, n), m << n. The step d solves
 
-Where there are labels, what a step does to them has a price, too: their loss rises by |G d|^2, with G (k, n) the
-derivatives of the deviations from the labels, or random combinations of them. With |d|^2 + |G d|^2 / f as the price,
-the step is -M^-1 J^T (J M^-1 J^T)^-1 r, where M = 1 + G^T G / f. Its inverse takes a system of k equations (Woodbury).
-Labels fix some hundred directions to very different degrees: with a small f, the step goes where they do not care.
+    minimize  d^T M d   subject to   J d = -r ,     which gives     d = -M^-1 J^T (J M^-1 J^T)^-1 r .
 
-Averages over short trajectories are noisy. Derivatives change little from step to step: they are averaged. Residuals
-are expected to be gone after a step, but for what J says that others, e.g. an epoch of DFT, did to the parameters
-since; of what is found beyond that, only the share `trust` is believed. So DFT labels teach what the experiment does
-not speak of, and as far as J is known they do not pull the model off its targets.
+The minus sign takes the parameters downhill: r + J d = 0. It is a linear system of m equations for any n.
+
+The metric M says which of the many solutions is taken. Without labels M = 1, and d is the shortest step. With labels
+M = 1 + G^T G / f, where G (k, n) are derivatives of the deviations from the labels: the loss of the labels then changes
+by |G d|^2 (its Gauss-Newton approximation), and d is the step that raises it least. With a small f (`PENALTY_FLOOR`
+times the trace of G^T G) only directions that the labels leave undetermined are cheap. M is never formed. Woodbury's
+identity needs G G^T (k, k) alone:
+
+    J M^-1 = J - J G^T (f + G G^T)^-1 G .
+
+There are too many labels for G to hold one row each. Every row belongs to one frame: its deviations from the labels are
+added up with random signs and then differentiated (a Rademacher sketch). In the mean over signs, products of different
+deviations vanish, and G^T G is the Gauss-Newton matrix of the label loss.
+
+Combinations of residuals that the parameters hardly change would ask for the longest steps, most of it noise.
+Levenberg's damping prevents that: J M^-1 J^T + damping * median(diagonal) * 1 is solved instead.
+
+Assumptions and noise:
+- J and G change little from step to step. They are averaged over steps, with at least `MIN_AVERAGING_WEIGHT` for the
+  newest, and G over the same window as J, so that both describe the same parameters.
+- r is linear in the parameters between two steps. A full step removes r, so the residuals expected before the next
+  step are J (theta - theta_after), where theta_after are the parameters after the last step and theta the present ones:
+  in fused training, DFT epochs have moved them. The expected part is corrected in full; of the difference between
+  measured and expected residuals, which is mostly noise, the fraction `relaxation` is.
+
+References: K. Levenberg, Q. Appl. Math. 2, 164 (1944); M. A. Woodbury, Inverting Modified Matrices, Princeton
+Statistical Research Group, Memorandum 42 (1950); M. F. Hutchinson, Commun. Stat. Simul. Comput. 19, 433 (1990), for
+random signs.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-MIN_AVERAGING_WEIGHT = 0.15  # least weight of the newest derivatives in the average
-PENALTY_FLOOR = 2e-5  # f above, in units of the trace of G^T G
-ROWS = 256  # of G, enough where labels are many more
+MIN_AVERAGING_WEIGHT = 0.15  # of the newest derivatives
+PENALTY_FLOOR = 2e-5  # f, in units of the trace of G^T G
+ROWS = 256  # of G
 
 
 class State(NamedTuple):
-    """What is remembered from step to step."""
+    """Averages and parameters that one step hands to the next."""
 
     jacobian: np.ndarray  # (m, n), averaged
     labels: np.ndarray  # (k, n), G, such that G^T G is averaged; k = 0 without labels
@@ -35,17 +52,18 @@ class State(NamedTuple):
 
 
 def init(n_residuals: int, params: np.ndarray, n_labels: int = 0) -> State:
+    """State before the first step, with zero derivatives."""
     return State(*(np.zeros((rows, len(params)), np.float32) for rows in (n_residuals, n_labels)), np.asarray(params))
 
 
 def step(
     state: State, n: int, relaxation: float, damping: float, params, measured, jacobian, residuals, labels=None
 ) -> State:
-    """The state after the n-th step, from parameters (n,) that others may have changed since the last one.
+    """State after the n-th step, from the present parameters (n,).
 
-    Jacobian (m, n) and residuals (m,) are those of the parameters `measured`, the same but where a state point exploded
-    and the way was retraced. `trust` is from 0 to 1, `damping` in units of the median of the diagonal of J M^-1 J^T.
-    `labels` (k, n), where there are any, are combinations of derivatives with new random signs.
+    Jacobian (m, n) and residuals (m,) belong to the parameters `measured` (n,). These differ from `params` only when a
+    trajectory exploded and the trainer went part of the last step back. `relaxation` is from 0 to 1, `damping` in units
+    of the median of the diagonal of J M^-1 J^T. `labels` (k, n) is a new sketch G, with new random signs.
     """
     state = State(*map(np.asarray, state))  # a checkpoint gives back arrays of jax, which know no double precision
     weight = max(1 / (n + 1), MIN_AVERAGING_WEIGHT)
@@ -55,18 +73,17 @@ def step(
     estimate = expected + relaxation * (residuals - expected)
     label_sketch = state.labels
     if labels is not None:
-        # as old as J: what the labels cared about where J is from, they must not be said to have forgotten.
-        # Products of old rows with new ones have random signs.
+        # averaged over the same window as J; in G^T G the products of old rows with new ones average to zero
         label_sketch = ((1 - weight) ** 0.5 * label_sketch + weight**0.5 * labels).astype(label_sketch.dtype)
-    eased = _precondition(rows, label_sketch.astype(float))
-    kernel = eased @ rows.T
+    preconditioned = _precondition(rows, label_sketch.astype(float))
+    kernel = preconditioned @ rows.T
     damped = kernel + damping * np.median(np.diag(kernel)) * np.eye(len(kernel))
-    change = -eased.T @ np.linalg.solve(damped, estimate)
+    change = -preconditioned.T @ np.linalg.solve(damped, estimate)
     return State(averaged, label_sketch, (measured + change).astype(state.params.dtype))
 
 
 def _precondition(rows, labels):
-    """J M^-1 (m, n)."""
+    """J M^-1 (m, n) by Woodbury's identity, from J `rows` (m, n) and G `labels` (k, n)."""
     gram = labels @ labels.T
     gram[np.diag_indices_from(gram)] += max(PENALTY_FLOOR * np.trace(gram), np.finfo(float).tiny)
     return rows - np.linalg.solve(gram, labels @ rows.T).T @ labels

@@ -13,7 +13,7 @@ from fusedff.runtime import devices, progress, storage
 
 
 class TrainState(NamedTuple):
-    """All that changes during training. The arrays of a learner plus its history are a checkpoint."""
+    """Everything that changes during training; with the history it is what a checkpoint holds."""
 
     params: Any
     optimizer: Any  # state(s) of the optax optimizer(s)
@@ -22,12 +22,12 @@ class TrainState(NamedTuple):
 
 
 class DivergedError(RuntimeError):
-    """Training left the numbers."""
+    """A loss or a parameter became non-finite."""
 
 
 @dataclass
 class Result:
-    """What training leaves: the best parameters (by the watched number), the last learner and the history."""
+    """Best parameters (by the watched number), last train state, and history of a training."""
 
     params: Any
     train_state: TrainState
@@ -48,14 +48,14 @@ def train(
     shown: Callable[[dict], dict] = dict,
     on_epoch: Callable[[list[dict]], None] | None = None,
 ) -> Result:
-    """Call `epoch(learner, n) -> (learner, record)` until `epochs` are done, saving everything after each.
+    """Call `epoch(train_state, n) -> (train_state, record)` for n up to `epochs`, and save a checkpoint after each.
 
-    An interrupted run continues from `checkpoint` when called again and ends where it would have ended. What decides
-    that is compared with what the checkpoint was written with: `settings`, and by their digests the data in
-    `learned_from` (name -> anything that `storage.digest` takes). Only one training at a time may use a checkpoint.
+    Called again after an interruption, it resumes from `checkpoint` and ends with the same numbers. `settings`, and
+    digests of the data in `learned_from` (name -> anything that `storage.digest` takes), must be those that the
+    checkpoint was written with. Only one training at a time may use a checkpoint.
     `watch` names the number in the record whose smallest value marks the best parameters (default: the
     last ones); `patience` epochs without a better one stop the run. `shown` picks from a record what progress
-    prints; `on_epoch` gets the history as often as it has grown, first what an earlier call has left.
+    prints; `on_epoch(history)` is called after every epoch, and once on resume.
     Raises `DivergedError` before anything that is not finite is saved, `progress.Interrupted` for Ctrl-C,
     `storage.InUseError` for a checkpoint that another training uses, ValueError for one with other settings or data.
     """
@@ -113,7 +113,7 @@ def _how_to_go_on(name, kept, epochs, checkpoint):
 
 
 def start_of(potential) -> dict[str, Any]:
-    """What a potential brings into its training, as `learned_from` names it."""
+    """Model, parameters and reference energies of a potential, under the names that `learned_from` uses."""
     model = (type(potential.model).__name__, potential.model, potential.numbers, potential.scale)
     return {"model": model, "start parameters": potential.params, "reference energies": potential.reference}
 

@@ -1,11 +1,11 @@
 """Measurements to learn from: what to simulate, what to record of a snapshot, and how far the averages are off.
 
-A target whose averages are means of per-snapshot numbers O needs nothing else: its gradient is
-<dO/d theta> - beta (<O dU/d theta> - <O> <dU/d theta>), `contract` standing for the first term and reweighting for the
-others. Functions of several averages are welcome: `HeatCapacityTarget` records U and U^2 and takes their variance.
+The gradient of an average of per-snapshot quantities O is <dO/d theta> - beta (<O dU/d theta> - <O> <dU/d theta>).
+`weighted_sum` gives the first term, reweighting the others. A target may be a function of several averages:
+`HeatCapacityTarget` records U and U^2 and takes the variance.
 
-What is measured at constant pressure is learned at constant volume: a lattice constant or a density as the pressure of
-cells of the measured size (`PressureTarget`; `ElasticTarget` has it beside the constants).
+Simulations run at constant volume. A lattice constant or a density enters as the pressure of cells of the measured size
+(`PressureTarget`; `ElasticTarget` has it beside the elastic constants).
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ import numpy as np
 from fusedff.data.experiments import StatePoint, measured_gpa
 from fusedff.simulation import distributions
 from fusedff.simulation.cells import SimulationCells
-from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation, ideal_gas_pressure, weighted_stress_sum
+from fusedff.simulation.elasticity import Estimator, ideal_gas_pressure, weighted_stress_sum
 from fusedff.simulation.langevin import observe_stress
 from fusedff.units import GPA, KB
 
 
 class Target(Protocol):
-    """What DiffTRe asks of a measurement. `means` are averages of what was observed, (n_cells, n_quantities)."""
+    """One kind of measurement. `means` are averages of what was observed, (n_cells, n_quantities)."""
 
     ensemble: SimulationCells  # the cells to simulate
 
@@ -50,7 +50,7 @@ class Target(Protocol):
 
 
 def loss(target: Target, means: jax.Array) -> jax.Array:
-    """What training makes small, a number."""
+    """Sum of the squared residuals, which training minimizes."""
     return jnp.sum(target.residuals(means) ** 2)
 
 
@@ -62,7 +62,7 @@ class ElasticTarget:
     """
 
     points: Sequence[StatePoint]
-    estimator: CoupledStrains | StressFluctuation
+    estimator: Estimator
     repeats: tuple[int, int, int]
     replicas: int
     elastic_weight: float  # per GPa^2
@@ -110,7 +110,7 @@ class RadialTarget:
     """Radial distribution functions, e.g. of a liquid: the mean squared deviation of g(r) over radii and states.
 
     `measured` (n_states, n_bins) is g at the evenly spaced radii `r` (n_bins,) in Å, see
-    `structure.radial_distribution`. The cells of a state lie side by side in the ensemble, as `cells.replicate`
+    `distributions.radial_distribution`. The cells of a state lie side by side in the ensemble, as `cells.replicate`
     makes them, and are averaged. Raises ValueError for radii that do not fit the cells and curves of another shape.
     """
 
@@ -127,7 +127,7 @@ class RadialTarget:
         return distributions.radial_distribution(system, self.r)
 
     def weighted_sum(self, potential, system, near, coefficients):
-        """Zero: a structure is what it is, whatever the parameters."""
+        """Zero: g(r) of given positions does not depend on the parameters."""
         return jnp.zeros_like(system.volumes), potential.energies(system, near)
 
     def residuals(self, means):

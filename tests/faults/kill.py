@@ -31,14 +31,15 @@ def train(folder: Path) -> None:
     from fusedff.simulation.langevin import LangevinConfig
     from fusedff.study import presets
     from fusedff.training import fused
-    from fusedff.training.difftre import DiffTReConfig
+    from fusedff.training.difftre import DiffTReConfig, SamplingConfig
     from fusedff.training.force_matching import ForceMatchingConfig
+    from fusedff.training.optimizers import Adam
 
     frames = [frame for frame in datasets.load_frames() if frame.info["config_type"] == "hcp-eos"]
     points = experiments.select(experiments.load_state_points(), [323])
     experiment = DiffTReConfig(
-        learning_rate=1e-4, final_learning_rate=1e-5, repeats=(1, 1, 1), first_equilibration=2, equilibration=1,
-        snapshots=3, langevin=LangevinConfig(1.0, 10.0, 2, 0.5),
+        optimizer=Adam(1e-4, 1e-5), repeats=(1, 1, 1),
+        sampling=SamplingConfig(LangevinConfig(1.0, 10.0, 2, 0.5), first_equilibration=2, equilibration=1, snapshots=3),
     )  # fmt: skip
     dft = ForceMatchingConfig(batch=4, learning_rate=1e-3, final_learning_rate=1e-4)
     settings = fused.FusedConfig(epochs=EPOCHS, experiment=experiment, dft=dft)

@@ -12,14 +12,19 @@ import ase.units
 import jax
 import numpy as np
 from ase import Atoms
-from phonopy import Phonopy
-from phonopy.api_gruneisen import PhonopyGruneisen
-from phonopy.structure.atoms import PhonopyAtoms
-from phonopy.structure.cells import guess_primitive_matrix
 
 from fusedff.properties.static.relax import Relaxation, relax_crystal
-from fusedff.runtime import progress
+from fusedff.runtime import extras, progress
 from fusedff.units import KB
+
+try:
+    from phonopy import Phonopy
+    from phonopy.api_gruneisen import PhonopyGruneisen
+    from phonopy.structure.atoms import PhonopyAtoms
+    from phonopy.structure.cells import guess_primitive_matrix
+except ImportError:
+    extras.require("phonons", "phonopy", "symfc")
+    raise
 
 TEMPERATURES = tuple(float(t) for t in range(0, 1001, 50))  # K
 _THZ = 1e12 * ase.units._hplanck / ase.units._e  # eV, a quantum of 1 THz
@@ -223,7 +228,7 @@ def gruneisen(
     modes = PhonopyGruneisen(*lattices)
     lattices[0].run_mesh(mesh)
     modes.set_mesh(lattices[0].mesh.mesh_numbers, is_gamma_center=True)
-    _, counts, frequencies, _, parameters = modes.get_mesh()
+    _, counts, frequencies, _, parameters = modes.get_mesh()  # ty: ignore[not-iterable]  # it was set
     if frequencies.min() < -_STILL:
         raise ValueError(
             f"{atoms.get_chemical_formula()}: lowest frequency {frequencies.min():.2f} THz is imaginary; Grueneisen "
@@ -231,10 +236,10 @@ def gruneisen(
         )
     moving = frequencies > _STILL
     weights = counts / counts.sum()
-    temperatures = np.asarray(temperatures, float)
-    mean = [_mean(parameters, moving, weights, _mode_heat_capacity(frequencies, moving, t)) for t in temperatures]
+    at = np.asarray(temperatures, float)
+    mean = [_mean(parameters, moving, weights, _mode_heat_capacity(frequencies, moving, t)) for t in at]
     return Gruneisen(
-        frequencies, np.where(moving, parameters, np.nan), weights, temperatures, np.array(mean),
+        frequencies, np.where(moving, parameters, np.nan), weights, at, np.array(mean),
         _mean(parameters, moving, weights, np.ones_like(frequencies)), volume_strain, displacement, tuple(repeats),
         mesh, relaxation,
     )  # fmt: skip

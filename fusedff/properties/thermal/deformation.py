@@ -1,15 +1,14 @@
 """Elastic constants from cells held in finite deformations: the slope at zero strain of their mean stresses.
 
-The plain definition, and a check of the estimators in `fusedff.simulation.elasticity`, with which it shares no
-shortcut: every deformed cell is a run of its own with random numbers of its own, at several amplitudes, a parabola goes
-through the stresses (crystals are stiffer compressed than stretched, and per cents show it), and chi^2 says whether
-they lie on it within their errors. It takes far more sampling than strained pairs with common random numbers.
+The plain definition, as a check of the estimators in `fusedff.simulation.elasticity`. Every deformed cell, at several
+amplitudes, is simulated with random numbers of its own. A parabola is fitted to the mean stresses, because crystals are
+stiffer compressed than stretched, and chi^2 tells whether they lie on it within their errors. It takes far more
+sampling than strained pairs with common random numbers.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,7 +17,8 @@ from fusedff.data.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.sampling import SolidConfig
 from fusedff.runtime import settings as ranges
-from fusedff.simulation import elasticity, langevin
+from fusedff.simulation import elasticity
+from fusedff.simulation.sampling import sample_crystal
 from fusedff.simulation.statistics import entry, jackknife
 from fusedff.units import GPA, strain_from_voigt, to_voigt
 
@@ -89,11 +89,10 @@ def run(
     stretches = [elasticity.stretch(size * strain_from_voigt(pattern)) for pattern in patterns for size in strains]
     ensemble = elasticity.deformed_cells(points, settings.repeats, settings.replicas, stretches)
     ensemble = ensemble._replace(noise_id=jnp.arange(ensemble.n_cells, dtype=jnp.int32))  # nothing in common
-    simulation = langevin.Simulation(ensemble, settings.langevin, potential.cutoff)
-    state = langevin.start(ensemble, jax.random.PRNGKey(settings.seed))
-    state, _ = simulation.run(potential, state, settings.equilibration, name and f"{name}, equilibration")
-    _, trajectory = simulation.run(potential, state, settings.snapshots, name)
-    langevin.warn_if_lost(ensemble, trajectory)
+    trajectory = sample_crystal(
+        potential, ensemble, settings.langevin, equilibration=settings.equilibration, snapshots=settings.snapshots,
+        seed=settings.seed, name=name,
+    )  # fmt: skip
 
     def stresses(means):
         cauchy = elasticity.total_stress(means, ensemble).reshape(len(points), settings.replicas, len(stretches), 3, 3)

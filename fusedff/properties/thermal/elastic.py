@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
-import jax
 import numpy as np
 
 from fusedff import crystals
 from fusedff.data.experiments import StatePoint, measured_gpa
 from fusedff.potential import Potential
 from fusedff.properties.thermal.sampling import SolidConfig
-from fusedff.simulation import langevin
-from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
+from fusedff.simulation.elasticity import CoupledStrains, Estimator
+from fusedff.simulation.langevin import Trajectory
+from fusedff.simulation.sampling import sample_crystal
 from fusedff.simulation.statistics import entry, jackknife
 from fusedff.units import GPA, KB
 
@@ -32,7 +32,7 @@ _EQUAL = {
 class ElasticConfig(SolidConfig):
     """Settings of the simulations from which elastic constants are read."""
 
-    estimator: CoupledStrains | StressFluctuation = field(default_factory=CoupledStrains)
+    estimator: Estimator = field(default_factory=CoupledStrains)
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,13 @@ def run(
     settings: ElasticConfig,
     name: str | None = "elastic constants",
 ) -> ElasticResult:
-    """Simulate `candidate` at every state point and average; trajectories depend on `settings.seed` alone."""
+    """Simulate `potential` at every state point and average; trajectories depend on `settings.seed` alone."""
     estimator, replicas = settings.estimator, settings.replicas
     ensemble = estimator.ensemble(points, settings.repeats, replicas)
-    simulation = langevin.Simulation(ensemble, settings.langevin, potential.cutoff, estimator.observe)
-    state = langevin.start(ensemble, jax.random.PRNGKey(settings.seed))
-    state, _ = simulation.run(potential, state, settings.equilibration, name and f"{name}, equilibration")
-    _, trajectory = simulation.run(potential, state, settings.snapshots, name)
-    langevin.warn_if_lost(ensemble, trajectory)
+    trajectory = sample_crystal(
+        potential, ensemble, settings.langevin, equilibration=settings.equilibration, snapshots=settings.snapshots,
+        seed=settings.seed, observe=estimator.observe, name=name,
+    )  # fmt: skip
 
     def statistic(means):
         found = estimator.properties(means, ensemble, points, replicas)
@@ -113,7 +112,7 @@ def run(
     )  # fmt: skip
 
 
-def with_energy(trajectory: langevin.Trajectory) -> np.ndarray:
+def with_energy(trajectory: Trajectory) -> np.ndarray:
     """Of every snapshot and cell, U, U^2, the configurational stress and U times it: (n_snapshots, n_cells, 14).
 
     U is counted from its mean over the trajectory, so that nothing is lost in single precision.

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
-import jax
 import numpy as np
 
 from fusedff import crystals
@@ -18,8 +17,8 @@ from fusedff.data.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.sampling import SolidConfig
 from fusedff.runtime import settings as ranges
-from fusedff.simulation import langevin
 from fusedff.simulation.elasticity import CoupledStrains
+from fusedff.simulation.sampling import sample_crystal
 from fusedff.simulation.statistics import entry, jackknife
 from fusedff.units import GPA
 
@@ -87,37 +86,31 @@ def run(
     `settings.seed` alone. Raises ValueError for temperatures that are not ascending, or when a correction does not
     stay below a tenth: the guess is far off, or the crystal is not stable there.
     """
-    temperatures = np.asarray(temperatures, float)
-    if temperatures.ndim != 1 or not len(temperatures) or (np.diff(temperatures) <= 0).any():
-        raise ValueError(f"temperatures {temperatures.tolist()} K are not ascending; give each once, in order")
-    points = [StatePoint(float(t), crystal) for t in temperatures]
+    ascending = np.asarray(temperatures, float)
+    if ascending.ndim != 1 or not len(ascending) or (np.diff(ascending) <= 0).any():
+        raise ValueError(f"temperatures {ascending.tolist()} K are not ascending; give each once, in order")
+    points = [StatePoint(float(t), crystal) for t in ascending]
     for n in range(settings.passes):
         snapshots = settings.snapshots if n == settings.passes - 1 else settings.approach
         said = name and f"{name}, pass {n + 1} of {settings.passes}"
-        observed, ensemble = _sample(potential, points, settings, snapshots, settings.seed + n, said)
+        ensemble = settings.estimator.ensemble(points, settings.repeats, settings.replicas)
+        trajectory = sample_crystal(
+            potential, ensemble, settings.langevin, equilibration=settings.equilibration, snapshots=snapshots,
+            seed=settings.seed + n, observe=settings.estimator.observe, name=said,
+        )  # fmt: skip
         correct = partial(_correct, ensemble=ensemble, points=points, settings=settings, pressure=pressure)
-        found = jackknife(observed, correct, settings.blocks)
+        found = jackknife(trajectory.observed, correct, settings.blocks)
         points = [
             replace(p, crystal=_with_lengths(p.crystal, row[1:3])) for p, row in zip(points, found.value, strict=True)
         ]
     columns = slice(1, 3 if crystal.c else 2)
     lengths, lengths_stderr = found.value[:, columns], found.stderr[:, columns]
-    expansion, expansion_stderr = _expansion(temperatures, lengths, lengths_stderr)
+    expansion, expansion_stderr = _expansion(ascending, lengths, lengths_stderr)
     residual = found.value[:, 3:5] if crystal.c else found.value[:, 3:4]
     return LatticeResult(
-        temperatures, ("a", "c")[: lengths.shape[1]], lengths, lengths_stderr, found.value[:, 0], found.stderr[:, 0],
+        ascending, ("a", "c")[: lengths.shape[1]], lengths, lengths_stderr, found.value[:, 0], found.stderr[:, 0],
         expansion, expansion_stderr, pressure, residual / GPA, settings,
     )  # fmt: skip
-
-
-def _sample(potential, points, settings, snapshots, seed, name):
-    ensemble = settings.estimator.ensemble(points, settings.repeats, settings.replicas)
-    simulation = langevin.Simulation(ensemble, settings.langevin, potential.cutoff, settings.estimator.observe)
-    state = langevin.start(ensemble, jax.random.PRNGKey(seed))
-    state, _ = simulation.run(potential, state, settings.equilibration, name and f"{name}, equilibration")
-    _, trajectory = simulation.run(potential, state, snapshots, name)
-    langevin.warn_if_lost(ensemble, trajectory)
-    return trajectory.observed, ensemble
 
 
 def _correct(means, ensemble, points, settings, pressure):

@@ -59,7 +59,7 @@ class LiquidConfig:
 
 @dataclass(frozen=True)
 class LiquidResult:
-    """What the liquid is like at every temperature; every estimate (value, stderr) begins with n_temperatures."""
+    """Structure, diffusion, energy and pressure at every temperature; estimates begin with n_temperatures."""
 
     temperature: np.ndarray  # (n_temperatures,) K
     r: np.ndarray  # (n_radii,) Å

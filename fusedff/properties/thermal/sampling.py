@@ -1,4 +1,4 @@
-"""How long a crystal is simulated to average over its motion, and how error bars are made of it."""
+"""Settings that all thermal averages of a crystal share."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from fusedff.simulation.langevin import LangevinConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SolidConfig:
-    """Settings that all averages over the motion of a crystal share."""
+    """Cells, dynamics, lengths in snapshots, and the number of blocks for standard errors."""
 
     repeats: tuple[int, int, int] = (5, 5, 3)
     replicas: int = 4

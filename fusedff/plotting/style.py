@@ -1,0 +1,138 @@
+"""Style of all figures: one matplotlib style, one colour and marker per model; showing and saving.
+
+The style is applied inside each function and nowhere else; importing this module changes nothing. Functions that draw
+return a matplotlib Figure: hand it to `show` with a sentence for readers who cannot see it.
+"""
+
+import base64
+import html
+import io
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from fusedff.runtime import progress, storage
+from fusedff.study import comparison
+
+STYLE = Path(__file__).with_name("fusedff.mplstyle")
+
+# Okabe & Ito: the same colour and marker for the same thing in every figure.
+COLORS = {"dft": "#0072B2", "experiment": "#E69F00", "fused": "#009E73", "measured": "#000000"}
+MARKERS = {"dft": "s", "experiment": "^", "fused": "o", "measured": "D"}
+REFERENCE = {
+    kind: {"marker": "D", "color": COLORS["measured"], "mfc": fill}
+    for kind, fill in (("experiment", COLORS["measured"]), ("DFT", "white"))
+}
+STRUCTURES = {
+    "hcp": "#0072B2",
+    "bcc": "#D55E00",
+    "fcc": "#009E73",
+    "omega": "#CC79A7",
+    "disordered": "#777777",
+}
+OTHERS = ("#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+FAINT = "#8a8a8a"
+
+
+def context():
+    """Context manager under which figures look like the ones here: `with style.context(): ...`."""
+    return plt.style.context(STYLE)
+
+
+def show(fig: Figure, alt: str, dpi: int = 150) -> None:
+    """Display a figure in a notebook as an image with alternative text, and close it.
+
+    JupyterLab drops the alternative text of a plain PNG, so an HTML image comes first; the PNG lies beside
+    it for front ends that show no HTML, and the text for those that show neither.
+    """
+    data = bundle(fig, alt, dpi)
+    alt = data["text/plain"]
+    if progress.shell() is None:  # a plain script, in which a picture cannot be seen
+        print(alt)
+        return
+    from IPython.display import display
+
+    display(data, raw=True)
+
+
+def bundle(fig: Figure, alt: str, dpi: int = 150) -> dict[str, str]:
+    """What `show` displays, by MIME type; closes the figure."""
+    alt = f"{alt} ({_watermark})" if _watermark else alt
+    width = int(100 * fig.get_figwidth())
+    encoded = base64.b64encode(png(fig, dpi)).decode()
+    plt.close(fig)
+    image = (
+        f'<img src="data:image/png;base64,{encoded}" alt="{html.escape(alt, quote=True)}" '
+        f'style="width:{width}px; max-width:100%; background:white">'
+    )
+    return {"text/html": image, "image/png": encoded, "text/plain": alt}
+
+
+_watermark: str | None = None
+
+
+def watermark(text: str | None) -> None:
+    """Write `text` across every figure that is shown or saved from now on, and into its words; None ends that."""
+    global _watermark
+    _watermark = text
+
+
+def png(fig: Figure, dpi: int = 150) -> bytes:
+    """A figure as the content of a PNG file."""
+    buffer = io.BytesIO()
+    if _watermark is None:
+        fig.savefig(buffer, format="png", dpi=dpi)
+        return buffer.getvalue()
+    mark = fig.text(
+        0.5, 0.5, _watermark.replace("; ", "\n"), rotation=15, ha="center", va="center", fontsize=14, color="#D55E00",
+        alpha=0.35, zorder=100,
+    )  # fmt: skip
+    fig.savefig(buffer, format="png", dpi=dpi)
+    mark.remove()  # the figure may be drawn again
+    return buffer.getvalue()
+
+
+def save(fig: Figure, path: str | Path, dpi: int = 150) -> None:
+    """Write a figure to a PNG file, whole or not at all."""
+    storage.write_bytes(path, png(fig, dpi))
+
+
+def color_of(name: str, position: int = 0) -> str:
+    """The fixed colour of a model, or one of the others for a name that is none."""
+    return COLORS.get(name, OTHERS[position % len(OTHERS)])
+
+
+def title_of(name: str) -> str:
+    """How a model is called in figures."""
+    return comparison.TITLES.get(name, name)
+
+
+def axes(ax: Axes | None, size=(5.6, 3.6)) -> tuple[Figure, Axes]:
+    """The given axes with their figure, or a new single panel."""
+    if ax is not None:
+        return ax.get_figure(root=True), ax  # ty: ignore[invalid-explicit-return]  # axes that are drawn on have one
+    return plt.subplots(figsize=size)
+
+
+def panels(n: int, columns: int, size=(3.0, 2.6), **kwargs) -> tuple[Figure, np.ndarray]:
+    """A grid with `n` visible panels, flat."""
+    rows = -(-n // columns)
+    fig, grid = plt.subplots(rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False, **kwargs)
+    for spare in grid.flat[n:]:
+        spare.set_visible(False)
+    return fig, grid.flat[:n]
+
+
+def legend_of(models) -> list[Line2D]:
+    """Keys of a legend: markers in the models' colours, a line for 'measured', which comes first."""
+    return [
+        Line2D(
+            [], [], color=color_of(m, k - 1), marker=MARKERS.get(m, "o"), ls="-" if m == "measured" else "", ms=5, lw=1,
+            label=title_of(m),
+        )
+        for k, m in enumerate(models)
+    ]  # fmt: skip

@@ -1,0 +1,32 @@
+"""Sampling of a canonical ensemble from scratch: Maxwell-Boltzmann momenta, equilibration, a trajectory."""
+
+from collections.abc import Callable
+
+import jax
+
+from fusedff.potential import Potential
+from fusedff.simulation import langevin
+from fusedff.simulation.cells import SimulationCells
+from fusedff.simulation.langevin import LangevinConfig, Trajectory
+
+
+def sample_crystal(
+    potential: Potential,
+    cells: SimulationCells,
+    settings: LangevinConfig,
+    *,
+    equilibration: int,
+    snapshots: int,
+    seed: int,
+    observe: Callable = langevin.observe_stress,
+    name: str | None = None,
+) -> Trajectory:
+    """Trajectory of crystals from their lattice sites; lengths are in snapshots.
+
+    It depends on `seed` alone. Warns if atoms have left their lattice sites. Raises `ExplodedTrajectoryError`.
+    """
+    simulation = langevin.Simulation(cells, settings, potential.cutoff, observe)
+    state = langevin.start(cells, jax.random.PRNGKey(seed))
+    _, trajectory = simulation.sample(potential, state, equilibration, snapshots, name)
+    langevin.warn_if_lost(cells, trajectory, stacklevel=4)
+    return trajectory

@@ -1,0 +1,41 @@
+"""Implementations of a protocol have its methods, with its parameter names."""
+
+import inspect
+
+import pytest
+
+from fusedff.network.dimenet import DimeNet
+from fusedff.network.lennard_jones import LennardJones
+from fusedff.potential import Model
+from fusedff.simulation.elasticity import CoupledStrains, Estimator, StressFluctuation
+from fusedff.training import targets
+from fusedff.training.targets import Target
+
+IMPLEMENTATIONS = [
+    *((Model, model) for model in (DimeNet, LennardJones)),
+    *((Estimator, estimator) for estimator in (CoupledStrains, StressFluctuation)),
+    *((Target, getattr(targets, name)) for name in dir(targets) if name.endswith("Target") and name != "Target"),
+]
+OBSERVE = ("potential", "system", "near", "evaluation")
+WEIGHTED_SUM = ("potential", "system", "near", "coefficients")
+
+
+def parameters(function) -> tuple[str, ...]:
+    return tuple(name for name in inspect.signature(function).parameters if name != "self")
+
+
+@pytest.mark.parametrize(("protocol", "implementation"), IMPLEMENTATIONS, ids=lambda kind: kind.__name__)
+def test_an_implementation_uses_the_parameter_names_of_its_protocol(protocol, implementation):
+    for name, method in vars(protocol).items():
+        if name.startswith("_") or not callable(method):
+            continue
+        found = getattr(implementation, name)
+        if isinstance(found, property):  # ElasticTarget hands on what its estimator has
+            continue
+        assert parameters(found)[: len(parameters(method))] == parameters(method), name
+
+
+@pytest.mark.parametrize("estimator", [CoupledStrains, StressFluctuation])
+def test_estimators_and_targets_observe_and_contract_with_the_same_arguments(estimator):
+    assert parameters(estimator.observe) == parameters(Target.observe) == OBSERVE
+    assert parameters(estimator.weighted_sum) == parameters(Target.weighted_sum) == WEIGHTED_SUM
