@@ -114,7 +114,7 @@ def _how_to_go_on(name, kept, epochs, checkpoint):
 
 def start_of(potential) -> dict[str, Any]:
     """What a potential brings into its training, as `learned_from` names it."""
-    model = (type(potential.model).__name__, potential.model, potential.numbers, potential.scale)
+    model = (type(potential.model).__name__, potential.model, potential.numbers, potential.scale, potential.repulsion)
     return {"model": model, "start parameters": potential.params, "reference energies": potential.reference}
 
 
