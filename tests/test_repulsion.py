@@ -9,7 +9,6 @@ from argon import laid_out
 from ase.build import bulk
 from ase.data import atomic_numbers
 
-from fusedff.data import FILES
 from fusedff.geometry.neighbors import displacements
 from fusedff.network import repulsion
 from fusedff.network.dimenet import DimeNet
@@ -118,7 +117,7 @@ def test_a_network_gets_the_repulsion_and_lennard_jones_does_not():
     r = 1.2
     energy = jax.jit(Potential.energies)(network(0.0), *laid_out(dimer(r), TINY.cutoff))
     alone = jax.jit(Potential.energies)(network(0.0), *laid_out(dimer(9.0), TINY.cutoff))
-    assert float(energy[0] - alone[0]) == pytest.approx(float(pair_energy(r)(r)), rel=1e-9)
+    assert float(energy[0] - alone[0]) == pytest.approx(float(pair_energy()(r)), rel=1e-9)
 
 
 def test_a_file_says_whether_the_repulsion_is_part_of_the_potential(tmp_path):
