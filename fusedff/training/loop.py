@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +48,7 @@ def train(
     patience: int | None = None,
     shown: Callable[[dict], dict] = dict,
     on_epoch: Callable[[list[dict]], None] | None = None,
+    learned: Callable[[TrainState], Any] = attrgetter("params"),
 ) -> Result:
     """Call `epoch(learner, n) -> (learner, record)` until `epochs` are done, saving everything after each.
 
@@ -54,8 +56,9 @@ def train(
     that is compared with what the checkpoint was written with: `settings`, and by their digests the data in
     `learned_from` (name -> anything that `storage.digest` takes). Only one training at a time may use a checkpoint.
     `watch` names the number in the record whose smallest value marks the best parameters (default: the
-    last ones); `patience` epochs without a better one stop the run. `shown` picks from a record what progress
-    prints; `on_epoch` gets the history as often as it has grown, first what an earlier call has left.
+    last ones); `learned` takes them from a learner; `patience` epochs without a better one stop the run. `shown` picks
+    from a record what progress prints; `on_epoch` gets the history as often as it has grown, first what an earlier call
+    has left.
     Raises `DivergedError` before anything that is not finite is saved, `progress.Interrupted` for Ctrl-C,
     `storage.InUseError` for a checkpoint that another training uses, ValueError for one with other settings or data.
     """
@@ -65,11 +68,11 @@ def train(
         "learned_from": {what: storage.digest(data) for what, data in (learned_from or {}).items()},
     }
     with storage.lock(checkpoint) if checkpoint is not None else nullcontext():
-        return _train(epoch, train_state, epochs, name, identity, checkpoint, watch, patience, shown, on_epoch)
+        return _train(epoch, train_state, epochs, name, identity, checkpoint, watch, patience, shown, on_epoch, learned)
 
 
-def _train(epoch, train_state, epochs, name, identity, checkpoint, watch, patience, shown, on_epoch):
-    best, history, stale = (train_state.params, np.inf), [], 0
+def _train(epoch, train_state, epochs, name, identity, checkpoint, watch, patience, shown, on_epoch, learned):
+    best, history, stale = (learned(train_state), np.inf), [], 0
     if checkpoint is not None and Path(checkpoint).exists():
         train_state, best, history, stale = _resume(checkpoint, train_state, identity)
     on_epoch = on_epoch or (lambda history: None)
@@ -86,7 +89,7 @@ def _train(epoch, train_state, epochs, name, identity, checkpoint, watch, patien
                 _require_finite(train_state.params, record, f"{name}, epoch {n}", checkpoint)
                 history.append({"epoch": n, **record})
                 score = record[watch] if watch else -n
-                best, stale = ((train_state.params, score), 0) if score < best[1] else (best, stale + 1)
+                best, stale = ((learned(train_state), score), 0) if score < best[1] else (best, stale + 1)
                 if checkpoint is not None:
                     metadata = {
                         **identity,
