@@ -140,7 +140,7 @@ def _sound(frames, file) -> tuple[ase.Atoms, ...]:
 def _frames(path) -> list[ase.Atoms]:
     """The frames of all DeePMD folders, in the order of their names."""
     contents = _members(path)
-    folders = sorted({name.rpartition("/")[0] for name in contents if name.endswith("/coord.npy")}, key=_natural)
+    folders = sorted({name.rpartition("/")[0] for name in contents if name.endswith("/coord.npy")})
     if not folders:
         raise ValueError(f"{path.name}: no folder holds {', '.join(_ARRAYS)}; {_REMEDY}")
     frames, counts = [], Counter()
@@ -234,8 +234,3 @@ def _right_handed(frame):
     frame.set_cell(frame.cell.array[[1, 0, 2]])
     frame.calc = SinglePointCalculator(frame, **results)
     return frame
-
-
-def _natural(name: str):
-    """Sort numbers in names as numbers."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
