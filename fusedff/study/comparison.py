@@ -221,6 +221,34 @@ def summary_lines(result: dict) -> list[str]:
     return lines
 
 
+def error_table(models: dict[str, list[dict]]) -> str:
+    """Errors on held-out frames by source and family as text, root mean square / mean absolute: model -> rows.
+
+    Rows are those of `force_matching.errors_by_family`, of the same frames for all models; energies of other sources
+    than a model's own count from a zero fitted to them. `-`: no stress labels.
+    """
+    quantities = {"energy": "meV_per_atom", "force": "meV_per_A", "stress": "GPa"}
+    digits = {"energy": 1, "force": 0, "stress": 2}
+    units = {"energy": "meV/atom", "force": "meV/Å", "stress": "GPa"}
+    first = next(iter(models.values()))
+    wide = max(len(f"{row['source']} {row['family']}") for row in first)
+    titles = [TITLES.get(model, model) for model in models]
+    heads = [f"{q} {units[q]}" for q in quantities]
+    lines = [
+        f"{'':>{wide}} {'':>6} " + " ".join(f"{title:^53}" for title in titles),
+        f"{'':>{wide}} {'frames':>6} " + " ".join(f"{head:>17}" for _ in models for head in heads),
+    ]
+    for n, row in enumerate(first):
+        cells = []
+        for rows in models.values():
+            for q, unit in quantities.items():
+                rms, mean = (rows[n][f"{q}_{kind}_{unit}"] for kind in ("rmse", "mae"))
+                cells.append("-" if rms is None else f"{rms:.{digits[q]}f} / {mean:.{digits[q]}f}")
+        name = f"{row['source']} {row['family']}"
+        lines.append(f"{name:>{wide}} {row['n_frames']:>6} " + " ".join(f"{cell:>17}" for cell in cells))
+    return "\n".join(lines)
+
+
 def stress_error(errors: dict) -> str:
     """The stress error of `force_matching.errors` as text."""
     found = errors["stress_mae_GPa"]
