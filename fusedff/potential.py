@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
+from fusedff.geometry.coverage import Coverage
 from fusedff.geometry.neighbors import Neighbors, displacements, swap_direction
 from fusedff.geometry.systems import System
 from fusedff.network.dimenet import DimeNet
@@ -52,6 +53,7 @@ class Evaluation(NamedTuple):
     jax.tree_util.register_dataclass,
     data_fields=["params"],
     meta_fields=["model", "numbers", "reference", "scale", "repulsion", "source"],
+    drop_fields=["coverage"],  # compiled code does not depend on it
 )
 @dataclass(frozen=True)
 class Potential:
@@ -59,7 +61,8 @@ class Potential:
 
     `energies` and `evaluate` leave out the first term, so that single precision holds them; `total` adds it. The last
     term, the short-range repulsion of the nuclei (`network.repulsion`), is there if `repulsion` says so. `source` names
-    the calculation whose total energies these are; frames of other sources have other zeros of energy.
+    the calculation whose total energies these are; frames of other sources have other zeros of energy. `coverage` says
+    what training frames held; it is not seen inside compiled functions.
     """
 
     params: Any
@@ -69,6 +72,7 @@ class Potential:
     scale: float = 1.0  # eV
     repulsion: bool = False
     source: str = ""
+    coverage: Coverage | None = None
 
     @property
     def cutoff(self) -> float:
@@ -175,6 +179,7 @@ class Potential:
             "scale": self.scale,
             "repulsion": self.repulsion,
             "source": self.source,
+            "coverage": self.coverage,
         }
         storage.write_tree(path, self.params, {"format": _FORMAT, "potential": config, "about": about})
 
@@ -192,6 +197,7 @@ class Potential:
             model = _MODELS[config["model"]](**config["settings"])
             numbers, reference, scale = tuple(config["numbers"]), tuple(config["reference"]), config["scale"]
             kind = bool(config.get("repulsion", False)), str(config.get("source", ""))  # older files have neither
+            covered = Coverage(*config["coverage"]) if config.get("coverage") else None
         except (KeyError, TypeError, ValueError) as error:
             raise storage.DamagedFileError(
                 f"{path} describes a model that fusedff does not know ({error}); train it again"
@@ -199,7 +205,7 @@ class Potential:
         _require_description(path, numbers, reference, scale)
         template = jax.eval_shape(lambda: model.init(jax.random.PRNGKey(0), len(numbers)))
         template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), template)
-        return cls(storage.read_tree(path, template)[0], model, numbers, reference, scale, *kind)
+        return cls(storage.read_tree(path, template)[0], model, numbers, reference, scale, *kind, covered)
 
 
 _MODELS = {model.__name__: model for model in (DimeNet, LennardJones)}

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from ase.io import write
 
 from fusedff.data import datasets, splits, titanium_vasp
 from fusedff.data import frames as labelled
+from fusedff.study import comparison, presets
 
 RUN = "iter0/T475/1_mp-46/elastic/run_3"
 OTHER = "iter0/T1900/3_mp-73/interstitials_HCP2/inter_10"
@@ -214,6 +216,27 @@ def test_without_a_network_the_error_says_what_to_do(tmp_path):
     offline = downloader(OSError("no route to host"), [])
     with pytest.raises(ConnectionError, match=r"no route to host; go online, or place the file at .*\.xz by hand"):
         titanium_vasp.fetch(tmp_path, _downloader=offline)
+
+
+def test_without_a_network_one_sentence_says_that_the_embedded_frames_are_used(published, monkeypatch):
+    preset = replace(presets.get("demo"), data="embedded+vasp")
+
+    def offline():
+        raise ConnectionError("cannot download x; go online")
+
+    monkeypatch.setattr(titanium_vasp, "fetch", offline)
+    with pytest.warns(UserWarning, match="only the embedded frames are used: cannot download x; go online"):
+        alone = comparison.frames(preset)
+    assert [len(part) for part in alone] == [len(part) for part in splits.split(datasets.load_frames())]
+
+
+def test_the_second_set_comes_after_the_embedded_frames_whose_split_stays(published, monkeypatch):
+    more = [frame for k in range(10) for frame in made("vasp", 10, 1, f"kind-{k}")]
+    monkeypatch.setattr(titanium_vasp, "load", lambda path: more)
+    both, alone = comparison.frames(presets.get("demo"), "some.extxyz"), splits.split(datasets.load_frames())
+    for part, mine, share in zip(both, alone, (70, 10, 20), strict=True):
+        assert [f.info["config_id"] for f in part[: len(mine)]] == [f.info["config_id"] for f in mine]
+        assert len(part) == len(mine) + share
 
 
 # ---- splits by run, energies by source ----

@@ -10,7 +10,8 @@ import numpy as np
 from ase import Atoms
 
 from fusedff.data import frames as labelled
-from fusedff.geometry import neighbors, systems
+from fusedff.geometry import coverage, neighbors, systems
+from fusedff.geometry.coverage import Coverage
 from fusedff.geometry.neighbors import Neighbors
 from fusedff.geometry.systems import System
 from fusedff.runtime import devices
@@ -69,6 +70,11 @@ class FrameStore:
             ],
             float,
         ).reshape(len(self.frames), len(self.offset_of))
+
+    def coverage(self) -> Coverage:
+        """Closest pair and numbers of neighbours in all frames."""
+        cells = [frame.cell.array for frame in self.frames]
+        return coverage.of_frames(list(zip(self.positions, cells, strict=True)), self.neighbors)
 
     def capacities(self) -> np.ndarray:
         """Slots to give to each frame (n_frames,): two numbers at most, chosen for the smallest sum of atoms x slots.

@@ -407,7 +407,8 @@ def train(
         watch="validation" if settings.patience else None, patience=settings.patience,
         on_epoch=on_epoch, learned=matching_trainer.learned,
     )  # fmt: skip
-    trained = start.with_params(result.params)
+    covered = matching_trainer.store.coverage().merged(start.coverage)
+    trained = replace(start, params=result.params, coverage=covered)
     _doubt(trained, [*frames, *validation], [matching_trainer.store, check.store])
     return trained, result.history
 
