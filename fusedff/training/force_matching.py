@@ -295,7 +295,8 @@ class ForceMatchingTrainer:
                 chunks = -(-n // AT_ONCE_MIXED)
                 self.n_batches[capacity] = min(chunks * -(-n // chunks), len(members))  # chunks of one length
         epochs = epochs or settings.epochs
-        self.steps = sum(self.n_batches.values()) * epochs
+        self.per_epoch = sum(self.n_batches.values())
+        self.steps = self.per_epoch * epochs
         # the fullest batch that will come: one shape for all, and as little padding as that allows. Batches of about
         # equally many atoms differ in nothing but which of the frames of one size they hold.
         some = [indices for n in range(1 if settings.batch_atoms else epochs) for indices in self.batches(n)]
