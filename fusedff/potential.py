@@ -17,10 +17,12 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
+from fusedff.geometry.coverage import Coverage
 from fusedff.geometry.neighbors import Neighbors, displacements, swap_direction
 from fusedff.geometry.systems import System
 from fusedff.network.dimenet import DimeNet
 from fusedff.network.lennard_jones import LennardJones
+from fusedff.network.repulsion import repulsion
 from fusedff.runtime import storage
 from fusedff.units import strain_from_voigt, to_voigt
 
@@ -28,6 +30,7 @@ from fusedff.units import strain_from_voigt, to_voigt
 class Model(Protocol):
     """What a `Potential` asks of a model: a cut-off, and per-atom energies as a function of arrays."""
 
+    repulsive: bool  # whether its own energies rise when atoms nearly touch
     cutoff: float
 
     def init(self, key: jax.Array, n_species: int) -> Any: ...
@@ -49,13 +52,17 @@ class Evaluation(NamedTuple):
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["params"],
-    meta_fields=["model", "numbers", "reference", "scale"],
+    meta_fields=["model", "numbers", "reference", "scale", "repulsion", "source"],
+    drop_fields=["coverage"],  # compiled code does not depend on it
 )
 @dataclass(frozen=True)
 class Potential:
-    """Parameters of a model and what turns its output into eV: E_i = reference[species] + scale * model_i.
+    """Parameters of a model and what turns its output into eV: E_i = reference[species] + scale * model_i + ZBL_i.
 
-    `energies` and `evaluate` leave out the first term, so that single precision holds them; `total` adds it.
+    `energies` and `evaluate` leave out the first term, so that single precision holds them; `total` adds it. The last
+    term, the short-range repulsion of the nuclei (`network.repulsion`), is there if `repulsion` says so. `source` names
+    the calculation whose total energies these are; frames of other sources have other zeros of energy. `coverage` says
+    what training frames held; it is not seen inside compiled functions.
     """
 
     params: Any
@@ -63,6 +70,9 @@ class Potential:
     numbers: tuple[int, ...]  # atomic numbers of the species it knows, ascending
     reference: tuple[float, ...]  # eV per atom, in the order of `numbers`
     scale: float = 1.0  # eV
+    repulsion: bool = False
+    source: str = ""
+    coverage: Coverage | None = None
 
     @property
     def cutoff(self) -> float:
@@ -72,11 +82,18 @@ class Potential:
         return replace(self, params=params)
 
     @classmethod
-    def create(cls, key: jax.Array, model: Model, reference: dict[str, float], scale: float = 1.0) -> "Potential":
-        """A potential with random parameters for the species in `reference` (chemical symbol -> eV per atom)."""
+    def create(
+        cls, key: jax.Array, model: Model, reference: dict[str, float], scale: float = 1.0, source: str = ""
+    ) -> "Potential":
+        """A potential with random parameters for the species in `reference` (chemical symbol -> eV per atom).
+
+        `source` names the calculation that `reference` belongs to; it must be given to train on frames of several. A
+        model that is not repulsive at short distance gets the short-range repulsion.
+        """
         energy_of = {atomic_numbers[symbol]: float(energy) for symbol, energy in reference.items()}
         numbers = tuple(sorted(energy_of))
-        return cls(model.init(key, len(numbers)), model, numbers, tuple(energy_of[z] for z in numbers), float(scale))
+        energies = tuple(energy_of[z] for z in numbers)
+        return cls(model.init(key, len(numbers)), model, numbers, energies, float(scale), not model.repulsive, source)
 
     def require_species(self, numbers, where: str = "") -> None:
         """Raise ValueError if `numbers` holds an element the potential was not made for (call it outside jit).
@@ -103,7 +120,8 @@ class Potential:
     def atomic_energies(self, vectors: jax.Array, neighbors: Neighbors, numbers: jax.Array) -> jax.Array:
         """Binding energies (n_atoms,), eV, from vectors to neighbours (n_atoms, capacity, 3) and atomic numbers."""
         species = jnp.searchsorted(jnp.asarray(self.numbers), numbers)
-        return self.scale * self.model.atomic_energies(self.params, vectors, neighbors, species)
+        energies = self.scale * self.model.atomic_energies(self.params, vectors, neighbors, species)
+        return energies + repulsion(vectors, neighbors, numbers) if self.repulsion else energies
 
     def energies(self, system: System, neighbors: Neighbors) -> jax.Array:
         """Binding energy of every cell (n_cells,), eV."""
@@ -159,6 +177,9 @@ class Potential:
             "numbers": self.numbers,
             "reference": self.reference,
             "scale": self.scale,
+            "repulsion": self.repulsion,
+            "source": self.source,
+            "coverage": self.coverage,
         }
         storage.write_tree(path, self.params, {"format": _FORMAT, "potential": config, "about": about})
 
@@ -175,6 +196,8 @@ class Potential:
             config = metadata["potential"]
             model = _MODELS[config["model"]](**config["settings"])
             numbers, reference, scale = tuple(config["numbers"]), tuple(config["reference"]), config["scale"]
+            kind = bool(config.get("repulsion", False)), str(config.get("source", ""))  # older files have neither
+            covered = Coverage(*config["coverage"]) if config.get("coverage") else None
         except (KeyError, TypeError, ValueError) as error:
             raise storage.DamagedFileError(
                 f"{path} describes a model that fusedff does not know ({error}); train it again"
@@ -182,7 +205,7 @@ class Potential:
         _require_description(path, numbers, reference, scale)
         template = jax.eval_shape(lambda: model.init(jax.random.PRNGKey(0), len(numbers)))
         template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), template)
-        return cls(storage.read_tree(path, template)[0], model, numbers, reference, scale)
+        return cls(storage.read_tree(path, template)[0], model, numbers, reference, scale, *kind, covered)
 
 
 _MODELS = {model.__name__: model for model in (DimeNet, LennardJones)}

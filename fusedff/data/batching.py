@@ -1,5 +1,6 @@
 """Batches of labelled frames as arrays: cells laid end to end, padded to one shape, dealt to the devices."""
 
+import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,20 +10,23 @@ import numpy as np
 from ase import Atoms
 
 from fusedff.data import frames as labelled
-from fusedff.geometry import neighbors, systems
+from fusedff.geometry import coverage, neighbors, systems
+from fusedff.geometry.coverage import Coverage
 from fusedff.geometry.neighbors import Neighbors
 from fusedff.geometry.systems import System
 from fusedff.runtime import devices
 
 
 class Labels(NamedTuple):
-    """DFT labels of a batch: nan-free; weights are 0 where a label is missing or the frame is padding."""
+    """DFT labels of a batch: nan-free, 0 where a label is missing or the frame is padding."""
 
     energy: jax.Array  # (n_frames,) eV
     forces: jax.Array  # (n_atoms, 3) eV/Å
     stress: jax.Array  # (n_frames, 6) eV/Å^3
     atoms: jax.Array  # (n_frames,) number of atoms, 0 for padding frames
     has_virial: jax.Array  # (n_frames,) 0 or 1
+    weight: jax.Array  # (n_frames,) of the squared errors
+    offsets: jax.Array  # (n_frames, n_offsets) atoms that count from each of the other zeros of energy, see FrameStore
 
 
 class Batch(NamedTuple):
@@ -32,23 +36,55 @@ class Batch(NamedTuple):
 
 
 class FrameStore:
-    """Frames with neighbours found once; batches of one shape are cut from it, so nothing is compiled twice."""
+    """Frames with neighbours found once; batches of few shapes are cut from it, so that little is compiled.
 
-    def __init__(self, frames: Sequence[Atoms], cutoff: float):
+    Frames of a source other than `main` count their energies from another zero: `offset_of` names a column for every
+    pair of such a source and an atomic number, and `offsets` (n_frames, n_offsets) counts the atoms. Without `main`
+    all frames have one zero. `weight` (n_frames,) of the squared errors is 1 until somebody sets it.
+    """
+
+    def __init__(self, frames: Sequence[Atoms], cutoff: float, main: str = "", offset_of: Sequence | None = None):
         self.frames = list(frames)
         if not self.frames:
             raise ValueError("no frames: force matching needs at least one labelled frame")
         for n, frame in enumerate(self.frames):
             labelled.check_labels(frame, f"frame {n}")
-        pairs = [neighbors.from_frames(frame, cutoff) for frame in self.frames]
-        self.capacity = max(int(p.needed) for p in pairs)
-        self.neighbors = [neighbors.from_frames(f, cutoff, self.capacity) for f in self.frames]
+        self.neighbors = [neighbors.from_frames(frame, cutoff) for frame in self.frames]
+        self.needed = np.array([near.capacity for near in self.neighbors])  # slots of each frame
+        self.capacity = int(self.needed.max())
         self.sizes = np.array([len(frame) for frame in self.frames])
+        self.positions = [systems.folded(frame).positions for frame in self.frames]
         found = [labelled.labels(frame) for frame in self.frames]
         self.energy = np.array([label.energy for label in found])
         self.forces = [label.forces for label in found]
         self.stress = np.nan_to_num([label.stress for label in found])
         self.has_virial = np.array([float(labelled.use_virial(f)) for f in self.frames])
+        self.sources = [labelled.source(frame) for frame in self.frames]
+        self.weight = np.ones(len(self.frames))
+        found = {(s, int(z)) for s, f in zip(self.sources, self.frames, strict=True) for z in f.numbers if s != main}
+        self.offset_of = sorted(found if main else ()) if offset_of is None else list(offset_of)
+        self.offsets = np.array(
+            [
+                [np.sum(f.numbers == z) * (s == source) for source, z in self.offset_of]
+                for s, f in zip(self.sources, self.frames, strict=True)
+            ],
+            float,
+        ).reshape(len(self.frames), len(self.offset_of))
+
+    def coverage(self) -> Coverage:
+        """Closest pair and numbers of neighbours in all frames."""
+        cells = [frame.cell.array for frame in self.frames]
+        return coverage.of_frames(list(zip(self.positions, cells, strict=True)), self.neighbors)
+
+    def capacities(self) -> np.ndarray:
+        """Slots to give to each frame (n_frames,): two numbers at most, chosen for the smallest sum of atoms x slots.
+
+        Frames of compressed cells need twice the slots of others, and the cost of a batch grows with them.
+        """
+        candidates = np.unique(self.needed)
+        cost = [self.sizes @ np.where(self.needed <= low, low, self.capacity) for low in candidates]
+        low = candidates[int(np.argmin(cost))]
+        return np.where(self.needed <= low, low, self.capacity)
 
     def partition(self, indices) -> list[np.ndarray]:
         """The frames `indices` in one share for every device: equally many frames, about as many atoms."""
@@ -59,18 +95,34 @@ class FrameStore:
         """Atoms of the fullest share of any of `batches`."""
         return max(int(self.sizes[share].sum()) for indices in batches for share in self.partition(indices))
 
-    def device_batches(self, indices, n_frames: int, n_atoms: int) -> list[Batch]:
+    def balanced(self, indices, n_batches: int, rng: np.random.Generator | None = None) -> list[np.ndarray]:
+        """The frames `indices` in `n_batches` batches of about equally many atoms, shuffled by `rng`.
+
+        Large frames are dealt first, each to the batch that has fewest atoms so far.
+        """
+        indices = np.asarray(indices) if rng is None else rng.permutation(indices)
+        batches, queue = [[] for _ in range(n_batches)], [(0, n) for n in range(n_batches)]
+        for index in indices[np.argsort(-self.sizes[indices], kind="stable")]:
+            atoms, n = heapq.heappop(queue)
+            batches[n].append(index)
+            heapq.heappush(queue, (atoms + int(self.sizes[index]), n))
+        return [np.array(batch) for batch in batches]
+
+    def device_batches(self, indices, n_frames: int, n_atoms: int, capacity: int | None = None) -> list[Batch]:
         """A batch of up to `n_frames` frames in NumPy arrays, as one batch of `n_atoms` atoms for every device."""
         n_frames = -(-n_frames // devices.count())
-        return [self.collate(share, n_frames, n_atoms) for share in self.partition(indices)]
+        return [self.collate(share, n_frames, n_atoms, capacity) for share in self.partition(indices)]
 
     def batch(self, indices, n_frames: int, n_atoms: int) -> Batch:
         """The frames `indices` laid end to end, padded to `n_frames` cells and `n_atoms` atoms."""
         return jax.tree.map(jnp.asarray, self.collate(indices, n_frames, n_atoms))
 
-    def collate(self, indices, n_frames, n_atoms):
+    def collate(self, indices, n_frames, n_atoms, capacity=None) -> Batch:
+        """`batch` in NumPy arrays; `capacity` is the number of neighbour slots, by default what any frame needs."""
         starts = np.cumsum([0, *self.sizes[indices]])
-        used, capacity = starts[-1], self.capacity
+        capacity = self.capacity if capacity is None else int(capacity)
+        assert starts[-1] <= n_atoms
+        assert self.needed[indices].max(initial=0) <= capacity
         positions, forces = np.zeros((2, n_atoms, 3))
         cells = np.tile(np.eye(3), (n_frames, 1, 1))
         cell_index = np.full(n_atoms, n_frames, np.int32)
@@ -80,15 +132,13 @@ class FrameStore:
         reverse = np.arange(n_atoms * capacity, dtype=np.int32).reshape(n_atoms, capacity)
         mask = np.zeros((n_atoms, capacity), bool)
         for cell, (index, start) in enumerate(zip(indices, starts[:-1], strict=True)):
-            frame, near, here = (
-                self.frames[index],
-                self.neighbors[index],
-                slice(start, start + self.sizes[index]),
-            )
-            positions[here], forces[here] = systems.folded(frame).positions, self.forces[index]
+            frame, near, here = self.frames[index], self.neighbors[index], slice(start, start + self.sizes[index])
+            positions[here], forces[here] = self.positions[index], self.forces[index]
             cells[cell], cell_index[here], numbers[here] = frame.cell.array, cell, frame.numbers
-            source[here], image[here], mask[here] = near.source + start, near.image, near.mask
-            reverse[here] = near.reverse + start * capacity
+            slots = near.capacity  # of its own, fewer than in the batch
+            source[here, :slots] = near.source + start
+            image[here, :slots], mask[here, :slots] = near.image, near.mask
+            reverse[here, :slots] = (near.reverse // slots + start) * capacity + near.reverse % slots
         pad = n_frames - len(indices)
         labels = Labels(
             np.pad(self.energy[indices], (0, pad)),
@@ -96,9 +146,10 @@ class FrameStore:
             np.pad(self.stress[indices], ((0, pad), (0, 0))),
             np.pad(self.sizes[indices], (0, pad)).astype(float),
             np.pad(self.has_virial[indices], (0, pad)),
+            np.pad(self.weight[indices], (0, pad)),
+            np.pad(self.offsets[indices], ((0, pad), (0, 0))),
         )
         system = System(positions, cells, cell_index, numbers)
         dtype = jnp.zeros(()).dtype
         batch = Batch(system, Neighbors(source, image, reverse, mask, np.int32(capacity)), labels)
-        assert used <= n_atoms
         return jax.tree.map(lambda x: np.asarray(x, dtype if np.issubdtype(x.dtype, np.floating) else None), batch)

@@ -12,8 +12,10 @@ from pathlib import Path
 import ase
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import chemical_symbols
 
 from fusedff.data import FILES, extxyz
+from fusedff.data import frames as labelled
 from fusedff.data.frames import MAX_STRESS, check_frame, labels, results, trusted
 from fusedff.data.titanium_paper import PAPER_BLOB_IDS, read_paper_arrays
 from fusedff.data.validation import duplicates
@@ -28,7 +30,9 @@ MAX_ENERGY_SPREAD = 20.0  # eV per atom between frames of one composition
 def load_frames(path=None, units: str | None = None) -> tuple[ase.Atoms, ...]:
     """Frames of an extended-XYZ file, checked; the default is the packaged titanium PBE dataset.
 
-    Missing `config_type` becomes 'unlabelled', missing `config_id` '<file>#<frame>'. Raises
+    Missing `config_type` becomes 'unlabelled', missing `config_id` '<file>#<frame>' (each a `run` of its own), missing
+    `source` the program that the words `dft` of the file name (`dft=GPAW-PBE-...`: 'gpaw'), else the stem of the
+    file's name. Raises
     FileNotFoundError, or ValueError naming file, frame, value and remedy for the first frame that fails
     `check_frame`, for repeated frames (`duplicates`) and ids, for energies of one composition too far apart to be of
     one kind, and for units that contradict each other (`plausibility`). With `units="ase"`, here or in the file's
@@ -40,30 +44,40 @@ def load_frames(path=None, units: str | None = None) -> tuple[ase.Atoms, ...]:
     frames = []
     for frame in extxyz.read(path):
         frame.info.setdefault("config_type", "unlabelled")
-        frame.info.setdefault("config_id", f"{path.name}#{len(frames)}")
+        if "config_id" not in frame.info:
+            frame.info["config_id"] = f"{path.name}#{len(frames)}"
+            frame.info.setdefault("run", frame.info["config_id"])
         if units:
             frame.info["units"] = units
         frames.append(frame)
-    checked = _checked(frames, path.name)
-    duplicates.check(checked, _places(checked, path.name))
-    _mention_free_energies(checked, path.name)
-    return checked
+    programs = {str(frame.info["dft"]).split("-")[0].lower() for frame in frames if "dft" in frame.info}
+    for frame in frames:
+        frame.info.setdefault("source", programs.copy().pop() if len(programs) == 1 else path.stem)
+    found = checked(frames, path.name)
+    duplicates.check(found, _places(found, path.name))
+    _mention_free_energies(found, path.name)
+    return found
 
 
-def fit_reference_energies(frames) -> dict[str, float]:
-    """Energy per atom of each species (eV), least squares over the frames: what is left is binding.
+def fit_reference_energies(frames, source: str | None = None) -> dict[str, float]:
+    """Energy per atom of each species (eV), least squares over the frames of one source: what is left is binding.
 
-    Where compositions do not tell the species apart the solution of minimum norm is taken. Raises ValueError
-    without frames.
+    The source is that of the first frame unless it is named. Where compositions do not tell the species apart the
+    solution of minimum norm is taken. Raises ValueError if the source has no frames.
     """
     frames = tuple(frames)
     if not frames:
         raise ValueError("no frames to fit reference energies to; give at least one labelled frame")
-    symbols = sorted({s for frame in frames for s in frame.symbols})
-    counts = np.array([[np.sum(frame.symbols == s) for s in symbols] for frame in frames], dtype=float)
-    energies = np.array([labels(frame).energy for frame in frames])
+    source = labelled.source(frames[0]) if source is None else source
+    chosen = [frame for frame in frames if labelled.source(frame) == source]
+    if not chosen:
+        there = ", ".join(repr(s) for s in dict.fromkeys(map(labelled.source, frames)))
+        raise ValueError(f"no frames of source {source!r} to fit reference energies to; there are {there}")
+    numbers = sorted({z for frame in chosen for z in frame.numbers.tolist()})
+    counts = np.array([[np.sum(frame.numbers == z) for z in numbers] for frame in chosen], dtype=float)
+    energies = np.array([labels(frame).energy for frame in chosen])
     solution, *_ = np.linalg.lstsq(counts, energies, rcond=None)
-    return dict(zip(symbols, solution.tolist(), strict=True))
+    return dict(zip([chemical_symbols[z] for z in numbers], solution.tolist(), strict=True))
 
 
 def load_paper_archive(path, verify=True, *, _blob_ids=PAPER_BLOB_IDS) -> tuple[ase.Atoms, ...]:
@@ -91,14 +105,15 @@ def load_paper_archive(path, verify=True, *, _blob_ids=PAPER_BLOB_IDS) -> tuple[
             use_virial=is_init,
         )
         frames.append(frame)
-    return _checked(frames, file)
+    return checked(frames, file)
 
 
 def _places(frames, file: str) -> list[str]:
     return [f"{file}, frame {i} ({frame.info['config_id']})" for i, frame in enumerate(frames)]
 
 
-def _checked(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
+def checked(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
+    """The frames of a file, once each passes `check_frame`, ids are unique and labels do not contradict each other."""
     if not frames:
         raise ValueError(f"{file} has no frames; give a file with at least one labelled frame")
     first_with, places = {}, _places(frames, file)

@@ -1,9 +1,10 @@
 """One labelled frame: what it holds, and what makes it unfit to learn from.
 
 A frame is an `ase.Atoms` with a calculator that holds energy (eV), forces (eV/Å) and maybe stress (eV/Å^3,
-positive in tension), and in `info` a `config_type`, a unique `config_id` and optionally `use_virial`. Labels are read
-from the calculator's results by `labels` alone: `Atoms.get_forces` would set forces to zero where atoms are fixed.
-With `info["units"] == "ase"` numbers are taken as stated, however unusual their magnitude.
+positive in tension), and in `info` a `config_type`, a unique `config_id` and optionally `use_virial`, `source` (which
+calculation labelled it) and `run` (which simulation it was taken from). Labels are read from the calculator's results
+by `labels` alone: `Atoms.get_forces` would set forces to zero where atoms are fixed. With
+`info["units"] == "ase"` numbers are taken as stated, however unusual their magnitude.
 """
 
 from typing import NamedTuple
@@ -65,6 +66,26 @@ def use_virial(frame: ase.Atoms) -> bool:
     Raises ValueError for what is neither yes nor no.
     """
     return has_stress(frame) and _wanted(frame)
+
+
+def source(frame: ase.Atoms) -> str:
+    """The calculation that labelled the frame; energies of two sources have different zeros. '' if it does not say."""
+    return str(frame.info.get("source", ""))
+
+
+def family(frame: ase.Atoms) -> str:
+    """The kind of structure: `config_type`."""
+    return str(frame.info.get("config_type", "unlabelled"))
+
+
+def run(frame: ase.Atoms) -> str | None:
+    """The simulation that a frame is a snapshot of, whose frames are nearly the same: `run`, else `config_id` up to #.
+
+    None for a frame that has neither.
+    """
+    if "run" in frame.info:
+        return str(frame.info["run"])
+    return str(frame.info["config_id"]).split("#")[0] if "config_id" in frame.info else None
 
 
 def _wanted(frame) -> bool:

@@ -1,4 +1,8 @@
-"""Training, validation and test frames: stratified by family, and fixed for good when a dataset grows."""
+"""Training, validation and test frames: by run, stratified by source and family, fixed for good when a dataset grows.
+
+Snapshots of one simulation are nearly the same: shared out among the parts, they would make a test of what was learned
+by heart. A dataset whose frames were made one by one has as many runs as frames.
+"""
 
 import hashlib
 from collections import defaultdict
@@ -6,7 +10,9 @@ from typing import NamedTuple
 
 import ase
 
-_BLOCK = 10  # frames of one config_type that are shared out together
+from fusedff.data import frames as labelled
+
+_BLOCK = 10  # runs of one source and config_type that are shared out together
 
 
 class Split(NamedTuple):
@@ -17,39 +23,48 @@ class Split(NamedTuple):
     test: tuple[ase.Atoms, ...]
 
 
-def assign(config_types, validation=0.1, test=0.2) -> list[str]:
+def assign(config_types, validation=0.1, test=0.2, runs=None, sources=None) -> list[str]:
     """'train', 'validation' or 'test' for each frame, given the config_type of all frames in file order.
 
-    The frames of each config_type are taken in blocks of 10 in file order. Which places of a block are
+    `runs` names the run of each frame (None: a run of its own), `sources` its source; frames of one run stay together.
+    The runs of each source and config_type are taken in blocks of 10 in file order. Which places of a block are
     validation and test follows from sha256 of (config_type, block number) alone. So every type gives its
     share to each part, and appending frames, of any type, never moves an earlier one; inserting or deleting
-    does. Fractions are whole tenths; a type with fewer than 10 frames may lack validation or test.
+    does. Fractions are whole tenths; a type with fewer than 10 runs may lack validation or test.
     """
+    config_types = list(config_types)
+    runs, sources = runs or [None] * len(config_types), sources or [""] * len(config_types)
     n_validation, n_test = _tenths(validation, "validation"), _tenths(test, "test")
     if n_validation + n_test >= _BLOCK:
         raise ValueError(f"validation = {validation} and test = {test} leave no training frames; lower them")
-    seen, parts = defaultdict(int), []
-    for config_type in config_types:
-        block, place = divmod(seen[config_type], _BLOCK)
-        seen[config_type] += 1
+    seen, parts, part_of_run = defaultdict(int), [], {}
+    for config_type, run, source in zip(config_types, runs, sources, strict=True):
+        if (source, run) in part_of_run:
+            parts.append(part_of_run[source, run])
+            continue
+        block, place = divmod(seen[source, config_type], _BLOCK)
+        seen[source, config_type] += 1
         rank = _shuffled_places(config_type, block).index(place)
         part = "test" if rank < n_test else "validation" if rank < n_test + n_validation else "train"
         parts.append(part)
+        if run is not None:
+            part_of_run[source, run] = part
     return parts
 
 
 def split(frames, validation=0.1, test=0.2) -> Split:
-    """Frames shared out by `assign`: stratified by config_type and fixed for good when the file only grows.
+    """Frames shared out by `assign`: by run, stratified by source and config_type, fixed when the file only grows.
 
     Raises ValueError for fractions that are not whole tenths, and naming the part that is wanted and has no frame.
     """
     frames = tuple(frames)
-    parts = assign([str(f.info.get("config_type", "unlabelled")) for f in frames], validation, test)
+    families, runs, sources = ([of(f) for f in frames] for of in (labelled.family, labelled.run, labelled.source))
+    parts = assign(families, validation, test, runs, sources)
     wanted = {"train": True, "validation": validation > 0, "test": test > 0}
     if empty := [name for name in wanted if wanted[name] and name not in parts]:
         raise ValueError(
-            f"{len(frames)} frames leave none for {' and '.join(empty)}: ten of one config_type give each part its "
-            "share; add frames, or share out three or more in file order with `paper_split`"
+            f"{len(frames)} frames leave none for {' and '.join(empty)}: ten runs of one config_type give each part "
+            "its share; add frames, or share out three or more in file order with `paper_split`"
         )
     return Split(*(tuple(f for f, p in zip(frames, parts, strict=True) if p == name) for name in Split._fields))
 

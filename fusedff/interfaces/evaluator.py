@@ -1,6 +1,7 @@
 """Energy, forces and stress of one cell at a time, for callers who move its atoms a little between calls."""
 
 import threading
+import warnings
 from functools import partial
 
 import jax
@@ -30,6 +31,7 @@ class Evaluator:
         self.lists_made = 0
         self._candidates = self._slots = 4
         self._frame = self._listed = None
+        self._warned = False
 
     def __call__(self, frame: Atoms) -> Evaluation:
         """Total energy (1,) in double precision, forces (n, 3) and stress (1, 6) of the frame, periodic or not.
@@ -56,14 +58,23 @@ class Evaluator:
             jnp.asarray(positions[None], dtype), jnp.asarray(frame.cell.array[None], dtype), frame.numbers
         )
         while True:
-            result, needed, nearest = _evaluate(
+            result, needed, nearest, fewest = _evaluate(
                 self.potential, system, self._listed, self.potential.cutoff, self._slots
             )
             if int(needed) <= self._slots:
                 if nearest < units.MIN_DISTANCE:
                     _refuse_overlap(frame)
+                self._mention_extrapolation(float(nearest), int(fewest), int(needed))
                 return result._replace(energy=self.potential.total(result.energy, [frame]))
             self._slots = _rounded_up(needed)
+
+    def _mention_extrapolation(self, *configuration):
+        """Warn, once, of a configuration far from all that the potential was trained on."""
+        covered = self.potential.coverage
+        if covered is None or self._warned or not (beyond := covered.beyond(*configuration)):
+            return
+        self._warned = True
+        warnings.warn(f"the potential extrapolates: {beyond}; do not trust its numbers here (said once)", stacklevel=5)
 
     def _followed(self, frame):
         """Positions in the periodic images that the list knows, or None if a pair may be missing from it.
@@ -102,7 +113,8 @@ def _evaluate(potential, system, listed, cutoff, slots):
     near = neighbors.prune(system, listed, cutoff, slots)
     squared = jnp.sum(neighbors.displacements(system, near) ** 2, -1)
     nearest = jnp.sqrt(jnp.min(jnp.where(near.mask, squared, jnp.inf)))
-    return potential.evaluate(system, near), near.needed, nearest
+    fewest = jnp.min(jnp.sum(near.mask, 1))
+    return potential.evaluate(system, near), near.needed, nearest, fewest
 
 
 def _rounded_up(slots) -> int:

@@ -15,7 +15,7 @@ Messages live at (receiver, slot): slot (i, b) holds the message j -> i from `so
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import haiku as hk
 import jax
@@ -35,6 +35,7 @@ class DimeNet:
     The 2024 paper uses an embedding of 32, 4 blocks, 6 radial and 7 spherical functions, cut-off 5 Å.
     """
 
+    repulsive: ClassVar[bool] = False  # what it says of atoms that nearly touch means nothing
     cutoff: float = 5.0  # Å
     embedding: int = 32  # channels of a message
     blocks: int = 4

@@ -1,6 +1,7 @@
 """Lennard-Jones, behind the same interface as the network: a classical prior and a problem with known answers."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ class LennardJones:
     Parameters: `epsilon` and `sigma` (Å), one per species; unlike pairs mix by Lorentz-Berthelot.
     """
 
+    repulsive: ClassVar[bool] = True
     cutoff: float  # Å
     onset: float = 0.8  # fraction of the cut-off at which the switch begins
 

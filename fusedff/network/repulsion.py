@@ -1,14 +1,13 @@
 """Short-range repulsion of nuclei: the universal potential of Ziegler, Biersack and Littmark (ZBL).
 
 J. F. Ziegler, J. P. Biersack, U. Littmark, The Stopping and Range of Ions in Solids (Pergamon, 1985). Training frames
-hold no two atoms that nearly touch, and what a network extrapolates to there may well attract. The screened repulsion
-of the nuclei is known for every pair of elements. It is part of every potential below a distance that atoms reach only
-in collisions, so that the network is left alone where it is trained.
+hold no two atoms that nearly touch, and a network may extrapolate to attraction there. The screened repulsion of the
+nuclei is known for every pair of elements. It is added below a distance that atoms reach only in collisions, so that
+it does not change the network where that is trained on solids and liquids.
 """
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ase.data import covalent_radii
 from ase.units import Bohr, Hartree
 
@@ -16,9 +15,8 @@ from fusedff.geometry.neighbors import Neighbors
 
 OUTER = 0.53  # of the sum of covalent radii, from where it is switched on: 1.70 Å for two atoms of titanium
 INNER = 0.60  # of the outer distance, below which it is whole
-_AMPLITUDES = np.array([0.18175, 0.50986, 0.28022, 0.02817])
-_DECAYS = np.array([3.19980, 0.94229, 0.40290, 0.20162])  # per screening length
-_SHORTEST = 0.05  # Å: closer, the force stays that of this distance, so that it stays finite
+_SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162))  # amplitude, decay
+_SHORTEST = 0.05  # Å: closer, the energy rises no further, so that it stays finite
 
 
 def screened_coulomb(distance: jax.Array, z_first, z_second) -> jax.Array:
@@ -27,7 +25,7 @@ def screened_coulomb(distance: jax.Array, z_first, z_second) -> jax.Array:
     V(r) = (Z1 Z2 e^2 / r) phi(r / a) with a = 0.8854 a_0 / (Z1^0.23 + Z2^0.23) and phi a sum of four exponentials.
     """
     x = distance * (z_first**0.23 + z_second**0.23) / (0.8854 * Bohr)
-    screening = sum(amplitude * jnp.exp(-decay * x) for amplitude, decay in zip(_AMPLITUDES, _DECAYS, strict=True))
+    screening = sum(amplitude * jnp.exp(-decay * x) for amplitude, decay in _SCREENING)
     return Hartree * Bohr * z_first * z_second / distance * screening
 
 

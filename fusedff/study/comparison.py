@@ -1,14 +1,16 @@
 """The comparison the titanium study ends with: three models against DFT and against experiment."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 
-from fusedff.data import datasets, splits, titanium_paper
+from fusedff.data import datasets, splits, titanium_paper, titanium_vasp
 from fusedff.data import frames as labelled
 from fusedff.geometry import neighbors, systems
 from fusedff.potential import Evaluation, Potential
@@ -22,11 +24,24 @@ TITLES = {"dft": "DFT-only", "experiment": "experiment-only", "fused": "fused"}
 UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "GPa"}  # of what `predictions` returns
 
 
-def frames(preset: Preset) -> splits.Split:
-    """The DFT frames a preset learns from: the embedded ones shared out by family, the paper's as in the paper."""
+def frames(preset: Preset, vasp: str | Path | None = None) -> splits.Split:
+    """The DFT frames a preset learns from: the embedded ones shared out by family, the paper's as in the paper.
+
+    With `data` 'embedded+vasp', or where `vasp` is a file of them, those of the second public set come after the
+    embedded ones; a warning says so if they cannot be downloaded and are left out.
+    """
     if preset.data == "paper":
         return splits.paper_split(datasets.load_paper_archive(titanium_paper.fetch_paper_archive()))
-    return splits.split(datasets.load_frames())
+    embedded = splits.split(datasets.load_frames())
+    if vasp is None and preset.data == "embedded+vasp":
+        try:
+            vasp = titanium_vasp.fetch()
+        except ConnectionError as error:
+            warnings.warn(f"only the embedded frames are used: {error}", stacklevel=2)
+    if vasp is None:
+        return embedded
+    more = splits.split(titanium_vasp.load(vasp))
+    return splits.Split(*(mine + theirs for mine, theirs in zip(embedded, more, strict=True)))
 
 
 def data_version(preset: Preset) -> str:
@@ -34,7 +49,8 @@ def data_version(preset: Preset) -> str:
     if preset.data == "paper":
         return f"archive of the paper, git blob {titanium_paper.PAPER_BLOB_IDS['archive']}"
     digest = hashlib.sha256(datasets.TITANIUM_FRAMES.read_bytes()).hexdigest()
-    return f"{datasets.TITANIUM_FRAMES.name}, sha256 {digest}"
+    more = f"; VASP set, git blob {titanium_vasp.PUBLISHED['git id']}" if preset.data == "embedded+vasp" else ""
+    return f"{datasets.TITANIUM_FRAMES.name}, sha256 {digest}{more}"
 
 
 def evaluate(potential: Potential, frames: Sequence[Atoms]) -> Evaluation:
@@ -219,6 +235,34 @@ def summary_lines(result: dict) -> list[str]:
             f"{stress_error(errors)}"
         )
     return lines
+
+
+def error_table(models: dict[str, list[dict]]) -> str:
+    """Errors on held-out frames by source and family as text, root mean square / mean absolute: model -> rows.
+
+    Rows are those of `force_matching.errors_by_family`, of the same frames for all models; energies of other sources
+    than a model's own count from a zero fitted to them. `-`: no stress labels.
+    """
+    quantities = {"energy": "meV_per_atom", "force": "meV_per_A", "stress": "GPa"}
+    digits = {"energy": 1, "force": 0, "stress": 2}
+    units = {"energy": "meV/atom", "force": "meV/Å", "stress": "GPa"}
+    first = next(iter(models.values()))
+    wide = max(len(f"{row['source']} {row['family']}") for row in first)
+    titles = [TITLES.get(model, model) for model in models]
+    heads = [f"{q} {units[q]}" for q in quantities]
+    lines = [
+        f"{'':>{wide}} {'':>6} " + " ".join(f"{title:^53}" for title in titles),
+        f"{'':>{wide}} {'frames':>6} " + " ".join(f"{head:>17}" for _ in models for head in heads),
+    ]
+    for n, row in enumerate(first):
+        cells = []
+        for rows in models.values():
+            for q, unit in quantities.items():
+                rms, mean = (rows[n][f"{q}_{kind}_{unit}"] for kind in ("rmse", "mae"))
+                cells.append("-" if rms is None else f"{rms:.{digits[q]}f} / {mean:.{digits[q]}f}")
+        name = f"{row['source']} {row['family']}"
+        lines.append(f"{name:>{wide}} {row['n_frames']:>6} " + " ".join(f"{cell:>17}" for cell in cells))
+    return "\n".join(lines)
 
 
 def stress_error(errors: dict) -> str:

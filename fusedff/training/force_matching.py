@@ -1,10 +1,15 @@
-"""Bottom-up training: a potential that reproduces the energies, forces and virials of DFT frames."""
+"""Bottom-up training: a potential that reproduces the energies, forces and virials of DFT frames.
+
+Frames may come from several calculations (`info["source"]`), whose energies have different zeros. The potential keeps
+the zero of its own `source`; those of the others are fitted to start with and follow the network while it learns.
+"""
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,35 +39,84 @@ class ForceMatchingConfig:
 
     epochs: int = 400
     batch: int = 30  # frames
+    batch_atoms: int | None = None  # instead of `batch`: about so many atoms in every batch
     optimizer: str = "adam"  # or another of OPTIMIZERS
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-5
     energy_weight: float = 0.066  # ratios of the titanium paper, see presets.PAPER
     force_weight: float = 1.0
     virial_weight: float = 0.26
+    source_weights: tuple[tuple[str, float], ...] = ()  # factors of the squared errors of a source's frames
+    force_scale: float | None = None  # F0 in eV/Å: squared errors of a frame count 1 / (1 + (its rms force / F0)^2)
+    ema: float = 0.0  # decay per step of the average of the parameters that is taken; 0: the parameters themselves
+    clip: float | None = None  # largest norm of the gradient
     patience: int | None = None  # stop after so many epochs without a better validation loss, and take the best
     seed: int = 0
 
     def __post_init__(self):
+        given = {name for name, value in vars(self).items() if value is not None}
         ranges.require(
             self,
-            count=["epochs", "batch", *(["patience"] if self.patience is not None else [])],
-            positive=["learning_rate", "final_learning_rate"],
-            not_negative=["energy_weight", "force_weight", "virial_weight"],
+            count=["epochs", "batch", *sorted({"batch_atoms", "patience"} & given)],
+            positive=["learning_rate", "final_learning_rate", *sorted({"force_scale", "clip"} & given)],
+            not_negative=["energy_weight", "force_weight", "virial_weight", "ema"],
         )
+        ranges.between(self, "ema", high=0.99999, why="give a decay from 0 to below 1, e.g. 0.998")
+        if any(not 0 <= weight < np.inf for _, weight in self.source_weights):
+            ranges.refuse(self, "source_weights", "give (source, weight) pairs with weights from 0 on")
         ranges.one_of(self, "optimizer", OPTIMIZERS)
 
 
-def _store(potential: Potential, frames: Sequence[Atoms]) -> FrameStore:
-    """The frames for a potential, which must know all their elements."""
+def _store(potential: Potential, frames: Sequence[Atoms], offset_of: Sequence | None = None) -> FrameStore:
+    """The frames for a potential, which must know all their elements; `offset_of` names what other zeros there are."""
     for n, frame in enumerate(frames):
         potential.require_species(frame.numbers, f"frame {n}: ")
-    store = FrameStore(frames, potential.cutoff)
+    sources = list(dict.fromkeys(map(labelled.source, frames)))
+    if len(sources) > 1 and not potential.source:
+        raise ValueError(
+            f"frames of {len(sources)} sources ({', '.join(map(repr, sources))}) have different zeros of energy; say "
+            "whose the potential has: Potential.create(..., source=...)"
+        )
+    store = FrameStore(frames, potential.cutoff, potential.source, offset_of)
+    known = {source for source, _ in store.offset_of} | {potential.source}
+    if potential.source and (unknown := [source for source in sources if source not in known]):
+        raise ValueError(
+            f"frames of source {unknown[0]!r} are held out, but none of it are learned from, so that its zero of "
+            "energy is unknown; share out its frames by `splits.split`"
+        )
     store.energy -= [potential.reference_energy(frame.numbers) for frame in frames]  # in double precision
     return store
 
 
-def _deviations(potential: Potential, batch: Batch, total: Callable) -> dict[str, jax.Array]:
+def _fit_zeros(potential: Potential, store: FrameStore) -> np.ndarray:
+    """Zeros of energy (n_offsets,), eV per atom, of the other sources; the store's energies count from them thereafter.
+
+    Least squares of what the potential leaves of the energies per atom, so that a pre-trained one need not move. First
+    without the potential, as what is evaluated in single precision must be small.
+    """
+    fractions = store.offsets / store.sizes[:, None]
+    weights = store.weight**0.5
+    zeros = np.zeros(len(store.offset_of))
+    for left in (lambda: store.energy / store.sizes, lambda: -frame_errors(potential, store).energy):
+        if len(zeros):
+            other = fractions.any(1)
+            wanted = (weights * left())[other]
+            more, *_ = np.linalg.lstsq(weights[other, None] * fractions[other], wanted, rcond=None)
+            store.energy -= store.offsets @ more
+            zeros += more
+    return zeros
+
+
+def _frame_weights(settings: ForceMatchingConfig, store: FrameStore) -> np.ndarray:
+    """Weights (n_frames,) of the squared errors, as the settings have them."""
+    by_source = dict(settings.source_weights)
+    weight = np.array([by_source.get(source, 1.0) for source in store.sources])
+    if settings.force_scale is not None:
+        weight /= 1 + np.array([np.mean(forces**2) for forces in store.forces]) / settings.force_scale**2
+    return weight
+
+
+def _deviations(potential: Potential, batch: Batch, total: Callable, offsets=None) -> dict[str, jax.Array]:
     """Deviations from the labels, scaled so that their squares add up to the mean squared errors."""
     predicted = potential.evaluate(batch.system, batch.neighbors)
     labels = batch.labels
@@ -72,6 +126,8 @@ def _deviations(potential: Potential, batch: Batch, total: Callable) -> dict[str
     with_virial = jnp.maximum(total(jnp.sum(labels.has_virial)), 1) * 6
     stress = (predicted.stress - labels.stress) * labels.has_virial[:, None] / with_virial**0.5
     energy = (predicted.energy - labels.energy) / atoms
+    if offsets is not None and len(offsets):
+        energy = energy + labels.offsets @ offsets / atoms
     return {
         "energy": jnp.where(present, energy, 0) / total(jnp.sum(present)) ** 0.5,
         "force": (predicted.forces - labels.forces) * in_cell[:, None] / (3 * total(jnp.sum(in_cell))) ** 0.5,
@@ -80,17 +136,41 @@ def _deviations(potential: Potential, batch: Batch, total: Callable) -> dict[str
     }
 
 
-def mean_squared_errors(potential: Potential, batch: Batch, total: Callable = lambda x: x) -> dict[str, jax.Array]:
+def _frame_weight_of(name: str, batch: Batch) -> jax.Array:
+    """The weights of frames, in the shape of the deviations called `name`."""
+    weight = batch.labels.weight
+    if name == "force":
+        return jnp.append(weight, 0)[batch.system.cell_index][:, None]
+    return weight if name == "energy" else weight[:, None]
+
+
+def _mean_squares(deviations, batch, weighted=False) -> dict[str, jax.Array]:
+    return {
+        name: jnp.sum(_frame_weight_of(name, batch) * deviation**2 if weighted else deviation**2)
+        for name, deviation in deviations.items()
+    }
+
+
+def mean_squared_errors(
+    potential: Potential, batch: Batch, total: Callable = lambda x: x, offsets=None
+) -> dict[str, jax.Array]:
     """Mean squared errors: energy and virial in (eV/atom)^2, force in (eV/Å)^2, stress in (eV/Å^3)^2.
 
-    When `batch` is a share, `total` adds up what is counted over all of them; the errors of the shares then add up
-    to those of the whole.
+    `offsets` (n_offsets,), eV per atom, move the zeros of energy of other sources. When `batch` is a share, `total`
+    adds up what is counted over all of them; the errors of the shares then add up to those of the whole.
     """
-    return {name: jnp.sum(deviation**2) for name, deviation in _deviations(potential, batch, total).items()}
+    return _mean_squares(_deviations(potential, batch, total, offsets), batch)
 
 
-def loss(settings: ForceMatchingConfig, potential: Potential, batch: Batch, total: Callable = lambda x: x) -> jax.Array:
-    errors = mean_squared_errors(potential, batch, total)
+def loss(
+    settings: ForceMatchingConfig, potential: Potential, batch: Batch, total: Callable = lambda x: x, offsets=None
+) -> jax.Array:
+    """Weighted sum of the mean squared errors, those of each frame times its weight; arguments as above."""
+    errors = _mean_squares(_deviations(potential, batch, total, offsets), batch, weighted=True)
+    return _weighted_sum(settings, errors)
+
+
+def _weighted_sum(settings, errors):
     return sum(weight * errors[name] for name, weight in _weights(settings).items())
 
 
@@ -105,24 +185,52 @@ def optimizer(settings: ForceMatchingConfig, steps: int) -> optax.GradientTransf
     warms up over a tenth of the steps and follows a cosine; it needs a fraction of the epochs.
     """
     begin, end = settings.learning_rate, settings.final_learning_rate
+    if settings.clip is not None:
+        unclipped = optimizer(replace(settings, clip=None), steps)
+        return optax.chain(optax.clip_by_global_norm(settings.clip), unclipped)
     if settings.optimizer == "adam":
         return optax.adam(optax.exponential_decay(begin, max(steps, 1), end / begin))
     warm_up = max(1, steps // 10)
     return muon(optax.warmup_cosine_decay_schedule(begin / 10, begin, warm_up, max(steps, warm_up + 1), end))
 
 
+class MatchingState(NamedTuple):
+    """What the trainer carries beside the parameters."""
+
+    optimizer: Any  # of optax
+    step: jax.Array  # () optimizer steps done
+    average: Any  # of the parameters, () without
+    offsets: jax.Array  # (n_offsets,) eV per atom, by how much the zeros of other sources have moved
+
+
+FOLLOWING = 0.01  # part of a batch's mean deviation that the zeros of other sources follow
+
+
 @compilation.jit(n_static=2)
 def _steps(settings, steps, template, train_state, batches):
     """One optimizer step per batch; compiled as one loop, so that temporaries are allocated once and not per step."""
 
-    def of_share(params, batch):
-        return loss(settings, template.with_params(params), batch, devices.total)
+    def of_share(params, batch, offsets):
+        deviations = _deviations(template.with_params(params), batch, devices.total, offsets)
+        value = _weighted_sum(settings, _mean_squares(deviations, batch, weighted=True))
+        fractions = batch.labels.offsets / jnp.maximum(batch.labels.atoms, 1)[:, None]
+        weighted = batch.labels.weight[:, None] * fractions
+        scale = devices.total(jnp.sum(batch.labels.atoms > 0)) ** 0.5  # which the deviations were divided by
+        return value, (deviations["energy"] @ weighted * scale, jnp.sum(weighted * fractions, 0))
 
     def step(train_state, batch):
-        value, gradient = devices.total(jax.value_and_grad(of_share)(train_state.params, batch))
-        updates, state = optimizer(settings, steps).update(gradient, train_state.optimizer, train_state.params)
+        state = train_state.optimizer
+        (value, (deviation, count)), gradient = devices.total(
+            jax.value_and_grad(of_share, has_aux=True)(train_state.params, batch, state.offsets)
+        )
+        updates, inner = optimizer(settings, steps).update(gradient, state.optimizer, train_state.params)
         params = optax.apply_updates(train_state.params, updates)
-        return train_state._replace(params=params, optimizer=state), value
+        average, done = state.average, state.step + 1
+        if settings.ema:
+            decay = jnp.minimum(settings.ema, done / (done + 9.0))  # short at first: the start is soon forgotten
+            average = jax.tree.map(lambda a, p: (decay * a + (1 - decay) * p).astype(p.dtype), average, params)
+        offsets = state.offsets - FOLLOWING * deviation / jnp.maximum(count, 1e-6)
+        return train_state._replace(params=params, optimizer=MatchingState(inner, done, average, offsets)), value
 
     return devices.shard_map_cells(partial(jax.lax.scan, step), in_axes=(None, devices.SCATTERED), out_axes=None)(
         train_state, batches
@@ -135,7 +243,9 @@ def _gauss_newton_sketch(settings, template, params, batches, keys):
 
     def signed(params, batch, key):
         found, weights = _deviations(template.with_params(params), batch, lambda x: x), _weights(settings)
-        weighted, _ = ravel_pytree({name: weight**0.5 * found[name] for name, weight in weights.items()})
+        weighted, _ = ravel_pytree(
+            {name: (weight * _frame_weight_of(name, batch)) ** 0.5 * found[name] for name, weight in weights.items()}
+        )
         return jnp.vdot(jax.random.rademacher(key, weighted.shape, weighted.dtype), weighted)
 
     def row(batch_and_key):
@@ -144,47 +254,90 @@ def _gauss_newton_sketch(settings, template, params, batches, keys):
     return jax.lax.map(row, (batches, keys))
 
 
-@compilation.jit(n_static=1)
-def _validate(settings, potential, batch):
-    def of_share(potential, batch):
-        value = loss(settings, potential, batch, devices.total)
-        return devices.total((value, mean_squared_errors(potential, batch, devices.total)))
+@jax.jit
+def _validate(potential, offsets, batch):
+    """Mean squared errors of a batch, with and without the weights of frames."""
 
-    return devices.shard_map_cells(of_share, in_axes=(None, devices.SCATTERED), out_axes=None)(potential, batch)
+    def of_share(potential, offsets, batch):
+        deviations = _deviations(potential, batch, devices.total, offsets)
+        return devices.total([_mean_squares(deviations, batch, weighted) for weighted in (True, False)])
+
+    return devices.shard_map_cells(of_share, in_axes=(None, None, devices.SCATTERED), out_axes=None)(
+        potential, offsets, batch
+    )
 
 
 AT_ONCE = 32  # batches on the devices at a time
+AT_ONCE_MIXED = 8  # where there are two kinds of batches, in turn
 
 
 class ForceMatchingTrainer:
-    """One epoch of force matching over shuffled batches of equal shape."""
+    """One epoch of force matching over shuffled batches of one shape, or of two: with few and with many neighbours."""
 
     def __init__(
         self, settings: ForceMatchingConfig, template: Potential, frames: Sequence[Atoms], epochs: int | None = None
     ):
         self.settings, self.template = settings, template
         self.store = _store(template, frames)
-        self.n_frames = min(settings.batch, len(frames))
-        self.per_epoch = -(-len(frames) // self.n_frames)
+        self.store.weight = _frame_weights(settings, self.store)
+        self.zeros = _fit_zeros(template, self.store)
+        everything = np.arange(len(frames))
+        if settings.batch_atoms is None:
+            self.capacities = np.full(len(frames), self.store.capacity)
+            self.n_frames = min(settings.batch, len(frames))
+            self.n_batches = {self.store.capacity: -(-len(frames) // self.n_frames)}
+        else:
+            self.capacities = self.store.capacities()
+            self.n_batches = {}
+            for capacity in np.unique(self.capacities).tolist():
+                members = everything[self.capacities == capacity]
+                n = -(-int(self.store.sizes[members].sum()) // settings.batch_atoms)
+                chunks = -(-n // AT_ONCE_MIXED)
+                self.n_batches[capacity] = min(chunks * -(-n // chunks), len(members))  # chunks of one length
         epochs = epochs or settings.epochs
+        self.per_epoch = sum(self.n_batches.values())
         self.steps = self.per_epoch * epochs
-        # the fullest batch that will come: one shape for all, and as little padding as that allows
-        self.n_atoms = self.store.fullest([indices for n in range(epochs) for indices in self.batches(n)])
+        # the fullest batch that will come: one shape for all, and as little padding as that allows. Batches of about
+        # equally many atoms differ in nothing but which of the frames of one size they hold.
+        some = [indices for n in range(1 if settings.batch_atoms else epochs) for indices in self.batches(n)]
+        self.n_atoms = self.store.fullest(some)
+        self.n_frames = max(map(len, some)) if settings.batch_atoms else self.n_frames
 
     def init(self, params) -> loop.TrainState:
+        offsets = jnp.zeros(len(self.zeros))
+        average = params if self.settings.ema else ()
         state = optimizer(self.settings, self.steps).init(params)
+        state = MatchingState(state, jnp.int32(0), average, offsets)
         return loop.TrainState(params, state, jax.random.PRNGKey(self.settings.seed))
+
+    def learned(self, train_state: loop.TrainState) -> Any:
+        """The parameters to take: their average if the settings ask for it."""
+        return train_state.optimizer.average if self.settings.ema else train_state.params
 
     def batches(self, n: int) -> list[np.ndarray]:
         """Frame indices of the batches of epoch `n`, shuffled."""
-        shuffled = np.random.default_rng([self.settings.seed, n]).permutation(len(self.store.frames))
-        return np.array_split(shuffled, self.per_epoch)
+        return [indices for chunk in self._chunks(n) for indices in chunk]
+
+    def _chunks(self, n):
+        """The batches of epoch `n` in lists, each of batches of one shape."""
+        rng, everything = np.random.default_rng([self.settings.seed, n]), np.arange(len(self.store.frames))
+        if self.settings.batch_atoms is None:
+            batches = np.array_split(rng.permutation(everything), self.n_batches[self.store.capacity])
+            return [batches[k : k + AT_ONCE] for k in range(0, len(batches), AT_ONCE)]
+        chunks = []
+        for capacity, n_batches in self.n_batches.items():
+            batches = self.store.balanced(everything[self.capacities == capacity], n_batches, rng)
+            batches = [batches[k] for k in rng.permutation(n_batches)]
+            cuts = np.array_split(np.arange(n_batches), -(-n_batches // AT_ONCE_MIXED))
+            chunks += [[batches[k] for k in cut] for cut in cuts]
+        return [chunks[k] for k in rng.permutation(len(chunks))]
 
     def epoch(self, train_state: loop.TrainState, n: int) -> tuple[loop.TrainState, float]:
         """One pass over the frames; returns the learner and the mean training loss."""
-        values, batches = [], self.batches(n)
-        for chunk in (batches[k : k + AT_ONCE] for k in range(0, len(batches), AT_ONCE)):
-            dealt = [self.store.device_batches(indices, self.n_frames, self.n_atoms) for indices in chunk]
+        values = []
+        for chunk in self._chunks(n):
+            shape = (self.n_frames, self.n_atoms, self.capacities[chunk[0][0]])
+            dealt = [self.store.device_batches(indices, *shape) for indices in chunk]
             dealt = devices.scatter([jax.tree.map(lambda *x: np.stack(x), *own) for own in zip(*dealt, strict=True)])
             train_state, value = _steps(self.settings, self.steps, self.template, train_state, dealt)
             values.append(value)
@@ -211,7 +364,9 @@ def sources(frames: Sequence[Atoms], what: str) -> dict:
     """What a checkpoint remembers of labelled frames, see `loop.train`: structures and labels, each by its name."""
     return {
         f"structures of the {what} frames": [(frame.numbers, frame.positions, frame.cell.array) for frame in frames],
-        f"labels of the {what} frames": [(labelled.labels(frame), labelled.use_virial(frame)) for frame in frames],
+        f"labels of the {what} frames": [
+            (labelled.labels(frame), labelled.use_virial(frame), labelled.source(frame)) for frame in frames
+        ],
     }
 
 
@@ -229,7 +384,8 @@ def train(
     taken: those of the smallest validation loss come from when the learning rate was still high, and a few unusual
     frames decide which. With `patience` training stops early, and then the latter are taken.
     `on_epoch` gets the history after every epoch, e.g. to draw it. A warning names frames whose labels do not fit those
-    of their family (`outliers`). Raises ValueError naming the part that has no frames.
+    of their family (`outliers`). Raises ValueError naming the part that has no frames, and for frames of several
+    sources if `start` does not name its own.
     """
     for part, members in (("training", frames), ("validation", validation)):
         if not len(members):
@@ -238,19 +394,11 @@ def train(
                 "share them out with `splits.paper_split`"
             )
     matching_trainer = ForceMatchingTrainer(settings, start, frames)
-    check = _store(start, validation)
-    everything = np.arange(len(validation))
-    held_out = devices.scatter(check.device_batches(everything, len(validation), check.fullest([everything])))
+    check = Validation(matching_trainer, validation)
 
     def epoch(train_state, n):
         train_state, training_loss = matching_trainer.epoch(train_state, n)
-        value, errors = _validate(settings, start.with_params(train_state.params), held_out)
-        return train_state, {
-            "loss": training_loss,
-            "validation": value,
-            "energy_rmse_meV": 1e3 * np.sqrt(errors["energy"]),
-            "force_rmse_meV_A": 1e3 * np.sqrt(errors["force"]),
-        }
+        return train_state, {"loss": training_loss, **check(train_state)}
 
     result = loop.train(
         epoch, matching_trainer.init(start.params), settings.epochs, name="force matching",
@@ -258,11 +406,48 @@ def train(
         learned_from=loop.start_of(start) | sources(frames, "training") | sources(validation, "validation"),
         checkpoint=checkpoint,
         watch="validation" if settings.patience else None, patience=settings.patience,
-        on_epoch=on_epoch,
+        on_epoch=on_epoch, learned=matching_trainer.learned,
     )  # fmt: skip
-    trained = start.with_params(result.params)
-    _doubt(trained, [*frames, *validation], [matching_trainer.store, check])
+    covered = matching_trainer.store.coverage().merged(start.coverage)
+    trained = replace(start, params=result.params, coverage=covered)
+    _doubt(trained, [*frames, *validation], [matching_trainer.store, check.store])
     return trained, result.history
+
+
+class Validation:
+    """Errors on held-out frames, whose energies count from the zeros that training knows."""
+
+    def __init__(self, trainer: ForceMatchingTrainer, frames: Sequence[Atoms]):
+        self.trainer = trainer
+        self.store = store = _store(trainer.template, frames, trainer.store.offset_of)
+        store.weight = _frame_weights(trainer.settings, store)
+        store.energy -= store.offsets @ trainer.zeros
+        at_once = trainer.settings.batch_atoms or store.sizes.sum()
+        n_batches = min(-(-int(store.sizes.sum()) // int(at_once)), len(frames))
+        batches = [np.sort(batch) for batch in store.balanced(np.arange(len(frames)), n_batches)]
+        shape = max(map(len, batches)), store.fullest(batches)
+        self.batches = [devices.scatter(store.device_batches(indices, *shape)) for indices in batches]
+        count = {
+            "energy": [len(batch) for batch in batches],
+            "force": [store.sizes[batch].sum() for batch in batches],
+            "virial": [store.has_virial[batch].sum() for batch in batches],
+        }
+        self.parts = {name: np.array(n) / max(np.sum(n), 1) for name, n in count.items()}
+
+    def __call__(self, train_state: loop.TrainState) -> dict[str, float]:
+        """Validation loss, and root mean square errors of energies (meV/atom) and forces (meV/Å) without weights."""
+        potential = self.trainer.template.with_params(self.trainer.learned(train_state))
+        found = [_validate(potential, train_state.optimizer.offsets, batch) for batch in self.batches]
+        weighted, plain = (
+            {name: sum(p * float(one[k][name]) for p, one in zip(part, found, strict=True))
+             for name, part in self.parts.items()}
+            for k in range(2)
+        )  # fmt: skip
+        return {
+            "validation": _weighted_sum(self.trainer.settings, weighted),
+            "energy_rmse_meV": 1e3 * np.sqrt(plain["energy"]),
+            "force_rmse_meV_A": 1e3 * np.sqrt(plain["force"]),
+        }
 
 
 def _doubt(trained, frames, stores) -> None:
@@ -283,22 +468,90 @@ def _doubt(trained, frames, stores) -> None:
         )
 
 
-def errors(potential: Potential, frames: Sequence[Atoms]) -> dict[str, float | None]:
-    """Mean absolute errors on labelled frames: meV/atom, meV/Å and GPa; None for stress if no frame has a label of it.
+class FrameErrors(NamedTuple):
+    """Predictions minus labels of each frame (n_frames,): eV/atom, eV/Å, eV/Å^3; nan where there is no stress label."""
 
-    Raises ValueError without frames.
+    energy: np.ndarray  # with its sign
+    force_absolute: np.ndarray  # means over components
+    force_squared: np.ndarray
+    stress_absolute: np.ndarray
+    stress_squared: np.ndarray
+
+
+ATOMS_AT_ONCE = 4096  # in a batch whose errors are looked at
+
+
+def frame_errors(potential: Potential, store: FrameStore) -> FrameErrors:
+    """Errors of each frame of a store."""
+    n_batches = min(-(-int(store.sizes.sum()) // ATOMS_AT_ONCE), len(store.frames))
+    batches = store.balanced(np.arange(len(store.frames)), n_batches)
+    n_frames, n_atoms = max(map(len, batches)), max(int(store.sizes[batch].sum()) for batch in batches)
+    found = FrameErrors(*np.full((len(FrameErrors._fields), len(store.frames)), np.nan))
+    for indices in batches:
+        of_batch = _frame_errors(potential, store.batch(indices, n_frames, n_atoms))
+        for whole, part in zip(found, of_batch, strict=True):
+            whole[indices] = np.asarray(part)[: len(indices)]
+    unlabelled = store.has_virial == 0
+    found.stress_absolute[unlabelled] = found.stress_squared[unlabelled] = np.nan
+    return found
+
+
+@jax.jit
+def _frame_errors(potential, batch):
+    predicted, labels = potential.evaluate(batch.system, batch.neighbors), batch.labels
+    atoms, index = jnp.maximum(labels.atoms, 1), batch.system.cell_index
+    force, stress = predicted.forces - labels.forces, predicted.stress - labels.stress
+
+    def per_component(values):
+        return jax.ops.segment_sum(jnp.sum(values, 1), index, len(atoms)) / (3 * atoms)
+
+    return (
+        (predicted.energy - labels.energy) / atoms,
+        per_component(jnp.abs(force)), per_component(force**2),
+        jnp.mean(jnp.abs(stress), 1), jnp.mean(stress**2, 1),
+    )  # fmt: skip
+
+
+def errors(potential: Potential, frames: Sequence[Atoms]) -> dict[str, float | None]:
+    """Mean absolute and root mean square errors on labelled frames: meV/atom, meV/Å and GPa.
+
+    None for stress if no frame has a label of it. Energies of other sources than the potential's own count from a zero
+    that is fitted to these frames. Raises ValueError without frames.
     """
+    return _summary(*_errors_and_sizes(potential, frames))
+
+
+def errors_by_family(potential: Potential, frames: Sequence[Atoms]) -> list[dict]:
+    """`errors` of all frames of each source, and of each of its families: rows with source, family and n_frames."""
+    found, sizes = _errors_and_sizes(potential, frames)
+    source, family = np.array([(labelled.source(f), labelled.family(f)) for f in frames]).T
+    rows = []
+    for s in dict.fromkeys(source.tolist()):
+        chosen = {"all": source == s} | {f: (source == s) & (family == f) for f in dict.fromkeys(family[source == s])}
+        for name, members in chosen.items():
+            summary = _summary(FrameErrors(*(values[members] for values in found)), sizes[members])
+            rows.append({"source": s, "family": str(name), "n_frames": int(members.sum())} | summary)
+    return rows
+
+
+def _errors_and_sizes(potential, frames):
     if not len(frames):
         raise ValueError("no frames to test on: give at least one labelled frame; a small split may have none")
     store = _store(potential, frames)
-    batch = store.batch(np.arange(len(frames)), len(frames), int(store.sizes.sum()))
-    predicted = jax.jit(Potential.evaluate)(potential, batch.system, batch.neighbors)
-    stressed = batch.labels.has_virial > 0
-    stress = jnp.abs(predicted.stress - batch.labels.stress)[stressed]
+    _fit_zeros(potential, store)
+    return frame_errors(potential, store), store.sizes
+
+
+def _summary(found: FrameErrors, sizes) -> dict[str, float | None]:
+    def force(values):
+        return float(np.sum(sizes * values) / np.sum(sizes))
+
+    stressed = np.isfinite(found.stress_squared).any()
     return {
-        "energy_mae_meV_per_atom": float(
-            1e3 * jnp.mean(jnp.abs(predicted.energy - batch.labels.energy) / batch.labels.atoms)
-        ),
-        "force_mae_meV_per_A": float(1e3 * jnp.mean(jnp.abs(predicted.forces - batch.labels.forces))),
-        "stress_mae_GPa": float(jnp.mean(stress) / GPA) if stress.size else None,
+        "energy_mae_meV_per_atom": float(1e3 * np.mean(np.abs(found.energy))),
+        "energy_rmse_meV_per_atom": float(1e3 * np.sqrt(np.mean(found.energy**2))),
+        "force_mae_meV_per_A": 1e3 * force(found.force_absolute),
+        "force_rmse_meV_per_A": 1e3 * force(found.force_squared) ** 0.5,
+        "stress_mae_GPa": float(np.nanmean(found.stress_absolute) / GPA) if stressed else None,
+        "stress_rmse_GPa": float(np.nanmean(found.stress_squared) ** 0.5 / GPA) if stressed else None,
     }

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +48,7 @@ def train(
     patience: int | None = None,
     shown: Callable[[dict], dict] = dict,
     on_epoch: Callable[[list[dict]], None] | None = None,
+    learned: Callable[[TrainState], Any] = attrgetter("params"),
 ) -> Result:
     """Call `epoch(train_state, n) -> (train_state, record)` for n up to `epochs`, and save a checkpoint after each.
 
@@ -54,8 +56,8 @@ def train(
     digests of the data in `learned_from` (name -> anything that `storage.digest` takes), must be those that the
     checkpoint was written with. Only one training at a time may use a checkpoint.
     `watch` names the number in the record whose smallest value marks the best parameters (default: the
-    last ones); `patience` epochs without a better one stop the run. `shown` picks from a record what progress
-    prints; `on_epoch(history)` is called after every epoch, and once on resume.
+    last ones); `learned` takes them from a train state; `patience` epochs without a better one stop the run. `shown`
+    picks from a record what progress prints; `on_epoch(history)` is called after every epoch, and once on resume.
     Raises `DivergedError` before anything that is not finite is saved, `progress.Interrupted` for Ctrl-C,
     `storage.InUseError` for a checkpoint that another training uses, ValueError for one with other settings or data.
     """
@@ -65,11 +67,11 @@ def train(
         "learned_from": {what: storage.digest(data) for what, data in (learned_from or {}).items()},
     }
     with storage.lock(checkpoint) if checkpoint is not None else nullcontext():
-        return _train(epoch, train_state, epochs, name, identity, checkpoint, watch, patience, shown, on_epoch)
+        return _train(epoch, train_state, epochs, name, identity, checkpoint, watch, patience, shown, on_epoch, learned)
 
 
-def _train(epoch, train_state, epochs, name, identity, checkpoint, watch, patience, shown, on_epoch):
-    best, history, stale = (train_state.params, np.inf), [], 0
+def _train(epoch, train_state, epochs, name, identity, checkpoint, watch, patience, shown, on_epoch, learned):
+    best, history, stale = (learned(train_state), np.inf), [], 0
     if checkpoint is not None and Path(checkpoint).exists():
         train_state, best, history, stale = _resume(checkpoint, train_state, identity)
     on_epoch = on_epoch or (lambda history: None)
@@ -86,7 +88,7 @@ def _train(epoch, train_state, epochs, name, identity, checkpoint, watch, patien
                 _require_finite(train_state.params, record, f"{name}, epoch {n}", checkpoint)
                 history.append({"epoch": n, **record})
                 score = record[watch] if watch else -n
-                best, stale = ((train_state.params, score), 0) if score < best[1] else (best, stale + 1)
+                best, stale = ((learned(train_state), score), 0) if score < best[1] else (best, stale + 1)
                 if checkpoint is not None:
                     metadata = {
                         **identity,
@@ -114,7 +116,7 @@ def _how_to_go_on(name, kept, epochs, checkpoint):
 
 def start_of(potential) -> dict[str, Any]:
     """Model, parameters and reference energies of a potential, under the names that `learned_from` uses."""
-    model = (type(potential.model).__name__, potential.model, potential.numbers, potential.scale)
+    model = (type(potential.model).__name__, potential.model, potential.numbers, potential.scale, potential.repulsion)
     return {"model": model, "start parameters": potential.params, "reference energies": potential.reference}
 
 

@@ -10,8 +10,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 
@@ -24,7 +22,6 @@ FLOOR = 0.04  # least standard deviation of residuals, relative to the size of l
 FAMILY = 8  # frames; smaller families are judged together
 SIZES = {"energy": 0.1, "forces": 0.3, "stress": 0.04}  # eV/atom, eV/Å, eV/Å^3: labels count as at least so large
 UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3"}
-AT_ONCE = 32  # frames
 
 
 class Outlier(NamedTuple):
@@ -56,13 +53,13 @@ def find(potential: Potential, frames: Sequence[Atoms], stores=None) -> list[Out
 def scores(potential: Potential, frames: Sequence[Atoms], stores=None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Residual and score of every frame by quantity, both (n_frames,); nan where there is no label.
 
-    Families are the frames of one `config_type`. The energies of a whole family are held against those of all other
-    frames, too, since another zero of energy is the same for all of its frames.
+    Families are the frames of one source and `config_type`. The energies of a whole family are held against those of
+    all other frames of that source, too, since another zero of energy is the same for all of its frames.
     """
-    kinds = [str(frame.info.get("config_type", "")) for frame in frames]
+    kinds = [(labelled.source(frame), labelled.family(frame)) for frame in frames]
     families = defaultdict(list)
     for n, kind in enumerate(kinds):
-        families[kind if kinds.count(kind) >= FAMILY else None].append(n)
+        families[kind if kinds.count(kind) >= FAMILY else kind[:1]].append(n)
     sizes, found = _sizes(potential, frames, families.values()), {}
     parts = [residuals(potential, s) for s in stores or [force_matching.FrameStore(frames, potential.cutoff)]]
     for quantity in SIZES:
@@ -73,7 +70,7 @@ def scores(potential: Potential, frames: Sequence[Atoms], stores=None) -> dict[s
             relative = (residual[members] - centre) / size[members]
             if np.isfinite(relative).any():
                 score[members] = np.abs(relative - np.nanmedian(relative)) / _spread(relative)
-            others = np.delete(residual, members)
+            others = residual[np.setdiff1d([n for n, k in enumerate(kinds) if k[0] == kinds[members[0]][0]], members)]
             if quantity == "energy" and len(others) >= FAMILY:
                 shift = abs(centre - np.median(others)) / SIZES["energy"]
                 spread = max(_spread(relative), _spread(others / SIZES["energy"]))
@@ -104,24 +101,5 @@ def _sizes(potential, frames, families) -> dict[str, np.ndarray]:
 
 def residuals(potential: Potential, store: force_matching.FrameStore) -> dict[str, np.ndarray]:
     """Predicted minus label, (n_frames,): energy per atom, root mean square of forces and of stress (nan: no label)."""
-    total = len(store.frames)
-    n_frames = min(AT_ONCE, total)
-    batches = [np.arange(total)[k : k + n_frames] for k in range(0, total, n_frames)]
-    n_atoms = max(int(store.sizes[share].sum()) for share in batches)
-    parts = [_of_batch(potential, store.batch(share, n_frames, n_atoms)) for share in batches]
-    energy, forces, stress = np.concatenate(
-        [np.array(part)[:, : len(share)] for part, share in zip(parts, batches, strict=True)], axis=1
-    )
-    return {"energy": energy, "forces": forces, "stress": np.where(store.has_virial > 0, stress, np.nan)}
-
-
-@jax.jit
-def _of_batch(potential, batch):
-    predicted, labels = potential.evaluate(batch.system, batch.neighbors), batch.labels
-    atoms = jnp.maximum(labels.atoms, 1)
-    squares = jnp.sum((predicted.forces - labels.forces) ** 2, 1)
-    return (
-        (predicted.energy - labels.energy) / atoms,
-        jnp.sqrt(jax.ops.segment_sum(squares, batch.system.cell_index, len(atoms)) / (3 * atoms)),
-        jnp.sqrt(jnp.mean((predicted.stress - labels.stress) ** 2, 1)),
-    )
+    found = force_matching.frame_errors(potential, store)
+    return {"energy": found.energy, "forces": found.force_squared**0.5, "stress": found.stress_squared**0.5}

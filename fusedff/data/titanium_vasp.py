@@ -1,0 +1,236 @@
+"""Titanium frames of another group: fetched once, verified before opened, read without unpacking anything to disk.
+
+Source: https://github.com/saidigroup/23-Single-Element-DNPs (Andolina & Saidi, Digital Discovery 2, 1070 (2023), doi
+10.1039/d3dd00046j, CC BY; the repository is under the GPL-3.0, so fusedff may download the archive but not contain it).
+VASP, PBE, PAW of 4 valence electrons, 400 eV, Methfessel-Paxton 0.15 eV, no spin; short runs, 2 fs a step, of hcp,
+bcc, fcc, omega and diamond, strained by up to 10 %, with vacancies and interstitials.
+
+The archive holds DeePMD folders `iter0/T475/1_mp-46/elastic/run_3/`, named after temperature, structure, family and
+run, with `type.raw` and `set.000/{box,coord,energy,force,virial}.npy`. Energies have another zero than GPAW's. Stresses
+are some 2 GPa off (fewer electrons, Pulay stress) and not used.
+"""
+
+import hashlib
+import io
+import lzma
+import re
+import tarfile
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import ase
+import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from fusedff.data import extxyz
+from fusedff.data.titanium_paper import git_blob_sha1
+
+SOURCE = "vasp"
+URL = "https://github.com/saidigroup/23-Single-Element-DNPs/raw/8b3ba91/Training_Data/Ti/iter0_Ti.tar.xz"
+PUBLISHED = {
+    "size": 1_884_948,
+    "git id": "91c8691202d8705c50fc7fe88aebd1aa6deef562",
+    "sha256": "671f4a2f54fd87b43768572a0fce852d38d4a6969f8e6cc038e7402bf0c753d6",
+}
+CONVERGED = 0.05  # eV/Å: forces of a converged calculation add up to less
+
+_STRUCTURES = {"mp-46": "hcp", "mp-72": "omega", "mp-73": "bcc", "mp-6985": "fcc", "diamond": "diamond"}
+_FAMILIES = (  # how folders begin, and what frames in them are called
+    ("elastic4", "elastic-8"), ("elastic", "elastic"), ("vac", "vacancy"), ("interstitials_HCP2", "interstitial-small"),
+    ("interstitial", "interstitial"),
+)  # fmt: skip
+_ARRAYS = ("box.npy", "coord.npy", "energy.npy", "force.npy")
+_MAX_MEMBER_BYTES, _MAX_BYTES, _MAX_MEMBERS = 16 * 2**20, 256 * 2**20, 100_000
+_REMEDY = "delete it and fetch it again"
+
+
+def fetch(cache_dir=None, *, _downloader=None, _published=PUBLISHED) -> Path:
+    """Path of the verified archive in the cache, downloaded on first use; default: the user's cache folder.
+
+    A cached file that is damaged is fetched again. Raises ConnectionError when it cannot be downloaded and ValueError
+    when what came is not the published file (it is deleted).
+    """
+    import pooch  # only a download needs it
+
+    folder = Path(cache_dir) if cache_dir is not None else Path(pooch.os_cache("fusedff"))
+    path = folder / "iter0_Ti.tar.xz"
+    if path.is_file():
+        if not _difference(path, _published):
+            return path
+        path.unlink()
+    level = pooch.get_logger().level
+    pooch.get_logger().setLevel("WARNING")
+    try:
+        pooch.retrieve(URL, known_hash=None, fname=path.name, path=folder, downloader=_downloader)
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors
+        raise ConnectionError(
+            f"cannot download {URL}: {error}; go online, or place the file at {path} by hand"
+        ) from error
+    finally:
+        pooch.get_logger().setLevel(level)
+    if difference := _difference(path, _published):
+        path.unlink()
+        raise ValueError(
+            f"{path.name}: {difference}, and the file was deleted; the download broke or the file changed: try again, "
+            f"or place it at {path} by hand"
+        )
+    return path
+
+
+def load(path, verify: bool = True, *, _published=PUBLISHED) -> tuple[ase.Atoms, ...]:
+    """The titanium frames of the archive at `path`, or of an extended-XYZ file of the same content.
+
+    `source` is 'vasp', `config_type` structure, family and temperature (`hcp-elastic-T475`), `config_id`
+    `T475/1_mp-46/elastic/run_3#7`, of which the part before # is the run: split by `splits.split`. A frame that is an
+    exact copy of an earlier one, and one whose forces add up to more than `CONVERGED` along an axis, is dropped; a
+    warning says how many. Raises FileNotFoundError, or ValueError naming file, member and remedy for a file that is not
+    the published one (archives, if `verify`) or cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; fetch it with titanium_vasp.fetch()")
+    if path.suffix in (".extxyz", ".xyz"):
+        frames = list(extxyz.read(path))
+    else:
+        if verify and (difference := _difference(path, _published)):
+            raise ValueError(f"{path.name}: {difference}; it is damaged or altered: {_REMEDY}")
+        frames = _frames(path)
+    if lost := [i for i, frame in enumerate(frames) if not {"config_id", "config_type"} <= set(frame.info)]:
+        raise ValueError(f"{path.name}, frame {lost[0]}: config_id or config_type is missing; give both")
+    for frame in frames:
+        # forces of up to 280 eV/Å at 1.4 Å are meant
+        frame.info.update(source=SOURCE, use_virial=False, units="ase")
+    return _sound(frames, path.name)
+
+
+def _difference(path, published) -> str | None:
+    """What distinguishes a file from the published one."""
+    found = {"size": path.stat().st_size}
+    if found["size"] == published["size"]:
+        found["git id"] = git_blob_sha1(path)
+        found["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    for what, value in found.items():
+        if value != published[what]:
+            return f"{what} {value} is not the published {published[what]}"
+    return None
+
+
+def _sound(frames, file) -> tuple[ase.Atoms, ...]:
+    """The frames without exact copies and without those that did not converge; checked like any dataset."""
+    from fusedff.data import datasets  # which imports this package's readers
+
+    kept, seen, why = [], set(), Counter()
+    for frame in frames:
+        forces = frame.calc.results["forces"]
+        key = (frame.numbers.tobytes(), frame.positions.tobytes(), frame.cell.array.tobytes())
+        if key in seen:
+            why["exact copies"] += 1
+        elif np.abs(np.sum(forces, 0)).max() > CONVERGED:
+            why[f"with a net force above {CONVERGED} eV/Å (not converged)"] += 1
+        else:
+            kept.append(frame)
+        seen.add(key)
+    if why:
+        found = " and ".join(f"{n} {what}" for what, n in why.items())
+        warnings.warn(f"{file}: {found} of {len(frames)} frames were dropped", stacklevel=3)
+    return datasets.checked(kept, file)
+
+
+def _frames(path) -> list[ase.Atoms]:
+    """The frames of all DeePMD folders, in the order of their names."""
+    contents = _members(path)
+    folders = sorted({name.rpartition("/")[0] for name in contents if name.endswith("/coord.npy")})
+    if not folders:
+        raise ValueError(f"{path.name}: no folder holds {', '.join(_ARRAYS)}; {_REMEDY}")
+    frames, counts = [], Counter()
+    for folder in folders:
+        run = folder.rpartition("/")[0]
+        config_type, config_id = _names(run, path.name)
+        arrays, numbers = _arrays(contents, folder, run, path.name)
+        for box, coord, energy, force in zip(*arrays, strict=True):
+            frame = ase.Atoms(numbers, coord, cell=box, pbc=True)
+            frame.calc = SinglePointCalculator(frame, energy=float(energy), forces=force)
+            frame.info.update(config_type=config_type, config_id=f"{config_id}#{counts[run]}")
+            counts[run] += 1
+            frames.append(_right_handed(frame))
+    return frames
+
+
+def _members(path) -> dict[str, bytes]:
+    """Arrays and `type.raw` of the archive by their names; other members, links among them, are passed over.
+
+    Nothing is written anywhere, so that names can lead nowhere; sizes are bounded before anything is read.
+    """
+    contents, total = {}, 0
+    try:
+        with tarfile.open(path, "r:xz") as archive:
+            for n, member in enumerate(archive):
+                if n >= _MAX_MEMBERS:
+                    raise ValueError(f"{path.name}: more than {_MAX_MEMBERS} members; {_REMEDY}")
+                base = member.name.rpartition("/")[2]
+                if not member.isfile() or base not in (*_ARRAYS, "type.raw"):
+                    # passed over, but unpacked on the way to the next
+                    total += max(member.size, 0)
+                else:
+                    total += member.size
+                    if member.size > _MAX_MEMBER_BYTES:
+                        raise ValueError(f"{path.name}, {member.name}: more than {_MAX_MEMBER_BYTES} bytes; {_REMEDY}")
+                    contents[member.name] = archive.extractfile(member).read(_MAX_MEMBER_BYTES)
+                if total > _MAX_BYTES:
+                    raise ValueError(f"{path.name}: unpacks to more than {_MAX_BYTES} bytes; {_REMEDY}")
+    except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
+        raise ValueError(f"{path.name} cannot be unpacked ({error}); {_REMEDY}") from error
+    return contents
+
+
+def _names(run: str, file: str) -> tuple[str, str]:
+    """`config_type` and the run's part of `config_id` from the folder of a run."""
+    parts = run.split("/")[-4:]
+    temperature, structure, family = (parts + [""] * 4)[:3]
+    known = next((name for end, name in _STRUCTURES.items() if structure.endswith(f"_{end}")), None)
+    kind = next((name for begin, name in _FAMILIES if family.lower().startswith(begin.lower())), None)
+    if len(parts) < 4 or not re.fullmatch(r"T\d+", temperature) or known is None or kind is None:
+        raise ValueError(f"{file}, {run}: not a folder like T475/1_mp-46/elastic/run_3; {_REMEDY}")
+    return f"{known}-{kind}-{temperature}", "/".join(parts)
+
+
+def _arrays(contents, folder, run, file):
+    """Boxes (n, 3, 3), coordinates (n, n_atoms, 3), energies (n,), forces (n, n_atoms, 3) of a set, atomic numbers."""
+    types = contents.get(f"{run}/type.raw")
+    if types is None:
+        raise ValueError(f"{file}, {run}: type.raw is missing; {_REMEDY}")
+    words = types.split()
+    if not words or set(words) != {b"0"}:
+        raise ValueError(f"{file}, {run}/type.raw: not all atoms are of type 0, titanium; {_REMEDY}")
+    arrays = {}
+    for name in _ARRAYS:
+        where = f"{file}, {folder}/{name}"
+        if f"{folder}/{name}" not in contents:
+            raise ValueError(f"{where}: is missing; {_REMEDY}")
+        try:
+            array = np.load(io.BytesIO(contents[f"{folder}/{name}"]), allow_pickle=False)
+        except (ValueError, EOFError, OSError, MemoryError) as error:
+            raise ValueError(f"{where}: not a plain numeric array ({error}); {_REMEDY}") from error
+        if array.dtype.kind != "f" or array.ndim == 0:
+            raise ValueError(f"{where}: {array.dtype} is not an array of numbers; {_REMEDY}")
+        arrays[name] = array.astype(float)
+    n, n_atoms = len(arrays["energy.npy"]), len(words)
+    for name, width in zip(_ARRAYS, (9, 3 * n_atoms, 1, 3 * n_atoms), strict=True):
+        if arrays[name].size != n * width or len(arrays[name]) != n:
+            raise ValueError(
+                f"{file}, {folder}/{name}: shape {arrays[name].shape} is not {n} frames of {width} numbers; {_REMEDY}"
+            )
+    box, coord, energy, force = (arrays[name] for name in _ARRAYS)
+    shaped = box.reshape(n, 3, 3), coord.reshape(n, n_atoms, 3), energy.reshape(n), force.reshape(n, n_atoms, 3)
+    return shaped, np.full(n_atoms, 22)
+
+
+def _right_handed(frame):
+    """The same crystal with its first two lattice vectors exchanged if they are left-handed."""
+    if np.linalg.det(frame.cell.array) > 0:
+        return frame
+    results = frame.calc.results
+    frame.set_cell(frame.cell.array[[1, 0, 2]])
+    frame.calc = SinglePointCalculator(frame, **results)
+    return frame

@@ -1,0 +1,64 @@
+"""A potential knows what it was trained on, and its calculator says once when it is asked about something else."""
+
+import warnings
+from dataclasses import replace
+
+import jax
+import pytest
+from argon import argon, labelled
+from ase.build import bulk
+
+from fusedff.data.batching import FrameStore
+from fusedff.geometry.coverage import Coverage
+from fusedff.interfaces.ase import FusedCalculator
+from fusedff.potential import Potential
+from fusedff.training import force_matching
+from fusedff.training.force_matching import ForceMatchingConfig
+
+CUTOFF = argon().cutoff
+
+
+def crystal(a):
+    return bulk("Ar", "fcc", a=a, cubic=True)
+
+
+def test_coverage_is_the_closest_pair_and_the_range_of_neighbours():
+    frames = [labelled(crystal(a), argon()) for a in (5.3, 5.8)]
+    found = FrameStore(frames, CUTOFF).coverage()
+    assert found.nearest == pytest.approx(5.3 / 2**0.5, rel=1e-12)
+    assert (found.fewest, found.most) == (18, 42)  # shells of fcc: 12, 6, 24
+    assert found.merged(Coverage(3.0, 50, 60)) == Coverage(3.0, 18, 60)
+
+
+def test_training_notes_what_it_has_seen_and_a_file_keeps_it(tmp_path):
+    frames = [labelled(crystal(a), argon()) for a in (5.3, 5.4)]
+    settings = ForceMatchingConfig(epochs=1, batch=2)
+    trained, _ = force_matching.train(argon(), frames, frames, settings)
+    assert trained.coverage.nearest == pytest.approx(5.3 / 2**0.5)
+    single = trained.with_params(jax.tree.map(lambda x: x.astype("float32"), trained.params))
+    single.save(tmp_path / "ar.safetensors")
+    assert Potential.load(tmp_path / "ar.safetensors").coverage == trained.coverage
+
+
+def test_the_calculator_warns_once_of_what_is_far_from_all_training_frames():
+    known = replace(argon(), coverage=Coverage(3.6, 40, 44))
+    for a, says in ((4.9, "atoms are 3.46 Å apart"), (12.0, "an atom has 0 neighbours")):
+        frame = crystal(a)
+        frame.calc = FusedCalculator(known)
+        with pytest.warns(UserWarning, match=f"extrapolates: {says}"):
+            frame.get_potential_energy()
+        frame.rattle(0.01)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            frame.get_potential_energy()
+    frame = crystal(5.3)
+    frame.calc = FusedCalculator(known)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frame.get_potential_energy()
+
+
+def test_coverage_compiles_nothing_again():
+    """Two potentials that differ in nothing else are one to the compiler."""
+    one, two = argon(), replace(argon(), coverage=Coverage(3.6, 40, 44))
+    assert jax.tree.structure(one) == jax.tree.structure(two)
