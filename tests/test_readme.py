@@ -44,6 +44,14 @@ def test_the_own_material_example_trains_copper(copper_files, monkeypatch, capsy
     assert "force_mae_meV_per_A" in capsys.readouterr().out
 
 
+def test_every_import_in_the_readme_and_the_docs_works():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    lines = {line for page in pages for line in re.findall(r"^from fusedff.* import .*$", page.read_text(), re.M)}
+    assert len(lines) > 10
+    for line in lines:
+        exec(line, {})
+
+
 def test_every_file_the_readme_links_to_exists():
     targets = re.findall(r"\]\((?!http)([^)#]+)\)", README)
     missing = [target for target in targets if not (ROOT / target).exists()]
