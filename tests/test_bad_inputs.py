@@ -44,7 +44,7 @@ from fusedff.simulation import cells, langevin
 from fusedff.simulation.elasticity import CoupledStrains
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.study import presets, run_folder
-from fusedff.training import difftre, force_matching, loop
+from fusedff.training import difftre, force_matching, label_errors, loop
 from fusedff.training.difftre import DiffTReConfig, SamplingConfig
 from fusedff.training.force_matching import ForceMatchingConfig
 from fusedff.training.fused import FusedConfig
@@ -360,7 +360,7 @@ FITS = [
     Bad("train on an unknown element", alloyed, match, ("frame 1", "knows Ti but not Al", "train one on frames")),
     Bad("validate on an unknown element", alloyed, lambda f: match([good_frame()], f),
         ("frame 1", "knows Ti but not Al", "train one on frames")),
-    Bad("test on an unknown element", alloyed, lambda f: force_matching.errors(model(), f),
+    Bad("test on an unknown element", alloyed, lambda f: label_errors.errors(model(), f),
         ("frame 1", "knows Ti but not Al", "train one on frames")),
     Bad("train on frames without labels", unlabelled, match, ("frame 1", "energy is missing", "drop the frame")),
     Bad("train on nothing", lambda d: [], match, ("no frames", "at least one")),

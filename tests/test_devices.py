@@ -26,12 +26,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from safetensors.numpy import load_file
 
 from fusedff.crystals import Crystal
+from fusedff.data.batching import FrameStore
 from fusedff.data.experiments import StatePoint
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
 from fusedff.runtime import devices
 from fusedff.simulation.langevin import LangevinConfig
-from fusedff.training import force_matching, fused
+from fusedff.training import force_matching, fused, label_errors
 from fusedff.training.difftre import DiffTReConfig, SamplingConfig
 from fusedff.training.force_matching import ForceMatchingConfig
 from fusedff.training.fused import FusedConfig
@@ -95,7 +96,7 @@ def network():
     start = Potential.create(jax.random.PRNGKey(0), NETWORK, {"Ar": -0.05})
     settings = ForceMatchingConfig(epochs=2, batch=3, learning_rate=1e-3)
     trained, history = force_matching.train(start, frames(), frames()[:2], settings)
-    return trained.params, history, force_matching.errors(trained, frames()[:2])
+    return trained.params, history, label_errors.errors(trained, frames()[:2])
 
 
 def numbers(results) -> dict[str, np.ndarray]:
@@ -160,7 +161,7 @@ def test_two_processes_find_what_one_finds_and_only_the_first_writes_and_talks(t
 
 def test_frames_are_dealt_once_each_and_evenly(monkeypatch):
     monkeypatch.setattr(devices, "count", lambda: 2)
-    store = force_matching.FrameStore(frames(), 4.0)
+    store = FrameStore(frames(), 4.0)
     parts = store.partition(np.array([4, 0, 1, 3]))
     assert sorted(np.concatenate(parts)) == [0, 1, 3, 4]
     assert [len(share) for share in parts] == [2, 2]

@@ -10,7 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from fusedff.data.datasets import load_frames
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
-from fusedff.training import force_matching
+from fusedff.training import force_matching, label_errors
 from fusedff.training.force_matching import ForceMatchingConfig, ForceMatchingTrainer, FrameStore
 from fusedff.units import GPA
 
@@ -163,7 +163,7 @@ def test_every_frame_is_seen_once_per_epoch_in_an_order_that_changes():
 def test_test_errors_are_mean_absolute_errors_in_the_units_of_their_names():
     given = frames()
     said = [labelled(frame, START) for frame in given]
-    found = force_matching.errors(START, given)
+    found = label_errors.errors(START, given)
     energy = np.mean(
         [abs(a.get_potential_energy() - b.get_potential_energy()) / len(a) for a, b in zip(said, given, strict=True)]
     )

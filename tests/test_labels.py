@@ -18,7 +18,7 @@ from fusedff.data import frames as labelled
 from fusedff.data.validation import duplicates
 from fusedff.potential import Potential
 from fusedff.study import comparison
-from fusedff.training import force_matching
+from fusedff.training import force_matching, label_errors
 from fusedff.training.force_matching import ForceMatchingConfig, FrameStore
 from fusedff.units import GPA
 
@@ -98,11 +98,11 @@ def test_stress_errors_are_of_the_same_frames_everywhere(cu):
     expected, predicted = comparison.predictions(model(), frames)
     assert expected["stress"].shape == (12,)
     mean = np.mean(np.abs(predicted["stress"] - expected["stress"]))
-    assert force_matching.errors(model(), frames)["stress_mae_GPa"] == pytest.approx(mean, rel=1e-6)
+    assert label_errors.errors(model(), frames)["stress_mae_GPa"] == pytest.approx(mean, rel=1e-6)
 
 
 def test_without_any_stress_label_the_error_is_none_and_is_called_so():
-    errors = force_matching.errors(model(), copper(3, keys=("energy", "forces")))
+    errors = label_errors.errors(model(), copper(3, keys=("energy", "forces")))
     assert errors["stress_mae_GPa"] is None
     assert comparison.stress_error(errors) == "no stress labels"
     assert comparison.stress_error({"stress_mae_GPa": 0.314}) == "0.31 GPa"
@@ -305,7 +305,7 @@ def test_training_and_testing_name_the_part_without_frames():
         with pytest.raises(ValueError, match=f"no frames for {name}: .*at least one"):
             force_matching.train(model(), *parts, settings)
     with pytest.raises(ValueError, match="no frames to test on"):
-        force_matching.errors(model(), [])
+        label_errors.errors(model(), [])
 
 
 def test_frames_of_a_config_type_each_are_shared_out():

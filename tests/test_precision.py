@@ -15,7 +15,7 @@ from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
 from fusedff.simulation import cells
 from fusedff.study import comparison
-from fusedff.training import force_matching
+from fusedff.training import label_errors
 
 ZEROS = (0.0, -1605.0, -14_380.0)  # eV per atom: none, titanium with semicore states, argon with all electrons
 
@@ -51,7 +51,7 @@ def test_the_model_that_made_the_labels_is_exact_whatever_the_zero_of_energy(zer
         energy, forces, stress = said(frame, argon())
         frame.calc = SinglePointCalculator(frame, energy=energy + zero * len(frame), forces=forces, stress=stress)
         frames.append(frame)
-    assert force_matching.errors(argon(zero), frames)["energy_mae_meV_per_atom"] < 0.01
+    assert label_errors.errors(argon(zero), frames)["energy_mae_meV_per_atom"] < 0.01
     label, found = comparison.predictions(argon(zero), frames)
     np.testing.assert_allclose(found["energy"], label["energy"], rtol=0, atol=1e-5)
 
@@ -93,7 +93,7 @@ def test_training_and_dynamics_see_atoms_in_or_near_their_cell(rng):
     energy, forces, stress = said(frame, argon())
     moved = far_away(frame, rng.integers(-10_000, 10_000, (len(frame), 3)))
     moved.calc = SinglePointCalculator(moved, energy=energy, forces=forces, stress=stress)
-    assert force_matching.errors(argon(), [moved])["force_mae_meV_per_A"] < 0.01
+    assert label_errors.errors(argon(), [moved])["force_mae_meV_per_A"] < 0.01
     ensemble = cells.replicate([moved], [10.0])
     fractional = np.asarray(ensemble.sites[0]) @ np.linalg.inv(frame.cell.array)
     assert np.abs(fractional).max() < 1.51

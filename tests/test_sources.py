@@ -12,7 +12,7 @@ from ase.build import bulk
 
 from fusedff.data.batching import FrameStore
 from fusedff.study import comparison
-from fusedff.training import force_matching, outliers
+from fusedff.training import force_matching, label_errors, outliers
 from fusedff.training.force_matching import ForceMatchingConfig, ForceMatchingTrainer
 
 TRUTH = replace(argon(), source="one")
@@ -50,7 +50,7 @@ def test_the_potential_that_made_the_labels_has_no_error_whatever_the_zero_of_ea
     for indices in trainer.batches(0):
         batch = trainer.store.batch(indices, len(indices), int(trainer.store.sizes[indices].sum()))
         assert float(force_matching.loss(SETTINGS, TRUTH, batch)) < 1e-18
-    found = force_matching.errors(TRUTH, frames())
+    found = label_errors.errors(TRUTH, frames())
     assert found["energy_rmse_meV_per_atom"] < 1e-8
 
 
@@ -195,7 +195,7 @@ def test_validation_in_several_batches_is_validation_in_one():
 
 def test_errors_by_source_and_family_are_the_errors_of_these_frames():
     given = frames()
-    rows = force_matching.errors_by_family(START, given)
+    rows = label_errors.errors_by_family(START, given)
     assert [(row["source"], row["family"], row["n_frames"]) for row in rows] == [
         ("one", "all", 6), ("one", "kind-0-0", 3), ("one", "kind-0-1", 3),
         ("other", "all", 6), ("other", "kind-1-0", 3), ("other", "kind-1-1", 3),

@@ -135,7 +135,7 @@ _HELD_OUT = (
 
 
 def held_out(errors: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Errors on held-out frames side by side: model -> what `fusedff.training.force_matching.errors` returns."""
+    """Errors on held-out frames side by side: model -> what `fusedff.training.label_errors.errors` returns."""
     with style.context():
         fig, axes = plt.subplots(1, 3, figsize=(9, 0.9 + 0.4 * len(errors)))
         _held_out_bars(axes, errors)

@@ -17,7 +17,7 @@ from fusedff.potential import Evaluation, Potential
 from fusedff.properties.thermal import elastic
 from fusedff.study import presets, run_folder
 from fusedff.study.presets import Preset
-from fusedff.training import force_matching
+from fusedff.training import label_errors
 from fusedff.units import GPA
 
 TITLES = {"dft": "DFT-only", "experiment": "experiment-only", "fused": "fused"}
@@ -88,7 +88,7 @@ def predictions(potential: Potential, frames: Sequence[Atoms]) -> tuple[dict, di
 def evaluate_model(potential: Potential, test_frames: Sequence[Atoms], points, preset: Preset, name: str) -> dict:
     """Errors on held-out frames, and elastic constants on trajectories that no training step saw."""
     return {
-        "test": force_matching.errors(potential, test_frames),
+        "test": label_errors.errors(potential, test_frames),
         "experiment": elastic.run(potential, points, preset.evaluation, name).by_temperature(),
     }
 
@@ -240,7 +240,7 @@ def summary_lines(result: dict) -> list[str]:
 def error_table(models: dict[str, list[dict]]) -> str:
     """Errors on held-out frames by source and family as text, root mean square / mean absolute: model -> rows.
 
-    Rows are those of `force_matching.errors_by_family`, of the same frames for all models; energies of other sources
+    Rows are those of `label_errors.errors_by_family`, of the same frames for all models; energies of other sources
     than a model's own count from a zero fitted to them. `-`: no stress labels.
     """
     quantities = {"energy": "meV_per_atom", "force": "meV_per_A", "stress": "GPa"}
@@ -266,7 +266,7 @@ def error_table(models: dict[str, list[dict]]) -> str:
 
 
 def stress_error(errors: dict) -> str:
-    """The stress error of `force_matching.errors` as text."""
+    """The stress error of `label_errors.errors` as text."""
     found = errors["stress_mae_GPa"]
     return "no stress labels" if found is None else f"{found:.2f} GPa"
 

@@ -24,8 +24,8 @@ from fusedff.data.batching import Batch, FrameStore
 from fusedff.potential import Potential
 from fusedff.runtime import compilation, devices
 from fusedff.runtime import settings as ranges
-from fusedff.training import loop
-from fusedff.units import GPA
+from fusedff.training import loop, outliers
+from fusedff.training.label_errors import fit_zeros, store_of
 
 OPTIMIZERS = ("adam", "muon")
 
@@ -65,46 +65,6 @@ class ForceMatchingConfig:
         if any(not 0 <= weight < np.inf for _, weight in self.source_weights):
             ranges.refuse(self, "source_weights", "give (source, weight) pairs with weights from 0 on")
         ranges.one_of(self, "optimizer", OPTIMIZERS)
-
-
-def _store(potential: Potential, frames: Sequence[Atoms], offset_of: Sequence | None = None) -> FrameStore:
-    """The frames for a potential, which must know all their elements; `offset_of` names what other zeros there are."""
-    for n, frame in enumerate(frames):
-        potential.require_species(frame.numbers, f"frame {n}: ")
-    sources = list(dict.fromkeys(map(labelled.source, frames)))
-    if len(sources) > 1 and not potential.source:
-        raise ValueError(
-            f"frames of {len(sources)} sources ({', '.join(map(repr, sources))}) have different zeros of energy; say "
-            "whose the potential has: Potential.create(..., source=...)"
-        )
-    store = FrameStore(frames, potential.cutoff, potential.source, offset_of)
-    known = {source for source, _ in store.offset_of} | {potential.source}
-    if potential.source and (unknown := [source for source in sources if source not in known]):
-        raise ValueError(
-            f"frames of source {unknown[0]!r} are held out, but none of it are learned from, so that its zero of "
-            "energy is unknown; share out its frames by `splits.split`"
-        )
-    store.energy -= [potential.reference_energy(frame.numbers) for frame in frames]  # in double precision
-    return store
-
-
-def _fit_zeros(potential: Potential, store: FrameStore) -> np.ndarray:
-    """Zeros of energy (n_offsets,), eV per atom, of the other sources; the store's energies count from them thereafter.
-
-    Least squares of what the potential leaves of the energies per atom, so that a pre-trained one need not move. First
-    without the potential, as what is evaluated in single precision must be small.
-    """
-    fractions = store.offsets / store.sizes[:, None]
-    weights = store.weight**0.5
-    zeros = np.zeros(len(store.offset_of))
-    for left in (lambda: store.energy / store.sizes, lambda: -frame_errors(potential, store).energy):
-        if len(zeros):
-            other = fractions.any(1)
-            wanted = (weights * left())[other]
-            more, *_ = np.linalg.lstsq(weights[other, None] * fractions[other], wanted, rcond=None)
-            store.energy -= store.offsets @ more
-            zeros += more
-    return zeros
 
 
 def _frame_weights(settings: ForceMatchingConfig, store: FrameStore) -> np.ndarray:
@@ -278,9 +238,9 @@ class ForceMatchingTrainer:
         self, settings: ForceMatchingConfig, template: Potential, frames: Sequence[Atoms], epochs: int | None = None
     ):
         self.settings, self.template = settings, template
-        self.store = _store(template, frames)
+        self.store = store_of(template, frames)
         self.store.weight = _frame_weights(settings, self.store)
-        self.zeros = _fit_zeros(template, self.store)
+        self.zeros = fit_zeros(template, self.store)
         everything = np.arange(len(frames))
         if settings.batch_atoms is None:
             self.capacities = np.full(len(frames), self.store.capacity)
@@ -419,7 +379,7 @@ class Validation:
 
     def __init__(self, trainer: ForceMatchingTrainer, frames: Sequence[Atoms]):
         self.trainer = trainer
-        self.store = store = _store(trainer.template, frames, trainer.store.offset_of)
+        self.store = store = store_of(trainer.template, frames, trainer.store.offset_of)
         store.weight = _frame_weights(trainer.settings, store)
         store.energy -= store.offsets @ trainer.zeros
         at_once = trainer.settings.batch_atoms or store.sizes.sum()
@@ -452,8 +412,6 @@ class Validation:
 
 def _doubt(trained, frames, stores) -> None:
     """Warn of frames whose labels do not fit those of their family."""
-    from fusedff.training import outliers  # which imports this module
-
     if len(frames) < outliers.FAMILY:
         return
     worst = list({outlier.frame: outlier for outlier in reversed(outliers.find(trained, frames, stores))}.values())[
@@ -466,92 +424,3 @@ def _doubt(trained, frames, stores) -> None:
             "relabel or drop what is wrong (fusedff.training.outliers.find lists all)",
             stacklevel=3,
         )
-
-
-class FrameErrors(NamedTuple):
-    """Predictions minus labels of each frame (n_frames,): eV/atom, eV/Å, eV/Å^3; nan where there is no stress label."""
-
-    energy: np.ndarray  # with its sign
-    force_absolute: np.ndarray  # means over components
-    force_squared: np.ndarray
-    stress_absolute: np.ndarray
-    stress_squared: np.ndarray
-
-
-ATOMS_AT_ONCE = 4096  # in a batch whose errors are looked at
-
-
-def frame_errors(potential: Potential, store: FrameStore) -> FrameErrors:
-    """Errors of each frame of a store."""
-    n_batches = min(-(-int(store.sizes.sum()) // ATOMS_AT_ONCE), len(store.frames))
-    batches = store.balanced(np.arange(len(store.frames)), n_batches)
-    n_frames, n_atoms = max(map(len, batches)), max(int(store.sizes[batch].sum()) for batch in batches)
-    found = FrameErrors(*np.full((len(FrameErrors._fields), len(store.frames)), np.nan))
-    for indices in batches:
-        of_batch = _frame_errors(potential, store.batch(indices, n_frames, n_atoms))
-        for whole, part in zip(found, of_batch, strict=True):
-            whole[indices] = np.asarray(part)[: len(indices)]
-    unlabelled = store.has_virial == 0
-    found.stress_absolute[unlabelled] = found.stress_squared[unlabelled] = np.nan
-    return found
-
-
-@jax.jit
-def _frame_errors(potential, batch):
-    predicted, labels = potential.evaluate(batch.system, batch.neighbors), batch.labels
-    atoms, index = jnp.maximum(labels.atoms, 1), batch.system.cell_index
-    force, stress = predicted.forces - labels.forces, predicted.stress - labels.stress
-
-    def per_component(values):
-        return jax.ops.segment_sum(jnp.sum(values, 1), index, len(atoms)) / (3 * atoms)
-
-    return (
-        (predicted.energy - labels.energy) / atoms,
-        per_component(jnp.abs(force)), per_component(force**2),
-        jnp.mean(jnp.abs(stress), 1), jnp.mean(stress**2, 1),
-    )  # fmt: skip
-
-
-def errors(potential: Potential, frames: Sequence[Atoms]) -> dict[str, float | None]:
-    """Mean absolute and root mean square errors on labelled frames: meV/atom, meV/Å and GPa.
-
-    None for stress if no frame has a label of it. Energies of other sources than the potential's own count from a zero
-    that is fitted to these frames. Raises ValueError without frames.
-    """
-    return _summary(*_errors_and_sizes(potential, frames))
-
-
-def errors_by_family(potential: Potential, frames: Sequence[Atoms]) -> list[dict]:
-    """`errors` of all frames of each source, and of each of its families: rows with source, family and n_frames."""
-    found, sizes = _errors_and_sizes(potential, frames)
-    source, family = np.array([(labelled.source(f), labelled.family(f)) for f in frames]).T
-    rows = []
-    for s in dict.fromkeys(source.tolist()):
-        chosen = {"all": source == s} | {f: (source == s) & (family == f) for f in dict.fromkeys(family[source == s])}
-        for name, members in chosen.items():
-            summary = _summary(FrameErrors(*(values[members] for values in found)), sizes[members])
-            rows.append({"source": s, "family": str(name), "n_frames": int(members.sum())} | summary)
-    return rows
-
-
-def _errors_and_sizes(potential, frames):
-    if not len(frames):
-        raise ValueError("no frames to test on: give at least one labelled frame; a small split may have none")
-    store = _store(potential, frames)
-    _fit_zeros(potential, store)
-    return frame_errors(potential, store), store.sizes
-
-
-def _summary(found: FrameErrors, sizes) -> dict[str, float | None]:
-    def force(values):
-        return float(np.sum(sizes * values) / np.sum(sizes))
-
-    stressed = np.isfinite(found.stress_squared).any()
-    return {
-        "energy_mae_meV_per_atom": float(1e3 * np.mean(np.abs(found.energy))),
-        "energy_rmse_meV_per_atom": float(1e3 * np.sqrt(np.mean(found.energy**2))),
-        "force_mae_meV_per_A": 1e3 * force(found.force_absolute),
-        "force_rmse_meV_per_A": 1e3 * force(found.force_squared) ** 0.5,
-        "stress_mae_GPa": float(np.nanmean(found.stress_absolute) / GPA) if stressed else None,
-        "stress_rmse_GPa": float(np.nanmean(found.stress_squared) ** 0.5 / GPA) if stressed else None,
-    }

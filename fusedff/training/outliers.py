@@ -14,8 +14,9 @@ import numpy as np
 from ase import Atoms
 
 from fusedff.data import frames as labelled
+from fusedff.data.batching import FrameStore
 from fusedff.potential import Potential
-from fusedff.training import force_matching
+from fusedff.training import label_errors
 
 SUSPICIOUS = 7.0  # robust standard deviations
 FLOOR = 0.04  # least standard deviation of residuals, relative to the size of labels
@@ -61,7 +62,7 @@ def scores(potential: Potential, frames: Sequence[Atoms], stores=None) -> dict[s
     for n, kind in enumerate(kinds):
         families[kind if kinds.count(kind) >= FAMILY else kind[:1]].append(n)
     sizes, found = _sizes(potential, frames, families.values()), {}
-    parts = [residuals(potential, s) for s in stores or [force_matching.FrameStore(frames, potential.cutoff)]]
+    parts = [residuals(potential, s) for s in stores or [FrameStore(frames, potential.cutoff)]]
     for quantity in SIZES:
         residual = np.concatenate([part[quantity] for part in parts])
         size, score = np.hypot(sizes[quantity], SIZES[quantity]), np.full(len(frames), np.nan)
@@ -99,7 +100,7 @@ def _sizes(potential, frames, families) -> dict[str, np.ndarray]:
     }
 
 
-def residuals(potential: Potential, store: force_matching.FrameStore) -> dict[str, np.ndarray]:
+def residuals(potential: Potential, store: FrameStore) -> dict[str, np.ndarray]:
     """Predicted minus label, (n_frames,): energy per atom, root mean square of forces and of stress (nan: no label)."""
-    found = force_matching.frame_errors(potential, store)
+    found = label_errors.frame_errors(potential, store)
     return {"energy": found.energy, "forces": found.force_squared**0.5, "stress": found.stress_squared**0.5}
