@@ -1,8 +1,8 @@
-"""`python -m fusedff`: the command line, see `fusedff.study.cli`."""
+"""`python -m fusedff`: the command line, see `fusedff.cli`."""
 
 import sys
 
-from fusedff.study.cli import main
+from fusedff.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -25,7 +25,7 @@ from itertools import islice
 
 import numpy as np
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, hcp0001, hcp10m10
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 from ase.io import write
@@ -154,6 +154,71 @@ def faults():
         yield "hcp-fault", f"hcp-fault-prismatic{part:+.2f}+{gap:.1f}", slipped(prismatic, 1, part * a1, gap)
 
 
+def inner_modes():
+    """Yield (config_type, config_id, atoms) of 2-atom hcp titanium: sublattices displaced in deformed cells.
+
+    How stiff the sublattices are against each other decides the optical phonons and, through the relaxation of the
+    ions, a tenth of C11 and C12. Random strains and displacements follow.
+    """
+    hcp = PHASES["hcp"]()
+    for volume in (-0.04, 0.0, 0.04, 0.08):
+        for axis, size in (("x", 0.06), ("y", -0.06), ("z", 0.06), ("z", 0.20)):
+            if (volume, axis, size) == (0.0, "z", 0.20):
+                continue
+            atoms = deformed(hcp, np.eye(3) * (1 + volume) ** (1 / 3))
+            atoms.positions[1, "xyz".index(axis)] += size
+            yield "hcp-optical", f"hcp-optical-{axis}{size:+.2f}-v{volume:+.2f}", atoms
+    modes = {
+        "xx": [1, 0, 0, 0, 0, 0],
+        "xy": [0, 0, 0, 0, 0, 1],
+        "ca": [-0.5, -0.5, 1, 0, 0, 0],
+        "yz": [0, 0, 0, 1, 0, 0],
+    }
+    for name, mode in modes.items():
+        for size in (0.015, -0.015):
+            for shift in (0.03, -0.05):
+                atoms = deformed(hcp, strain(np.array(mode) * size))
+                atoms.positions[1, 0 if name == "xy" else 1] += shift
+                yield "hcp-strain-inner", f"hcp-strain-inner-{name}{size:+.3f}{shift:+.2f}", atoms
+    rng = np.random.default_rng(77)
+    for i in range(16):
+        yield "hcp-rattled-2", f"hcp-rattled-2-{i:03d}", rattled(rng, hcp, 0.08, 0.012, (-0.05, 0.06))
+
+
+def far_volumes():
+    """Yield (config_type, config_id, atoms) of the four crystals compressed to 0.6 and stretched to 1.4 of PBE's."""
+    for phase, make in PHASES.items():
+        for v in (-0.40, -0.30, -0.20, 0.20, 0.40):
+            yield f"{phase}-eos", f"{phase}-eos-{v:+.2f}", deformed(make(), np.eye(3) * (1 + v) ** (1 / 3))
+
+
+def slabs():
+    """Yield (config_type, config_id, atoms) of (0001) and (10-10) slabs of hcp titanium, 9 Å apart.
+
+    The outermost layers are moved along the surface normal by some tenths of an Å, inwards where negative.
+    """
+    for facet, build, sizes in (
+        (
+            "0001",
+            lambda n: hcp0001("Ti", (1, 1, n), a=A_HCP, c=C_HCP),
+            ((4, 0.0), (5, 0.0), (5, -0.12), (6, -0.08), (6, 0.0)),
+        ),
+        (
+            "10-10",
+            lambda n: hcp10m10("Ti", (1, 2, n // 2), a=A_HCP, c=C_HCP),
+            ((4, 0.0), (6, 0.0), (6, -0.15), (8, -0.1)),
+        ),
+    ):
+        for layers, shift in sizes:
+            slab = build(layers)
+            height = slab.positions[:, 2].copy()
+            slab.positions[np.argmax(height), 2] += shift
+            slab.positions[np.argmin(height), 2] -= shift
+            slab.center(vacuum=4.5, axis=2)
+            slab.pbc = True
+            yield f"hcp-slab-{facet}", f"hcp-slab-{facet}-{layers}{shift:+.2f}", slab
+
+
 def structures():
     """Yield (config_type, config_id, atoms) of the titanium plan: symmetric cells first, then rattled ones.
 
@@ -182,6 +247,9 @@ def structures():
     yield from broken_bonds()
     yield from optical()
     yield from faults()
+    yield from inner_modes()
+    yield from far_volumes()
+    yield from slabs()
 
     rng = np.random.default_rng(2024)
     hcp8, hcp16 = PHASES["hcp"]() * (2, 2, 1), PHASES["hcp"]() * (2, 2, 2)

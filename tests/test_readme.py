@@ -11,7 +11,8 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from fusedff.study import release, run_folder
+from fusedff import release
+from fusedff.study import run_folder
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from fusedff import cli as command
+from fusedff import release
 from fusedff.data import references
 from fusedff.potential import Potential
 from fusedff.runtime import storage
-from fusedff.study import cli as command
-from fusedff.study import comparison, release, run_folder
+from fusedff.study import comparison, run_folder
 
 RECORD = run_folder.shipped_record()
 ROOT = Path(__file__).parents[1]

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from argon import argon
 
+from fusedff import cli as command
 from fusedff.runtime import storage
-from fusedff.study import cli as command
 from fusedff.study import run_folder as runs
 from fusedff.training.difftre import DiffTReConfig
 
@@ -147,7 +147,7 @@ def test_ctrl_c_is_one_sentence(notebooks, tmp_path):
     notebooks("x")
     script = f"""
 import papermill, pathlib, sys, time
-from fusedff.study import cli as command
+from fusedff import cli as command
 command.NOTEBOOKS = pathlib.Path({str(command.NOTEBOOKS)!r})
 def execute(*_, **__):
     print("running", flush=True)

@@ -176,7 +176,9 @@ def _members(path) -> dict[str, bytes]:
                     total += member.size
                     if member.size > _MAX_MEMBER_BYTES:
                         raise ValueError(f"{path.name}, {member.name}: more than {_MAX_MEMBER_BYTES} bytes; {_REMEDY}")
-                    contents[member.name] = archive.extractfile(member).read(_MAX_MEMBER_BYTES)
+                    file = archive.extractfile(member)
+                    assert file is not None  # it is one for what `isfile`
+                    contents[member.name] = file.read(_MAX_MEMBER_BYTES)
                 if total > _MAX_BYTES:
                     raise ValueError(f"{path.name}: unpacks to more than {_MAX_BYTES} bytes; {_REMEDY}")
     except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:

@@ -1,1 +1,1 @@
-"""The titanium study: settings, comparison of the three models, run folders, command line."""
+"""The titanium study: settings of a run, comparison of the three models, run folders."""

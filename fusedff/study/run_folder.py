@@ -118,7 +118,7 @@ def load(name: str) -> Potential:
 
 
 def shipped_record(folder: Path = SHIPPED) -> dict:
-    """What the models that ship were found to do: summary, temperatures and off-target rows (`study.release`)."""
+    """What the models that ship were found to do: summary, temperatures and off-target rows (`fusedff.release`)."""
     return storage.read_json(folder / RECORD)
 
 

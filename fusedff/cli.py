@@ -12,12 +12,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
 def main(arguments=None) -> int:
     # here, so that Ctrl-C is heard while they are imported
-    from fusedff.study import presets, release, run_folder
+    from fusedff import release
+    from fusedff.study import presets, run_folder
 
     parser = argparse.ArgumentParser(prog="fusedff", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
