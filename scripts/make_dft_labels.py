@@ -189,7 +189,7 @@ def far_volumes():
     """Yield (config_type, config_id, atoms) of the four crystals compressed to 0.6 and stretched to 1.4 of PBE's."""
     for phase, make in PHASES.items():
         for v in (-0.40, -0.30, -0.20, 0.20, 0.40):
-            yield f"{phase}-eos", f"{phase}-eos-{v:+.2f}", deformed(make(), np.eye(3) * (1 + v) ** (1 / 3))
+            yield f"{phase}-far", f"{phase}-far-{v:+.2f}", deformed(make(), np.eye(3) * (1 + v) ** (1 / 3))
 
 
 def slabs():

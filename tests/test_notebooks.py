@@ -81,7 +81,8 @@ def numbers(data):
 
 
 def check_test_errors(errors):
-    assert set(errors) == {"energy_mae_meV_per_atom", "force_mae_meV_per_A", "stress_mae_GPa"}
+    kinds = ("energy_{}_meV_per_atom", "force_{}_meV_per_A", "stress_{}_GPa")
+    assert set(errors) == {kind.format(mean) for kind in kinds for mean in ("mae", "rmse")}
     assert 0 < errors["energy_mae_meV_per_atom"] < 1000
     assert 0 < errors["force_mae_meV_per_A"] < 2000
     assert 0 < errors["stress_mae_GPa"] < 50
