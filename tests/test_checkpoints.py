@@ -11,7 +11,7 @@ from ase.build import bulk
 from fusedff.crystals import Crystal
 from fusedff.data.experiments import StatePoint
 from fusedff.training import force_matching, fused
-from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer
+from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer, SamplingConfig
 from fusedff.training.force_matching import ForceMatchingConfig, ForceMatchingTrainer
 from fusedff.units import GPA
 
@@ -71,7 +71,9 @@ CORRECTED = replace(POINT, elastic={**POINT.elastic, "C44": 2.5 * GPA})
 
 
 def fuse(path, points=(POINT,), labelled_frames=None):
-    settings = fused.FusedConfig(epochs=2, experiment=DiffTReConfig(repeats=(1, 1, 1), snapshots=1), dft=DFT)
+    settings = fused.FusedConfig(
+        epochs=2, experiment=DiffTReConfig(repeats=(1, 1, 1), sampling=SamplingConfig(snapshots=1)), dft=DFT
+    )
     return fused.train(START, list(points), labelled_frames or frames(), settings, path)
 
 

@@ -13,12 +13,12 @@ import time
 import jax, numpy as np
 from fusedff.training import loop
 
-def epoch(learner, n):
+def epoch(state, n):
     time.sleep({pause})
-    return learner._replace(params=learner.params + 1), {{"loss": 1.0 / (n + 1), "n_eff": 0.9}}
+    return state._replace(params=state.params + 1), {{"loss": 1.0 / (n + 1), "n_eff": 0.9}}
 
 result = loop.train(
-    epoch, loop.Learner(np.zeros(1), (), jax.random.PRNGKey(0)), {epochs}, name="fused training", settings={{}},
+    epoch, loop.TrainState(np.zeros(1), (), jax.random.PRNGKey(0)), {epochs}, name="fused training", settings={{}},
     checkpoint={checkpoint!r},
 )
 """

@@ -353,7 +353,7 @@ def test_notebook_says_for_whom_it_is_and_ends_with_exercises(notebook):
 def test_memory_and_compiled_code_are_kept_from_the_first_cell_on_and_smoke_is_marked(notebook):
     first = next(cell.source for cell in code_cells(notebook) if "parameters" not in cell.metadata.get("tags", []))
     assert first.startswith("import fusedff\n\nfusedff.setup()")
-    assert re.search(r"^plots\.watermark\(presets\.note\((preset|base)\)\)$", first, re.M)
+    assert re.search(r"^style\.watermark\(presets\.note\((preset|base)\)\)$", first, re.M)
     assert not any(".savefig(" in cell.source for cell in code_cells(notebook))  # style.save: whole, and marked
 
 
