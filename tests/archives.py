@@ -55,3 +55,16 @@ def paper_zip(files):
             "__MACOSX/Data DFT and EXP/._DFT_data.zip": b"mac",
         }
     )
+
+
+def downloader(content, calls):
+    """What takes pooch's place: it writes `content`, or raises it, and appends the address to `calls`."""
+
+    def download(url, output_file, pooch):
+        calls.append(url)
+        if isinstance(content, Exception):
+            raise content
+        with open(output_file, "wb") as file:
+            file.write(content)
+
+    return download

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
-from archives import npy, paper_arrays, paper_zip, zipped
+from archives import downloader, npy, paper_arrays, paper_zip, zipped
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fusedff.data import datasets, splits, titanium_paper
 from fusedff.data import frames as labelled
+from fusedff.data.download import git_blob_sha1
 from fusedff.units import GPA
 
 
@@ -175,17 +176,17 @@ def published(tmp_path):
         content = content or paper_zip(files)
         path = tmp_path / "Data_DFT_and_Exp.zip"
         path.write_bytes(content)
-        ids = {name: titanium_paper.git_blob_sha1(data) for name, data in files.items()}
-        return path, {"archive": titanium_paper.git_blob_sha1(content), **ids}
+        ids = {name: git_blob_sha1(data) for name, data in files.items()}
+        return path, {"archive": git_blob_sha1(content), **ids}
 
     return make
 
 
 def test_git_object_ids_are_those_of_git(tmp_path):
-    assert titanium_paper.git_blob_sha1(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
-    assert titanium_paper.git_blob_sha1(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert git_blob_sha1(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+    assert git_blob_sha1(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
     (tmp_path / "hello").write_bytes(b"hello\n")
-    assert titanium_paper.git_blob_sha1(tmp_path / "hello") == "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert git_blob_sha1(tmp_path / "hello") == "ce013625030ba8dba906f756967f9e9ca394464a"
     assert all(len(i) == 40 for i in titanium_paper.PAPER_BLOB_IDS.values())
 
 
@@ -271,17 +272,6 @@ def test_nothing_is_unpacked_to_disk_whatever_the_names_say(published, tmp_path)
 
 
 # ---- the download ----
-
-
-def downloader(content, calls):
-    def download(url, output_file, pooch):
-        calls.append(url)
-        if isinstance(content, Exception):
-            raise content
-        with open(output_file, "wb") as file:
-            file.write(content)
-
-    return download
 
 
 def test_the_archive_is_downloaded_once_verified_and_kept(published, tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from archives import npy
+from archives import downloader, npy
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
@@ -185,17 +185,6 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(published, monkeypatch):
     monkeypatch.setattr(titanium_vasp, "_MAX_MEMBER_BYTES", 200)
     with pytest.raises(ValueError, match="more than 200 bytes"):
         titanium_vasp.load(path, verify=False)
-
-
-def downloader(content, calls):
-    def download(url, output_file, pooch):
-        calls.append(url)
-        if isinstance(content, Exception):
-            raise content
-        with open(output_file, "wb") as file:
-            file.write(content)
-
-    return download
 
 
 def test_the_archive_is_downloaded_once_verified_and_kept(published, tmp_path):

@@ -6,7 +6,6 @@ compared with their git object ids. Six arrays lie in one folder of the archive,
 archive; nothing else is read, nothing is unpacked to disk and no pickle is accepted.
 """
 
-import hashlib
 import io
 import zipfile
 import zlib
@@ -14,6 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from fusedff.data import download
+from fusedff.data.download import git_blob_sha1
 
 PAPER_URL = "https://github.com/tummfm/Fused-EXP-DFT-MLP/raw/0ee651b/Dataset/Data_DFT_and_Exp.zip"
 PAPER_BLOB_IDS = {
@@ -47,50 +49,16 @@ class PaperArrays(NamedTuple):
     types: np.ndarray
 
 
-def git_blob_sha1(source) -> str:
-    """Git's object id of a file, sha1("blob <size>\\0" + content); `source` is bytes or a path."""
-    if not isinstance(source, bytes):
-        with open(source, "rb") as file:
-            digest = hashlib.sha1(b"blob %d\0" % Path(source).stat().st_size, usedforsecurity=False)
-            while chunk := file.read(2**20):
-                digest.update(chunk)
-        return digest.hexdigest()
-    return hashlib.sha1(b"blob %d\0" % len(source) + source, usedforsecurity=False).hexdigest()
-
-
 def fetch_paper_archive(cache_dir=None, *, _downloader=None, _blob_ids=PAPER_BLOB_IDS) -> Path:
-    """Path of the verified archive in the cache, downloaded on first use; default: the user's cache folder.
+    """Path of the verified archive in the cache, as `download.fetch` gives it."""
 
-    A cached file that is damaged is fetched again. Raises ConnectionError when it cannot be downloaded and
-    ValueError when what came is not the published file (it is deleted).
-    """
-    import pooch  # only a download needs it
+    def difference(path):
+        found = git_blob_sha1(path)
+        if found == _blob_ids["archive"]:
+            return None
+        return f"{path.stat().st_size} bytes with git id {found} came instead of {_blob_ids['archive']}"
 
-    folder = Path(cache_dir) if cache_dir is not None else Path(pooch.os_cache("fusedff"))
-    path = folder / "Data_DFT_and_Exp.zip"
-    if path.is_file():
-        if git_blob_sha1(path) == _blob_ids["archive"]:
-            return path
-        path.unlink()
-    level = pooch.get_logger().level
-    pooch.get_logger().setLevel("WARNING")  # it would advise to pin a sha256: the check below does that work
-    try:
-        pooch.retrieve(PAPER_URL, known_hash=None, fname=path.name, path=folder, downloader=_downloader)
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors
-        raise ConnectionError(
-            f"cannot download {PAPER_URL}: {error}; go online, or place the file at {path} by hand"
-        ) from error
-    finally:
-        pooch.get_logger().setLevel(level)
-    found = git_blob_sha1(path)
-    if found != _blob_ids["archive"]:
-        size = path.stat().st_size
-        path.unlink()
-        raise ValueError(
-            f"{path.name}: {size} bytes with git id {found} came instead of {_blob_ids['archive']} and were "
-            f"deleted; the download broke or the file changed: try again, or place it at {path} by hand"
-        )
-    return path
+    return download.fetch(PAPER_URL, "Data_DFT_and_Exp.zip", difference, cache_dir, _downloader)
 
 
 def read_paper_arrays(path, verify=True, *, _blob_ids=PAPER_BLOB_IDS) -> PaperArrays:

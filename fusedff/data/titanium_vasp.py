@@ -17,14 +17,15 @@ import re
 import tarfile
 import warnings
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import ase
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from fusedff.data import extxyz
-from fusedff.data.titanium_paper import git_blob_sha1
+from fusedff.data import download, extxyz
+from fusedff.data.download import git_blob_sha1
 
 SOURCE = "vasp"
 URL = "https://github.com/saidigroup/23-Single-Element-DNPs/raw/8b3ba91/Training_Data/Ti/iter0_Ti.tar.xz"
@@ -46,36 +47,9 @@ _REMEDY = "delete it and fetch it again"
 
 
 def fetch(cache_dir=None, *, _downloader=None, _published=PUBLISHED) -> Path:
-    """Path of the verified archive in the cache, downloaded on first use; default: the user's cache folder.
-
-    A cached file that is damaged is fetched again. Raises ConnectionError when it cannot be downloaded and ValueError
-    when what came is not the published file (it is deleted).
-    """
-    import pooch  # only a download needs it
-
-    folder = Path(cache_dir) if cache_dir is not None else Path(pooch.os_cache("fusedff"))
-    path = folder / "iter0_Ti.tar.xz"
-    if path.is_file():
-        if not _difference(path, _published):
-            return path
-        path.unlink()
-    level = pooch.get_logger().level
-    pooch.get_logger().setLevel("WARNING")
-    try:
-        pooch.retrieve(URL, known_hash=None, fname=path.name, path=folder, downloader=_downloader)
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors
-        raise ConnectionError(
-            f"cannot download {URL}: {error}; go online, or place the file at {path} by hand"
-        ) from error
-    finally:
-        pooch.get_logger().setLevel(level)
-    if difference := _difference(path, _published):
-        path.unlink()
-        raise ValueError(
-            f"{path.name}: {difference}, and the file was deleted; the download broke or the file changed: try again, "
-            f"or place it at {path} by hand"
-        )
-    return path
+    """Path of the verified archive in the cache, as `download.fetch` gives it."""
+    difference = partial(_difference, published=_published)
+    return download.fetch(URL, "iter0_Ti.tar.xz", difference, cache_dir, _downloader)
 
 
 def load(path, verify: bool = True, *, _published=PUBLISHED) -> tuple[ase.Atoms, ...]:
