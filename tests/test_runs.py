@@ -146,8 +146,9 @@ def test_a_full_disk_names_the_file_and_keeps_the_notebook_of_before(notebooks, 
 def test_ctrl_c_is_one_sentence(notebooks, tmp_path):
     notebooks("x")
     script = f"""
-import papermill, pathlib, sys, time
+import papermill, pathlib, signal, sys, time
 from fusedff import cli as command
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 command.NOTEBOOKS = pathlib.Path({str(command.NOTEBOOKS)!r})
 def execute(*_, **__):
     print("running", flush=True)
