@@ -17,8 +17,9 @@ KJ_MOL_NM3_PER_GPA = GPA / (KJ_MOL / NM**3)  # elastic constants in the paper's 
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # xx yy zz yz xz xy
 
-_ROW, _COLUMN = (np.array(axis) for axis in zip(*VOIGT, strict=True))
-_SLOT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # where entry (i, j) lies in the Voigt vector
+# 32 bits in either precision of jax, which may remember a 64-bit index from a trace in double precision
+_ROW, _COLUMN = (np.array(axis, np.int32) for axis in zip(*VOIGT, strict=True))
+_SLOT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]], np.int32)  # where entry (i, j) lies in the Voigt vector
 _IS_SHEAR = _ROW != _COLUMN
 
 

@@ -39,7 +39,7 @@ class Outlier(NamedTuple):
 
 
 def find(potential: Potential, frames: Sequence[Atoms], stores=None) -> list[Outlier]:
-    """Frames whose residuals against `candidate` score above `SUSPICIOUS`, the highest score first.
+    """Frames whose residuals of a potential score above `SUSPICIOUS`, the highest score first.
 
     `stores` may hold the same frames, in order, in `FrameStore`s whose neighbours need not be found again.
     """
