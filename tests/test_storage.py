@@ -147,13 +147,23 @@ def test_a_digest_tells_every_difference_and_nothing_else():
     assert len({storage.digest(x) for x in [data(), *others]}) == 1 + len(others)
 
 
+@pytest.fixture
+def deep_recursion():
+    """Python's recursion limit as symfc leaves it, at which deep JSON would end the process."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)
+    yield
+    sys.setrecursionlimit(limit)
+
+
 @pytest.mark.parametrize(("text", "says"), [
     ("{}", r"it lacks 'seconds'"),
     ("[1]", r"it lacks 'seconds'"),
     ("{", "Expecting"),
-    ("[" * 100_000, "recursion"),
+    ("[" * 100_000, "nested"),
+    ('{"a":' * 100_000, "nested"),
 ])  # fmt: skip
-def test_json_that_is_damaged_is_one_error_with_a_remedy(tmp_path, text, says):
+def test_json_that_is_damaged_is_one_error_with_a_remedy(tmp_path, text, says, deep_recursion):
     path = tmp_path / "settings.json"
     path.write_text(text)
     with pytest.raises(storage.DamagedFileError, match=rf"settings.json is damaged \(.*{says}.*\); restore it"):

@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Generator, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ except ImportError:  # no POSIX: files are written as safely, but nothing is loc
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CHECKSUM = "sha256"  # of all else in the file
+_MAX_DEPTH = 100  # levels of nested JSON; our own has fewer than ten
 
 
 class DamagedFileError(ValueError):
@@ -157,13 +159,25 @@ def read_json(path: str | Path, *keys: str, remedy: str = "restore it"):
     """
     path = Path(path)
     try:
-        found = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
+        found = _parse_json(path.read_text())
+    except ValueError as error:
         raise DamagedFileError(f"{path} is damaged ({error}); {remedy}") from error
     missing = [key for key in keys if not isinstance(found, dict) or key not in found]
     if missing:
         raise DamagedFileError(f"{path} is damaged (it lacks {missing[0]!r}); {remedy}")
     return found
+
+
+def _parse_json(text: str):
+    """`json.loads` that raises ValueError where nesting would exhaust the C stack.
+
+    Python's recursion limit does not protect the parser: symfc raises it to 100 000 for the whole process.
+    """
+    brackets = np.frombuffer(re.sub(r'"(?:[^"\\]|\\.)*"', "", text).encode(), np.uint8)
+    steps = np.isin(brackets, list(b"[{")).astype(int) - np.isin(brackets, list(b"]}"))
+    if np.cumsum(steps).max(initial=0) > _MAX_DEPTH:
+        raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
+    return json.loads(text)
 
 
 def plain(data):
@@ -264,9 +278,9 @@ def _read(path, arrays=True):
         with safe_open(path, framework="numpy") as file:
             text = dict(file.metadata() or {})
             content = {name: file.get_tensor(name) for name in file.keys()} if arrays else {}
-        checksum = json.loads(text.pop(_CHECKSUM, "null"))
-        metadata = {key: json.loads(value) for key, value in text.items()}
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        checksum = _parse_json(text.pop(_CHECKSUM, "null"))
+        metadata = {key: _parse_json(value) for key, value in text.items()}
+    except (SafetensorError, OSError, ValueError) as error:
         with open(path, "rb") as file:
             if file.read(2) in (b"PK", *(b"\x80%c" % protocol for protocol in range(2, 6))):
                 raise DamagedFileError(
