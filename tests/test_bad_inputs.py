@@ -806,8 +806,8 @@ ARCHIVES = [
     Bad("archived force nan", changed("force.npy", with_nan), unverified,
         (ZIP, r"frame 1 \(paper-0001\)", "force on atom 1 is nan", "drop")),
     Bad("a page instead of a download", lambda d: d, downloaded(b"<html>not found</html>"),
-        (ZIP, "22 bytes", "were deleted", "try again")),
-    Bad("an empty download", lambda d: d, downloaded(b""), (ZIP, "0 bytes", "were deleted", "by hand")),
+        (ZIP, "22 bytes", "deleted", "try again")),
+    Bad("an empty download", lambda d: d, downloaded(b""), (ZIP, "0 bytes", "deleted", "by hand")),
 ]  # fmt: skip
 
 

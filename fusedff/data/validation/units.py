@@ -238,10 +238,14 @@ def _check_agreement(steps, where) -> None:
         f"stresses it should by {worst.work:.4g} eV"
     )
     if len(denied) >= max(3, len(steps) / 10):
-        raise DoubtError(
-            f"{what}, and likewise in {len(denied)} of {len(steps)} such pairs; give labels of one calculation each, "
-            "forces in the order of the atoms, all in eV and Å with the signs of forces and stresses"
+        remedy = (
+            "give labels of one calculation each, forces in the order of the atoms, all in eV and Å with the signs of "
+            "forces and stresses"
         )
+        common = _common(denied)
+        if common and not 0.25 < common[0] < 4:
+            remedy = f"in these, {_suspicion(['forces' if worst.moved else 'stresses', 'energies'], common[0])}"
+        raise DoubtError(f"{what}, and likewise in {len(denied)} of {len(steps)} such pairs; {remedy}")
     warnings.warn(f"{what}; one of the two may be mislabelled: look at them, or relabel them", stacklevel=5)
 
 
