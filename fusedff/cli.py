@@ -58,7 +58,8 @@ def execute(preset, root: Path) -> int:
     extras.require("notebooks", "papermill", "ipykernel", "ipywidgets")
     extras.require("phonons", "phonopy", "symfc")
     _require_platform()
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # of the kernels, see `startup`
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # of the kernels, see `jax_setup`
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two kernels' threads would wait for one another
     folder = run_folder.folder(preset.name, root)
     output = folder.path / "notebooks"
     try:

@@ -1,5 +1,6 @@
 """Lennard-Jones argon: a potential with known parameters that costs nothing; shared by the tests of the core."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -12,6 +13,8 @@ from fusedff.potential import Potential
 EPSILON, SIGMA, CUTOFF = 0.0104, 3.4, 7.0  # eV, Å, Å
 FCC = Crystal("Ar", "fcc", 5.27)  # Å, close to the minimum of this potential
 HCP = Crystal("Ar", "hcp", 3.72, 6.10)  # Å
+
+evaluate = jax.jit(Potential.evaluate)
 
 
 def argon(epsilon=EPSILON, sigma=SIGMA, cutoff=CUTOFF, dtype=jnp.float64) -> Potential:
@@ -26,7 +29,7 @@ def laid_out(frames, cutoff):
 
 def labelled(frame, model: Potential, stress=True):
     """The frame with what `model` says of it as its labels."""
-    said = model.evaluate(*laid_out(frame, model.cutoff))
+    said = evaluate(model, *laid_out(frame, model.cutoff))
     frame = frame.copy()
     results = {"energy": float(said.energy[0]), "forces": np.asarray(said.forces)}
     if stress:
