@@ -14,7 +14,7 @@ VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 SYNCED := $(VENV)/.synced
 
-.PHONY: help run test lab bench docs lookat lint audit lock clean browser
+.PHONY: help run test lab bench gpu docs lookat lint audit lock clean browser
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,10 @@ lab: $(SYNCED) ## open the notebooks in JupyterLab
 
 bench: $(SYNCED) ## time fusedff against chemtrain, on the same cells
 	$(VENV_PYTHON) -m benchmarks
+
+gpu: $(SYNCED) ## measure on one NVIDIA GPU, within 8 minutes (needs the extra `cuda`)
+	$(VENV)/bin/uv pip install --quiet --python $(VENV_PYTHON) --editable '.[cuda]'
+	$(VENV_PYTHON) -m benchmarks gpu
 
 docs: $(SYNCED) ## build the book from the notebooks executed with PRESET, into build/docs
 	$(VENV_PYTHON) docs/book.py --preset '$(PRESET)'

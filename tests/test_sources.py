@@ -95,8 +95,7 @@ def test_weights_multiply_the_squared_errors_of_a_source_and_tame_frames_of_larg
     plain.energy = trainer.store.energy  # with the same fitted zero
     weighted = float(loss(settings, START, trainer.store.batch(indices, 4, size + 3)))
     alone = [
-        mean_squared_errors(START, plain.batch(indices[k : k + 1], 1, int(plain.sizes[indices[k]])))
-        for k in range(3)
+        mean_squared_errors(START, plain.batch(indices[k : k + 1], 1, int(plain.sizes[indices[k]]))) for k in range(3)
     ]
     atoms = plain.sizes[indices]
     energy = np.mean([w * float(e["energy"]) for w, e in zip(weight[indices], alone, strict=True)])
