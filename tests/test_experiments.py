@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from fusedff import crystals
+from fusedff import crystals, elastic_symmetry
 from fusedff.data import experiments
 from fusedff.units import GPA
 
@@ -47,7 +47,7 @@ def test_titanium_expands_smoothly_and_softens_in_shear():
     assert np.abs(np.diff(a, 2)).max() < 2e-3
     assert (np.diff([p.elastic["C44"] for p in points]) <= 0).all()
     for p in points:
-        assert crystals.born_stability(p.elastic, "hexagonal")
+        assert elastic_symmetry.born_stability(p.elastic, "hexagonal")
 
 
 def test_selection_keeps_the_asked_order_and_combines_with_roles():
