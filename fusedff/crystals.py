@@ -88,6 +88,11 @@ class Crystal:
         """The free lattice parameters, name -> Å or degrees, in the order a, b, c, alpha, beta, gamma."""
         return {name: getattr(self, name) for name in PARAMETERS if getattr(self, name) is not None}
 
+    def __str__(self) -> str:
+        """What an error calls it, e.g. 'hcp Ti with a = 2.95, c = 4.68'."""
+        values = ", ".join(f"{name} = {value:.6g}" for name, value in self.parameters.items())
+        return f"{self.structure} {self.symbol} with {values}"
+
 
 def _check_kind(symbol, structure):
     if structure not in STRUCTURES:
@@ -124,8 +129,7 @@ def from_structure(structure: str | Path | ase.Atoms | Crystal, tolerance: float
         cell, found, space_group, turn = orientation.conventional(atoms, tolerance)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    sites = tuple(tuple(float(x) for x in site) for site in cell.get_scaled_positions())
-    made = Structure(tuple(map(int, cell.numbers)), sites, found, space_group, turn)
+    made = Structure(tuple(map(int, cell.numbers)), _sites(cell), found, space_group, turn)
     formula = cell.symbols.formula.reduce()[0].format("metal")
     values = dict(zip(PARAMETERS, map(float, cell.cell.cellpar()), strict=True))
     return Crystal(formula, made, **{name: values[name] for name in orientation.free_parameters(found)})
@@ -140,7 +144,8 @@ def _read(path):
     except Exception as error:  # ASE raises whatever its parser meets
         said = " ".join(str(error).split())
         raise ValueError(f"{path.name}: cannot be read as {kind} ({said}); give {FILES}") from error
-    shares = [share for site in atoms.info.get("occupancy", {}).values() for share in site.values()]
+    occupancy = atoms.info.get("occupancy", {})  # ty: ignore[missing-union-attribute]: one frame
+    shares = [share for site in occupancy.values() for share in site.values()]
     if any(share < 1 for share in shares):
         raise ValueError(f"{path.name}: a site is occupied by {min(shares):g} of an atom; give whole atoms")
     return atoms, path.name
@@ -149,11 +154,14 @@ def _read(path):
 def with_cell(crystal: Crystal, atoms: ase.Atoms) -> Crystal:
     """The crystal with the lattice parameters of a unit cell, e.g. a relaxed one, and the places of its atoms."""
     values = dict(zip(PARAMETERS, atoms.cell.cellpar(), strict=True))
-    found = {name: float(values[name]) for name in crystal.parameters}
-    if isinstance(crystal.structure, Structure):
-        sites = tuple(tuple(float(x) for x in site) for site in atoms.get_scaled_positions())
-        found["structure"] = replace(crystal.structure, sites=sites)
-    return replace(crystal, **found)
+    found = replace(crystal, **{name: float(values[name]) for name in crystal.parameters})
+    if isinstance(crystal.structure, str):
+        return found
+    return replace(found, structure=replace(crystal.structure, sites=_sites(atoms)))
+
+
+def _sites(atoms):
+    return tuple(tuple(float(x) for x in site) for site in atoms.get_scaled_positions())
 
 
 def unit_cell(crystal: Crystal) -> ase.Atoms:

@@ -112,6 +112,11 @@ def test_a_crystal_of_a_file_is_a_value():
     assert len(crystals.supercell(hot, (2, 1, 3))) == 6 * 12
 
 
+def test_a_crystal_is_called_by_its_structure_and_lattice_parameters():
+    assert str(TITANIUM) == "hcp Ti with a = 2.95, c = 4.68"
+    assert str(TRICLINIC) == "P-1 Ar with a = 3.1, b = 3.6, c = 4.1, alpha = 82, beta = 77, gamma = 71"
+
+
 def test_a_primitive_or_repeated_cell_is_the_conventional_one():
     silicon = Crystal("Si", "diamond", 5.43)
     for atoms in (
