@@ -20,7 +20,7 @@ from benchmarks.case import (
     Case,
 )
 from benchmarks.work import Work, in_scan
-from fusedff import crystals
+from fusedff import crystals, elastic_symmetry
 from fusedff.data.experiments import StatePoint
 from fusedff.geometry import neighbors, systems
 from fusedff.network.dimenet import DimeNet
@@ -78,7 +78,7 @@ def forces_in_scan(case: Case) -> Work:
 
 def _points():
     """One state point; its targets need no meaning."""
-    constants = dict.fromkeys(crystals.elastic_names("hexagonal"), 100 * GPA)
+    constants = dict.fromkeys(elastic_symmetry.elastic_names("hexagonal"), 100 * GPA)
     return (StatePoint(TEMPERATURE, titanium.CRYSTAL, constants),)
 
 

@@ -1,88 +1,178 @@
-"""Crystals and what their symmetry says about elastic constants.
+"""Crystals: a structure and lattice parameters, which depend on the temperature, and the cells to compute with.
 
-Axes: hcp has a along x and c along z; bcc and fcc have the cube axes along x, y, z. Stiffness is a (6, 6)
-matrix in Voigt order (xx yy zz yz xz xy) with engineering shear strains, and `C = Σ_c c B_c` with one
-constant basis matrix `B_c` per independent elastic constant c.
+A structure is a name that `ase.build.bulk` knows, with a chemical symbol, or whatever a file or an `ase.Atoms` holds
+(`from_structure`). Cells lie in the standard axes of `fusedff.orientation`: cube edges along x, y, z; hcp has a along x
+and c along z.
 """
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import ase
 import ase.data
+import ase.io
 import numpy as np
 from ase.build import bulk
+from ase.formula import Formula
 
-from fusedff.units import as_floats
+from fusedff import orientation
+from fusedff.orientation import PARAMETERS
 
-_SYMMETRY_OF = {"hcp": "hexagonal", "bcc": "cubic", "fcc": "cubic"}
+# Names of structures, each with an example; all are cubic but hcp.
+STRUCTURES = {
+    "hcp": "Ti",
+    "bcc": "Fe",
+    "fcc": "Al",
+    "diamond": "Si",
+    "rocksalt": "NaCl",
+    "cesiumchloride": "NiAl",
+    "zincblende": "GaAs",
+    "fluorite": "CaF2",
+}
+FILES = "a POSCAR, CIF or extended-XYZ file"
 
 MOST_ATOMS = 1_000_000  # of a supercell
 
-# Every entry (i, j), 1-based, that symmetry makes equal to the constant it is listed under.
-_EQUIVALENT = {
-    "hexagonal": {
-        "C11": ((1, 1), (2, 2)),
-        "C12": ((1, 2), (2, 1)),
-        "C13": ((1, 3), (2, 3), (3, 1), (3, 2)),
-        "C33": ((3, 3),),
-        "C44": ((4, 4), (5, 5)),
-    },
-    "cubic": {
-        "C11": ((1, 1), (2, 2), (3, 3)),
-        "C12": ((1, 2), (1, 3), (2, 3), (2, 1), (3, 1), (3, 2)),
-        "C44": ((4, 4), (5, 5), (6, 6)),
-    },
-}
 
-# A strained cell yields six stresses. Normal strains cause normal stresses only and a shear strain its own
-# shear stress only, so one cell can carry one of each.
-_PATTERNS = {
-    "hexagonal": ((1, 0, 0, 1, 0, 0), (0, 0, 1, 0, 1, 0)),
-    "cubic": ((1, 0, 0, 1, 0, 0),),
-}
+@dataclass(frozen=True)
+class Structure:
+    """Where the atoms are in the conventional cell, as fractions of its edges, and which symmetry they leave."""
+
+    numbers: tuple[int, ...]  # atomic numbers
+    sites: tuple[tuple[float, float, float], ...]
+    symmetry: str  # one of `elastic_symmetry.SYMMETRIES`
+    space_group: str
+    turn: int = 0  # of the edge a from the x axis, degrees; see `orientation`
+
+    def __str__(self) -> str:
+        return self.space_group
 
 
 @dataclass(frozen=True)
 class Crystal:
-    """An elemental crystal: chemical symbol, structure (hcp, bcc, fcc), a and, for hcp, c in Å.
+    """A crystal: chemical symbol or formula, structure, and the lattice parameters that its symmetry leaves free.
 
-    Raises ValueError for an unknown symbol or structure, a missing or superfluous c, or a length that is not
-    positive.
+    `structure` is one of `STRUCTURES`, or a `Structure`, for which `from_structure` makes the crystal. Edges are in Å,
+    angles in degrees. Raises ValueError for an unknown symbol or structure, a missing or superfluous parameter, or one
+    that is no length or angle.
     """
 
     symbol: str
-    structure: str
+    structure: str | Structure
     a: float
     c: float | None = None
+    b: float | None = None
+    alpha: float | None = None
+    beta: float | None = None
+    gamma: float | None = None
 
     def __post_init__(self):
-        if self.structure not in _SYMMETRY_OF:
-            raise ValueError(f"structure {self.structure!r} is unknown; use one of {sorted(_SYMMETRY_OF)}")
-        if self.symbol not in ase.data.chemical_symbols[1:]:
-            raise ValueError(_unknown(self.symbol))
-        if self.structure == "hcp" and self.c is None:
-            raise ValueError(f"hcp {self.symbol} needs both lattice constants; give c in Å beside a")
-        if self.structure != "hcp" and self.c is not None:
-            raise ValueError(f"{self.structure} {self.symbol} is cubic; leave out c = {self.c}")
-        for name, length in (("a", self.a), ("c", self.c)):
-            if length is not None and not (np.isfinite(length) and length > 0):
-                raise ValueError(f"{self.structure} {self.symbol}: {name} = {length} is not a length; give it in Å")
+        if isinstance(self.structure, str):
+            _check_kind(self.symbol, self.structure)
+        called, free = f"{self.structure} {self.symbol}", orientation.free_parameters(symmetry(self))
+        for name in PARAMETERS:
+            value, edge = getattr(self, name), name in "abc"
+            unit = "Å" if edge else "degrees"
+            if name in free and value is None:
+                raise ValueError(f"{called} needs its lattice parameters {', '.join(free)}; give {name} in {unit}")
+            if name not in free and value is not None:
+                kind = symmetry(self).split()[0]
+                raise ValueError(f"{called} is {kind}, with {', '.join(free)} alone; leave out {name} = {value}")
+            if value is not None and not 0 < value < (np.inf if edge else 180):
+                noun = "a length" if edge else "an angle"
+                raise ValueError(f"{called}: {name} = {value} is not {noun}; give it in {unit}")
+        orientation.cell_of(self.parameters, symmetry(self))
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """The free lattice parameters, name -> Å or degrees, in the order a, b, c, alpha, beta, gamma."""
+        return {name: getattr(self, name) for name in PARAMETERS if getattr(self, name) is not None}
+
+    def __str__(self) -> str:
+        """What an error calls it, e.g. 'hcp Ti with a = 2.95, c = 4.68'."""
+        values = ", ".join(f"{name} = {value:.6g}" for name, value in self.parameters.items())
+        return f"{self.structure} {self.symbol} with {values}"
 
 
-def _unknown(symbol):
-    parts = re.findall("[A-Z][a-z]?", str(symbol))
-    compound = len(parts) > 1 and all(part in ase.data.chemical_symbols[1:] for part in parts)
-    if compound:
-        return f"{symbol!r} is a compound; measured tables and crystals of this kind are of one element, like 'Ti'"
-    return f"chemical symbol {symbol!r} is unknown; write it like 'Ti'"
+def _check_kind(symbol, structure):
+    if structure not in STRUCTURES:
+        raise ValueError(f"structure {structure!r} is unknown; use one of {', '.join(STRUCTURES)}, or {FILES}")
+    try:
+        count = Formula(symbol).count()
+    except (ValueError, TypeError):
+        count = {symbol: 1}
+    if not count or not all(element in ase.data.chemical_symbols[1:] for element in count):
+        raise ValueError(f"chemical symbol {symbol!r} is unknown; write it like {STRUCTURES[structure]!r}")
+    like = Formula(STRUCTURES[structure]).count()
+    if sorted(count.values()) != sorted(like.values()):
+        kind = "an element" if len(count) == 1 else "a compound"
+        of = "one element" if len(like) == 1 else "two elements"
+        raise ValueError(
+            f"{symbol!r} is {kind} and {structure} is of {of}, like {STRUCTURES[structure]!r}; name another structure "
+            f"or give {FILES}"
+        )
+
+
+def from_structure(structure: str | Path | ase.Atoms | Crystal, tolerance: float = 1e-3) -> Crystal:
+    """The crystal in a POSCAR, CIF or extended-XYZ file (the last frame) or in an `ase.Atoms`, in any cell and axes.
+
+    The cell is taken as it is if its edges fit the symmetry, else the conventional cell of spglib (`orientation`);
+    `tolerance` is in Å. Raises FileNotFoundError, or ValueError for what is no periodic structure of whole atoms.
+    """
+    if isinstance(structure, Crystal):
+        return structure
+    atoms, where = (structure, "structure") if isinstance(structure, ase.Atoms) else _read(Path(structure))
+    if not len(atoms) or not atoms.pbc.all() or not abs(atoms.get_volume()) > 0:
+        said = f"{len(atoms)} atoms, periodic along {atoms.pbc.tolist()}"
+        raise ValueError(f"{where}: {said}, are no crystal; give one with its cell")
+    try:
+        cell, found, space_group, turn = orientation.conventional(atoms, tolerance)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    made = Structure(tuple(map(int, cell.numbers)), _sites(cell), found, space_group, turn)
+    formula = cell.symbols.formula.reduce()[0].format("metal")
+    values = dict(zip(PARAMETERS, map(float, cell.cell.cellpar()), strict=True))
+    return Crystal(formula, made, **{name: values[name] for name in orientation.free_parameters(found)})
+
+
+def _read(path):
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give {FILES}")
+    kind = {".cif": "cif", ".xyz": "extxyz", ".extxyz": "extxyz"}.get(path.suffix.lower(), "vasp")
+    try:
+        atoms = ase.io.read(str(path), format=kind)
+    except Exception as error:  # ASE raises whatever its parser meets
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path.name}: cannot be read as {kind} ({said}); give {FILES}") from error
+    occupancy = atoms.info.get("occupancy", {})  # ty: ignore[missing-union-attribute]: one frame
+    shares = [share for site in occupancy.values() for share in site.values()]
+    if any(share < 1 for share in shares):
+        raise ValueError(f"{path.name}: a site is occupied by {min(shares):g} of an atom; give whole atoms")
+    return atoms, path.name
+
+
+def with_cell(crystal: Crystal, atoms: ase.Atoms) -> Crystal:
+    """The crystal with the lattice parameters of a unit cell, e.g. a relaxed one, and the places of its atoms."""
+    values = dict(zip(PARAMETERS, atoms.cell.cellpar(), strict=True))
+    found = replace(crystal, **{name: float(values[name]) for name in crystal.parameters})
+    if isinstance(crystal.structure, str):
+        return found
+    return replace(found, structure=replace(crystal.structure, sites=_sites(atoms)))
+
+
+def _sites(atoms):
+    return tuple(tuple(float(x) for x in site) for site in atoms.get_scaled_positions())
 
 
 def unit_cell(crystal: Crystal) -> ase.Atoms:
-    """The unit cell at rest: 2 atoms for hcp, the cube with 2 (bcc) or 4 (fcc) atoms; row vectors in Å."""
+    """The conventional cell at rest: 2 atoms for hcp, a cube of 2 (bcc) or 4 (fcc) atoms; row vectors in Å."""
     if crystal.structure == "hcp":
         return bulk(crystal.symbol, "hcp", a=crystal.a, c=crystal.c)
-    return bulk(crystal.symbol, crystal.structure, a=crystal.a, cubic=True)
+    if isinstance(crystal.structure, str):
+        return bulk(crystal.symbol, crystal.structure, a=crystal.a, cubic=True)
+    s = crystal.structure
+    cell = orientation.cell_of(crystal.parameters, s.symmetry, s.turn)
+    return ase.Atoms(s.numbers, cell=cell, scaled_positions=s.sites, pbc=True)
 
 
 def supercell(crystal: Crystal, repeats) -> ase.Atoms:
@@ -100,7 +190,7 @@ def supercell(crystal: Crystal, repeats) -> ase.Atoms:
 
 
 def prototype(symbol: str, structure: str, volume: float) -> ase.Atoms:
-    """Unit cell of hcp, bcc, fcc or omega at a volume per atom in Å^3, its c/a the usual one: a start for relaxations.
+    """Unit cell of one of `STRUCTURES` or omega at a volume per atom in Å^3, its c/a the usual one: to be relaxed.
 
     omega is titanium's phase under pressure, of space group P6/mmm (AlB2 with one element): three atoms, c/a 0.61.
     Raises ValueError for an unknown symbol or structure, or a volume that is not positive.
@@ -119,101 +209,7 @@ def prototype(symbol: str, structure: str, volume: float) -> ase.Atoms:
 
 
 def symmetry(crystal: Crystal) -> str:
-    """Elastic symmetry of a crystal: 'hexagonal' (hcp) or 'cubic' (bcc, fcc)."""
-    return _SYMMETRY_OF[crystal.structure]
-
-
-def elastic_names(symmetry: str) -> tuple[str, ...]:
-    """Names of the independent elastic constants in the order used everywhere, which is the paper's."""
-    return tuple(_look_up(_EQUIVALENT, symmetry))
-
-
-def elastic_basis(symmetry: str) -> dict[str, np.ndarray]:
-    """Basis matrices name -> (6, 6) with C = Σ_c c B_c; hexagonal C66 is (C11 - C12)/2 by construction."""
-    basis = {}
-    for name, entries in _look_up(_EQUIVALENT, symmetry).items():
-        matrix = np.zeros((6, 6))
-        for i, j in entries:
-            matrix[i - 1, j - 1] = 1.0
-        basis[name] = matrix
-    if symmetry == "hexagonal":
-        basis["C11"][5, 5], basis["C12"][5, 5] = 0.5, -0.5
-    return basis
-
-
-def stiffness(constants: dict, symmetry: str):
-    """Stiffness (6, 6) in the unit of the constants, Σ_c c B_c; constants may be jax scalars.
-
-    Raises ValueError when a constant is missing or not one of this symmetry.
-    """
-    _check_names(constants, symmetry)
-    return sum(constants[name] * matrix for name, matrix in elastic_basis(symmetry).items())
-
-
-def reduce_stiffness(stiffness, symmetry: str) -> dict:
-    """Independent constants name -> (...) of stiffness (..., 6, 6): means over symmetry-equivalent entries.
-
-    C66 of a hexagonal crystal is left out, so that `C[..., 5, 5] - (C11 - C12) / 2` remains a check.
-    """
-    stiffness = as_floats(stiffness)
-    return {
-        name: sum(stiffness[..., i - 1, j - 1] for i, j in entries) / len(entries)
-        for name, entries in _look_up(_EQUIVALENT, symmetry).items()
-    }
-
-
-def born_stability(constants: dict, symmetry: str) -> bool:
-    """Whether a crystal with these constants is elastically stable at zero stress.
-
-    Mouhat & Coudert, Phys. Rev. B 90, 224104 (2014): hexagonal C11 > |C12|, 2 C13² < C33 (C11 + C12) and
-    C44 > 0; cubic C11 > |C12|, C11 + 2 C12 > 0 and C44 > 0.
-    """
-    _check_names(constants, symmetry)
-    c = constants
-    shear = c["C11"] > abs(c["C12"]) and c["C44"] > 0
-    if symmetry == "hexagonal":
-        return bool(shear and c["C33"] > 0 and 2 * c["C13"] ** 2 < c["C33"] * (c["C11"] + c["C12"]))
-    return bool(shear and c["C11"] + 2 * c["C12"] > 0)
-
-
-def strain_patterns(symmetry: str) -> list[np.ndarray]:
-    """The fewest engineering Voigt strains (6,), of unit amplitude, whose stresses give every constant."""
-    return [np.array(pattern, dtype=float) for pattern in _look_up(_PATTERNS, symmetry)]
-
-
-def constants_from_response(responses, symmetry: str) -> dict:
-    """Elastic constants name -> (...) from stress responses (..., n_patterns, 6), in the responses' unit.
-
-    `responses[..., p, i]` is the derivative of Voigt stress i with respect to the amplitude of pattern p of
-    `strain_patterns`. The model is `responses[p] = Σ_c c B_c pattern_p`; its least-squares solution is a
-    fixed linear map, so means and gradients pass straight through. Raises ValueError for another shape.
-    """
-    responses = as_floats(responses)
-    patterns = np.stack(strain_patterns(symmetry))
-    if tuple(responses.shape[-2:]) != patterns.shape:
-        raise ValueError(
-            f"stress responses have shape {tuple(responses.shape)}; {symmetry} needs "
-            f"(..., {len(patterns)}, 6), one row per strain pattern"
-        )
-    design = np.stack([(patterns @ matrix).ravel() for matrix in elastic_basis(symmetry).values()], axis=1)
-    weights = np.linalg.pinv(design).reshape(-1, *patterns.shape).astype(responses.dtype)
-    return {
-        name: (responses * weight).sum(axis=(-2, -1))
-        for name, weight in zip(elastic_names(symmetry), weights, strict=True)
-    }
-
-
-def _look_up(table: dict, symmetry: str):
-    if symmetry not in table:
-        raise ValueError(f"elastic symmetry {symmetry!r} is unknown; use one of {sorted(table)}")
-    return table[symmetry]
-
-
-def _check_names(constants: dict, symmetry: str) -> None:
-    names = elastic_names(symmetry)
-    missing, extra = [n for n in names if n not in constants], [n for n in constants if n not in names]
-    if missing or extra:
-        raise ValueError(
-            f"{symmetry} elastic constants are exactly {', '.join(names)}; "
-            f"missing: {', '.join(missing) or 'none'}, unknown: {', '.join(extra) or 'none'}"
-        )
+    """Elastic symmetry of a crystal, one of `elastic_symmetry.SYMMETRIES`: 'hexagonal' for hcp, 'cubic' for fcc."""
+    if isinstance(crystal.structure, Structure):
+        return crystal.structure.symmetry
+    return "hexagonal" if crystal.structure == "hcp" else "cubic"

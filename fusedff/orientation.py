@@ -1,7 +1,14 @@
-"""A crystal's own axes: its crystal system, and the rotation into the standard axes that tables of constants refer to.
+"""A crystal's own axes: its symmetry, and the rotation into the standard axes that tables of constants refer to.
 
-Standard axes are those of spglib's conventional cell: cube axes along x, y, z; in hexagonal, trigonal and tetragonal
-crystals a along x and c along z; in orthorhombic ones a, b, c along x, y, z; in monoclinic ones a along x, b along y.
+Standard axes are those of IEEE Std 176 (1987), tied to the edges a, b, c of a conventional cell: z along c, and y along
+the normal of the a-c plane, on the side that makes x, y, z right-handed with a on the side of x. So cube axes lie along
+x, y, z; in hexagonal, trigonal and tetragonal crystals a lies along x and c along z; in orthorhombic ones a, b, c along
+x, y, z; in monoclinic ones b along y and c along z. Where the two-fold axes of a trigonal crystal lie between those of
+the cell (e.g. P-31m), a is turned by 30 degrees from x, so that they lie along x as in any other.
+
+The conventional cell is the cell as it is given if its edges fit the symmetry, else spglib's. Orthorhombic, monoclinic
+and triclinic crystals have several conventional cells (Pnma or Pbnm), and 4/m and -3 crystals and those of primitive
+trigonal lattices two (which differ by the signs of C14, C15, C16): constants belong to the cell one describes.
 """
 
 from typing import NamedTuple
@@ -9,12 +16,33 @@ from typing import NamedTuple
 import numpy as np
 import spglib
 from ase import Atoms
+from ase.cell import Cell
 
-# Crystal system and the last number of its space groups.
-_SYSTEMS = (
-    ("triclinic", 2), ("monoclinic", 15), ("orthorhombic", 74), ("tetragonal", 142), ("trigonal", 167),
-    ("hexagonal", 194), ("cubic", 230),
-)  # fmt: skip
+from fusedff import elastic_symmetry
+
+# Crystal system, elastic symmetry and the last number of its space groups.
+_CLASSES = (
+    ("triclinic", "triclinic", 2),
+    ("monoclinic", "monoclinic", 15),
+    ("orthorhombic", "orthorhombic", 74),
+    ("tetragonal", "tetragonal 4/m", 88),
+    ("tetragonal", "tetragonal 4/mmm", 142),
+    ("trigonal", "trigonal -3", 148),
+    ("trigonal", "trigonal -3m", 167),
+    ("hexagonal", "hexagonal", 194),
+    ("cubic", "cubic", 230),
+)
+# What symmetry says of the edges and angles of the cell: equal to another one, or a number of degrees.
+_LATTICES = {
+    "triclinic": {},
+    "monoclinic": {"alpha": 90, "gamma": 90},
+    "orthorhombic": {"alpha": 90, "beta": 90, "gamma": 90},
+    "tetragonal": {"b": "a", "alpha": 90, "beta": 90, "gamma": 90},
+    "trigonal": {"b": "a", "alpha": 90, "beta": 90, "gamma": 120},
+    "hexagonal": {"b": "a", "alpha": 90, "beta": 90, "gamma": 120},
+    "cubic": {"b": "a", "c": "a", "alpha": 90, "beta": 90, "gamma": 90},
+}
+PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")
 
 
 class Orientation(NamedTuple):
@@ -23,6 +51,36 @@ class Orientation(NamedTuple):
     rotation: np.ndarray  # (3, 3), proper; a vector v of the crystal is `rotation @ v` in standard axes
     system: str  # e.g. 'cubic'
     space_group: str  # e.g. 'Fm-3m'
+    symmetry: str  # one of `elastic_symmetry.SYMMETRIES`
+
+
+class Conventional(NamedTuple):
+    """A conventional cell of a crystal in standard axes."""
+
+    atoms: Atoms
+    symmetry: str  # one of `elastic_symmetry.SYMMETRIES`
+    space_group: str
+    turn: int  # degrees about z from the standard axes of the cell, 0 or 30
+
+
+def free_parameters(symmetry: str) -> tuple[str, ...]:
+    """The lattice parameters that an elastic symmetry leaves free, in the order of `PARAMETERS`."""
+    return tuple(name for name in PARAMETERS if name not in _LATTICES[symmetry.split()[0]])
+
+
+def cell_of(parameters: dict[str, float], symmetry: str, turn: int = 0) -> np.ndarray:
+    """Cell (3, 3), rows in Å in standard axes, from the free lattice parameters (Å, degrees).
+
+    Raises ValueError for angles that no cell has.
+    """
+    fixed = _LATTICES[symmetry.split()[0]]
+    implied = {name: parameters[rule] if isinstance(rule, str) else rule for name, rule in fixed.items()}
+    six = [(parameters | implied)[name] for name in PARAMETERS]
+    cosines = np.cos(np.radians(six[3:]))
+    if not 1 - np.sum(cosines**2) + 2 * np.prod(cosines) > 1e-6:
+        raise ValueError(f"angles {', '.join(f'{x:g}' for x in six[3:])} degrees make no cell; check them")
+    cell = Cell.fromcellpar(six).array
+    return cell @ _axes(cell, turn).T
 
 
 def find(atoms: Atoms, tolerance: float = 1e-3) -> Orientation:
@@ -31,19 +89,19 @@ def find(atoms: Atoms, tolerance: float = 1e-3) -> Orientation:
     Symmetry makes several rotations equally good: the smallest is taken, so a crystal in standard axes stays as it is.
     Raises ValueError if no symmetry can be found.
     """
-    found = spglib.get_symmetry_dataset((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers), tolerance)
-    if found is None:
-        raise ValueError(f"{atoms.get_chemical_formula()}: no symmetry can be found; check cell and positions")
-    # (a, b, c) as columns; the rotations of the table are fractions of the conventional cell
-    lattice = found.std_lattice.T
-    fractional = np.unique(spglib.get_symmetry_from_database(found.hall_number)["rotations"], axis=0)  # ty: ignore[not-subscriptable]
-    operations = lattice @ fractional @ np.linalg.inv(lattice)
-    # inversion leaves tensors of even rank as they are, so of a mirrored crystal the rotation alone will do
-    candidates = np.linalg.det(operations)[:, None, None] * operations @ _nearest_rotation(found.std_rotation_matrix)
+    found, system, symmetry = _symmetry(atoms, tolerance)
+    _, rotation, _ = _conventional(atoms, found, symmetry, tolerance)
+    candidates = rotation @ _proper_operations(found)
     best = candidates[np.trace(candidates, axis1=1, axis2=2).argmax()]
     rotation = np.eye(3) if np.abs(best - np.eye(3)).max() < 1e-6 else _nearest_rotation(best)
-    system = next(name for name, last in _SYSTEMS if found.number <= last)
-    return Orientation(rotation, system, found.international)
+    return Orientation(rotation, system, found.international, symmetry)
+
+
+def conventional(atoms: Atoms, tolerance: float = 1e-3) -> Conventional:
+    """A conventional cell of a crystal in any cell; `tolerance` is in Å. Raises ValueError if no symmetry is found."""
+    found, _, symmetry = _symmetry(atoms, tolerance)
+    cell, rotation, turn = _conventional(atoms, found, symmetry, tolerance)
+    return Conventional(turned(cell, rotation), symmetry, found.international, turn)
 
 
 def turned(atoms: Atoms, rotation: np.ndarray) -> Atoms:
@@ -54,7 +112,78 @@ def turned(atoms: Atoms, rotation: np.ndarray) -> Atoms:
     return frame
 
 
+def _symmetry(atoms, tolerance):
+    """What spglib finds, the crystal system and the elastic symmetry."""
+    try:
+        found = spglib.get_symmetry_dataset((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers), tolerance)
+    except Exception:  # an error of spglib's own, or None, by its version and by who else has imported it
+        found = None
+    if found is None:
+        raise ValueError(f"{atoms.get_chemical_formula()}: no symmetry can be found; check cell and positions")
+    system, symmetry = next((system, symmetry) for system, symmetry, last in _CLASSES if found.number <= last)
+    return found, system, symmetry
+
+
+def _conventional(atoms, found, symmetry, tolerance):
+    """A conventional cell in the axes of `atoms`, the rotation into standard axes, and its turn from those of a."""
+    standard = Atoms(found.std_types, cell=found.std_lattice, scaled_positions=found.std_positions, pbc=True)
+    standard = turned(standard, _nearest_rotation(found.std_rotation_matrix).T)
+    fitting = len(atoms) == len(standard) and not _reverse(atoms, found)
+    for cell in [atoms, standard] if fitting else [standard]:
+        for turn in (0, 30) if symmetry == "trigonal -3m" else (0,):
+            rotation = _axes(cell.cell.array, turn)
+            if _fits(cell, rotation, turn, found, symmetry, tolerance):
+                return cell, rotation, turn
+    raise ValueError(
+        f"{atoms.get_chemical_formula()} ({found.international}): its cell does not fit its symmetry within "
+        f"{tolerance:g} Å; relax it or give its coordinates with more digits"
+    )
+
+
+def _axes(cell, turn):
+    """The rotation into standard axes of a cell (rows a, b, c)."""
+    a, _, c = cell
+    y, z = (vector / np.linalg.norm(vector) for vector in (np.cross(c, a), c))
+    axes = np.array([np.cross(y, z), y, z])
+    angle = np.radians(turn)
+    about_z = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    rotation = about_z @ axes
+    return np.eye(3) if np.abs(rotation - np.eye(3)).max() < 1e-12 else rotation
+
+
+def _fits(atoms, rotation, turn, found, symmetry, tolerance):
+    """Whether the cell has the lattice of its symmetry and, in these axes, the elastic constants of its class."""
+    parameters = dict(zip(PARAMETERS, atoms.cell.cellpar(), strict=True))
+    ideal = cell_of({name: parameters[name] for name in free_parameters(symmetry)}, symmetry, turn)
+    if np.abs(atoms.cell.array @ rotation.T - ideal).max() > 10 * tolerance:
+        return False
+    basis = np.stack(list(elastic_symmetry.elastic_basis(symmetry).values()))
+    operations = rotation @ _proper_operations(found) @ rotation.T
+    return all(np.abs(elastic_symmetry.rotated(basis, o) - basis).max() < 0.1 for o in operations)
+
+
+def _proper_operations(found):
+    """The rotations (n, 3, 3) of the point group and of its inverse, in the axes of the crystal as it was given."""
+    # (a, b, c) as columns; the rotations of the table are fractions of the conventional cell
+    lattice = found.std_lattice.T
+    fractional = np.unique(spglib.get_symmetry_from_database(found.hall_number)["rotations"], axis=0)  # ty: ignore[not-subscriptable]
+    operations = lattice @ fractional @ np.linalg.inv(lattice)
+    # inversion leaves tensors of even rank as they are, so of a mirrored crystal the rotation alone will do
+    operations = np.linalg.det(operations)[:, None, None] * operations
+    given = _nearest_rotation(found.std_rotation_matrix)
+    return given.T @ operations @ given
+
+
+def _reverse(atoms, found):
+    """Whether a rhombohedral lattice is centred at (1/3, 2/3, 1/3); tables use the obverse one, (2/3, 1/3, 1/3)."""
+    identity = (found.rotations == np.eye(3)).all((1, 2))
+    return bool((np.abs(found.translations[identity] - (1 / 3, 2 / 3, 1 / 3)) < 0.01).all(1).any())
+
+
 def _nearest_rotation(matrix):
-    """A rotation without what rounding, or a lattice that is symmetric within the tolerance, adds to it."""
+    """A rotation without what rounding, or a lattice that is symmetric within the tolerance, adds to it.
+
+    Of a left-handed cell, that of the inverted crystal, whose elastic constants are the same.
+    """
     left, _, right = np.linalg.svd(matrix)
-    return left @ right
+    return np.linalg.det(left @ right) * left @ right

@@ -29,8 +29,8 @@ if cache:
 LONG = [
     f"test_{name}.py"
     for name in (
-        "notebooks", "dynamics", "elasticity", "deformation", "targets", "lattice", "liquid", "readme", "devices",
-        "fused", "difftre", "benchmarks", "defects", "kernel", "startup",
+        "notebooks", "dynamics", "elasticity", "thermal_crystals", "deformation", "targets", "lattice", "liquid",
+        "readme", "devices", "fused", "difftre", "benchmarks", "defects", "kernel", "startup",
     )
 ]  # fmt: skip
 

@@ -155,6 +155,11 @@ def test_blocks_are_the_crystal_from_one_wide_gap_to_the_next():
         (lambda: defects.surface(FCC, "0001", bonds()), "facet '0001' of fcc is unknown; use one of 111, 100, 110"),
         (lambda: defects.surface(HCP, "10-10", bonds(), layers=10), "10 layers of hcp 10-10: .* a multiple of that, 8"),
         (lambda: defects.stacking_fault(BCC, "basal", bonds()), "'basal' of bcc is unknown; there are hcp basal, "),
+        (
+            lambda: defects.surface(Crystal("Si", "diamond", 5.43), "111", bonds()),
+            "surfaces and faults of diamond are not known; there are fcc, bcc, hcp",
+        ),
+        (lambda: defects.vacancy(Crystal("NiAl", "cesiumchloride", 2.88), bonds()), "NiAl is a compound"),
     ],
 )
 def test_unknown_defects_are_refused_by_name(call, named):

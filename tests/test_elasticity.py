@@ -9,7 +9,7 @@ import pytest
 from argon import HCP, argon
 from ase.optimize import BFGS
 
-from fusedff import crystals
+from fusedff import crystals, elastic_symmetry
 from fusedff.crystals import Crystal
 from fusedff.data.experiments import StatePoint
 from fusedff.geometry import neighbors, systems
@@ -93,7 +93,7 @@ def test_a_squeezed_fcc_crystal_near_zero_kelvin_has_its_static_constants_and_pr
     static, pressure = static_constants(SQUEEZED)
     assert pressure > 0.05  # GPa
     found = measure(estimator, [point], (1, 1, 1), 1, 10, 20)
-    names = crystals.elastic_names("cubic")
+    names = elastic_symmetry.elastic_names("cubic")
     # what is left: thermal softening at 1/200 of the melting point, and the strain squared
     np.testing.assert_allclose(found.value[0, :-1], [static[name] for name in names], rtol=0.01)
     # three of four atoms vibrate, with a Grueneisen parameter of about 2.9 each way: 2e-4 of C11 in all
@@ -111,7 +111,7 @@ def test_hcp_near_zero_kelvin_has_the_static_constants_of_relaxed_ions():
     """hcp is not centrosymmetric about its atoms: they move when it is strained, and the dynamics must find that."""
     relaxed, _ = static_constants(HCP)
     clamped, _ = static_constants(HCP, relax=False)
-    names = crystals.elastic_names("hexagonal")
+    names = elastic_symmetry.elastic_names("hexagonal")
     assert relaxed["C12"] > 1.1 * clamped["C12"]  # the test can tell
     assert relaxed["C66"] == pytest.approx((relaxed["C11"] - relaxed["C12"]) / 2, rel=1e-3)
     found = measure(CoupledStrains(0.002), [StatePoint(0.5, HCP)], (1, 1, 1), 1, 20, 20)

@@ -4,9 +4,12 @@ import re
 
 import numpy as np
 import pytest
+from ase.io import write
+from laue import structure
 
-from fusedff import crystals
+from fusedff import crystals, elastic_symmetry
 from fusedff.data import experiments
+from fusedff.runtime import storage
 from fusedff.units import GPA
 
 HEADER = "temperature_K,a_A,c_A,C11_GPa,C12_GPa,C13_GPa,C33_GPa,C44_GPa,role"
@@ -47,7 +50,7 @@ def test_titanium_expands_smoothly_and_softens_in_shear():
     assert np.abs(np.diff(a, 2)).max() < 2e-3
     assert (np.diff([p.elastic["C44"] for p in points]) <= 0).all()
     for p in points:
-        assert crystals.born_stability(p.elastic, "hexagonal")
+        assert elastic_symmetry.born_stability(p.elastic, "hexagonal")
 
 
 def test_selection_keeps_the_asked_order_and_combines_with_roles():
@@ -77,6 +80,81 @@ def test_a_row_without_elastic_constants_gives_only_the_pressure(table):
     assert second.elastic == {}
     assert second.pressure == 0.0
     assert hash(first) != hash(second)
+
+
+def test_some_constants_of_a_b2_compound_with_their_errors(table):
+    """NiAl (Wasilewski, Trans. AIME 236, 455 (1966), and others): of a named structure, no constant is required."""
+    header = "temperature_K,a_A,C11_GPa,C44_GPa,C11_stderr_GPa,C44_stderr_GPa,role"
+    path = table(header, "298,2.887,204.6,116.8,1.5,,train", "600,2.899,,109.0,,0.5,held-out", "900,2.911,,,,,train")
+    points = experiments.load_state_points(path, "NiAl", "cesiumchloride")
+    assert [len(crystals.unit_cell(p.crystal)) for p in points] == [2, 2, 2]
+    assert points[0].elastic_gpa == pytest.approx({"C11": 204.6, "C44": 116.8})
+    assert points[0].elastic_stderr == pytest.approx({"C11": 1.5 * GPA})
+    assert points[2].elastic == {}
+    names, measured, _ = experiments.measured_gpa(points)
+    assert names == ("C11", "C12", "C44")
+    np.testing.assert_allclose(measured, [[204.6, np.nan, 116.8], [np.nan, np.nan, 109.0], [np.nan] * 3])
+    np.testing.assert_allclose(
+        experiments.stderr_gpa(points), [[1.5, np.nan, np.nan], [np.nan, np.nan, 0.5], [np.nan] * 3]
+    )
+
+
+def test_a_diamond_element_from_a_table_in_another_unit(table):
+    path = table("temperature_K,a_A,C11_GPa,C12_GPa,C44_GPa,C44_stderr_GPa", "298,5.431,1.658,0.639,0.796,0.002")
+    (point,) = experiments.load_state_points(path, "Si", "diamond", units="Mbar")
+    assert len(crystals.unit_cell(point.crystal)) == 8
+    assert point.elastic_gpa == pytest.approx({"C11": 165.8, "C12": 63.9, "C44": 79.6})
+    assert point.elastic_stderr["C44"] == pytest.approx(0.2 * GPA)
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_a_table_about_a_structure_has_the_lattice_parameters_of_its_system(as_file, table, tmp_path):
+    atoms = structure("monoclinic")
+    write(tmp_path / "mine.cif", atoms)
+    described = tmp_path / "mine.cif" if as_file else atoms
+    path = table("temperature_K,a_A,b_A,c_A,beta_deg,C22_GPa,C15_GPa,C46_GPa", "300,3.92,4.21,4.73,104.5,55,-3.5,1.2")
+    (point,) = experiments.load_state_points(path, structure=described)
+    assert point.crystal.parameters == {"a": 3.92, "b": 4.21, "c": 4.73, "beta": 104.5}
+    assert crystals.symmetry(point.crystal) == "monoclinic"
+    assert point.crystal.symbol == "Ar"
+    assert point.elastic_gpa == pytest.approx({"C22": 55, "C15": -3.5, "C46": 1.2})
+    assert crystals.unit_cell(point.crystal).cell.cellpar() == pytest.approx([3.92, 4.21, 4.73, 90, 104.5, 90])
+    assert storage.digest(point) == storage.digest(experiments.load_state_points(path, structure=described)[0])
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "named"),
+    [
+        ("a_A,b_A,c_A,beta_deg", "4.73,4.21,3.92,104.5", [r"a_A is 4\.73 where the structure has 3\.9;", "order of"]),
+        ("a_A,b_A,c_A,beta_deg", "3.92,4.21,4.73,75.5", [r"beta_deg is 75\.5 where the structure has 104"]),
+        ("a_A,b_A,c_A,beta_deg", "3.9,4.2,4.7,190", ["beta = 190", "an angle"]),
+        ("a_A,b_A,c_A", "3.9,4.2,4.7", ["missing column 'beta_deg'", "a table for P2_1/m has temperature_K, a_A, b_A"]),
+        ("a_A,b_A,c_A,beta_deg,C14_GPa", "3.9,4.2,4.7,104,1", ["unknown column 'C14_GPa'"]),
+        ("a_A,b_A,c_A,beta_deg,C11_GPa,C15_GPa,C55_GPa", "3.9,4.2,4.7,104,50,30,10", ["unstable for a monoclinic"]),
+    ],
+)
+def test_a_table_that_cannot_be_about_the_structure_is_refused(header, row, named, table):
+    path = table(f"temperature_K,{header}", f"300,{row}")
+    with pytest.raises(ValueError, match=r"^mine\.csv, line [12]: ") as error:
+        experiments.load_state_points(path, structure=structure("monoclinic"))
+    for text in named:
+        assert re.search(text, str(error.value)), str(error.value)
+
+
+def test_a_symbol_that_is_not_that_of_the_structure_is_refused(table):
+    path = table("temperature_K,a_A", "300,5.42")
+    with pytest.raises(ValueError, match="the structure is of FeS2, not NiS2"):
+        experiments.load_state_points(path, "NiS2", structure("cubic"))
+    (point,) = experiments.load_state_points(path, "FeS2", structure("cubic"))
+    assert point.crystal.a == 5.42
+    with pytest.raises(ValueError, match=r"a = 0\.542 is no lattice constant in Å; it looks like nm"):
+        experiments.load_state_points(table("temperature_K,a_A", "300,0.542"), structure=structure("cubic"))
+
+
+def test_small_constants_alone_say_nothing_of_their_unit(table):
+    path = table("temperature_K,a_A,c_A,C14_GPa", "300,3.14,4.2,-0.9")
+    (point,) = experiments.load_state_points(path, structure=structure("trigonal -3m"))
+    assert point.elastic_gpa == pytest.approx({"C14": -0.9})
 
 
 PAPER_HEADER = "Temp[K] C11[GPa] C12[GPa] C13[GPa] C33[GPa] C44[GPa]"

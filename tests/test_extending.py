@@ -44,6 +44,8 @@ def test_a_material_is_trained_from_frames_and_a_table(tmp_path, monkeypatch):
     names = run("material.md")
     assert (tmp_path / "copper.safetensors").exists()
     assert {"C11@300K", "dft_loss"} <= set(names["history"][-1])
+    assert names["symmetry"] == "tetragonal 4/mmm"
+    assert list(names["point"].elastic_stderr) == ["C44"]
 
 
 def test_every_page_is_listed():

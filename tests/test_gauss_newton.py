@@ -53,6 +53,16 @@ def test_what_hardly_answers_is_left_alone(linear):
     assert left[3] == pytest.approx(residuals[3], rel=0.05)
 
 
+def test_residuals_of_what_was_not_measured_change_nothing(linear):
+    """They are zero, and so are their derivatives: most constants of a triclinic crystal, say."""
+    slopes, residuals = linear
+    start, none = np.zeros(60), np.zeros((9, 60))
+    alone = step(gauss_newton.init(4, start), 0, 1.0, start, slopes, residuals, damping=0.01)
+    state = gauss_newton.init(13, start)
+    beside = step(state, 0, 1.0, start, np.concatenate([none, slopes]), np.append(np.zeros(9), residuals), damping=0.01)
+    np.testing.assert_allclose(beside.params, alone.params, rtol=1e-6)
+
+
 def test_with_labels_a_whole_step_is_the_cheapest_that_removes_the_residuals(linear, rng):
     """Against the dense solution: minimize |d|^2 + |G d|^2 / f where J d = -r, by Lagrange's multipliers."""
     slopes, residuals = (x[:3] for x in linear)

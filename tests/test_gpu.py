@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import titanium
-from fusedff import crystals
+from fusedff import elastic_symmetry
 from fusedff.data.experiments import StatePoint
 from fusedff.geometry import neighbors, systems
 from fusedff.network.dimenet import DimeNet
@@ -83,7 +83,7 @@ def test_neighbours_found_on_the_gpu_are_those_found_on_the_cpu():
 @pytest.mark.parametrize("estimator", [CoupledStrains(), StressFluctuation()])
 def test_difftre_update_lowers_the_loss_as_on_the_cpu(estimator):
     """Same seed, same random numbers: the first loss agrees while trajectories have not yet diverged."""
-    point = StatePoint(323.0, titanium.CRYSTAL, dict.fromkeys(crystals.elastic_names("hexagonal"), 100 * GPA))
+    point = StatePoint(323.0, titanium.CRYSTAL, dict.fromkeys(elastic_symmetry.elastic_names("hexagonal"), 100 * GPA))
     settings = DiffTReConfig(
         updates=1, estimator=estimator, repeats=(2, 2, 1), sampling=SamplingConfig(LANGEVIN, 1, snapshots=2)
     )

@@ -2,6 +2,7 @@
 
 import base64
 import sys
+from dataclasses import replace
 
 import matplotlib
 
@@ -159,6 +160,15 @@ def test_elastic_constants_are_drawn_in_the_colour_of_their_model_with_error_bar
 
 def test_elastic_constants_may_be_drawn_without_any_model(points):
     require_labels(properties.elastic_against_temperature({}, points))
+
+
+def test_constants_that_were_not_measured_have_a_panel_without_points(points):
+    partial = [replace(p, elastic={"C11": p.elastic["C11"]}) for p in points]
+    fig = properties.elastic_against_temperature({}, partial)
+    assert [len(ax.lines) for ax in visible(fig)] == [1, 0, 0, 0, 0, 1]
+    few = experiments.select(partial, (23, 923))
+    fig = properties.elastic_against_temperature({"fused": result(points[:1], 1.0).by_temperature()}, few)
+    assert [len(ax.containers) for ax in visible(fig)] == [1] * 6
 
 
 def test_models_compared_says_how_far_each_model_is_from_both_references(summary):

@@ -8,7 +8,7 @@ from ase import units
 from ase.data import atomic_masses
 from ase.eos import EquationOfState
 
-from fusedff import crystals
+from fusedff import elastic_symmetry
 from fusedff.data import datasets, experiments, references
 from fusedff.data.references import Reference
 
@@ -73,7 +73,7 @@ def test_optical_phonons_are_what_the_displaced_sublattices_say(mode, axis):
 def test_bulk_moduli_of_titanium_follow_from_the_measured_elastic_constants():
     for temperature in (4, 298):
         (point,) = experiments.select(experiments.load_state_points(), [temperature])
-        stiffness = crystals.stiffness(point.elastic_gpa, "hexagonal")
+        stiffness = elastic_symmetry.stiffness(point.elastic_gpa, "hexagonal")
         (found,) = (
             r
             for r in references.select(TABLE, "Ti", "hcp", "bulk_modulus", "experiment")

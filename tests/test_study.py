@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 
 from fusedff.study import comparison, presets
@@ -41,6 +42,9 @@ def test_deviation_is_the_mean_relative_error_with_propagated_noise():
     assert noise == 0.0
     _, noise = comparison.elastic_deviation({"23": {"elastic": {"C11": {"value": 9, "stderr": 1, "measured": 10}}}})
     assert noise == pytest.approx(10.0)
+    negative = {"23": {"elastic": {"C14": {"value": -9, "stderr": 1, "measured": -10}}}}
+    assert comparison.elastic_deviation(negative) == pytest.approx((10, 10))
+    assert np.isnan(comparison.elastic_deviation({"23": {"elastic": {"C14": {"value": -9, "stderr": 1}}}})).all()
 
 
 def test_a_constant_that_was_not_measured_is_shown_and_not_judged(result):

@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
+from fusedff.crystals import Crystal
+from fusedff.data.experiments import StatePoint
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
 from fusedff.simulation import langevin, reweighting
 from fusedff.simulation.cells import replicate
+from fusedff.simulation.elasticity import CoupledStrains
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import difftre
 from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer, SamplingConfig
 from fusedff.training.optimizers import Adam
-from fusedff.training.targets import HeatCapacityTarget, PressureTarget, RadialTarget, loss
+from fusedff.training.targets import ElasticTarget, HeatCapacityTarget, PressureTarget, RadialTarget, loss
 from fusedff.units import GPA
 
 # 32 atoms at 60 % of the density of the crystal: they melt by themselves
@@ -116,6 +119,34 @@ def test_replicas_are_averaged_before_they_are_compared_and_states_are_not():
     gas = np.asarray(pressures.pressure(jnp.zeros((4, 6))))
     assert gas == pytest.approx(32 * 8.617333e-5 * np.array([100.0, 120.0]) / LIQUID.get_volume(), rel=1e-6)
     assert pressures.report(jnp.zeros((4, 6)))["P@120K"] == pytest.approx(gas[1] / GPA)
+
+
+def test_deviations_count_in_units_of_their_standard_errors():
+    """Of constants from a table: two measured, one with an error, at two temperatures of B2 NiAl and none of C12."""
+    b2, c11, c44 = Crystal("NiAl", "cesiumchloride", 2.89), 200 * GPA, 110 * GPA
+    points = [
+        StatePoint(300.0, b2, {"C11": c11, "C44": c44}, elastic_stderr={"C11": 4 * GPA}),
+        StatePoint(600.0, b2, {"C44": c44}, elastic_stderr={"C44": 0.5 * GPA}),
+    ]
+    target = ElasticTarget(points, CoupledStrains(0.01), (1, 1, 1), 1, elastic_weight=3.0, pressure_weight=0.0)
+    means = 0.001 * jnp.arange(24.0).reshape(4, 6)
+    elastic, _ = target.properties(means)
+    found = np.asarray(target.residuals(means))
+    assert found.shape == (2, 4)
+    expected = [[(elastic[0, 0] - 200) / 4, 0, elastic[0, 2] - 110, 0], [0, 0, (elastic[1, 2] - 110) / 0.5, 0]]
+    np.testing.assert_allclose(found, np.array(expected), rtol=1e-6)  # three measurements, weight 3
+    assert set(target.report(means)) == {f"{name}@{t}K" for name in ("C11", "C12", "C44", "P") for t in (300, 600)}
+
+
+def test_curves_and_pressures_count_in_units_of_their_standard_errors():
+    ensemble, measured = replicate([LIQUID], [100.0], 1, jnp.float64), np.ones((1, len(R)))
+    means, stderr = measured + 0.1, np.linspace(0.1, 0.5, len(R))[None]
+    weighted = loss(RadialTarget(ensemble, R, measured, stderr=stderr), means)
+    assert float(weighted) == pytest.approx(np.mean((0.1 / stderr) ** 2))
+    one, half = (loss(PressureTarget(ensemble, [0.0], stderr=s * GPA), jnp.zeros((1, 6))) for s in (1, 0.5))
+    assert float(half) == pytest.approx(4 * float(one))
+    with pytest.raises(ValueError, match=r"standard errors of g\(r\) of shape \(1, 29\); give one positive number"):
+        RadialTarget(ensemble, R, measured, stderr=0 * stderr)
 
 
 def test_curves_that_do_not_fit_the_cells_are_refused():

@@ -1,21 +1,24 @@
 """Measured state points: what an experiment says of a crystal at one temperature, read from a table.
 
-A table is CSV with `#` comments and the columns temperature_K, a_A, c_A (hcp only), one `<name>_GPa` per
-elastic constant, and optionally pressure_GPa (0 where absent) and role (`train` or `held-out`; `train` where
-absent). A row may leave all its elastic cells empty: it then only says at which lattice constants the
-pressure is known.
+A table is CSV with `#` comments and the columns temperature_K, the lattice parameters that the symmetry of the crystal
+leaves free (of a_A, b_A, c_A, alpha_deg, beta_deg, gamma_deg; cubic: a_A alone), and what was measured of the
+elastic constants of its class in standard axes (`fusedff.orientation`): `<name>_GPa`, with standard errors in
+`<name>_stderr_GPa`. Optional are pressure_GPa (0 where absent) and role (`train` or `held-out`; `train` where absent).
+Cells of what was not measured, or of an unknown error, are empty. A row without constants says at which lattice
+parameters the pressure is known.
 """
 
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import ase
 import numpy as np
 
-from fusedff import crystals
-from fusedff.crystals import Crystal
+from fusedff import crystals, elastic_symmetry
+from fusedff.crystals import PARAMETERS, Crystal
 from fusedff.data import FILES
 from fusedff.data.validation import csv
 from fusedff.data.validation import units as plausibility
@@ -30,13 +33,16 @@ MAX_PRESSURE_GPA = 1_000.0
 EINSTEIN = 200.0  # K, a typical temperature of the oscillators of a crystal
 UNITS = {"GPa": 1.0, "Pa": 1e9, "bar": 1e4, "MPa": 1e3, "kbar": 10.0, "Mbar": 0.01}  # how many make a GPa
 STIFFEST_PRESSURE, STRONGEST_TENSION = 0.5, -0.1  # of C11; compressed crystals stiffen, stretched ones break
+LONGITUDINAL = ("C11", "C22", "C33")
+MOST_EXPANSION = 0.15  # of edges, against the structure a table is about, and of radians for angles
+COLUMNS = {name: f"{name}_{'A' if name in 'abc' else 'deg'}" for name in PARAMETERS}
 
 
 @dataclass(frozen=True)
 class StatePoint:
-    """One temperature (K), the crystal measured there, its elastic constants name -> eV/Å^3 (may be empty).
+    """One temperature (K), the crystal measured there, its elastic constants name -> eV/Å^3 (some, all or none).
 
-    `pressure` is in eV/Å^3, `role` is 'train' or 'held-out'.
+    `pressure` is in eV/Å^3, `role` is 'train' or 'held-out', `elastic_stderr` holds what is known of standard errors.
     """
 
     temperature: float
@@ -44,6 +50,7 @@ class StatePoint:
     elastic: Mapping[str, float] = field(default_factory=dict, hash=False)
     pressure: float = 0.0
     role: str = "train"
+    elastic_stderr: Mapping[str, float] = field(default_factory=dict, hash=False)  # eV/Å^3
 
     def __post_init__(self):
         settings.require(self, positive=["temperature"])
@@ -59,25 +66,29 @@ class StatePoint:
         return self.pressure / GPA
 
 
-def load_state_points(path=None, symbol="Ti", structure="hcp", units: str | None = None) -> tuple[StatePoint, ...]:
+def load_state_points(
+    path=None, symbol: str | None = None, structure: str | Path | ase.Atoms | Crystal = "hcp", units: str | None = None
+) -> tuple[StatePoint, ...]:
     """State points of a table in its order; the default is the titanium table of the paper (22 temperatures).
 
-    `symbol` and `structure` (hcp, bcc, fcc) say which crystal the table is about; `units`, one of `UNITS`, says in
-    which unit its elastic constants are, whatever its header and their magnitude say. Raises FileNotFoundError,
-    or ValueError naming file, line and remedy for a table that cannot be right: columns unknown, missing or
-    repeated, text for numbers, repeated temperatures, constants in another unit or elastically unstable. Warns of
-    constants that may be in another unit, and of rows that are off the smooth curve through the other ones.
+    `symbol` and `structure` say which crystal the table is about: 'Ti' and one of `crystals.STRUCTURES`, or a structure
+    alone, as a file or in memory (`crystals.from_structure`), whose lattice parameters are about those of the table.
+    `units`, one of `UNITS`, says in which unit its elastic constants are, whatever its header and their magnitude say.
+    Raises FileNotFoundError, or ValueError naming file, line and remedy for a table that cannot be right: columns
+    unknown, missing or repeated, text for numbers, repeated temperatures, lattice parameters that are not those of the
+    structure, constants in another unit or elastically unstable. Warns of constants that may be in another unit, and of
+    rows that are off the smooth curve through the other ones.
     """
     path = TITANIUM_TABLE if path is None else Path(path)
-    symmetry = crystals.symmetry(Crystal(symbol, structure, 1.0, 1.0 if structure == "hcp" else None))
+    reference = _reference(symbol, structure)
     if units is not None and units not in UNITS:
         raise ValueError(f"units {units!r} are unknown; use one of {', '.join(UNITS)}")
     rows = csv.read_rows(path)
-    _check_header(rows[0], structure, crystals.elastic_names(symmetry), path.name)
+    _check_header(rows[0], reference, path.name)
     points, line_of = [], {}
     for line, row in rows[1:]:
         where = f"{path.name}, line {line}"
-        point = _state_point(csv.cells(rows[0][1], row, where), symbol, structure, symmetry, units, where)
+        point = _state_point(csv.cells(rows[0][1], row, where), reference, units, where)
         if point.temperature in line_of:
             raise ValueError(f"{where}: {point.temperature:g} K is on line {line_of[point.temperature]} too; keep one")
         line_of[point.temperature] = line
@@ -115,9 +126,15 @@ def measured_gpa(points) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
 
     All points are of one elastic symmetry; a constant that was not measured is nan.
     """
-    names = crystals.elastic_names(crystals.symmetry(points[0].crystal))
+    names = elastic_symmetry.elastic_names(crystals.symmetry(points[0].crystal))
     elastic = np.array([[point.elastic_gpa.get(name, np.nan) for name in names] for point in points])
     return names, elastic, np.array([point.pressure_gpa for point in points])
+
+
+def stderr_gpa(points) -> np.ndarray:
+    """Standard errors (n_points, n_constants) of `measured_gpa` in GPa, nan where none is known."""
+    names = elastic_symmetry.elastic_names(crystals.symmetry(points[0].crystal))
+    return np.array([[point.elastic_stderr.get(name, np.nan) / GPA for name in names] for point in points])
 
 
 def load_paper_elastic(path) -> dict[float, dict[str, float]]:
@@ -128,7 +145,7 @@ def load_paper_elastic(path) -> dict[float, dict[str, float]]:
     when a row does not look like that, so that a corrected file is never read with the old meaning.
     """
     path = Path(path)
-    names = crystals.elastic_names("hexagonal")
+    names = elastic_symmetry.elastic_names("hexagonal")
     table = {}
     for line, text in enumerate(csv.read_text(path).splitlines(), start=1):
         if line == 1 or not text.strip():
@@ -155,40 +172,51 @@ def load_paper_elastic(path) -> dict[float, dict[str, float]]:
     return table
 
 
-def _check_header(header, structure: str, names, file: str) -> None:
+def _reference(symbol, structure) -> Crystal:
+    """A crystal as it should be about, with edges of 1 Å where a name alone is known."""
+    if isinstance(structure, str) and (structure in crystals.STRUCTURES or not Path(structure).is_file()):
+        edges = {"a": 1.0} | ({"c": np.sqrt(8 / 3)} if structure == "hcp" else {})
+        return Crystal(symbol or "Ti", structure, **edges)
+    reference = crystals.from_structure(structure)
+    if symbol not in (None, reference.symbol):
+        raise ValueError(f"the structure is of {reference.symbol}, not {symbol}; leave out `symbol`")
+    return reference
+
+
+def _check_header(header, reference: Crystal, file: str) -> None:
     line, columns = header
-    lattice = ("a_A", "c_A") if structure == "hcp" else ("a_A",)
-    elastic = tuple(f"{name}_GPa" for name in names)
-    required = ("temperature_K", *lattice, *elastic)
-    layout = f"{', '.join(required)}, and optionally pressure_GPa, role"
+    required = ["temperature_K", *(COLUMNS[name] for name in reference.parameters)]
+    names = elastic_symmetry.elastic_names(crystals.symmetry(reference))
+    optional = [*(f"{name}{kind}_GPa" for kind in ("", "_stderr") for name in names), "pressure_GPa", "role"]
+    layout = f"{', '.join(required)}, what was measured of {', '.join(f'{n}_GPa' for n in names)}"
     for problem, found in (
         ("repeated", sorted({c for c in columns if columns.count(c) > 1})),
-        ("unknown", [c for c in columns if c not in (*required, "pressure_GPa", "role")]),
+        ("unknown", [c for c in columns if c not in (*required, *optional)]),
         ("missing", [c for c in required if c not in columns]),
     ):
         if found:
             raise ValueError(
-                f"{file}, line {line}: {problem} column {', '.join(map(repr, found))}; "
-                f"a table for {structure} has {layout}"
+                f"{file}, line {line}: {problem} column {', '.join(map(repr, found))}; a table for "
+                f"{reference.structure} has {layout}, and optionally their errors (C11_stderr_GPa), pressure_GPa, role"
             )
 
 
-def _state_point(cells, symbol: str, structure: str, symmetry: str, units: str | None, where: str) -> StatePoint:
+def _state_point(cells, reference: Crystal, units: str | None, where: str) -> StatePoint:
     temperature = csv.positive(cells["temperature_K"], "temperature_K", where)
     if temperature > MAX_TEMPERATURE:
         raise ValueError(f"{where}: temperature_K is {temperature:g}, where no crystal is left; give Kelvin")
-    lattice = {x: csv.positive(cells[f"{x}_A"], f"{x}_A", where) for x in "ac" if f"{x}_A" in cells}
-    crystal = Crystal(symbol, structure, **lattice)
-    _check_lattice(crystal, where)
-    elastic_gpa = _elastic_gpa(cells, crystal, symmetry, units, where)
+    lattice = {x: csv.positive(cells[COLUMNS[x]], COLUMNS[x], where) for x in reference.parameters}
+    crystal = _crystal(reference, lattice, where)
+    elastic_gpa, stderr = _elastic_gpa(cells, crystal, units, where)
     pressure = csv.number(cells.get("pressure_GPa", "") or "0", "pressure_GPa", where)
     if abs(pressure) > MAX_PRESSURE_GPA:
         raise ValueError(f"{where}: pressure_GPa is {pressure:g}; give GPa (1 GPa = 1e9 Pa = 1e4 bar = 10 kbar)")
-    if elastic_gpa and not STRONGEST_TENSION < pressure / elastic_gpa["C11"] < STIFFEST_PRESSURE:
-        raise ValueError(
-            f"{where}: pressure_GPa is {pressure:g} where C11 is {elastic_gpa['C11']:g}, which no crystal bears; give "
-            "GPa (10 kbar), positive in compression"
-        )
+    for name in LONGITUDINAL:
+        if name in elastic_gpa and not STRONGEST_TENSION < pressure / elastic_gpa[name] < STIFFEST_PRESSURE:
+            raise ValueError(
+                f"{where}: pressure_GPa is {pressure:g} where {name} is {elastic_gpa[name]:g}, which no crystal bears; "
+                "give GPa (10 kbar), positive in compression"
+            )
     role = cells.get("role", "") or "train"
     if role not in ROLES:
         raise ValueError(f"{where}: role {role!r} is unknown; use one of {', '.join(ROLES)}")
@@ -198,51 +226,74 @@ def _state_point(cells, symbol: str, structure: str, symmetry: str, units: str |
         elastic={name: value * GPA for name, value in elastic_gpa.items()},
         pressure=pressure * GPA,
         role=role,
+        elastic_stderr={name: value * GPA for name, value in stderr.items()},
     )
 
 
-def _check_lattice(crystal: Crystal, where: str) -> None:
+def _crystal(reference: Crystal, lattice, where: str) -> Crystal:
+    try:
+        crystal = replace(reference, **lattice)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
     cell = crystals.unit_cell(crystal)
     unit = plausibility.length_unit(plausibility.closest(cell)[1], cell.numbers)
-    if unit or not 1.5 < crystal.a < 20.0:
+    named = isinstance(crystal.structure, str)
+    if unit or (named and not 1.5 < crystal.a < 20.0):
         raise ValueError(
             f"{where}: a = {crystal.a:g} is no lattice constant in Å; " + (f"it looks {unit}" if unit else "give Å")
         )
-    ratio = (crystal.c or 1.6 * crystal.a) / crystal.a
-    if not 1.3 < ratio < 2.2:
+    if crystal.structure == "hcp" and not 1.3 < (ratio := crystal.c / crystal.a) < 2.2:
         raise ValueError(f"{where}: c/a = {ratio:.3f} is not hcp; check that a_A and c_A are not swapped")
+    if not named:
+        for name, value in lattice.items():
+            expected = reference.parameters[name]
+            off = value / expected - 1 if name in "abc" else np.radians(value - expected)
+            if abs(off) > MOST_EXPANSION:
+                raise ValueError(
+                    f"{where}: {COLUMNS[name]} is {value:g} where the structure has {expected:.5g}; check the order of "
+                    "the columns, and that they describe the conventional cell of the structure"
+                )
+    return crystal
 
 
-def _elastic_gpa(cells, crystal: Crystal, symmetry: str, units: str | None, where: str) -> dict[str, float]:
-    names = crystals.elastic_names(symmetry)
-    empty = [name for name in names if not cells[f"{name}_GPa"]]
-    if len(empty) == len(names):
-        return {}
-    if empty:
-        raise ValueError(f"{where}: {', '.join(empty)} missing; give all of {', '.join(names)} or none")
-    constants = {name: csv.number(cells[f"{name}_GPa"], f"{name}_GPa", where) for name in names}
-    constants = {name: value / UNITS[units or "GPa"] for name, value in constants.items()}
-    values = ", ".join(f"{name} = {value:g}" for name, value in constants.items())
-    if units is None:
-        _check_unit(constants, values, crystal, where)
-    if not crystals.born_stability(constants, symmetry):
-        raise ValueError(
-            f"{where}: {values} GPa is elastically unstable for a {symmetry} crystal; "
-            "check the values and the order of the columns"
-        )
-    return constants
+def _elastic_gpa(cells, crystal: Crystal, units: str | None, where: str) -> tuple[dict, dict]:
+    """Elastic constants and their standard errors in GPa, by name."""
+    symmetry = crystals.symmetry(crystal)
+    names = elastic_symmetry.elastic_names(symmetry)
+    constants, stderr = (
+        {
+            name: read(cells[column], column, where) / UNITS[units or "GPa"]
+            for name in names
+            if cells.get(column := f"{name}{kind}_GPa")
+        }
+        for kind, read in (("", csv.number), ("_stderr", csv.positive))
+    )
+    if alone := [name for name in stderr if name not in constants]:
+        raise ValueError(f"{where}: {alone[0]}_stderr_GPa stands without {alone[0]}_GPa; give both or neither")
+    if constants:
+        values = ", ".join(f"{name} = {value:g}" for name, value in constants.items())
+        if units is None:
+            _check_unit(constants, values, crystal, where)
+        if not elastic_symmetry.born_stability(constants, symmetry):
+            raise ValueError(
+                f"{where}: {values} GPa is elastically unstable for a {symmetry} crystal; "
+                "check the values and the order of the columns"
+            )
+    return constants, stderr
 
 
 def _check_unit(constants, values: str, crystal: Crystal, where: str) -> None:
     """Raise ValueError where only another unit explains the largest constant, warn where another one might.
 
     Times the volume of an atom it is an energy: 2 eV in potassium, 18 in titanium, 75 in osmium; but in crystals of
-    noble gases 1 eV, 0.2 in neon, and 0.01 in helium, less than the same number in units of 100 GPa would be.
+    noble gases 1 eV, 0.2 in neon, and 0.01 in helium, less than the same number in units of 100 GPa would be. Without
+    a longitudinal constant among them, they may be of any smallness.
     """
     cell = crystals.unit_cell(crystal)
     energy = max(map(abs, constants.values())) * GPA * cell.get_volume() / len(cell)
-    noble = cell.numbers[0] in plausibility.NOBLE_GASES
-    if (0.1 if noble else 0.8) < energy < 90.0:
+    noble = bool(plausibility.NOBLE_GASES & set(cell.numbers.tolist()))
+    least = (0.1 if noble else 0.8) if any(name in constants for name in LONGITUDINAL) else 0.0
+    if least < energy < 90.0:
         return
     unit = plausibility.look_like(energy / 15.0, plausibility.GPAS, within=np.inf)
     message = f"{where}: {values} looks {unit}, or say units='GPa' if they are GPa"
@@ -262,7 +313,7 @@ def _warn_of_rows_off_curve(points, lines, file: str) -> None:
     einstein = min(EINSTEIN, temperature.max() / 2)
     thermal = einstein / np.tanh(einstein / 2 / temperature)
     names, elastic, _ = measured_gpa(points)
-    columns = {f"{x}_A": [getattr(p.crystal, x) or np.nan for p in points] for x in "ac"}
+    columns = {COLUMNS[x]: [p.crystal.parameters[x] for p in points] for x in points[0].crystal.parameters}
     columns |= {f"{name}_GPa": elastic[:, n] for n, name in enumerate(names)}
     off = defaultdict(list)
     for column, values in columns.items():

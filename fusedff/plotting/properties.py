@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from fusedff.data.experiments import measured_gpa
 from fusedff.data.references import Reference
 from fusedff.plotting import style
 from fusedff.properties.static.energy_volume import EnergyVolumeResult
@@ -161,7 +162,7 @@ def elastic_against_temperature(models: Mapping[str, Mapping], points) -> Figure
     """
     points = sorted(points, key=lambda p: p.temperature)
     tables = [list(table.values()) for table in models.values()]
-    names = list(tables[0][0]["elastic"] if tables else points[0].elastic_gpa)
+    names = list(tables[0][0]["elastic"] if tables else measured_gpa(points)[0])
     with style.context():
         fig, axes = style.panels(len(names) + 1, 3)
         for ax, name in zip(axes, [*names, "P"], strict=True):
@@ -170,14 +171,15 @@ def elastic_against_temperature(models: Mapping[str, Mapping], points) -> Figure
                 for p in points
                 if name == "P" or name in p.elastic_gpa
             ]
-            ax.plot(*zip(*known, strict=True), color=style.COLORS["measured"], marker="D", ms=2.5, lw=1, zorder=1)
+            if known:
+                ax.plot(*zip(*known, strict=True), color=style.COLORS["measured"], marker="D", ms=2.5, lw=1, zorder=1)
             for m, (model, table) in enumerate(models.items()):
                 entries = [at["pressure"] if name == "P" else at["elastic"][name] for at in table.values()]
                 ax.errorbar(
                     [float(t) for t in table], [e["value"] for e in entries], [e["stderr"] for e in entries],
                     color=style.color_of(model, m), marker=style.MARKERS.get(model, "o"), ls=":", lw=1,
                 )  # fmt: skip
-            _at_least(ax, 1.0 if name == "P" else 0.15 * abs(np.mean([value for _, value in known])))
+            _at_least(ax, 1.0 if name == "P" or not known else 0.15 * abs(np.mean([value for _, value in known])))
             ax.set_title("pressure" if name == "P" else name)
             ax.set_xlabel("temperature (K)")
             ax.set_ylabel("GPa")

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusedff import crystals
+from fusedff import crystals, elastic_symmetry
 from fusedff.data.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.runtime import settings
@@ -29,7 +29,7 @@ from fusedff.units import KB, from_voigt, strain_from_voigt, to_voigt
 class Properties(NamedTuple):
     """Elastic constants, pressure and stress per state point and replica."""
 
-    elastic: jax.Array  # (n_points, replicas, n_constants) eV/Å^3, in the order of `crystals.elastic_names`
+    elastic: jax.Array  # (n_points, replicas, n_constants) eV/Å^3, in the order of `elastic_symmetry.elastic_names`
     pressure: jax.Array  # (n_points, replicas) eV/Å^3
     stress: jax.Array  # (n_points, replicas, 6) eV/Å^3, with its kinetic part
 
@@ -95,12 +95,11 @@ def common_symmetry(points: Sequence[StatePoint]) -> str:
     """The elastic symmetry that all points share; ValueError if there are none, or of different crystals."""
     if not points:
         raise ValueError("no state points; give at least one measured temperature")
-    kinds = {(crystals.symmetry(p.crystal), p.crystal.symbol, p.crystal.structure) for p in points}
+    kinds = {(p.crystal.symbol, p.crystal.structure) for p in points}
     if len(kinds) != 1:
-        raise ValueError(
-            f"state points of different crystals {sorted(kinds)} cannot share an ensemble; train them apart"
-        )
-    return next(iter(kinds))[0]
+        called = ", ".join(sorted(f"{structure} {symbol}" for symbol, structure in kinds))
+        raise ValueError(f"state points of different crystals ({called}) cannot share an ensemble; train them apart")
+    return crystals.symmetry(points[0].crystal)
 
 
 def ideal_gas_pressure(ensemble):
@@ -136,7 +135,7 @@ class CoupledStrains:
     """(S(+eta) - S(-eta)) / 2 eta, with S the second Piola-Kirchhoff stress and the noise common to both cells.
 
     The trajectories of the two cells stay close, so most of their fluctuation cancels in the difference. One
-    cell carries a normal and a shear strain: they do not mix in a hexagonal or cubic crystal. No second
+    cell carries a normal and a shear strain, see `elastic_symmetry.strain_patterns`. No second
     derivative of the potential is needed. The error of finite strain is of second order in `strain`; the pressure,
     a mean over the strained cells, is too high by 0.03 GPa in titanium at 0.01 (0.007 GPa at 0.005).
     """
@@ -155,7 +154,7 @@ class CoupledStrains:
 
     def _stretches(self, symmetry):
         """Deformations pattern by pattern, plus before minus."""
-        patterns = crystals.strain_patterns(symmetry)
+        patterns = elastic_symmetry.strain_patterns(symmetry)
         return [stretch(sign * self.strain * strain_from_voigt(pattern)) for pattern in patterns for sign in (1, -1)]
 
     # Static, as are those of `StressFluctuation`: what is compiled for one instance then serves all.
@@ -171,8 +170,8 @@ class CoupledStrains:
         grouped = total_stress(means, ensemble).reshape(len(points), replicas, len(stretches), 3, 3)
         voigt = to_voigt(piola_kirchhoff(grouped, stretches)).reshape(len(points), replicas, -1, 2, 6)
         response = (voigt[..., 0, :] - voigt[..., 1, :]) / (2 * self.strain)
-        constants = crystals.constants_from_response(response, symmetry)
-        elastic = jnp.stack([constants[name] for name in crystals.elastic_names(symmetry)], -1)
+        constants = elastic_symmetry.constants_from_response(response, symmetry)
+        elastic = jnp.stack([constants[name] for name in elastic_symmetry.elastic_names(symmetry)], -1)
         pressure = -jnp.trace(grouped, axis1=-2, axis2=-1).mean(-1) / 3
         return Properties(elastic, pressure, to_voigt(grouped).mean(-2))
 
@@ -233,7 +232,7 @@ class StressFluctuation:
         fluctuation = volume_over_kt[:, None, None] * (square - stress[:, :, None] * stress[:, None, :])
         kinetic = ideal[:, None, None] * jnp.diag(jnp.asarray([2, 2, 2, 1, 1, 1], means.dtype))
         total = (stiffness - fluctuation + kinetic).reshape(len(points), replicas, 6, 6)
-        constants = crystals.reduce_stiffness(total, symmetry)
-        elastic = jnp.stack([constants[name] for name in crystals.elastic_names(symmetry)], -1)
+        constants = elastic_symmetry.reduce_stiffness(total, symmetry)
+        elastic = jnp.stack([constants[name] for name in elastic_symmetry.elastic_names(symmetry)], -1)
         cauchy = (stress - ideal[:, None] * np.array([1, 1, 1, 0, 0, 0])).reshape(len(points), replicas, 6)
         return Properties(elastic, -cauchy[..., :3].mean(-1), cauchy)

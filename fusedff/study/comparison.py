@@ -115,17 +115,19 @@ def absolute(entry: dict) -> tuple[float, float]:
 def relative(entry: dict) -> tuple[float, float]:
     """How far a value is off the measured one and its standard error, in %; nan where nothing was measured."""
     measured = entry.get("measured", np.nan)
-    return 100 * (entry["value"] / measured - 1), 100 * entry["stderr"] / measured
+    return 100 * (entry["value"] / measured - 1), 100 * entry["stderr"] / abs(measured)
 
 
 def elastic_deviation(experiment: dict) -> tuple[float, float]:
-    """Mean |C - C_exp| / C_exp over all temperatures and constants that were measured, in %, and its standard error.
+    """Mean |C - C_exp| / |C_exp| over all temperatures and constants that were measured, in %, and its standard error.
 
-    The error propagates the standard errors of the constants; near zero deviation the mean of absolute values
-    keeps a part of the noise, so small numbers are upper bounds.
+    Both are nan where none was. The error propagates the standard errors of the constants; near zero deviation the mean
+    of absolute values keeps a part of the noise, so small numbers are upper bounds.
     """
     entries = [e for point in experiment.values() for e in point["elastic"].values() if "measured" in e]
-    off, noise = np.array([relative(entry) for entry in entries]).reshape(-1, 2).T
+    if not entries:
+        return np.nan, np.nan
+    off, noise = np.array([relative(entry) for entry in entries]).T
     return float(np.mean(np.abs(off))), float(np.sqrt(np.sum(np.square(noise))) / len(noise))
 
 

@@ -19,7 +19,8 @@ added up with random signs and then differentiated (a Rademacher sketch). In the
 deviations vanish, and G^T G is the Gauss-Newton matrix of the label loss.
 
 Combinations of residuals that the parameters hardly change would ask for the longest steps, most of it noise.
-Levenberg's damping prevents that: J M^-1 J^T + damping * median(diagonal) * 1 is solved instead.
+Levenberg's damping prevents that: J M^-1 J^T + damping * median(diagonal) * 1 is solved instead. The median is over
+residuals that depend on the parameters, not those of constants that were not measured, which are zero.
 
 Assumptions and noise:
 - J and G change little from step to step. They are averaged over steps, with at least `MIN_AVERAGING_WEIGHT` for the
@@ -77,7 +78,8 @@ def step(
         label_sketch = ((1 - weight) ** 0.5 * label_sketch + weight**0.5 * labels).astype(label_sketch.dtype)
     preconditioned = _precondition(rows, label_sketch.astype(float))
     kernel = preconditioned @ rows.T
-    damped = kernel + damping * np.median(np.diag(kernel)) * np.eye(len(kernel))
+    diagonal = np.diag(kernel)
+    damped = kernel + damping * np.median(diagonal[diagonal > 0]) * np.eye(len(kernel))
     change = -preconditioned.T @ np.linalg.solve(damped, estimate)
     return State(averaged, label_sketch, (measured + change).astype(state.params.dtype))
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusedff.data.experiments import StatePoint, measured_gpa
+from fusedff.data.experiments import StatePoint, measured_gpa, stderr_gpa
 from fusedff.simulation import distributions
 from fusedff.simulation.cells import SimulationCells
 from fusedff.simulation.elasticity import Estimator, ideal_gas_pressure, weighted_stress_sum
@@ -58,7 +58,8 @@ def loss(target: Target, means: jax.Array) -> jax.Array:
 class ElasticTarget:
     """Elastic constants and pressure of crystals: mean squared deviations in GPa^2, each times its weight.
 
-    Constants that were not measured do not count.
+    Constants that were not measured do not count. A deviation is divided by the standard error of its measurement in
+    GPa where a state point gives one: the others count like those known to 1 GPa.
     """
 
     points: Sequence[StatePoint]
@@ -88,8 +89,9 @@ class ElasticTarget:
     def residuals(self, means):
         elastic, pressure = self.properties(means)
         _, measured, measured_pressure = measured_gpa(self.points)
-        present = np.isfinite(measured)
+        present, stderr = np.isfinite(measured), stderr_gpa(self.points)
         deviation = jnp.where(present, elastic - jnp.asarray(np.where(present, measured, 0)), 0)
+        deviation = deviation / np.where(np.isfinite(stderr), stderr, 1)
         of_elastic = (self.elastic_weight / max(np.sum(present), 1)) ** 0.5 * deviation
         of_pressure = (self.pressure_weight / len(self.points)) ** 0.5 * (pressure - jnp.asarray(measured_pressure))
         return jnp.concatenate([of_elastic, of_pressure[:, None]], 1)
@@ -110,18 +112,20 @@ class RadialTarget:
     """Radial distribution functions, e.g. of a liquid: the mean squared deviation of g(r) over radii and states.
 
     `measured` (n_states, n_bins) is g at the evenly spaced radii `r` (n_bins,) in Å, see
-    `distributions.radial_distribution`. The cells of a state lie side by side in the ensemble, as `cells.replicate`
-    makes them, and are averaged. Raises ValueError for radii that do not fit the cells and curves of another shape.
+    `distributions.radial_distribution`; `stderr`, if known, is one standard error of it and divides the deviations. The
+    cells of a state lie side by side in the ensemble, as `cells.replicate` makes them, and are averaged. Raises
+    ValueError for radii that do not fit the cells and curves of another shape.
     """
 
     ensemble: SimulationCells
     r: np.ndarray
     measured: np.ndarray
     weight: float = 1.0
+    stderr: float | np.ndarray = 1.0  # like `measured`
 
     def __post_init__(self):
         distributions.require_radii(self.r, self.ensemble.cells)
-        _require_states(self.ensemble, self.measured, (len(self.r),), "g(r)")
+        _require_states(self, (len(self.r),), "g(r)")
 
     def observe(self, potential, system, near, evaluation):
         return distributions.radial_distribution(system, self.r)
@@ -131,7 +135,7 @@ class RadialTarget:
         return jnp.zeros_like(system.volumes), potential.energies(system, near)
 
     def residuals(self, means):
-        return _root_mean(self.weight, _by_state(means, self.measured) - self.measured)
+        return _root_mean(self.weight, (_by_state(means, self.measured) - self.measured) / self.stderr)
 
     def report(self, means) -> dict:
         """Root mean square deviation of g from the measured curve of every state."""
@@ -143,15 +147,17 @@ class RadialTarget:
 class PressureTarget:
     """Pressures (n_states,) in eV/Å^3 of cells of given volume: the mean squared deviation in GPa^2.
 
-    The cells of a state lie side by side in the ensemble, as `cells.replicate` makes them.
+    `stderr`, if known, is one standard error of them and divides the deviations. The cells of a state lie side by side
+    in the ensemble, as `cells.replicate` makes them.
     """
 
     ensemble: SimulationCells
     measured: np.ndarray
     weight: float = 1.0  # per GPa^2
+    stderr: float | np.ndarray = GPA  # eV/Å^3, (n_states,)
 
     def __post_init__(self):
-        _require_states(self.ensemble, self.measured, (), "pressures")
+        _require_states(self, (), "pressures")
 
     observe = staticmethod(observe_stress)
     weighted_sum = staticmethod(weighted_stress_sum)
@@ -161,7 +167,7 @@ class PressureTarget:
         return _by_state(ideal_gas_pressure(self.ensemble) - means[:, :3].mean(1), self.measured)
 
     def residuals(self, means):
-        return _root_mean(self.weight, (self.pressure(means) - jnp.asarray(self.measured)) / GPA)
+        return _root_mean(self.weight, (self.pressure(means) - jnp.asarray(self.measured)) / self.stderr)
 
     def report(self, means) -> dict:
         """GPa, e.g. P@94K."""
@@ -180,9 +186,10 @@ class HeatCapacityTarget:
     ensemble: SimulationCells
     measured: np.ndarray
     weight: float = 1.0
+    stderr: float | np.ndarray = 1.0  # k_B per atom, (n_states,), if known: divides the deviations
 
     def __post_init__(self):
-        _require_states(self.ensemble, self.measured, (), "heat capacities")
+        _require_states(self, (), "heat capacities")
 
     def observe(self, potential, system, near, evaluation):
         return jnp.stack([evaluation.energy, evaluation.energy**2], 1)
@@ -198,7 +205,7 @@ class HeatCapacityTarget:
         return 1.5 + (square - energy**2) / (KB * temperature) ** 2 / len(self.ensemble.numbers)
 
     def residuals(self, means):
-        return _root_mean(self.weight, self.heat_capacity(means) - jnp.asarray(self.measured))
+        return _root_mean(self.weight, (self.heat_capacity(means) - jnp.asarray(self.measured)) / self.stderr)
 
     def report(self, means) -> dict:
         """k_B per atom, e.g. Cv@94K."""
@@ -221,8 +228,8 @@ def _states(ensemble, measured):
     return [f"{t:g}K" for t in np.asarray(ensemble.temperature)[:: ensemble.n_cells // len(measured)]]
 
 
-def _require_states(ensemble, measured, shape, what):
-    measured = np.asarray(measured)
+def _require_states(target, shape, what):
+    ensemble, measured = target.ensemble, np.asarray(target.measured)
     if measured.ndim == 0 or measured.shape[1:] != shape or ensemble.n_cells % max(len(measured), 1):
         raise ValueError(
             f"measured {what} of shape {measured.shape} for {ensemble.n_cells} cells; give "
@@ -230,3 +237,8 @@ def _require_states(ensemble, measured, shape, what):
         )
     if not np.isfinite(measured).all():
         raise ValueError(f"measured {what} are not finite numbers; leave out what was not measured")
+    stderr = np.asarray(target.stderr, float)
+    if stderr.shape not in ((), measured.shape) or not (stderr > 0).all() or not np.isfinite(stderr).all():
+        raise ValueError(
+            f"standard errors of {what} of shape {stderr.shape}; give one positive number, or {measured.shape} of them"
+        )

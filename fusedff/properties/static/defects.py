@@ -106,9 +106,14 @@ def vacancy(
     relaxation: Relaxation | None = None,
     name: str | None = "vacancy",
 ) -> Vacancy:
-    """Formation energy of a vacancy in a supercell of the crystal, ions relaxed. Raises NotRelaxedError."""
+    """Formation energy of a vacancy (of the first atom) in a supercell of the crystal, ions relaxed.
+
+    Raises NotRelaxedError, and ValueError for a compound.
+    """
     relaxation = relaxation or Relaxation()
     perfect = crystals.supercell(crystal, repeats)
+    if len(set(perfect.numbers)) > 1:
+        raise ValueError(f"{crystal.symbol} is a compound, whose vacancies depend on a reservoir; give an element")
     n_atoms, energy = len(perfect), _energy(perfect, calculator)
     del perfect[0]
     bulk = (n_atoms - 1) / n_atoms * energy
@@ -175,7 +180,9 @@ def stacking_fault(
 
 def _block(crystal: Crystal, facet: str, layers: int) -> Atoms:
     """Crystal of `layers` planes along z, periodic as it stands, from one wide gap between planes to the next."""
-    facets = _FACETS[crystal.structure]
+    facets = _FACETS.get(crystal.structure, {})
+    if not facets:
+        raise ValueError(f"surfaces and faults of {crystal.structure} are not known; there are {', '.join(_FACETS)}")
     if facet not in facets:
         raise ValueError(f"facet {facet!r} of {crystal.structure} is unknown; use one of {', '.join(facets)}")
     build, period = facets[facet]

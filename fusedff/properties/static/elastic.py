@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from ase import Atoms
 
-from fusedff import crystals, orientation
+from fusedff import elastic_symmetry, orientation
 from fusedff.properties.static.relax import Relaxation, relax_ions
 from fusedff.runtime import progress
 from fusedff.simulation import elasticity
@@ -28,7 +28,8 @@ class StaticElastic:
         """Independent constants, means over the entries that symmetry makes equal; none without a symmetry."""
         if self.symmetry is None:
             return {}
-        return {name: float(c) for name, c in crystals.reduce_stiffness(self.stiffness_gpa, self.symmetry).items()}
+        found = elastic_symmetry.reduce_stiffness(self.stiffness_gpa, self.symmetry)
+        return {name: float(c) for name, c in found.items()}
 
     @property
     def bulk_modulus_gpa(self) -> float:
@@ -67,15 +68,15 @@ def run(
 
     eta is the Lagrangian strain, as in `fusedff.simulation.elasticity`, whose constants become these as T -> 0; at
     zero pressure they are those of any other definition. The cell is taken as it is: relax it first for equilibrium.
-    `symmetry` is what `crystals.symmetry` says; the crystal may lie in any axes and is turned into those of that module
-    first. Raises NotRelaxedError, and ValueError for an unknown symmetry, one that the crystal does not have, or a
-    strain outside (0, 0.05].
+    `symmetry` is what `crystals.symmetry` says, one of `elastic_symmetry.SYMMETRIES`; the crystal may lie in any axes
+    and is turned into those of `orientation` first. Raises NotRelaxedError, and ValueError for an unknown symmetry, one
+    that the crystal does not have, or a strain outside (0, 0.05].
     """
     if not 0 < strain <= 0.05:
         raise ValueError(f"strain = {strain:g} is no small strain; use one between 1e-4 and 1e-2")
     relaxation = relaxation or Relaxation()
     if symmetry is not None:
-        crystals.elastic_names(symmetry)  # an unknown one is refused before the work
+        elastic_symmetry.elastic_names(symmetry)  # an unknown one is refused before the work
     rest = relax_ions(atoms, calculator, relaxation)
     pressure = -rest.get_stress()[:3].mean() / GPA
     if symmetry is not None:
@@ -93,9 +94,9 @@ def run(
 
 def _in_standard_axes(rest, symmetry):
     found = orientation.find(rest)
-    if found.system != symmetry:
+    if found.symmetry != symmetry:
         raise ValueError(
-            f"{rest.get_chemical_formula()} is {found.system} ({found.space_group}), not {symmetry}; name its own "
+            f"{rest.get_chemical_formula()} is {found.symmetry} ({found.space_group}), not {symmetry}; name its own "
             "symmetry, relax it if it is distorted (relax.relax_crystal), or leave `symmetry` out for the whole tensor"
         )
     return orientation.turned(rest, found.rotation)

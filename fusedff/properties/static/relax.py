@@ -3,7 +3,7 @@
 What comes back is a new structure that carries its energy, forces and stress, so that nobody computes them again.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
@@ -66,9 +66,11 @@ def relax_normal(atoms: Atoms, calculator, settings: Relaxation | None = None, n
 
 
 def equilibrium(crystal: Crystal, calculator, settings: Relaxation | None = None) -> Crystal:
-    """The crystal with the lattice constants at which `calculator` finds no stress. Raises NotRelaxedError."""
-    lengths = relax_crystal(crystals.unit_cell(crystal), calculator, settings).cell.lengths()
-    return replace(crystal, a=float(lengths[0]), c=None if crystal.c is None else float(lengths[2]))
+    """The crystal with the lattice constants, and places of its atoms, at which `calculator` finds no stress or force.
+
+    Raises NotRelaxedError.
+    """
+    return crystals.with_cell(crystal, relax_crystal(crystals.unit_cell(crystal), calculator, settings))
 
 
 def _with(atoms, calculator):

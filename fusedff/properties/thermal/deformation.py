@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import jax.numpy as jnp
 import numpy as np
 
-from fusedff import crystals
+from fusedff import elastic_symmetry
 from fusedff.data.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.sampling import SolidConfig
@@ -85,7 +85,7 @@ def run(
 ) -> DeformationResult:
     """Simulate every state point in every deformation and fit; trajectories depend on `settings.seed` alone."""
     symmetry, strains = elasticity.common_symmetry(points), np.array(settings.strains)
-    patterns = crystals.strain_patterns(symmetry)
+    patterns = elastic_symmetry.strain_patterns(symmetry)
     stretches = [elasticity.stretch(size * strain_from_voigt(pattern)) for pattern in patterns for size in strains]
     ensemble = elasticity.deformed_cells(points, settings.repeats, settings.replicas, stretches)
     ensemble = ensemble._replace(noise_id=jnp.arange(ensemble.n_cells, dtype=jnp.int32))  # nothing in common
@@ -98,8 +98,8 @@ def run(
         cauchy = elasticity.total_stress(means, ensemble).reshape(len(points), settings.replicas, len(stretches), 3, 3)
         piola = to_voigt(elasticity.piola_kirchhoff(cauchy, np.stack(stretches))).mean(1)
         by_strain = piola.reshape(len(points), len(patterns), len(strains), 6).swapaxes(1, 2)
-        constants = crystals.constants_from_response(by_strain, symmetry)  # linear: of stresses as of their slopes
-        return np.stack([constants[which] for which in crystals.elastic_names(symmetry)], -1) / GPA
+        constants = elastic_symmetry.constants_from_response(by_strain, symmetry)  # linear, like slopes
+        return np.stack([constants[which] for which in elastic_symmetry.elastic_names(symmetry)], -1) / GPA
 
     estimate = jackknife(trajectory.observed, stresses, settings.blocks)
     # cells that differ by a per cent fluctuate alike: one error for all of them is known better than each one's own
@@ -109,6 +109,6 @@ def run(
     parabola = fit @ estimate.value
     chi_squared = np.sum((estimate.value - powers @ parabola) ** 2, 1) / stderr**2
     return DeformationResult(
-        np.array([p.temperature for p in points]), crystals.elastic_names(symmetry), parabola,
+        np.array([p.temperature for p in points]), elastic_symmetry.elastic_names(symmetry), parabola,
         stderr * np.linalg.norm(fit[1]), estimate.value, stderr, chi_squared, settings,
     )  # fmt: skip

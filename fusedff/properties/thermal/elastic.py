@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from fusedff import crystals
+from fusedff import crystals, elastic_symmetry
 from fusedff.data.experiments import StatePoint, measured_gpa
 from fusedff.potential import Potential
 from fusedff.properties.thermal.sampling import SolidConfig
@@ -20,12 +20,6 @@ from fusedff.simulation.langevin import Trajectory
 from fusedff.simulation.sampling import sample_crystal
 from fusedff.simulation.statistics import entry, jackknife
 from fusedff.units import GPA, KB
-
-# Averages over the normal stresses that symmetry makes equal.
-_EQUAL = {
-    "cubic": np.full((3, 3), 1 / 3),
-    "hexagonal": np.array([[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1.0]]),
-}
 
 
 @dataclass(frozen=True)
@@ -137,8 +131,7 @@ def adiabatic_shift(means, ensemble, points: Sequence[StatePoint]) -> np.ndarray
     heat, thermal, volume, temperature = (
         x.reshape(len(points), -1, x.shape[1]).mean(1) for x in (heat, thermal, volume, temperature)
     )
-    normal = _EQUAL[symmetry] @ thermal[:, :3, None]
-    lam = np.concatenate([normal[..., 0], np.zeros_like(normal[..., 0])], 1)  # symmetry leaves no shear
+    lam = elastic_symmetry.reduce_stress(thermal, symmetry)
     shift = (temperature * volume / heat)[..., None] * lam[:, :, None] * lam[:, None, :]
-    constants = crystals.reduce_stiffness(shift, symmetry)
-    return np.stack([constants[name] for name in crystals.elastic_names(symmetry)], -1)
+    constants = elastic_symmetry.reduce_stiffness(shift, symmetry)
+    return np.stack([constants[name] for name in elastic_symmetry.elastic_names(symmetry)], -1)

@@ -11,8 +11,8 @@ from functools import partial
 
 import numpy as np
 
-from fusedff import crystals
-from fusedff.crystals import Crystal
+from fusedff import crystals, elastic_symmetry
+from fusedff.crystals import PARAMETERS, Crystal
 from fusedff.data.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.sampling import SolidConfig
@@ -20,7 +20,7 @@ from fusedff.runtime import settings as ranges
 from fusedff.simulation.elasticity import CoupledStrains
 from fusedff.simulation.sampling import sample_crystal
 from fusedff.simulation.statistics import entry, jackknife
-from fusedff.units import GPA
+from fusedff.units import GPA, strain_from_voigt
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,22 @@ class LatticeConfig(SolidConfig):
 class LatticeResult:
     """Lattice constants at every temperature and their thermal expansion, with standard errors.
 
-    `lengths` are in Å, a and, for hcp, c. `expansion` is (1/a) da/dT (and for c), from differences between
-    neighbouring temperatures; nan when there is one temperature only.
+    `lengths` are the lattice parameters that the symmetry leaves free: edges in Å, angles in degrees. `expansion` is
+    (1/a) da/dT of edges and d alpha/dT of angles in radians, from differences between neighbouring temperatures; nan
+    when there is one temperature only.
     """
 
     temperature: np.ndarray  # (n_temperatures,) K
-    names: tuple[str, ...]  # ("a",) or ("a", "c")
-    lengths: np.ndarray  # (n_temperatures, n_names) Å
+    names: tuple[str, ...]  # ("a",) of cubic, ("a", "c") of hexagonal crystals, see `Crystal.parameters`
+    lengths: np.ndarray  # (n_temperatures, n_names) Å or degrees
     lengths_stderr: np.ndarray
     volume: np.ndarray  # (n_temperatures,) Å^3 per atom
     volume_stderr: np.ndarray
     expansion: np.ndarray  # (n_temperatures, n_names) 1/K
     expansion_stderr: np.ndarray
     pressure: float  # eV/Å^3, at which the crystal is
-    residual_gpa: np.ndarray  # (n_temperatures, n_names) stress left in the last cell before its correction
+    residual_gpa: np.ndarray  # (n_temperatures, n_names) stress left in the last cell before its correction; of angles
+    # alpha, beta, gamma the shear stresses yz, xz, xy
     settings: LatticeConfig
 
     def as_dict(self) -> dict:
@@ -64,7 +66,7 @@ class LatticeResult:
         for t, temperature in enumerate(self.temperature):
             row = {"volume_A3_per_atom": entry(self.volume[t], self.volume_stderr[t])}
             for n, name in enumerate(self.names):
-                row[f"{name}_A"] = entry(self.lengths[t, n], self.lengths_stderr[t, n])
+                row[f"{name}_{'A' if name in 'abc' else 'deg'}"] = entry(self.lengths[t, n], self.lengths_stderr[t, n])
                 if len(self.temperature) > 1:
                     row[f"expansion_{name}_per_K"] = entry(self.expansion[t, n], self.expansion_stderr[t, n])
             row["residual_GPa"] = dict(zip(self.names, self.residual_gpa[t].tolist(), strict=True))
@@ -89,7 +91,7 @@ def run(
     ascending = np.asarray(temperatures, float)
     if ascending.ndim != 1 or not len(ascending) or (np.diff(ascending) <= 0).any():
         raise ValueError(f"temperatures {ascending.tolist()} K are not ascending; give each once, in order")
-    points = [StatePoint(float(t), crystal) for t in ascending]
+    points, names = [StatePoint(float(t), crystal) for t in ascending], tuple(crystal.parameters)
     for n in range(settings.passes):
         snapshots = settings.snapshots if n == settings.passes - 1 else settings.approach
         said = name and f"{name}, pass {n + 1} of {settings.passes}"
@@ -100,21 +102,21 @@ def run(
         )  # fmt: skip
         correct = partial(_correct, ensemble=ensemble, points=points, settings=settings, pressure=pressure)
         found = jackknife(trajectory.observed, correct, settings.blocks)
+        _, lengths, residual = np.split(found.value, [1, 1 + len(names)], axis=1)
         points = [
-            replace(p, crystal=_with_lengths(p.crystal, row[1:3])) for p, row in zip(points, found.value, strict=True)
+            replace(p, crystal=replace(crystal, **dict(zip(names, map(float, row), strict=True))))
+            for p, row in zip(points, lengths, strict=True)
         ]
-    columns = slice(1, 3 if crystal.c else 2)
-    lengths, lengths_stderr = found.value[:, columns], found.stderr[:, columns]
-    expansion, expansion_stderr = _expansion(ascending, lengths, lengths_stderr)
-    residual = found.value[:, 3:5] if crystal.c else found.value[:, 3:4]
+    lengths_stderr = found.stderr[:, 1 : 1 + len(names)]
+    expansion, expansion_stderr = _expansion(names, ascending, lengths, lengths_stderr)
     return LatticeResult(
-        ascending, ("a", "c")[: lengths.shape[1]], lengths, lengths_stderr, found.value[:, 0], found.stderr[:, 0],
+        ascending, names, lengths, lengths_stderr, found.value[:, 0], found.stderr[:, 0],
         expansion, expansion_stderr, pressure, residual / GPA, settings,
     )  # fmt: skip
 
 
 def _correct(means, ensemble, points, settings, pressure):
-    """Volume per atom, the two lengths and the two stresses beyond the pressure: (n_points, 5) from mean observables.
+    """Volume per atom, lattice parameters and the stresses beyond the pressure, from mean observables: (n_points, n).
 
     The stress has its kinetic part N kT / V: the centre of mass counts as an atom, although it rests (see
     `elasticity`), because the free energy that pressure and stiffness derive from is that of all N atoms.
@@ -122,34 +124,28 @@ def _correct(means, ensemble, points, settings, pressure):
     found = settings.estimator.properties(means, ensemble, points, settings.replicas)
     stress, constants = np.asarray(found.stress.mean(1), float), np.asarray(found.elastic.mean(1), float)
     symmetry, rows = crystals.symmetry(points[0].crystal), []
+    names = elastic_symmetry.elastic_names(symmetry)
     for point, sigma, values in zip(points, stress, constants, strict=True):
-        c = dict(zip(crystals.elastic_names(symmetry), values, strict=True))
-        if symmetry == "hexagonal":
-            excess = np.array([sigma[:2].mean(), sigma[2]]) + pressure
-            stiffness = np.array([[c["C11"] + c["C12"], c["C13"]], [2 * c["C13"], c["C33"]]])
-        else:
-            excess = np.full(2, sigma[:3].mean() + pressure)
-            stiffness = (c["C11"] + 2 * c["C12"]) * np.eye(2)
+        excess = elastic_symmetry.reduce_stress(sigma, symmetry) + pressure * np.array([1, 1, 1, 0, 0, 0])
+        stiffness = elastic_symmetry.stiffness(dict(zip(names, values, strict=True)), symmetry)
         strain = -np.linalg.solve(stiffness, excess)
         if not np.abs(strain).max() < 0.1:
             raise ValueError(
                 f"{point.crystal} at {point.temperature:g} K: the stress {excess / GPA} GPa asks for a strain of "
                 f"{strain}; start nearer to the equilibrium, or at a temperature at which the crystal is stable"
             )
-        lengths = np.array([point.crystal.a, point.crystal.c or point.crystal.a]) * (1 + strain)
-        volume = crystals.unit_cell(_with_lengths(point.crystal, lengths))
-        rows.append([volume.get_volume() / len(volume), *lengths, *excess])
+        cell = crystals.unit_cell(point.crystal)
+        cell.set_cell(cell.cell.array @ (np.eye(3) + strain_from_voigt(strain)), scale_atoms=True)
+        parameters = crystals.with_cell(point.crystal, cell).parameters
+        residual = [excess[PARAMETERS.index(name)] for name in parameters]  # xx by a, ... xy by gamma
+        rows.append([cell.get_volume() / len(cell), *parameters.values(), *residual])
     return np.array(rows)
 
 
-def _with_lengths(crystal, lengths):
-    a, c = (float(length) for length in lengths)
-    return replace(crystal, a=a, c=c if crystal.c else None)
-
-
-def _expansion(temperatures, lengths, stderr):
-    """(1/a) da/dT by finite differences (second order inside, first order at the ends), and its error."""
+def _expansion(names, temperatures, lengths, stderr):
+    """(1/a) da/dT, of angles in radians, by finite differences (second order inside, first at the ends); and errors."""
     if len(temperatures) < 2:
         return np.full_like(lengths, np.nan), np.full_like(lengths, np.nan)
     slope = np.gradient(np.eye(len(temperatures)), temperatures, axis=0)  # da/dT as a matrix
-    return slope @ lengths / lengths, np.sqrt(slope**2 @ stderr**2) / lengths
+    unit = np.where([name in "abc" for name in names], lengths, np.degrees(1))
+    return slope @ lengths / unit, np.sqrt(slope**2 @ stderr**2) / unit
