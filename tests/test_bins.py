@@ -113,6 +113,12 @@ def test_a_bin_that_overflows_is_reported_as_slots_needed():
     assert_same_pairs(pairs_of(system, near), ase_pairs(frame, cutoff))
 
 
+def test_more_pairs_than_can_be_counted_are_refused():
+    positions, cell = jax.ShapeDtypeStruct((50_000, 3), float), jax.ShapeDtypeStruct((3, 3), float)
+    with pytest.raises(ValueError, match="50000 atoms with 50000 candidates each are more pairs than 32 bits count"):
+        jax.eval_shape(lambda r, c: neighbors.search(r, c, 5.0, 40, ((0, 0, 0),)), positions, cell)
+
+
 def test_bins_serve_large_cells_and_all_pairs_small_ones():
     small, large = (crystals.supercell(FCC, (n, n, n)).cell.array for n in (3, 12))
     assert not isinstance(neighbors.search_plan(small, 7.0), bins.Bins)
