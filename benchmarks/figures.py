@@ -79,7 +79,7 @@ def _costs(costs, units, xlabel, ylabel):
 
 
 def cells(costs: list[cells_.Cost]) -> Figure:
-    """Time and memory per atom of one cell against its size: flat where they grow linearly."""
+    """Time per atom and memory of one cell against its size."""
     with style.context():
         fig, (time, memory) = plt.subplots(1, 2, figsize=(9, 3.6))
         x = np.array([cost.n_atoms for cost in costs])
@@ -87,14 +87,14 @@ def cells(costs: list[cells_.Cost]) -> Figure:
         for marker, (name, label) in zip("os^", labels.items(), strict=True):
             low, median, high = 1e6 * np.array([getattr(cost, name) for cost in costs]).T / x
             time.errorbar(x, median, (median - low, high - median), marker=marker, label=label)
-        memory.plot(x, [1024 * cost.memory / cost.n_atoms for cost in costs], marker="o")
+        memory.loglog(x, [cost.memory for cost in costs], marker="o")
         time.set_ylabel("microseconds per atom")
-        memory.set_ylabel("memory (KiB per atom)")
+        memory.set_ylabel("memory (MiB)")
         for ax in (time, memory):
             ax.set_xscale("log")
             ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}".replace(",", " ")))
-            ax.set_ylim(0)
             ax.set_xlabel("atoms in the cell")
+        time.set_ylim(0)
         time.legend()
     return fig
 
