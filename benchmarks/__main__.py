@@ -1,20 +1,22 @@
-"""`python -m benchmarks`: time fusedff against chemtrain; `scaling`, `memory`, `noise` and `gpu`: fusedff alone."""
+"""`python -m benchmarks`: time fusedff against chemtrain, or alone: `scaling`, `cells`, `memory`, `noise`, `gpu`."""
 
 import argparse
 from pathlib import Path
 
 import fusedff
-from benchmarks import compare, figures, gpu, noise, record, report, scaling, snapshots
+from benchmarks import cells, compare, figures, gpu, noise, record, report, scaling, snapshots
+
+WHAT = ("compare", "scaling", "cells", "memory", "noise", "gpu")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", default="compare", choices=("compare", "scaling", "memory", "noise", "gpu"))
+    parser.add_argument("what", nargs="?", default="compare", choices=WHAT)
     parser.add_argument("--quick", action="store_true", help="compare three quantities at one size, in a few minutes")
     parser.add_argument("--all", action="store_true", help="compare everything at both sizes, in hours")
     parser.add_argument("--seconds", type=float, default=450, help="gpu: end after so long whatever happens")
-    parser.add_argument("--into", type=Path, default=record.RESULTS, help="gpu: where the results go")
-    parser.add_argument("--dry", action="store_true", help="gpu: tiny sizes, to try it on a CPU")
+    parser.add_argument("--into", type=Path, default=record.RESULTS, help="cells, gpu: where the results go")
+    parser.add_argument("--dry", action="store_true", help="cells, gpu: tiny sizes, to try it")
     parser.add_argument("--stages", nargs="*", help=f"gpu: of {', '.join(gpu.STAGES)} (default: all)")
     options = parser.parse_args()
     fusedff.setup()
@@ -38,6 +40,14 @@ def main() -> None:
         print(text)
         record.draw("scaling-atoms", figures.atoms(sizes))
         record.draw("scaling-replicas", figures.replicas(replicas))
+    elif options.what == "cells":
+        measured = []
+        for cost in cells.run(cells.DRY if options.dry else cells.SIZES):
+            measured.append(cost)
+            text = report.cells(measured, about)
+            record.write("cells", text, about | {"steps_per_search": cells.STEPS, "costs": measured}, options.into)
+            record.draw("cells", figures.cells(measured), options.into)
+        print(text)
     elif options.what == "noise":
         found = []
         for result in noise.run():

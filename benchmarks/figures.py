@@ -5,6 +5,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from benchmarks import cells as cells_
 from benchmarks.compare import Row
 from benchmarks.report import NAMES
 from benchmarks.scaling import Cost
@@ -74,6 +75,27 @@ def _costs(costs, units, xlabel, ylabel):
         ax.set_xlabel(xlabel)
         ax.set_ylabel(ylabel)
         ax.legend()
+    return fig
+
+
+def cells(costs: list[cells_.Cost]) -> Figure:
+    """Time per atom and memory of one cell against its size."""
+    with style.context():
+        fig, (time, memory) = plt.subplots(1, 2, figsize=(9, 3.6))
+        x = np.array([cost.n_atoms for cost in costs])
+        labels = {"step": "Langevin step", "processor": "its processor time", "lists": "one search for neighbours"}
+        for marker, (name, label) in zip("os^", labels.items(), strict=True):
+            low, median, high = 1e6 * np.array([getattr(cost, name) for cost in costs]).T / x
+            time.errorbar(x, median, (median - low, high - median), marker=marker, label=label)
+        memory.loglog(x, [cost.memory for cost in costs], marker="o")
+        time.set_ylabel("microseconds per atom")
+        memory.set_ylabel("memory (MiB)")
+        for ax in (time, memory):
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}".replace(",", " ")))
+            ax.set_xlabel("atoms in the cell")
+        time.set_ylim(0)
+        time.legend()
     return fig
 
 

@@ -42,16 +42,16 @@ def describe(about: dict) -> str:
     )
 
 
-def write(name: str, text: str, data: dict) -> None:
-    """Keep a result as `results/NAME.md` and `results/NAME.json`."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(text + "\n")
-    (RESULTS / f"{name}.json").write_text(json.dumps(plain(data), indent=1) + "\n")
+def write(name: str, text: str, data: dict, into: Path = RESULTS) -> None:
+    """Keep a result as NAME.md and NAME.json."""
+    into.mkdir(exist_ok=True)
+    (into / f"{name}.md").write_text(text + "\n")
+    (into / f"{name}.json").write_text(json.dumps(plain(data), indent=1) + "\n")
 
 
-def draw(name: str, figure: Figure) -> None:
-    """Keep a figure as `results/NAME.png`."""
-    figure.savefig(RESULTS / f"{name}.png")
+def draw(name: str, figure: Figure, into: Path = RESULTS) -> None:
+    """Keep a figure as NAME.png."""
+    figure.savefig(into / f"{name}.png")
     plt.close(figure)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from benchmarks import cells as cells_
 from benchmarks import record, sides
 from benchmarks.compare import Row
 from benchmarks.noise import BLOCKS, Noise, distance
@@ -86,6 +87,25 @@ def scaling(sizes: list[Cost], replicas: list[Cost], about: dict) -> str:
 {costs("atoms in the cell", "ms per atom", [(cost.n_atoms, cost) for cost in sizes])}
 
 {costs("cells of 54 atoms", "ms per cell", [(cost.n_cells, cost) for cost in replicas])}
+"""
+
+
+def cells(costs: list[cells_.Cost], about: dict) -> str:
+    """Costs of large cells."""
+    body = []
+    for c in costs:
+        times = [f"{1e6 * seconds.median / c.n_atoms:.1f}" for seconds in (c.lists, c.step, c.processor)]
+        body.append([c.n_atoms, c.search, *times, f"{c.memory:.0f}", f"{1024 * c.memory / c.n_atoms:.0f}"])
+    head = ["atoms", "search by", "one search, µs", "Langevin step, µs", "its processor time, µs", "memory, MiB", "KiB"]
+    return f"""# Large cells
+
+{record.describe(about)} Titanium, one cell, cut-off 5 Å and
+skin 2 Å, DimeNet++ with one block and 4 channels; a step holds its share of a search every {cells_.STEPS} steps. Times
+and the last column are per atom, medians. Processor time is of all cores together; where others compute on the machine,
+it counts rather than the clock. Memory is the peak of a process beyond what it holds after its imports, compilation
+included.
+
+{table(head, body)}
 """
 
 

@@ -31,7 +31,10 @@ class Model(Protocol):
     """What a `Potential` asks of a model: a cut-off, and per-atom energies as a function of arrays."""
 
     repulsive: bool  # whether its own energies rise when atoms nearly touch
-    cutoff: float
+    cutoff: float  # Å, of pairs
+
+    @property
+    def reach(self) -> float: ...  # Å, how far away an atom may be that the energy of another depends on
 
     def init(self, key: jax.Array, n_species: int) -> Any: ...
 
@@ -77,6 +80,10 @@ class Potential:
     @property
     def cutoff(self) -> float:
         return self.model.cutoff
+
+    @property
+    def reach(self) -> float:
+        return self.model.reach
 
     def with_params(self, params) -> "Potential":
         return replace(self, params=params)
@@ -128,15 +135,17 @@ class Potential:
         vectors = displacements(system, neighbors)
         return system.per_cell(self.atomic_energies(vectors, neighbors, system.numbers))
 
-    def evaluate(self, system: System, neighbors: Neighbors) -> Evaluation:
+    def evaluate(self, system: System, neighbors: Neighbors, own: jax.Array | None = None) -> Evaluation:
         """Binding energy, forces and stress of every cell from one gradient with respect to the displacement vectors.
 
-        A pair enters once from either end, so forces need its reverse slot, and no scatter.
+        A pair enters once from either end, so forces need its reverse slot, and no scatter. With `own` (n_atoms,) bool,
+        all of it is of the energies of these atoms alone; what is found for the parts of a cell adds up to the whole.
         """
         vectors = displacements(system, neighbors)
 
         def summed(vectors):
             per_atom = self.atomic_energies(vectors, neighbors, system.numbers)
+            per_atom = per_atom if own is None else jnp.where(own, per_atom, 0)
             return jnp.sum(per_atom), per_atom
 
         gradient, per_atom = jax.grad(summed, has_aux=True)(vectors)

@@ -855,6 +855,9 @@ class Session:
     def extract_setting(self, name):
         return self.settings[name]
 
+    def get_mpi_comm(self):
+        return None  # as without mpi4py
+
     def available_ids(self, category):
         return self.ids[category]
 
@@ -892,8 +895,8 @@ STRUCTURES = [
     Bad("crystal: length negative", lambda d: -2.9, partial(crystals.Crystal, "Ar", "fcc"), ("a = -2.9", "in Å")),
     Bad("crystal: hcp without c", lambda d: 2.9, partial(crystals.Crystal, "Ti", "hcp"), ("parameters a, c", "give c")),
     Bad("LAMMPS: other units", lambda d: Session("lj"), partial(attach, {1: "Ar"}), ("units lj", "`units metal`")),
-    Bad("LAMMPS: several processes", lambda d: Session(world_size=4), partial(attach, {1: "Ar"}),
-        ("4 MPI processes", "start it in one")),
+    Bad("LAMMPS: several processes without mpi4py", lambda d: Session(world_size=4), partial(attach, {1: "Ar"}),
+        ("4 MPI processes", "pip install"), ImportError),
     Bad("LAMMPS: no atom IDs", lambda d: Session(tag_enable=0), partial(attach, {1: "Ar"}), ("no atom IDs", "drop")),
     Bad("LAMMPS: a barostat before the potential", lambda d: Session(fixes=["move"]), partial(attach, {1: "Ar"}),
         ("fix move controls the pressure", "attach the potential first")),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import case, compare, figures, gpu, noise, record, report, sides, titanium
+from benchmarks.__main__ import main
 from benchmarks.compare import DisagreementError, Row
 from benchmarks.mapping import to_chemtrain
 from benchmarks.scaling import Cost
@@ -183,6 +184,16 @@ def test_run_for_a_gpu_measures_on_a_cpu_too_and_writes_stage_by_stage(tmp_path,
     assert [row["n_cells"] for row in found["dynamics"]["rows"]] == [1, 2]
     assert found["precision"]["highest"]["forces_relative_error"] < 1e-5
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".png"}
+
+
+def test_large_cells_are_measured_with_either_search(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["benchmarks", "cells", "--dry", "--into", str(tmp_path)])
+    main()
+    found = json.loads((tmp_path / "cells.json").read_text())["costs"]
+    assert [(cost["n_atoms"], cost["search"]) for cost in found] == [(36, "all pairs"), (384, "bins")]
+    assert all(0 < cost["step"]["low"] and 0 < cost["lists"]["low"] and 0 < cost["memory"] for cost in found)
+    assert "| 384 | bins |" in (tmp_path / "cells.md").read_text()
+    assert (tmp_path / "cells.png").exists()
 
 
 def test_tiled_cell_has_the_energy_per_atom_and_the_forces_of_the_one_cell():

@@ -107,7 +107,7 @@ def test_crystals_in_metres_are_refused_before_they_are_simulated():
     crystal = crystals.Crystal("Ar", "fcc", 5.27e-10)
     ensemble = CoupledStrains().ensemble([StatePoint(50.0, crystal)], (2, 2, 2))
     with pytest.raises(ValueError, match=r"the cell is 1\.0\d*e-09 Å high"):
-        neighbors.static_offsets(ensemble.cells, 9.0)  # what a simulation begins with
+        neighbors.search_plan(ensemble.cells, 9.0)  # what a simulation begins with
 
 
 def test_more_atoms_than_memory_holds_are_refused():

@@ -197,7 +197,8 @@ def test_what_cannot_work_is_refused_before_the_run(monkeypatch):
         lammps.attach(lmp, ARGON, {1: "Ti"})
     setting = lmp.extract_setting
     monkeypatch.setattr(lmp, "extract_setting", lambda name: 4 if name == "world_size" else setting(name))
-    with pytest.raises(ValueError, match="4 MPI processes; start it in one"):
+    monkeypatch.setattr(lmp, "get_mpi_comm", lambda: None)
+    with pytest.raises(ImportError, match="4 MPI processes, but mpi4py is missing"):
         lammps.attach(lmp, ARGON, {1: "Ar"})
     lmp = session(frame, "fix move all npt temp 5 5 0.2 iso 0 0 1.0")
     with pytest.raises(ValueError, match="fix move controls the pressure; attach the potential first"):

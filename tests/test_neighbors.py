@@ -1,7 +1,5 @@
 """Neighbour slots: complete in cells of any shape, paired with their reverses, never lost in silence."""
 
-from functools import partial
-
 import ase
 import jax
 import jax.numpy as jnp
@@ -64,18 +62,15 @@ def _sorted(table):
     return table[np.lexsort(table.T[::-1])]
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))
-def _search(positions, cell, cutoff, capacity, images):
-    return neighbors.search(positions, cell, cutoff, capacity, np.array(images))
+_search = jax.jit(neighbors.search, static_argnums=(2, 3, 4))
 
 
-def search(frame, cutoff, capacity=None):
+def search(frame, cutoff, capacity=None, plan=neighbors.static_offsets):
     """System and neighbours of one frame; `capacity` defaults to exactly what is needed."""
     system = systems.from_atoms(frame)
     if capacity is None:
         capacity = max(1, np.bincount(neighbor_list("i", frame, cutoff), minlength=1).max())
-    images = tuple(map(tuple, neighbors.image_offsets(frame.cell.array, cutoff).tolist()))
-    return system, _search(system.positions, system.cells[0], cutoff, int(capacity), images)
+    return system, _search(system.positions, system.cells[0], cutoff, int(capacity), plan(frame.cell.array, cutoff))
 
 
 prune = jax.jit(neighbors.prune, static_argnums=(2, 3))

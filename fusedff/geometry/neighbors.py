@@ -3,10 +3,13 @@
 Every atom has `capacity` slots; slot `b` of atom `i` holds one neighbour `j` in one periodic image.
 The same pair seen from `j` sits in the *reverse slot*. With both at hand, everything that would be a
 scatter becomes a gather, and nothing can overflow but the slots themselves, which `needed` reports.
+
+`search` tests all pairs of atoms or, in large cells, those in adjacent bins (`geometry.bins`); `search_plan` chooses.
 """
 
 from collections.abc import Sequence
 from functools import partial
+from math import ceil
 from typing import NamedTuple
 
 import jax
@@ -16,7 +19,9 @@ from ase import Atoms
 from ase.neighborlist import neighbor_list
 from jax.custom_derivatives import linear_call
 
-from fusedff.geometry.systems import System, folded
+from fusedff.geometry import bins as cell_lists
+from fusedff.geometry.bins import Bins
+from fusedff.geometry.systems import System, folded, heights
 
 
 class Neighbors(NamedTuple):
@@ -73,7 +78,7 @@ def image_offsets(cells: np.ndarray, cutoff: float) -> np.ndarray:
 
     (0, 0, 0) alone for large cells. Sorted so that the negative of entry `m` is entry `n_images - 1 - m`.
     """
-    reach = np.floor(cutoff / _heights(cells) + 0.5).reshape(-1, 3).max(0)
+    reach = np.floor(cutoff / heights(cells) + 0.5).reshape(-1, 3).max(0)
     _require_few(cells, cutoff, np.prod(2 * reach + 1))
     reach = reach.astype(int)
     return np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1).reshape(-1, 3)
@@ -93,24 +98,16 @@ def pairs(quantities: str, frame: Atoms, cutoff: float, where: str = ""):
         raise ValueError(f"{where}the cell is {longest:.3g} Å long; give lengths in Å")
     if frame.pbc.any():
         cell = frame.cell.complete().array
-        images = np.prod((2 * np.ceil(cutoff / _heights(cell)) + 1)[frame.pbc])
+        images = np.prod((2 * np.ceil(cutoff / heights(cell)) + 1)[frame.pbc])
         _require_few(cell, cutoff, images, where)
         if frame.pbc.all():
             _require_few(cell, cutoff, len(frame) * 4 / 3 * np.pi * cutoff**3 / frame.get_volume(), where, "atoms")
     return neighbor_list(quantities, frame, float(cutoff))
 
 
-def _heights(cells):
-    """Distances (..., 3) between opposite faces of cells, 0 where they are flat."""
-    a, b, c = np.moveaxis(np.asarray(cells, float), -2, 0)
-    faces = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], -2)
-    volume = np.abs(np.sum(a * faces[..., 0, :], -1))[..., None]
-    return np.maximum(volume / np.maximum(np.linalg.norm(faces, axis=-1), 1e-300), 1e-90)
-
-
 def _require_few(cells, cutoff, number, where="", of="images"):
     if not number <= (MOST_IMAGES if of == "images" else MOST_NEIGHBORS):
-        lowest = _heights(cells).min()
+        lowest = heights(cells).min()
         raise ValueError(
             f"{where}the cell is {lowest:.3g} Å high, with {number:.3g} periodic {of} within {cutoff:g} Å of an atom; "
             "give lengths in Å and three lattice vectors that are not nearly in a plane"
@@ -122,18 +119,33 @@ def static_offsets(cells: np.ndarray, cutoff: float) -> tuple[tuple[int, int, in
     return tuple(map(tuple, image_offsets(cells, cutoff).tolist()))
 
 
-def _compact(within, reverse, capacity):
+Plan = tuple[tuple[int, int, int], ...] | Bins  # images of all pairs, or bins
+
+
+def search_plan(cells: np.ndarray, cutoff: float) -> Plan:
+    """The faster way to search `cells` (..., 3, 3) for all pairs within `cutoff` (Å), static and hashable.
+
+    All pairs are n n_images tests for each of n atoms, bins n n_offsets / n_bins times the room that stays empty.
+    Measured on a CPU, where these are equal so are the times, at 30 bins or about 900 atoms of titanium within 7 Å.
+    """
+    images, bins = static_offsets(cells, cutoff), cell_lists.divide(cells, cutoff)
+    return bins if len(bins.offsets) < len(images) * np.prod(bins.shape) else images
+
+
+def _compact(within, reversed_of, capacity):
     """Gather the True columns of `within` (n, m) into `capacity` slots: column, mask, reverse, needed.
 
-    `reverse` (n, m) holds the flat index, in `within`, of every candidate's reversed pair.
+    `reversed_of(column)` gives, for columns (n, capacity) of the rows, the flat index in `within` of the reversed pair.
     """
     n, m = within.shape
+    if n * m >= 2**31:
+        raise ValueError(f"{n} atoms with {m} candidates each are more pairs than 32 bits count; take smaller cells")
     running = jnp.cumsum(within.astype(jnp.int32), axis=1)
     wanted = jnp.arange(1, capacity + 1, dtype=jnp.int32)
     column = jax.vmap(lambda row: jnp.searchsorted(row, wanted))(running).astype(jnp.int32)
     column = jnp.minimum(column, m - 1)
     mask = wanted[None, :] <= running[:, -1:]
-    there = jnp.take_along_axis(reverse, column, axis=1)  # flat index of the reversed candidate
+    there = reversed_of(column)
     slot = running.reshape(-1)[there] - 1
     own = jnp.arange(n * capacity, dtype=jnp.int32).reshape(n, capacity)
     reverse_slot = jnp.where(mask & (slot < capacity), there // m * capacity + slot, own)
@@ -153,36 +165,80 @@ def _within(positions, cell, cutoff, images):
     return ((squared < cutoff**2) & ~itself).reshape(n, n * n_images), nearest
 
 
-@partial(jax.jit, static_argnames="images")
-def fullest(system: System, cutoff: float, images: tuple[tuple[int, int, int], ...]) -> jax.Array:
-    """Neighbours within `cutoff` (Å) of the atom that has most, in any of cells with as many atoms each: ()."""
+def fullest(system: System, cutoff: float, plan: Plan) -> int:
+    """Neighbours within `cutoff` (Å) of the atom that has most, in any of cells with as many atoms each."""
+    n_bins = np.prod(plan.shape) if isinstance(plan, Bins) else np.inf
+    room = ceil(2 * len(system.positions) / system.n_cells / n_bins)
+    while True:
+        neighbors, atoms_in_bin = (int(n) for n in _fullest(system, cutoff, plan, room))
+        if atoms_in_bin <= room:
+            return neighbors
+        room = atoms_in_bin
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _fullest(system, cutoff, plan, room):
+    """Most neighbours of an atom and most atoms in a bin, of which `room` are looked at."""
     positions = system.positions.reshape(system.n_cells, -1, 3)
-    within, _ = jax.vmap(lambda r, cell: _within(r, cell, cutoff, np.asarray(images)))(positions, system.cells)
-    return jnp.max(jnp.sum(within, 2))
+
+    def count(r, cell):
+        if not isinstance(plan, Bins):
+            return jnp.sum(_within(r, cell, cutoff, np.asarray(plan))[0], 1), jnp.int32(0)
+        found = cell_lists.candidates(r, cell, cutoff, room, plan)
+        return jnp.sum(found.within, 1), found.fullest
+
+    return jax.tree.map(jnp.max, jax.vmap(count)(positions, system.cells))
 
 
-def search(positions: jax.Array, cell: jax.Array, cutoff: float, capacity: int, images: np.ndarray) -> Neighbors:
-    """All neighbours within `cutoff` (Å) of one cell: positions (n, 3), cell (3, 3), images from `image_offsets`.
+def search(positions: jax.Array, cell: jax.Array, cutoff: float, capacity: int, plan: Plan) -> Neighbors:
+    """All neighbours within `cutoff` (Å) of one cell: positions (n, 3), cell (3, 3), `plan` from `search_plan`.
 
-    Tests all n^2 pairs in every image; jit- and vmap-able.
+    jit- and vmap-able. A bin has room in proportion to `capacity`; one that overflows counts as `needed` slots.
     """
-    n, n_images = positions.shape[0], len(images)
+    return (_search_bins if isinstance(plan, Bins) else _search_all)(positions, cell, cutoff, capacity, plan)
+
+
+def _search_bins(positions, cell, cutoff, capacity, bins):
+    found = cell_lists.candidates(positions, cell, cutoff, bins.room(capacity), bins)
+    n, m = found.within.shape
+    room = m // len(bins.offsets)
+
+    def reversed_of(column):
+        there = jnp.take_along_axis(found.source, column, axis=1)
+        # the opposite offset leads back to the bin of atom i, where it has its rank
+        return there * m + (len(bins.offsets) - 1 - column // room) * room + found.rank[:, None]
+
+    column, mask, reverse, needed = _compact(found.within, reversed_of, capacity)
+    atom = jnp.arange(n, dtype=jnp.int32)[:, None]
+    source = jnp.where(mask, jnp.take_along_axis(found.source, column, axis=1), atom)
+    image = jnp.take_along_axis(found.image, column[..., None] // room, axis=1)
+    image = image + found.home[:, None] - found.home[source]
+    overflow = jnp.where(found.fullest > room, bins.capacity(found.fullest), 0)
+    return Neighbors(source, jnp.where(mask[..., None], image, 0), reverse, mask, jnp.maximum(needed, overflow))
+
+
+def _search_all(positions, cell, cutoff, capacity, images):
+    """Tests all n^2 pairs in every image."""
+    n, images = positions.shape[0], np.asarray(images)
+    n_images = len(images)
     within, nearest = _within(positions, cell, cutoff, images)
     atom = jnp.arange(n, dtype=jnp.int32)
+
     # the pair (i, j, +image) is (j, i, -image) seen from the other end
-    m = jnp.arange(n_images, dtype=jnp.int32)
-    reverse = (atom[None, :, None] * n + atom[:, None, None]) * n_images + (n_images - 1 - m)
-    column, mask, reverse, needed = _compact(within, reverse.reshape(n, -1), capacity)
+    def reversed_of(column):
+        return (column // n_images * n + atom[:, None]) * n_images + (n_images - 1 - column % n_images)
+
+    column, mask, reverse, needed = _compact(within, reversed_of, capacity)
     source, which = jnp.where(mask, column // n_images, atom[:, None]), column % n_images
     image = nearest[atom[:, None], source].astype(jnp.int32) + jnp.asarray(images, jnp.int32)[which]
     return Neighbors(source, jnp.where(mask[..., None], image, 0), reverse, mask, needed)
 
 
-def search_cells(system: System, cutoff: float, capacity: int, images: np.ndarray) -> Neighbors:
+def search_cells(system: System, cutoff: float, capacity: int, plan: Plan) -> Neighbors:
     """`search` for a batch of cells that all hold the same number of atoms."""
     n_cells = system.n_cells
     n = system.positions.shape[0] // n_cells
-    find = partial(search, cutoff=cutoff, capacity=capacity, images=images)
+    find = partial(search, cutoff=cutoff, capacity=capacity, plan=plan)
     local = jax.vmap(find)(system.positions.reshape(n_cells, n, 3), system.cells)
     cell = jnp.arange(n_cells, dtype=jnp.int32)[:, None, None]
     return Neighbors(
@@ -198,15 +254,20 @@ def prune(system: System, neighbors: Neighbors, cutoff: float, capacity: int) ->
     """Keep the pairs that are within `cutoff` (Å) now, out of a complete list made with a larger radius."""
     squared = jnp.sum(displacements(system, neighbors) ** 2, -1)
     within = neighbors.mask & (squared < cutoff**2)
-    column, mask, reverse, needed = _compact(within, neighbors.reverse, capacity)
+    reversed_of = partial(jnp.take_along_axis, neighbors.reverse, axis=1)
+    column, mask, reverse, needed = _compact(within, reversed_of, capacity)
     atom = jnp.arange(within.shape[0], dtype=jnp.int32)[:, None]
     source = jnp.where(mask, jnp.take_along_axis(neighbors.source, column, axis=1), atom)
     image = jnp.where(mask[..., None], jnp.take_along_axis(neighbors.image, column[..., None], axis=1), 0)
     return Neighbors(source, image, reverse, mask, needed)
 
 
-def from_frames(frames: Sequence[Atoms] | Atoms, cutoff: float, capacity: int | None = None) -> Neighbors:
+def from_frames(
+    frames: Sequence[Atoms] | Atoms, cutoff: float, capacity: int | None = None, n_atoms: int | None = None
+) -> Neighbors:
     """Neighbours of frames of any sizes, found by ASE on the host; `capacity` defaults to what is needed.
+
+    The list has `n_atoms` rows, by default as many as the frames have atoms; rows beyond are empty.
 
     Images are those of the frames as `systems.folded` has them, which is what `systems.from_atoms` lays out.
     """
@@ -218,7 +279,9 @@ def from_frames(frames: Sequence[Atoms] | Atoms, cutoff: float, capacity: int | 
         sources.append(j + offset)
         images.append(shift)
         offset += len(frame)
-    return _from_pairs(np.concatenate(receivers), np.concatenate(sources), np.concatenate(images), offset, capacity)
+    return _from_pairs(
+        np.concatenate(receivers), np.concatenate(sources), np.concatenate(images), n_atoms or offset, capacity
+    )
 
 
 def _from_pairs(i, j, image, n, capacity) -> Neighbors:

@@ -35,6 +35,14 @@ class System(NamedTuple):
         return jax.ops.segment_sum(per_atom, self.cell_index, self.n_cells + 1)[: self.n_cells]
 
 
+def heights(cells: np.ndarray) -> np.ndarray:
+    """Distances (..., 3) between opposite faces of cells (..., 3, 3), 0 where they are flat."""
+    a, b, c = np.moveaxis(np.asarray(cells, float), -2, 0)
+    faces = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], -2)
+    volume = np.abs(np.sum(a * faces[..., 0, :], -1))[..., None]
+    return np.maximum(volume / np.maximum(np.linalg.norm(faces, axis=-1), 1e-300), 1e-90)
+
+
 def folded(frame: Atoms) -> Atoms:
     """The frame with its atoms shifted by whole lattice vectors to in or near the cell, in double precision.
 

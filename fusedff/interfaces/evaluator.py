@@ -12,8 +12,11 @@ from ase.data import chemical_symbols
 
 from fusedff.data.validation import units
 from fusedff.geometry import neighbors, systems
+from fusedff.geometry.halo import with_halo
 from fusedff.potential import Evaluation, Potential
 from fusedff.runtime import devices
+
+SPARE_ROWS = 1.05  # room for the atoms of a part, whose number changes as atoms move
 
 
 class Evaluator:
@@ -23,6 +26,9 @@ class Evaluator:
     atoms, and again when a pair left out could have come within the cut-off. Atoms may jump by lattice vectors
     and the cell may change its shape: the list follows both. Slots are rounded up to a multiple of four and only ever
     grow, so that moving atoms rarely means compiling again. Threads may share one: they take turns. Copies begin anew.
+
+    It can evaluate a part of the cell, the energies of some atoms and their derivatives: then only these atoms and
+    their halo, within the reach of the potential, are laid out on the device.
     """
 
     def __init__(self, potential: Potential, skin: float = 1.0):
@@ -30,43 +36,64 @@ class Evaluator:
         self.lock = threading.RLock()
         self.lists_made = 0
         self._candidates = self._slots = 4
-        self._frame = self._listed = None
+        self._rows = 0  # atoms there is room for in a part
+        self._frame = self._listed = self._own = self._part = None
         self._warned = False
 
-    def __call__(self, frame: Atoms) -> Evaluation:
+    def __call__(self, frame: Atoms, own: np.ndarray | None = None) -> Evaluation:
         """Total energy (1,) in double precision, forces (n, 3) and stress (1, 6) of the frame, periodic or not.
 
+        With `own` (n,) bool, those of the energies of these atoms alone: sums over the parts of a cell are the whole.
         Raises ValueError for an element the potential does not know, for positions that are not finite, for a periodic
         cell without volume and for atoms that overlap; RuntimeError in a process forked after jax had started.
         """
         devices.require_unforked()  # before the lock, which a thread may have held that the fork left behind
         with self.lock:
-            return self._result(frame)
+            return self._result(self._checked(frame), own)
+
+    def follows(self, frame: Atoms) -> bool:
+        """Whether the list of the last call serves this frame."""
+        with self.lock:
+            return self._followed(self._checked(frame)) is not None
 
     def __reduce__(self):
         return Evaluator, (self.potential, self.skin)
 
-    def _result(self, frame):
+    def _checked(self, frame):
         self.potential.require_species(frame.numbers)
         _require_finite(frame)
-        frame = systems.folded(_in_a_box(frame))
-        if self._listed is None or (positions := self._followed(frame)) is None:
-            self._list(frame)
+        return systems.folded(_in_a_box(frame))
+
+    def _result(self, frame, own):
+        if not np.array_equal(own, self._own) or (positions := self._followed(frame)) is None:
+            self._list(frame, own)
             positions = frame.positions
-        dtype = jnp.zeros(()).dtype  # not folded again: the list knows these images
-        system = systems.stack(
-            jnp.asarray(positions[None], dtype), jnp.asarray(frame.cell.array[None], dtype), frame.numbers
-        )
+        if len(self._part) == 0:
+            return Evaluation(np.zeros(1), np.zeros((len(frame), 3)), np.zeros((1, 6)))
+        system, counted = self._laid_out(frame, positions)
         while True:
             result, needed, nearest, fewest = _evaluate(
-                self.potential, system, self._listed, self.potential.cutoff, self._slots
+                self.potential, system, self._listed, counted, self.potential.cutoff, self._slots
             )
             if int(needed) <= self._slots:
                 if nearest < units.MIN_DISTANCE:
                     _refuse_overlap(frame)
                 self._mention_extrapolation(float(nearest), int(fewest), int(needed))
-                return result._replace(energy=self.potential.total(result.energy, [frame]))
+                mine = frame if own is None else frame[own]
+                forces = np.zeros((len(frame), 3))
+                forces[self._part] = np.asarray(result.forces)[: len(self._part)]
+                return Evaluation(self.potential.total(result.energy, [mine]), forces, result.stress)
             self._slots = _rounded_up(needed)
+
+    def _laid_out(self, frame, positions):
+        """The system that the list is of, and which of its atoms count; those that fill its rows up have no pairs."""
+        fill = self._listed.source.shape[0] - len(self._part)
+        positions = np.pad(positions[self._part], ((0, fill), (0, 0)))
+        numbers = np.pad(frame.numbers[self._part], (0, fill), mode="edge")
+        counted = None if self._own is None else np.pad(self._own[self._part], (0, fill))
+        dtype = jnp.zeros(()).dtype  # not folded again: the list knows these images
+        cell = jnp.asarray(frame.cell.array[None], dtype)
+        return systems.stack(jnp.asarray(positions[None], dtype), cell, numbers), counted
 
     def _mention_extrapolation(self, *configuration):
         """Warn, once, of a configuration far from all that the potential was trained on."""
@@ -81,40 +108,59 @@ class Evaluator:
 
         With the cell, listed vectors deform by F; what remains of the motion is u. A pair left out was further apart
         than cut-off + skin, so it is now further apart than s (cut-off + skin) - 2 max |u|, s the smallest singular
-        value of F.
+        value of F. So it is for atoms left out of a halo, with the reach in place of the cut-off.
         """
         then = self._frame
-        if len(then) != len(frame) or (then.pbc != frame.pbc).any():
+        if then is None or len(then) != len(frame) or (then.pbc != frame.pbc).any():
             return None
         deformation = np.linalg.solve(then.cell.array, frame.cell.array)
         carried = then.positions @ deformation
         jumps = np.rint((frame.positions - carried) @ np.linalg.inv(frame.cell.array)) * frame.pbc
         positions = frame.positions - jumps @ frame.cell.array
         moved = np.linalg.norm(positions - carried, axis=1).max(initial=0)
-        cutoff, squeeze = self.potential.cutoff, np.linalg.svd(deformation, compute_uv=False).min()
-        return positions if squeeze * (cutoff + self.skin) - 2 * moved >= cutoff else None
+        squeeze = np.linalg.svd(deformation, compute_uv=False).min()
+        lengths = [self.potential.cutoff] + [self.potential.reach] * (self._own is not None)
+        served = all(squeeze * (length + self.skin) - 2 * moved >= length for length in lengths)
+        return positions if served else None
 
-    def _list(self, frame):
-        reach = self.potential.cutoff + self.skin
-        try:
-            listed = neighbors.from_frames(frame, reach, self._candidates)
-        except neighbors.NeighborOverflowError:
-            self._candidates = _rounded_up(neighbors.from_frames(frame, reach).needed)
-            listed = neighbors.from_frames(frame, reach, self._candidates)
-        vectors = frame.positions[listed.source] + listed.image @ frame.cell.array - frame.positions[:, None]
-        within = listed.mask & (np.sum(vectors**2, -1) < self.potential.cutoff**2)
-        self._slots = max(self._slots, _rounded_up(within.sum(1).max(initial=0)))
-        self._frame, self._listed = frame.copy(), jax.device_put(listed)
+    def _list(self, frame, own):
+        n, reach = len(frame), self.potential.cutoff + self.skin
+        part, rows, listed = np.arange(n), n, None
+        if own is not None:
+            own = np.array(own, bool)
+            part = with_halo(frame, own, self.potential.reach + self.skin)
+            if len(part) > self._rows:
+                self._rows = int(SPARE_ROWS * len(part)) + 1
+            rows = min(n, self._rows)
+        if len(part):
+            atoms = frame[part]
+            try:
+                listed = neighbors.from_frames(atoms, reach, self._candidates, rows)
+            except neighbors.NeighborOverflowError:
+                self._candidates = _rounded_up(neighbors.from_frames(atoms, reach).needed)
+                listed = neighbors.from_frames(atoms, reach, self._candidates, rows)
+            within = listed.mask[: len(part)] & (_squared(atoms, listed) < self.potential.cutoff**2)
+            self._slots = max(self._slots, _rounded_up(within.sum(1).max(initial=0)))
+        self._frame, self._own, self._part, self._listed = frame.copy(), own, part, jax.device_put(listed)
         self.lists_made += 1
 
 
+def _squared(frame, listed):
+    source, image = listed.source[: len(frame)], listed.image[: len(frame)]
+    vectors = frame.positions[source] + image @ frame.cell.array - frame.positions[:, None]
+    return np.sum(vectors**2, -1)
+
+
 @partial(jax.jit, static_argnames=("cutoff", "slots"))
-def _evaluate(potential, system, listed, cutoff, slots):
+def _evaluate(potential, system, listed, own, cutoff, slots):
     near = neighbors.prune(system, listed, cutoff, slots)
     squared = jnp.sum(neighbors.displacements(system, near) ** 2, -1)
     nearest = jnp.sqrt(jnp.min(jnp.where(near.mask, squared, jnp.inf)))
-    fewest = jnp.min(jnp.sum(near.mask, 1))
-    return potential.evaluate(system, near), near.needed, nearest, fewest
+    filled = jnp.sum(near.mask, 1)
+    if own is not None:
+        filled = jnp.where(own, filled, near.capacity)  # neighbours are missing at the rim of the halo
+    fewest = jnp.min(filled)
+    return potential.evaluate(system, near, own), near.needed, nearest, fewest
 
 
 def _rounded_up(slots) -> int:

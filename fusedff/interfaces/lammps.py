@@ -1,8 +1,12 @@
 """A potential in LAMMPS: LAMMPS moves the atoms and the box, fusedff evaluates energy, forces and virial.
 
-Works with stock LAMMPS through its `fix external`; nothing is compiled. What that interface leaves out: one MPI
-process holds all atoms, and there are no per-atom energies or stresses. Whatever a `pair_style` gives is added, so
-it is `none` or `zero` unless that is meant.
+Works with stock LAMMPS through its `fix external`; nothing is compiled. What that interface leaves out are per-atom
+energies and stresses. Whatever a `pair_style` gives is added, so it is `none` or `zero` unless that is meant.
+
+In several MPI processes (ranks), each evaluates the energies of its own atoms and their derivatives, for which it
+needs a halo as wide as the reach of the potential, (blocks + 1) cut-offs; forces and virial are then summed over the
+ranks. Every rank knows all positions, so the halo needs no exchange of its own. Own atoms are those of the rank's
+subdomain when neighbours were listed last. `docs/lammps.md` says how to start them.
 """
 
 import ctypes
@@ -14,6 +18,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from fusedff.interfaces.evaluator import Evaluator
+from fusedff.interfaces.ranks import Ranks
 from fusedff.potential import Potential
 
 _VIRIAL = [0, 1, 2, 5, 4, 3]  # LAMMPS orders xx yy zz xy xz yz
@@ -43,26 +48,35 @@ def attach(lmp, potential: Potential, types: Mapping[int, str], name: str = "fus
 
     `types` says which element a LAMMPS atom type is, {1: "Ti"}; `name` is the ID of the fix. Energy and virial
     enter LAMMPS' own (`pe`, `press`, minimization, barostats). The box may be triclinic, may change, and may be
-    open in some directions. A barostat is defined after this call. Raises ValueError for other units than metal,
-    more than one MPI process, missing atom IDs, a barostat that exists already, a type without an element and an
-    element that the potential does not know. If an evaluation fails during a run, the run stops and its command
-    raises; `timer timeout off` then lets the session run again.
+    open in some directions. A barostat is defined after this call. All ranks call it alike. Raises ValueError for
+    other units than metal, missing atom IDs, a barostat that exists already, a type without an element and an element
+    that the potential does not know; ImportError for several ranks without mpi4py. If an evaluation fails during a run,
+    on any rank, the run stops and its command raises, on all; `timer timeout off` then lets the session run again.
     """
     _require_session(lmp)
     _require_no_barostat(lmp)
     number_of = _numbers_of_types(lmp, potential, types)
-    evaluate = Evaluator(potential)
+    evaluate, ranks = Evaluator(potential), Ranks(_communicator(lmp))
+    owner = None  # rank (n,) of each atom, ordered by ID, when neighbours were listed last
+
+    def evaluated(atoms):
+        """Energy (1,), forces (n, 3) and stress (1, 6) of the whole cell."""
+        nonlocal owner
+        cell, pbc = _box(lmp)
+        frame = Atoms(number_of[atoms.types], atoms.positions, cell=cell, pbc=pbc)
+        if not ranks.all(ranks.attempt(lambda: evaluate.follows(frame))):
+            owner = atoms.owner
+        own = None if ranks.size == 1 else owner == ranks.rank
+        return ranks.sum(*ranks.attempt(lambda: evaluate(frame, own)))
 
     def act(_, step, n, ids, positions, forces):
         try:
-            order = np.argsort(ids)  # LAMMPS sorts its atoms now and then
-            numbers = number_of[lmp.numpy.extract_atom("type")[:n]]
-            cell, pbc = _box(lmp)
-            result = evaluate(Atoms(numbers[order], positions[order], cell=cell, pbc=pbc))
-            forces[order] = result.forces
-            lmp.fix_external_set_energy_global(name, float(result.energy[0]))
-            volume = abs(np.linalg.det(cell))
-            lmp.fix_external_set_virial_global(name, -volume * np.asarray(result.stress[0], float)[_VIRIAL])
+            atoms = ranks.gather(ids, lmp.numpy.extract_atom("type")[:n], positions)
+            energy, all_forces, stress = evaluated(atoms)
+            forces[:] = all_forces[atoms.mine]
+            lmp.fix_external_set_energy_global(name, float(energy[0]))
+            volume = abs(np.linalg.det(_box(lmp)[0]))
+            lmp.fix_external_set_virial_global(name, -volume * stress[0, _VIRIAL])
         except Exception as error:
             forces[:] = 0
             _stop(lmp, f"({name} at step {step}: {error})")
@@ -75,10 +89,17 @@ def attach(lmp, potential: Potential, types: Mapping[int, str], name: str = "fus
 def _require_session(lmp):
     if (units := lmp.extract_global("units")) != "metal":
         raise ValueError(f"LAMMPS uses units {units}; begin the script with `units metal` (eV, Å, ps, bar)")
-    if (ranks := lmp.extract_setting("world_size")) > 1:
-        raise ValueError(f"LAMMPS runs in {ranks} MPI processes; start it in one, fusedff needs all atoms in one place")
     if not lmp.extract_setting("tag_enable"):
         raise ValueError("LAMMPS keeps no atom IDs; drop `atom_modify id no`")
+
+
+def _communicator(lmp):
+    """The MPI communicator of LAMMPS, or None for one process."""
+    if (size := lmp.extract_setting("world_size")) == 1:
+        return None
+    if (communicator := lmp.get_mpi_comm()) is None:
+        raise ImportError(f'LAMMPS runs in {size} MPI processes, but mpi4py is missing; pip install "fusedff[lammps]"')
+    return communicator
 
 
 def _require_no_barostat(lmp):

@@ -59,6 +59,11 @@ class DimeNet:
             settings.between(self, name, high=most, why=f"give {most} at most, no machine compiles a larger network")
         settings.between(self, "cutoff", high=settings.LONGEST_CUTOFF, why="give a length in Å, 3 to 12")
 
+    @property
+    def reach(self) -> float:
+        """How far (Å) the energy of an atom depends on others: a cut-off for its messages, and one more per block."""
+        return (self.blocks + 1) * self.cutoff
+
     def init(self, key: jax.Array, n_species: int) -> dict:
         """Random parameters for `n_species` chemical species (nested dict of arrays)."""
         dummy = Neighbors(*(jnp.zeros((1, 1), jnp.int32),) * 3, jnp.zeros((1, 1), bool), jnp.int32(0))

@@ -26,6 +26,11 @@ class LennardJones:
         settings.between(self, "cutoff", high=settings.LONGEST_CUTOFF, why="give a length in Å, 3 to 12")
         settings.between(self, "onset", high=0.999, why="the switch needs room: give a fraction below 1")
 
+    @property
+    def reach(self) -> float:
+        """How far (Å) the energy of an atom depends on others."""
+        return self.cutoff
+
     def init(self, key: jax.Array, n_species: int) -> dict:
         """Unit epsilon and a sigma that puts the minimum at half the cut-off (the key is not used)."""
         return {"epsilon": jnp.ones(n_species), "sigma": jnp.full(n_species, self.cutoff / 2 / 2 ** (1 / 6))}

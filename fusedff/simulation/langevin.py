@@ -111,10 +111,10 @@ class Simulation:
         self.ensemble, self.settings, self.cutoff, self.observe = ensemble, settings, cutoff, observe
         devices.warn_if_idle(ensemble.n_cells)
         reach = cutoff + settings.skin
-        self.images = neighbors.static_offsets(ensemble.cells, reach)
+        self.plan = neighbors.search_plan(ensemble.cells, reach)
         # a first guess for atoms that vibrate: what slightly displaced sites need, and a little more
         shaken = ensemble.sites + 0.15 * jax.random.normal(jax.random.PRNGKey(0), ensemble.sites.shape)
-        candidates, slots = (int(neighbors.fullest(ensemble.system(shaken), r, self.images)) for r in (reach, cutoff))
+        candidates, slots = (neighbors.fullest(ensemble.system(shaken), r, self.plan) for r in (reach, cutoff))
         self.capacity = ListCapacity(int(1.1 * candidates) + 2, slots + 2)
 
     def run(
@@ -152,7 +152,7 @@ class Simulation:
                 self.settings,
                 self.cutoff,
                 self.capacity,
-                self.images,
+                self.plan,
                 self.observe,
                 potential,
                 self.ensemble,
@@ -215,12 +215,12 @@ def _per_call(settings):
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _advance(settings, cutoff, capacity, images, observe, potential, ensemble, state, number):
+def _advance(settings, cutoff, capacity, plan, observe, potential, ensemble, state, number):
     """`number` snapshots further: new state, records, list sizes needed and, per cell, the first insane step (or -1).
 
     There is room for as many records as a call may have, so that no `number` of them is compiled for itself.
     """
-    advance = partial(_advance_cells, settings, cutoff, capacity, images, observe)
+    advance = partial(_advance_cells, settings, cutoff, capacity, plan, observe)
     on_devices = devices.shard_map_cells(
         advance, in_axes=(None, PER_CELL, 0, None), out_axes=(0, 1, None, 0), n=ensemble.n_cells
     )
@@ -248,7 +248,7 @@ def _first_insane(carry, evaluation, temperature, force, wanted):
     return tuple(jnp.where(first, new, old) for new, old in zip(now, carry.insane, strict=True))
 
 
-def _advance_cells(settings, cutoff, capacity, images, observe, potential, ensemble, state, number):
+def _advance_cells(settings, cutoff, capacity, plan, observe, potential, ensemble, state, number):
     from jax_md import simulate  # imported by `Simulation`, outside of jit: it computes while it is imported
 
     dt, friction = settings.timestep_fs * FS, settings.friction_per_ps / PS
@@ -257,7 +257,7 @@ def _advance_cells(settings, cutoff, capacity, images, observe, potential, ensem
 
     def candidates(positions):
         system = ensemble.system(positions)
-        return neighbors.search_cells(system, cutoff + settings.skin, capacity.candidates, np.asarray(images))
+        return neighbors.search_cells(system, cutoff + settings.skin, capacity.candidates, plan)
 
     def forces(positions, listed):
         near = neighbors.prune(ensemble.system(positions), listed, cutoff, capacity.slots)

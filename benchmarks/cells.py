@@ -1,0 +1,92 @@
+"""Cost per atom of a search for neighbours and of a Langevin step, and memory, from 1000 to 100 000 atoms."""
+
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import NamedTuple
+
+from benchmarks.statistics import Spread
+
+SIZES = ((9, 9, 6), (13, 13, 9), (20, 20, 13), (28, 28, 19), (45, 45, 25))  # 972 to 101 250 atoms
+DRY = ((3, 3, 2), (32, 3, 2))  # all pairs, and bins
+STEPS = 5  # from one snapshot to the next; each begins with a search for neighbours
+
+
+class Cost(NamedTuple):
+    """Of one cell, in a process of its own."""
+
+    n_atoms: int
+    search: str  # how neighbours are found
+    lists: Spread  # seconds of one search
+    step: Spread  # seconds of a Langevin step, with its share of the search
+    processor: Spread  # seconds that all cores together work on such a step: what others do on the machine counts less
+    memory: float  # MiB that all of it takes at most, beyond what the process holds after its imports
+
+
+def run(sizes=SIZES, report=print):
+    """Costs of one cell of growing size, one after the other, with a network so small that minutes are enough."""
+    for repeats in sizes:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            cost = pool.submit(_cost, repeats).result()
+        lists, step = (1e6 * seconds.median / cost.n_atoms for seconds in (cost.lists, cost.step))
+        report(f"{cost.n_atoms} atoms: search {lists:.1f} µs, step {step:.1f} µs per atom, {cost.memory:.0f} MiB")
+        yield cost
+
+
+def network():
+    """DimeNet++ with the cut-off of the titanium paper, one block and few channels."""
+    from benchmarks import titanium
+    from fusedff.network.dimenet import DimeNet
+
+    small = DimeNet(embedding=4, blocks=1, radial=3, spherical=2, interaction=2, basis=2, type_embedding=2, output=4,
+                    output_layers=1, layers_after_skip=1)  # fmt: skip
+    return titanium.with_forces(titanium.network(small), titanium.frames((4, 4, 3), 1)[0])
+
+
+def _cost(repeats):
+    from functools import partial
+
+    import jax
+
+    import fusedff
+    from benchmarks import memory, titanium
+    from benchmarks.case import FRICTION_PER_PS, TEMPERATURE, TIMESTEP_FS
+    from fusedff.geometry import neighbors
+    from fusedff.simulation import langevin
+    from fusedff.simulation.cells import replicate
+
+    fusedff.setup()
+    model, (atoms,) = network(), titanium.frames(repeats, 1)
+    settings = langevin.LangevinConfig(TIMESTEP_FS, FRICTION_PER_PS, STEPS)
+    found = {}
+
+    def measure():
+        ensemble = replicate([atoms], [TEMPERATURE])
+        simulation = langevin.Simulation(ensemble, settings, model.cutoff)
+        state = langevin.start(ensemble, jax.random.PRNGKey(0))
+        found["step"], found["processor"] = _time(lambda: simulation.run(model, state, 1)[0])
+        search = partial(jax.jit(neighbors.search_cells, static_argnums=(1, 2, 3)), ensemble.system(state.positions))
+        reach, slots = model.cutoff + settings.skin, simulation.capacity.candidates
+        found["lists"], _ = _time(lambda: search(reach, slots, simulation.plan))
+        found["search"] = "bins" if isinstance(simulation.plan, neighbors.Bins) else "all pairs"
+
+    needed = memory.peak(measure)
+    step, processor = (Spread(*(seconds / STEPS for seconds in found[name])) for name in ("step", "processor"))
+    return Cost(len(atoms), found["search"], found["lists"], step, processor, needed)
+
+
+def _time(run, at_least=2, about=1.5):
+    """Seconds, by the clock and of the processor, of a call after a first one, which compiles."""
+    import time
+
+    import jax
+
+    from benchmarks.statistics import spread
+
+    jax.block_until_ready(run())
+    clock, processor = [], []
+    while len(clock) < at_least or (sum(clock) < about and len(clock) < 30):
+        start = time.perf_counter(), time.process_time()
+        jax.block_until_ready(run())
+        clock.append(time.perf_counter() - start[0])
+        processor.append(time.process_time() - start[1])
+    return spread(clock), spread(processor)

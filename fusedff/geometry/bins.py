@@ -1,0 +1,91 @@
+"""Cell lists: atoms sorted into bins as wide as the cut-off, so that pairs are sought in adjacent bins alone.
+
+Bins are parallelepipeds that divide the lattice vectors, so cells may be triclinic. Bins adjacent across the boundary
+belong to periodic images, also where an axis holds one bin or two and a neighbour occurs in several images. jax-md's
+`partition.cell_list` does not serve: it wants three bins along every axis, and its lists know neither images nor
+reverse slots.
+"""
+
+from math import ceil
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fusedff.geometry.systems import heights
+
+SLACK = 1.5  # room of a bin against its share of the atoms within a cut-off: lattice planes fill bins unevenly
+
+
+class Bins(NamedTuple):
+    """How to divide cells and which bins to search; static and hashable."""
+
+    shape: tuple[int, int, int]  # bins along each lattice vector
+    offsets: tuple[tuple[int, int, int], ...]  # of bins to search; the negative of entry m is entry -1 - m
+    share: float  # volume of a bin over that of a sphere of one cut-off
+
+    def room(self, capacity: int) -> int:
+        """Places in a bin where an atom has up to `capacity` neighbours."""
+        return ceil(SLACK * self.share * capacity)
+
+    def capacity(self, room: jax.Array) -> jax.Array:
+        """The least capacity for which bins have `room` places."""
+        return jnp.ceil(room / (SLACK * self.share)).astype(jnp.int32) + 1
+
+
+class Candidates(NamedTuple):
+    """Atoms in the bins around each atom: m = n_offsets * room columns, offset by offset."""
+
+    within: jax.Array  # (n, m) bool, whether it is there, another atom and closer than the cut-off
+    source: jax.Array  # (n, m) int32
+    image: jax.Array  # (n, n_offsets, 3) int32, periodic images of the bins
+    home: jax.Array  # (n, 3) int32, lattice vectors by which each atom lies outside of the cell
+    rank: jax.Array  # (n,) int32, place of each atom in its bin
+    fullest: jax.Array  # () int32, atoms in the fullest bin; more than its room means that some were lost
+
+
+def divide(cells: np.ndarray, cutoff: float) -> Bins:
+    """Bins for each of `cells` (..., 3, 3), at least as wide as `cutoff` (Å); one where an axis is shorter."""
+    height = heights(cells).reshape(-1, 3).min(0)
+    wide = cutoff * (1 + 1e-4)  # single precision may sort an atom into the next bin
+    shape = np.maximum(height // wide, 1)
+    reach = np.ceil(wide * shape / height - 1e-9).astype(int)
+    offsets = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1).reshape(-1, 3)
+    volume = np.abs(np.linalg.det(np.asarray(cells, float))).max() / shape.prod()
+    share = float(volume / (4 / 3 * np.pi * cutoff**3))
+    return Bins(tuple(shape.astype(int).tolist()), tuple(map(tuple, offsets.tolist())), share)
+
+
+def candidates(positions: jax.Array, cell: jax.Array, cutoff: float, room: int, bins: Bins) -> Candidates:
+    """Neighbour candidates of one cell: positions (n, 3) Å, cell (3, 3) Å, `room` atoms in a bin at most."""
+    n, shape, offsets = len(positions), jnp.array(bins.shape, jnp.int32), jnp.array(bins.offsets, jnp.int32)
+    fractional = positions @ jnp.linalg.inv(cell)
+    home = jnp.floor(fractional)
+    place = jnp.clip(((fractional - home) * shape).astype(jnp.int32), 0, shape - 1)  # (n, 3)
+    atom, n_bins = jnp.arange(n, dtype=jnp.int32), int(np.prod(bins.shape))
+    bin_of = _flat(place, bins.shape)
+    order = jnp.argsort(bin_of)
+    first = jnp.searchsorted(bin_of[order], jnp.arange(n_bins)).astype(jnp.int32)
+    rank = jnp.zeros(n, jnp.int32).at[order].set(atom - first[bin_of[order]])
+    members = jnp.full((n_bins, room), n, jnp.int32).at[bin_of, rank].set(atom, mode="drop")
+
+    neighbor = place[:, None] + offsets
+    image = jnp.floor_divide(neighbor, shape)
+    neighbor = _flat(neighbor - image * shape, bins.shape)  # (n, n_offsets)
+    source = members[neighbor]
+    # computed once: both atoms of a pair must see the same bits
+    wrapped = jax.lax.optimization_barrier(positions - home @ cell)
+    shift = image.astype(cell.dtype) @ cell
+    squared = 0
+    for axis in range(3):  # r_j - r_i first: seen from j, every number is exactly the negative
+        there = wrapped[:, axis].at[members].get(mode="clip")[neighbor]
+        squared += (there - wrapped[:, axis, None, None] + shift[..., axis, None]) ** 2
+    itself = (source == atom[:, None, None]) & (offsets == 0).all(1)[:, None]
+    within = (source < n) & (squared < cutoff**2) & ~itself
+    fullest = jnp.max(rank) + 1
+    return Candidates(within.reshape(n, -1), source.reshape(n, -1), image, home.astype(jnp.int32), rank, fullest)
+
+
+def _flat(place, shape):
+    return (place[..., 0] * shape[1] + place[..., 1]) * shape[2] + place[..., 2]

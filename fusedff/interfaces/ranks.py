@@ -1,0 +1,79 @@
+"""The MPI processes (ranks) of one program, through mpi4py; one process alone needs no MPI."""
+
+import platform
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+
+class Gathered(NamedTuple):
+    """The atoms of all ranks, ordered by ID."""
+
+    types: np.ndarray  # (n,) int
+    positions: np.ndarray  # (n, 3) Å
+    owner: np.ndarray  # (n,) int, the rank that sent each
+    mine: np.ndarray  # (n_own,) int, where the atoms of this rank are, in the order in which it sent them
+
+
+class Ranks:
+    """Collective operations, which every rank must call in the same order; `communicator` is None for one process.
+
+    Ranks on one machine take its devices (GPUs) in turn.
+    """
+
+    def __init__(self, communicator=None):
+        self.communicator, self.rank, self.size, self.device = communicator, 0, 1, None
+        if communicator is not None:
+            self.rank, self.size = communicator.Get_rank(), communicator.Get_size()
+            hosts, devices = communicator.allgather(platform.node()), jax.local_devices()
+            self.device = devices[hosts[: self.rank].count(platform.node()) % len(devices)]
+
+    def gather(self, ids: np.ndarray, types: np.ndarray, positions: np.ndarray) -> Gathered:
+        """The atoms of all ranks from those of each: ids (n_own,), types (n_own,), positions (n_own, 3)."""
+        counts = self.communicator.allgather(len(ids)) if self.communicator is not None else [len(ids)]
+        everywhere, all_types, all_positions = (
+            self._concatenated(np.ascontiguousarray(x, kind), counts)
+            for x, kind in ((ids, np.int64), (types, np.int64), (positions, np.float64))
+        )
+        order = np.argsort(everywhere)
+        mine = np.searchsorted(everywhere[order], ids)
+        return Gathered(all_types[order], all_positions[order], np.repeat(np.arange(self.size), counts)[order], mine)
+
+    def _concatenated(self, x, counts):
+        if self.communicator is None:
+            return x
+        whole = np.empty((sum(counts), *x.shape[1:]), x.dtype)
+        self.communicator.Allgatherv(x, [whole, np.array(counts) * int(np.prod(x.shape[1:]))])
+        return whole
+
+    def sum(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        """Sums over ranks, in double precision."""
+        parts = [np.array(x, np.float64) for x in arrays]
+        if self.communicator is None:
+            return parts
+        sums = [np.empty_like(x) for x in parts]
+        for part, total in zip(parts, sums, strict=True):
+            self.communicator.Allreduce(part, total)
+        return sums
+
+    def attempt(self, compute: Callable):
+        """The result of `compute()` on this rank; if it raises on any rank, the first such error is raised on all."""
+        result = problem = None
+        try:
+            with jax.default_device(self.device):
+                result = compute()
+        except Exception as error:
+            if self.communicator is None:
+                raise
+            problem = f"rank {self.rank}: {error}"
+        if self.communicator is not None:
+            problem = next(filter(None, self.communicator.allgather(problem)), None)
+        if problem:
+            raise RuntimeError(problem)
+        return result
+
+    def all(self, condition: bool) -> bool:
+        """Whether a condition holds on every rank."""
+        return all(self.communicator.allgather(condition)) if self.communicator is not None else condition
