@@ -1,7 +1,4 @@
-"""`fusedff run --preset demo`: execute the numbered notebooks in order and print what they found.
-
-`fusedff release --preset hours`: ship the models of a finished run, and show them in README.md.
-"""
+"""The commands: the titanium study (`run`, `release`), and a material of your own (`new`, `check`, `train`)."""
 
 import argparse
 import os
@@ -17,12 +14,11 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 def main(arguments=None) -> int:
     # here, so that Ctrl-C is heard while they are imported
-    from fusedff import release
     from fusedff.study import presets, run_folder
 
     parser = argparse.ArgumentParser(prog="fusedff", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    running = commands.add_parser("run", help="train and compare the three titanium models")
+    running = commands.add_parser("run", help="train and compare the three titanium models: execute the notebooks")
     releasing = commands.add_parser("release", help="make the models of a finished run those that ship with fusedff")
     for command in (running, releasing):
         command.add_argument("--preset", default="demo", help="smoke, demo, hours, full or paper (default: demo)")
@@ -31,16 +27,57 @@ def main(arguments=None) -> int:
     releasing.add_argument(
         "--project", type=Path, default=NOTEBOOKS.parent, help="the checkout whose README shows them"
     )
+    making = commands.add_parser("new", help="write a template of a settings file and of a table of measurements")
+    making.add_argument("folder", type=Path)
+    for name, text in (
+        ("check", "read a settings file, its frames and its table, and say what would be learned"),
+        ("train", "train three models of your own material and evaluate them; goes on where it stopped"),
+    ):
+        commands.add_parser(name, help=text).add_argument("settings", type=Path, help="e.g. study.toml")
     options = parser.parse_args(arguments)
     try:
-        preset = presets.get(options.preset)
-        if options.command == "run":
-            return execute(preset, options.runs.resolve())
-        release.release(run_folder.folder(preset.name, options.runs), options.into)
-        release.show(options.into, options.project)
+        if options.command in ("run", "release"):
+            return _study(options, presets.get(options.preset))
+        return _material(options)
     except (ImportError, OSError, ValueError) as error:  # no extra, no room, no right to write, nonsense to read
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from the last epoch", file=sys.stderr)
+        return 130
+
+
+def _study(options, preset) -> int:
+    from fusedff import release
+    from fusedff.study import run_folder
+
+    if options.command == "run":
+        return execute(preset, options.runs.resolve())
+    release.release(run_folder.folder(preset.name, options.runs), options.into)
+    release.show(options.into, options.project)
+    return 0
+
+
+def _material(options) -> int:
+    import fusedff
+    from fusedff import material
+    from fusedff.study import comparison, presets
+
+    if options.command == "new":
+        print(f"wrote {material.new(options.folder)}; fill in what is yours, and a table beside it")
+        return 0
+    _require_platform()
+    fusedff.setup()
+    mine = material.load(options.settings)
+    print(material.describe(mine), flush=True)
+    if options.command == "check":
+        return 0
+    note = presets.note(mine.preset)
+    if note:
+        print(f"*** {note} ***", flush=True)
+    result = material.train(mine, say=lambda text: print(f"--- {text}", flush=True))
+    print(f"\n*** {note} ***" if note else f"\n{comparison.table(result)}")
+    print(f"\nmodels, tables and figures: {mine.output}")
     return 0
 
 

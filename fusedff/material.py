@@ -1,0 +1,336 @@
+"""A material of one's own: a settings file names frames, structure and measurements; three models come out, evaluated.
+
+The settings are those of a preset, with what the file says in their place. Below the folder `output`::
+
+    dft/ experiment/ fused/   models with their histories, settings and checkpoints (`study.run_folder`)
+    summary.json, MODELS.md   errors, elastic constants, settings, versions; the same to be read
+    tables/ figures/          CSV and PNG
+"""
+
+import dataclasses
+import difflib
+import time
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+from ase import Atoms
+
+from fusedff import crystals
+from fusedff.data import datasets, experiments, splits
+from fusedff.data.experiments import StatePoint
+from fusedff.plotting import comparison as comparison_plots
+from fusedff.plotting import data as data_plots
+from fusedff.plotting import properties, style
+from fusedff.plotting import training as training_plots
+from fusedff.potential import Potential
+from fusedff.runtime import storage
+from fusedff.study import comparison, presets, run_folder
+from fusedff.study.presets import Preset
+from fusedff.study.run_folder import MODELS, RunFolder
+from fusedff.training import difftre, force_matching, fused
+
+SHORTEST_EDGE = 7.0  # Å, of the simulated cells, unless `repeats` says otherwise
+SECTIONS = ("network", "dft", "experiment", "fused", "evaluation")  # of a preset, that a file may change
+
+TEMPLATE = """\
+# fusedff train study.toml        trains three models and evaluates them; run it again to go on where it stopped
+# fusedff check study.toml        reads everything and says what it is, without training
+
+frames = "frames.extxyz"          # DFT labels: extended XYZ with energy (eV), forces (eV/Å), stress (eV/Å^3)
+table = "measured.csv"            # measurements: temperature_K, a_A, ..., C11_GPa, ..., role (train or held-out)
+symbol = "Cu"                     # with the name of a structure: hcp, bcc, fcc, diamond, rocksalt, ...
+structure = "fcc"                 # or, without symbol, a POSCAR, CIF or extended-XYZ file
+output = "models"                 # folder of models, tables and figures
+preset = "demo"                   # smoke (only shows that all runs), demo (minutes), hours, full (a GPU)
+
+# What follows may be left out. Every setting of the preset can be given in its section.
+# seed = 0
+# repeats = [3, 3, 3]             # of the conventional cell, in the simulations; default: edges of 7 Å or more
+# [dft]
+# epochs = 200
+# [fused]
+# epochs = 24
+"""
+TABLE_TEMPLATE = """\
+# Citation of the measurements
+temperature_K,a_A,C11_GPa,C12_GPa,C44_GPa,role
+"""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a settings file says, and what it names, read and checked."""
+
+    output: Path
+    frames: tuple[Atoms, ...]
+    points: tuple[StatePoint, ...]
+    preset: Preset
+
+    @property
+    def train_points(self) -> tuple[StatePoint, ...]:
+        """The measurements that may be learned from."""
+        return experiments.select(self.points, role="train")
+
+    @property
+    def split(self) -> splits.Split:
+        """The frames, shared out by family."""
+        return splits.split(self.frames)
+
+    @property
+    def formula(self) -> str:
+        """Formula of the crystal, e.g. 'NiAl'."""
+        return self.points[0].crystal.symbol
+
+
+def load(path: str | Path) -> Material:
+    """Read a settings file and everything that it names; paths in it are relative to the file.
+
+    Raises FileNotFoundError, or ValueError naming the file, the setting and the remedy: settings unknown, missing or of
+    another kind, frames and tables that cannot be right, frames without an element of the crystal.
+    """
+    path = Path(path)
+    try:
+        said = tomllib.loads(path.read_text())
+    except ValueError as error:  # no TOML, no UTF-8
+        raise ValueError(f"{path.name}: {error}; `fusedff new` writes a template") from error
+    top = {"frames": str, "table": str, "symbol": str, "structure": str, "output": str, "preset": str}
+    _require_known(said, (*top, "seed", "repeats", "units", *SECTIONS), path.name)
+    for name, kind in top.items():
+        if name not in said and name not in ("symbol", "preset", "output"):
+            raise ValueError(f"{path.name}: {name!r} is missing; add it (`fusedff new` writes a template)")
+        if not isinstance(said.get(name, ""), kind):
+            raise ValueError(f"{path.name}: {name} = {said[name]!r} is no text; write it in quotation marks")
+    here = path.parent
+    structure = said["structure"] if said["structure"] in crystals.STRUCTURES else here / said["structure"]
+    if isinstance(structure, Path) and not structure.is_file():
+        raise ValueError(
+            f"{path.name}: structure = {said['structure']!r} is neither a file nor one of "
+            f"{', '.join(crystals.STRUCTURES)}; name one of them, or {crystals.FILES}"
+        )
+    if isinstance(structure, str) and "symbol" not in said:
+        raise ValueError(f"{path.name}: {structure} of what? Add symbol, e.g. {crystals.STRUCTURES[structure]!r}")
+    points = experiments.load_state_points(
+        here / said["table"], symbol=said.get("symbol"), structure=structure, units=said.get("units")
+    )
+    frames = datasets.load_frames(here / said["frames"])
+    needed = crystals.unit_cell(points[0].crystal).symbols
+    if absent := sorted(set(needed) - {symbol for frame in frames for symbol in frame.symbols}):
+        raise ValueError(
+            f"{said['frames']}: no frame contains {absent[0]}, which the crystal of {said['table']} does; add frames"
+        )
+    preset = _preset(presets.get(said.get("preset", "demo")), said, points, path.name)
+    return Material(here / said.get("output", path.stem), frames, points, preset)
+
+
+def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
+    """The preset with the crystal's cells and temperatures, and with what the file says of it."""
+    repeats, seed = said.get("repeats", repeats_of(points[0].crystal)), said.get("seed", base.seed)
+    try:
+        crystals.supercell(points[0].crystal, repeats)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"{file}: seed = {seed!r}; give a whole number from 0 on")
+    cells = {"repeats": tuple(repeats)}
+    preset = replace(
+        base,
+        train_temperatures=tuple(p.temperature for p in experiments.select(points, role="train")),
+        dft=replace(base.dft, seed=seed),
+        experiment=replace(base.experiment, seed=seed, **cells),
+        fused=replace(
+            base.fused,
+            dft=replace(base.fused.dft, seed=seed),
+            experiment=replace(base.fused.experiment, seed=seed, **cells),
+        ),
+        evaluation=replace(base.evaluation, **cells),
+        seed=seed,
+    )
+    return _changed(preset, {name: said[name] for name in SECTIONS if name in said}, file)
+
+
+def repeats_of(crystal: crystals.Crystal) -> tuple[int, int, int]:
+    """How often the conventional cell is repeated for edges of 7 Å or more."""
+    lengths = crystals.unit_cell(crystal).cell.lengths()
+    return tuple(int(np.ceil(SHORTEST_EDGE / length - 1e-6)) for length in lengths)
+
+
+def _changed(settings, said: Mapping, where: str):
+    """Settings with the fields of a section of the file; sections within it are settings within them."""
+    fields = [f.name for f in dataclasses.fields(settings)]
+    _require_known(said, fields, where)
+    values = {}
+    for name, value in said.items():
+        before = getattr(settings, name)
+        if dataclasses.is_dataclass(before) != isinstance(value, dict):
+            remedy = f"make it a section [{name}]" if dataclasses.is_dataclass(before) else "it has no settings inside"
+            raise ValueError(f"{where}: {name} = {value!r} does not fit; {remedy}")
+        if isinstance(value, dict):
+            values[name] = _changed(before, value, f"{where}, [{name}]")
+        else:
+            values[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return replace(settings, **values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _require_known(said, known, where) -> None:
+    for name in said:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"{where}: setting {name!r} is unknown; {hint}")
+
+
+def describe(material: Material) -> str:
+    """What will be learned, in some lines."""
+    point, split = material.points[0], material.split
+    families = sorted({str(frame.info["config_type"]) for frame in material.frames})
+    cell = crystals.supercell(point.crystal, material.preset.evaluation.repeats)
+    trained, held = (
+        ", ".join(f"{p.temperature:g}" for p in material.points if (p.role == "train") == wanted)
+        for wanted in (True, False)
+    )
+    return "\n".join([
+        f"crystal       {point.crystal.structure} {material.formula}, {crystals.symmetry(point.crystal)}",
+        f"frames        {len(material.frames)}: {len(split.train)} to train on, {len(split.validation)} to watch it, "
+        f"{len(split.test)} held out; {len(families)} families ({', '.join(families)})",
+        f"measured      {', '.join(measured_names(material.points))}; trained on {trained} K; held out {held or 'none'}"
+        + (" K" if held else ""),
+        f"simulations   {len(cell)} atoms, edges {', '.join(f'{x:.1f}' for x in cell.cell.lengths())} Å",
+        f"preset        {material.preset.name}: {material.preset.dft.epochs} epochs of force matching, "
+        f"{material.preset.experiment.updates} updates from experiment, {material.preset.fused.epochs} fused epochs",
+        f"output        {material.output}",
+    ])  # fmt: skip
+
+
+def measured_names(points) -> list[str]:
+    """Names of the elastic constants that are in the table at any temperature."""
+    names, values, _ = experiments.measured_gpa(points)
+    return [name for name, column in zip(names, values.T, strict=True) if np.isfinite(column).any()]
+
+
+def train(material: Material, say=print) -> dict:
+    """Train the three models, evaluate them and leave everything in the output folder; returns what the summary holds.
+
+    What an earlier call has finished is not done again, and what it was at goes on from its last epoch. `say` gets
+    a line before each step.
+    """
+    preset, split, points = material.preset, material.split, material.train_points
+    folder = RunFolder(material.output)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    start = Potential.create(
+        jax.random.PRNGKey(preset.seed), preset.network, datasets.fit_reference_energies(split.train),
+        preset.energy_scale, source=_source(material.frames),
+    )  # fmt: skip
+
+    def learn(name, train_one, settings):
+        say(f"{comparison.TITLES[name]}: training")
+        began = time.monotonic()
+        trained, history = train_one(checkpoint=folder.checkpoint(name))
+        folder.save(name, trained, history, settings, folder.seconds(name) + time.monotonic() - began)
+        jax.clear_caches()  # programs of a finished training only hold memory
+        return trained, history
+
+    models, histories = {}, {}
+    models["dft"], histories["dft"] = learn(
+        "dft", lambda **kw: force_matching.train(start, split.train, split.validation, preset.dft, **kw), preset.dft
+    )
+    dft = models["dft"]
+    models["experiment"], histories["experiment"] = learn(
+        "experiment", lambda **kw: difftre.train(dft, points, preset.experiment, **kw), preset.experiment
+    )
+    models["fused"], histories["fused"] = learn(
+        "fused", lambda **kw: fused.train(dft, points, split.train, preset.fused, **kw), preset.fused
+    )
+    found = {}
+    for name, model in models.items():
+        say(f"{comparison.TITLES[name]}: evaluation at {len(material.points)} temperatures")
+        found[name] = comparison.evaluate_model(
+            model, split.test, material.points, preset, f"{comparison.TITLES[name]}: elastic constants"
+        )
+    result = {
+        "material": str(material.points[0].crystal),
+        "models": found,
+        "frames": {part: len(members) for part, members in split._asdict().items()},
+        "trained_K": list(preset.train_temperatures),
+        "learned_from": storage.digest({"frames": force_matching.sources(material.frames, "all"), "table": points}),
+        "preset": preset.name,
+        "settings": presets.as_dict(preset),
+        "seconds": {name: folder.seconds(name) for name in MODELS},
+        "versions": run_folder.versions(),
+    }
+    folder.write("summary.json", result)
+    folder.write_table("elastic", comparison.rows({name: model["experiment"] for name, model in found.items()}))
+    folder.write_table("errors", [{"model": name} | model["test"] for name, model in found.items()])
+    storage.write_bytes(folder.path / "MODELS.md", model_card(material, result).encode())
+    _draw(material, models, histories, result)
+    return result
+
+
+def _source(frames) -> str:
+    """The calculation that most frames are of: its zero of energy becomes the potential's."""
+    sources = [force_matching.labelled.source(frame) for frame in frames]
+    return max(sorted(set(sources)), key=sources.count)
+
+
+def _draw(material, models, histories, result) -> None:
+    split, folder = material.split, material.output / "figures"
+    style.watermark(presets.note(material.preset))
+    figures = {
+        "frames": data_plots.frames_overview(material.frames),
+        "elastic": properties.elastic_against_temperature(
+            {name: found["experiment"] for name, found in result["models"].items()}, material.points
+        ),
+        "errors": comparison_plots.held_out({name: found["test"] for name, found in result["models"].items()}),
+        **{f"parity-{name}": data_plots.parity(*comparison.predictions(model, split.test), comparison.UNITS)
+           for name, model in models.items()},
+        **{f"training-{name}": training_plots.approach(histories[name], material.train_points)
+           for name in ("experiment", "fused")},
+    }  # fmt: skip
+    for name, figure in figures.items():
+        storage.write_bytes(folder / f"{name}.png", style.png(figure))
+        plt.close(figure)
+
+
+def model_card(material: Material, result: Mapping) -> str:
+    """Markdown: what the models are of, what they learned from and how far off they are."""
+    note = presets.note(material.preset)
+    return "\n".join([
+        f"# Model card: {material.formula}",
+        *(["", f"**{note}**"] if note else []),
+        "",
+        "Three potentials of one network: DFT-only, trained on the frames; experiment-only, which began as DFT-only",
+        "and was then trained on the measurements alone; and fused, which began as DFT-only and was trained on both.",
+        "",
+        "```text",
+        describe(material),
+        "```",
+        "",
+        "Elastic constants and pressure from new simulations, ± one standard error of the sampling (one training: the",
+        "scatter between trainings is not in it), and mean absolute errors on held-out frames:",
+        "",
+        "```text",
+        comparison.table(result),
+        "```",
+        "",
+    ])  # fmt: skip
+
+
+def new(folder: str | Path) -> Path:
+    """Write a template of the settings file and of the table into a new folder; returns the settings file.
+
+    Raises FileExistsError rather than replace a file.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("study.toml", TEMPLATE), ("measured.csv", TABLE_TEMPLATE)):
+        if (folder / name).exists():
+            raise FileExistsError(f"{folder / name} exists already; name another folder")
+        storage.write_bytes(folder / name, text.encode())
+    return folder / "study.toml"

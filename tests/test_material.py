@@ -1,0 +1,140 @@
+"""A settings file of ten lines, labelled frames and a table become three models, tables and figures."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+
+from fusedff import cli, material
+from fusedff.potential import Potential
+from fusedff.runtime import storage
+
+SETTINGS = """\
+frames = "frames.extxyz"
+table = "measured.csv"
+symbol = "Cu"
+structure = "fcc"
+output = "models"
+preset = "smoke"
+repeats = [1, 1, 1]
+
+[dft]
+epochs = 2
+"""
+TABLE = """\
+temperature_K,a_A,C11_GPa,C12_GPa,C44_GPa,role
+300,3.615,168.4,121.4,75.4,train
+500,3.628,159.2,118.3,71.0,held-out
+"""
+
+
+def labelled(atoms, n, calculator=EMT):
+    """`n` strained and rattled copies of a crystal with labels."""
+    rng, frames = np.random.default_rng(0), []
+    for _ in range(n):
+        frame = atoms.copy()
+        frame.set_cell(frame.cell.array @ (np.eye(3) + rng.normal(scale=0.015, size=(3, 3))), scale_atoms=True)
+        frame.rattle(0.1, rng=rng)
+        frame.calc = calculator()
+        results = {"energy": frame.get_potential_energy(), "forces": frame.get_forces(), "stress": frame.get_stress()}
+        frame.calc = SinglePointCalculator(frame, **results)
+        frames.append(frame)
+    return frames
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path / "frames.extxyz", labelled(bulk("Cu", cubic=True), 24))
+    (tmp_path / "measured.csv").write_text(TABLE)
+    (tmp_path / "study.toml").write_text(SETTINGS)
+    return tmp_path
+
+
+def test_one_command_leaves_models_tables_and_figures(folder, capsys):
+    assert cli.main(["train", str(folder / "study.toml")]) == 0
+    models = folder / "models"
+    assert "smoke" in capsys.readouterr().out
+    summary = storage.read_json(models / "summary.json")
+    assert summary["trained_K"] == [300.0]
+    assert summary["frames"] == {"train": 16, "validation": 2, "test": 6}
+    for name in ("dft", "experiment", "fused"):
+        assert Potential.load(models / name / "potential.safetensors").numbers == (29,)
+        assert summary["models"][name]["test"]["force_mae_meV_per_A"] > 0
+        assert set(summary["models"][name]["experiment"]) == {"300", "500"}
+    with open(models / "tables" / "elastic.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 3 * 2 * 4
+    drawn = {path.name for path in (models / "figures").glob("*.png")}
+    assert {"frames.png", "elastic.png", "errors.png", "parity-fused.png", "training-fused.png"} <= drawn
+    assert "fcc Cu, cubic" in (models / "MODELS.md").read_text()
+
+
+def test_a_compound_and_a_structure_from_a_file_are_described(folder, capsys):
+    b2 = bulk("NiAl", "cesiumchloride", a=2.88)
+    write(folder / "frames.extxyz", labelled(b2 * (2, 2, 1), 24))
+    (folder / "measured.csv").write_text("temperature_K,a_A,C11_GPa,C44_GPa\n300,2.887,199,116\n600,2.9,190,112\n")
+    write(folder / "POSCAR", b2 * (1, 1, 1), format="vasp")
+    for called, crystal in (
+        ("cesiumchloride NiAl", 'symbol = "NiAl"\nstructure = "cesiumchloride"'),
+        ("Pm-3m AlNi", 'structure = "POSCAR"'),
+    ):
+        settings = f'frames = "frames.extxyz"\ntable = "measured.csv"\n{crystal}\npreset = "smoke"\n'
+        (folder / "study.toml").write_text(settings)
+        assert cli.main(["check", str(folder / "study.toml")]) == 0
+        said = capsys.readouterr().out
+        assert f"{called}, cubic" in said
+        assert "C11, C44; trained on 300, 600 K; held out none" in said
+        assert "54 atoms" in said  # 2.887 Å times 3 is the first edge above 7 Å
+
+
+def test_settings_of_the_file_take_the_place_of_the_presets(folder):
+    (folder / "study.toml").write_text(
+        SETTINGS + "[network]\nembedding = 12\n[fused]\nepochs = 3\n[fused.experiment]\nelastic_weight = 2.0\n"
+    )
+    preset = material.load(folder / "study.toml").preset
+    assert preset.network.embedding == 12
+    assert (preset.dft.epochs, preset.fused.epochs) == (2, 3)
+    assert preset.fused.experiment.elastic_weight == 2.0
+    assert preset.fused.experiment.repeats == preset.evaluation.repeats == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("old", "new", "says"), [
+    ("frames = ", "framse = ", r"study\.toml: setting 'framse' is unknown; did you mean 'frames'\?"),
+    ("epochs = 2", "epoch = 2", r"study\.toml, \[dft\]: setting 'epoch' is unknown; did you mean 'epochs'\?"),
+    ("epochs = 2", "epochs = 0", r"study\.toml, \[dft\]: .*epochs = 0; give a whole number from 1 on"),
+    ("[dft]\nepochs", "dft", r"study\.toml: dft = 2 does not fit; make it a section \[dft\]"),
+    ('table = "measured.csv"', "", r"study\.toml: 'table' is missing; add it"),
+    ('"frames.extxyz"', "3", r"study\.toml: frames = 3 is no text"),
+    ('"fcc"', '"fc"', r"study\.toml: structure = 'fc' is neither a file nor one of hcp, bcc"),
+    ('symbol = "Cu"', "", r"study\.toml: fcc of what\? Add symbol"),
+    ('symbol = "Cu"', 'symbol = "Ag"', r"frames\.extxyz: no frame contains Ag"),
+    ("[1, 1, 1]", "[1, 1]", r"study\.toml: repeats = \[1, 1\]: give three positive whole numbers"),
+    ('"smoke"', '"large"', "preset 'large' is unknown; use one of smoke"),
+    ('output = "models"', "output = models", r"study\.toml: .*line 5.*`fusedff new` writes a template"),
+    ("repeats", "seed = -1\nrepeats", r"study\.toml: seed = -1; give a whole number from 0 on"),
+])  # fmt: skip
+def test_a_wrong_setting_is_one_sentence(folder, capsys, old, new, says):
+    import re
+
+    assert old in SETTINGS
+    (folder / "study.toml").write_text(SETTINGS.replace(old, new))
+    assert cli.main(["check", str(folder / "study.toml")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert re.search(says, said), said
+
+
+def test_the_template_is_settings_of_copper(folder, capsys):
+    assert cli.main(["new", str(folder / "mine")]) == 0
+    made = folder / "mine" / "study.toml"
+    assert str(made) in capsys.readouterr().out
+    for name in ("frames.extxyz", "measured.csv"):
+        (folder / "mine" / name).write_bytes((folder / name).read_bytes())
+    assert material.load(made).output == Path(folder / "mine" / "models")
+    assert cli.main(["new", str(folder / "mine")]) == 2
+    assert "exists already" in capsys.readouterr().err
