@@ -155,8 +155,8 @@ def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
 
 def repeats_of(crystal: crystals.Crystal) -> tuple[int, int, int]:
     """How often the conventional cell is repeated for edges of 7 Å or more."""
-    lengths = crystals.unit_cell(crystal).cell.lengths()
-    return tuple(int(np.ceil(SHORTEST_EDGE / length - 1e-6)) for length in lengths)
+    a, b, c = np.ceil(SHORTEST_EDGE / crystals.unit_cell(crystal).cell.lengths() - 1e-6)
+    return int(a), int(b), int(c)
 
 
 def _changed(settings, said: Mapping, where: str):
