@@ -6,7 +6,7 @@ Three models with what is said of them::
     titanium.json   what notebooks 06, 07 and 08 found
     MODELS.md       the model card
 
-And what the front page of the project says of them: the picture and the results between two marks of README.md.
+And what the project says of them: the front page, between two marks of README.md, and docs/results.md.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import matplotlib.pyplot as plt
 
-from fusedff.plotting import comparison as verdict_plots
+from fusedff.plotting import comparison as comparison_plots
 from fusedff.plotting import style
 from fusedff.potential import Potential
 from fusedff.runtime import storage
@@ -45,12 +45,13 @@ def release(folder: RunFolder, into: Path) -> None:
     storage.write_bytes(into / "MODELS.md", model_card(folder, record).encode())
 
 
-PICTURE = Path("notebooks/images/models_compared.png")
+IMAGES = Path("notebooks/images")
+RESULTS = Path("docs/results.md")
 MARKS = ("<!-- results: from fusedff/data/files/titanium.json -->", "<!-- end of results -->")
 
 
 def show(released: Path, project: Path) -> None:
-    """Draw the models and the record in the folder `released` on the front page of a checkout.
+    """Draw the models and the record in the folder `released` into README.md and docs/results.md of a checkout.
 
     Raises FileNotFoundError if `project` is none, and ValueError if its README.md has lost the marks.
     """
@@ -62,15 +63,40 @@ def show(released: Path, project: Path) -> None:
         raise ValueError(f"{readme}: the results belong between the lines {MARKS[0]} and {MARKS[1]}; put them back")
     before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
     record = shipped_record(released)
-    fig = verdict_plots.models_compared(record)
-    storage.write_bytes(project / PICTURE, style.png(fig))
-    plt.close(fig)
-    results = f"{MARKS[0]}\n{front_page(released, record)}\n{MARKS[1]}"
-    storage.write_bytes(readme, f"{before}{results}{after}".encode())
+    for draw in (comparison_plots.two_questions, comparison_plots.models_compared):
+        fig = draw(record)
+        storage.write_bytes(project / IMAGES / f"{draw.__name__}.png", style.png(fig))
+        plt.close(fig)
+    storage.write_bytes(readme, f"{before}{MARKS[0]}\n{front_page(record)}\n{MARKS[1]}{after}".encode())
+    storage.write_bytes(project / RESULTS, results_page(released, record).encode())
 
 
-def front_page(released: Path, record: dict) -> str:
-    """Markdown: the picture with its words, what it took, and the numbers."""
+def front_page(record: dict) -> str:
+    """Markdown: the picture, and a row for each question, of what no training saw."""
+    errors = {model: _deviations(record, model) for model in MODELS}
+    forces = [f"{record['models'][model]['test']['force_mae_meV_per_A']:.0f} meV/Å" for model in MODELS]
+    rows = {
+        "elastic constants, mean deviation from experiment": [_elastic(errors[m], "held_out") for m in MODELS],
+        "pressure at the measured lattice constants, largest": [_pressure(errors[m], "held_out") for m in MODELS],
+        "forces, mean absolute error on DFT frames": forces,
+    }
+    words = "; ".join(
+        f"{comparison.TITLES[model]} {_elastic(errors[model], 'held_out')} and {force}"
+        for model, force in zip(MODELS, forces, strict=True)
+    )
+    table = [
+        f"| titanium, held out from training | {' | '.join(comparison.TITLES[model] for model in MODELS)} |",
+        "|---|" + "---:|" * len(MODELS),
+        *(f"| {title} | {' | '.join(cells)} |" for title, cells in rows.items()),
+    ]
+    return f"""![How far three titanium models are from measured elastic constants and from DFT forces: {words}.]\
+({IMAGES / "two_questions.png"})
+
+{chr(10).join(table)}"""
+
+
+def results_page(released: Path, record: dict) -> str:
+    """Markdown of the page of results: the large picture with its words, what it took, and all numbers."""
     models = [released / f"titanium-{model}.safetensors" for model in MODELS]
     minutes = sum(storage.read_metadata(path)["about"]["seconds"] for path in models) / 60
     size = sum(x.size for x in jax.tree.leaves(Potential.load(models[0]).params))
@@ -79,28 +105,36 @@ def front_page(released: Path, record: dict) -> str:
         f"{comparison.TITLES[model]} {_elastic(found, 'trained')} and {_elastic(found, 'held_out')}"
         for model, found in errors.items()
     )
-    return f"""![Three titanium models against experiment, against DFT, and beyond the targets. \
-Elastic constants are off by, where taught and where not: {words}.]({PICTURE})
+    return f"""# Results: three models of titanium
+
+Written by `fusedff release`, from the record of the models that ship.
+
+![Three titanium models against experiment, against DFT, and beyond the targets. Elastic constants are off by, at \
+trained and at held-out temperatures: {words}.](../{IMAGES / "models_compared.png"})
 
 What `make run PRESET={record["preset"]}` found after {minutes:.0f} min of training, with
-{sum(frames.values())} frames of PBE-DFT ({frames["train"]} to train on, {frames["test"]} never seen) and a network of
-{size} parameters; ± is one standard error ([record](fusedff/data/files/titanium.json): settings, versions, seeds;
-[model card](fusedff/data/files/MODELS.md)):
+{sum(frames.values())} frames of PBE-DFT ({frames["train"]} to train on, {frames["test"]} held out) and a network of
+{size} parameters; ± is one standard error of the sampling. Settings, versions and seeds are in the record
+(`fusedff/data/files/titanium.json`) and on the [model card](model_card.md).
 
 ```text
 {comparison.table(record)}
 ```
 
-At the measured temperatures that were not taught, the fused model's elastic constants are off by
+At the measured temperatures that were not trained on, the fused model's elastic constants are off by
 {_elastic(errors["fused"], "held_out")}, its pressure by up to {_pressure(errors["fused"], "held_out")}
-(notebook 07).
+([notebook 07](_notebooks/07_targets_and_held_out_temperatures)).
 
-Beyond the targets (notebook 08; the DFT frames hold crystals, perfect, strained and rattled, a few cells pulled apart,
-slipped or with an empty site, but no liquid; `?`: a reference that was not looked up in its source):
+## Beyond the targets
+
+From [notebook 08](_notebooks/08_beyond_the_targets). The DFT frames hold crystals, perfect, strained and rattled, a few
+cells pulled apart, slipped or with an empty site, but no liquid; `?` marks a reference that was not looked up in its
+source.
 
 ```text
 {comparison.off_target_table(record["off_target"])}
-```"""
+```
+"""
 
 
 _PARTS = ("trained", "held_out")

@@ -98,9 +98,10 @@ def test_the_front_page_shows_the_released_models_and_nothing_else_of_it_changes
         assert after.split(release.MARKS[part])[part] == before.split(release.MARKS[part])[part]
     record = json.loads((tmp_path / "out" / "titanium.json").read_text())
     assert record["off_target"] == [OFF_TARGET]
-    assert release.front_page(tmp_path / "out", record) in after
-    assert "4.2 ± 0.3" in after
-    assert (project / release.PICTURE).read_bytes().startswith(b"\x89PNG")
+    assert release.front_page(record) in after
+    assert "4.2 ± 0.3" in (project / release.RESULTS).read_text()
+    for name in ("two_questions", "models_compared"):
+        assert (project / release.IMAGES / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     ship()
     assert (project / "README.md").read_text() == after
 

@@ -39,6 +39,36 @@ def models_compared(record: Mapping) -> Figure:
     return fig
 
 
+def two_questions(record: Mapping) -> Figure:
+    """How far is each model from experiment, and how far from DFT: one bar each, of what no training saw.
+
+    `record` is that of `models_compared`, with temperatures.
+    """
+    found, train = record["temperatures"]["models"], record["temperatures"]["train"]
+    panels = {
+        "How far from experiment?": (
+            [comparison.elastic_deviation(comparison.by_role(one, train)["held_out"])[0] for one in found.values()],
+            "elastic constants, mean deviation (%)", "{:.1f} %",
+        ),
+        "How far from DFT?": (
+            [record["models"][model]["test"]["force_mae_meV_per_A"] for model in found],
+            "forces, mean absolute error (meV/Å)", "{:.0f} meV/Å",
+        ),
+    }  # fmt: skip
+    colors = [style.color_of(model, k) for k, model in enumerate(found)]
+    with style.context():
+        fig, axes = plt.subplots(1, 2, figsize=(8.4, 2.3), sharey=True)
+        for ax, (question, (values, quantity, form)) in zip(axes, panels.items(), strict=True):
+            bars = ax.barh([style.title_of(model) for model in found], values, color=colors, height=0.66)
+            ax.bar_label(bars, labels=[form.format(value) for value in values], padding=4)
+            ax.set_title(question)
+            ax.set_xlabel(quantity)
+            ax.grid(axis="y", visible=False)
+            ax.margins(x=0.25)
+        axes[0].invert_yaxis()
+    return fig
+
+
 def off_target(rows: Sequence[Mapping], models: Sequence[str]) -> Figure:
     """What was no target, beside its references: rows as `fusedff.study.comparison.off_target_table` takes them.
 
