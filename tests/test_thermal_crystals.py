@@ -36,6 +36,10 @@ class Wells:
     cutoff: float
     width: float = 0.2  # Å
 
+    @property
+    def reach(self):
+        return self.cutoff
+
     def init(self, key, n_species):
         return {"depth": jnp.array(0.01)}
 

@@ -64,7 +64,7 @@ def two_questions(record: Mapping) -> Figure:
             ax.set_title(question)
             ax.set_xlabel(quantity)
             ax.grid(axis="y", visible=False)
-            ax.margins(x=0.25)
+            ax.margins(x=0.3)
         axes[0].invert_yaxis()
     return fig
 
