@@ -66,12 +66,12 @@ def _material(options) -> int:
     if options.command == "new":
         print(f"wrote {material.new(options.folder)}; fill in what is yours, and a table beside it")
         return 0
-    _require_platform()
-    fusedff.setup()
     mine = material.load(options.settings)
     print(material.describe(mine), flush=True)
     if options.command == "check":
         return 0
+    _require_platform()
+    fusedff.setup()
     note = presets.note(mine.preset)
     if note:
         print(f"*** {note} ***", flush=True)

@@ -39,6 +39,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Drop what a file has compiled: a process that holds some thousand programs has no memory maps left, and dies."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def key():
     """A JAX key; split it for more."""
