@@ -4,10 +4,11 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import NamedTuple
 
-from benchmarks.statistics import Spread
+from benchmarks.statistics import Spread, timed
 
 SIZES = ((9, 9, 6), (13, 13, 9), (20, 20, 13), (28, 28, 19), (45, 45, 25))  # 972 to 101 250 atoms
 DRY = ((3, 3, 2), (32, 3, 2))  # all pairs, and bins
+FEW = {"at_least": 2, "about": 1.5}  # calls that are timed
 STEPS = 5  # from one snapshot to the next; each begins with a search for neighbours
 
 
@@ -63,30 +64,12 @@ def _cost(repeats):
         ensemble = replicate([atoms], [TEMPERATURE])
         simulation = langevin.Simulation(ensemble, settings, model.cutoff)
         state = langevin.start(ensemble, jax.random.PRNGKey(0))
-        found["step"], found["processor"] = _time(lambda: simulation.run(model, state, 1)[0])
+        found["step"], found["processor"] = timed(lambda: simulation.run(model, state, 1)[0], **FEW)
         search = partial(jax.jit(neighbors.search_cells, static_argnums=(1, 2, 3)), ensemble.system(state.positions))
         reach, slots = model.cutoff + settings.skin, simulation.capacity.candidates
-        found["lists"], _ = _time(lambda: search(reach, slots, simulation.plan))
+        found["lists"], _ = timed(lambda: search(reach, slots, simulation.plan), **FEW)
         found["search"] = "bins" if isinstance(simulation.plan, neighbors.Bins) else "all pairs"
 
     needed = memory.peak(measure)
     step, processor = (Spread(*(seconds / STEPS for seconds in found[name])) for name in ("step", "processor"))
     return Cost(len(atoms), found["search"], found["lists"], step, processor, needed)
-
-
-def _time(run, at_least=2, about=1.5):
-    """Seconds, by the clock and of the processor, of a call after a first one, which compiles."""
-    import time
-
-    import jax
-
-    from benchmarks.statistics import spread
-
-    jax.block_until_ready(run())
-    clock, processor = [], []
-    while len(clock) < at_least or (sum(clock) < about and len(clock) < 30):
-        start = time.perf_counter(), time.process_time()
-        jax.block_until_ready(run())
-        clock.append(time.perf_counter() - start[0])
-        processor.append(time.process_time() - start[1])
-    return spread(clock), spread(processor)

@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks import figures, ours, record, titanium
 from benchmarks.case import FRICTION_PER_PS, TEMPERATURE, TIMESTEP_FS
-from benchmarks.statistics import spread
+from benchmarks.statistics import timed
 from fusedff.data import experiments
 from fusedff.geometry import neighbors, systems
 from fusedff.network.dimenet import DimeNet
@@ -127,14 +127,8 @@ def _first_call(run) -> float:
 
 
 def _time(run, about: float):
-    """Spread of the seconds of a call, from about so many seconds of calls, at least three."""
-    jax.block_until_ready(run())
-    seconds = []
-    while len(seconds) < 3 or (sum(seconds) < about and len(seconds) < 50):
-        start = time.perf_counter()
-        jax.block_until_ready(run())
-        seconds.append(time.perf_counter() - start)
-    return spread(seconds)
+    """Spread of the seconds of a call."""
+    return timed(run, about=about, most=50)[0]
 
 
 def _compile_at_once(runs: dict, seconds: float) -> dict:

@@ -1,6 +1,5 @@
 """What fusedff costs per atom as cells grow, and per cell as replicas are added."""
 
-import time
 from functools import partial
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from benchmarks import titanium
 from benchmarks.case import FRICTION_PER_PS, TEMPERATURE, TIMESTEP_FS
-from benchmarks.statistics import Spread, spread
+from benchmarks.statistics import Spread, timed
 from fusedff.geometry import neighbors, systems
 from fusedff.potential import Potential
 from fusedff.simulation import cells, langevin
@@ -42,7 +41,7 @@ def _cost(model, repeats, n_cells, report):
     frames = titanium.frames(repeats, n_cells)
     near = neighbors.from_frames(frames, model.cutoff)
     evaluate = jax.jit(Potential.evaluate)
-    forces = _time(partial(evaluate, model, systems.from_atoms(frames), near))
+    forces, _ = timed(partial(evaluate, model, systems.from_atoms(frames), near), warm_up=5)
 
     ensemble = cells.SimulationCells(
         jnp.asarray(np.stack([atoms.positions for atoms in frames]), jnp.float32),
@@ -54,23 +53,7 @@ def _cost(model, repeats, n_cells, report):
     )
     simulation = langevin.Simulation(ensemble, LANGEVIN, model.cutoff)
     state = langevin.start(ensemble, jax.random.PRNGKey(0))
-    steps = _time(lambda: simulation.run(model, state, 1)[0], warm_up=1)  # a call is many evaluations
+    steps, _ = timed(lambda: simulation.run(model, state, 1)[0])  # a call is many evaluations
     cost = Cost(len(frames[0]), n_cells, forces, Spread(*(seconds / STEPS for seconds in steps)))
     report(f"{cost.n_atoms} atoms x {n_cells}: {1e3 * forces.median:.1f} ms, step {1e3 * cost.step.median:.1f} ms")
     return cost
-
-
-def _time(run, warm_up=5, at_least=3, about=4.0):
-    """Seconds of a call: at least so many calls and about so many seconds of them, after `warm_up` calls.
-
-    The first compiles; in a few more the heap grows to what a call needs (`fusedff.runtime.jax_setup`), at the cost
-    of page faults.
-    """
-    for _ in range(warm_up):
-        jax.block_until_ready(run())
-    seconds = []
-    while len(seconds) < at_least or (sum(seconds) < about and len(seconds) < 30):
-        start = time.perf_counter()
-        jax.block_until_ready(run())
-        seconds.append(time.perf_counter() - start)
-    return spread(seconds)

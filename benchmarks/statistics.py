@@ -1,6 +1,7 @@
-"""Numbers from paired rounds: in each round every side was timed once, one right after the other."""
+"""Times of calls; numbers from paired rounds, in each of which every side was timed once, one after the other."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,27 @@ class Spread(NamedTuple):
 
 def spread(values: Sequence[float]) -> Spread:
     return Spread(*(float(q) for q in np.quantile(np.asarray(values, float), (0.25, 0.5, 0.75))))
+
+
+def timed(
+    run: Callable, warm_up: int = 1, at_least: int = 3, about: float = 4.0, most: int = 30
+) -> tuple[Spread, Spread]:
+    """Seconds of a call, by the clock and of the processor: some calls, about so many seconds, after `warm_up` calls.
+
+    The first call compiles. In a few more the heap grows to what a call needs (`fusedff.runtime.jax_setup`), at the
+    cost of page faults.
+    """
+    import jax  # here, as a process that only measures others does not need it
+
+    for _ in range(warm_up):
+        jax.block_until_ready(run())
+    clock, processor = [], []
+    while len(clock) < at_least or (sum(clock) < about and len(clock) < most):
+        start = time.perf_counter(), time.process_time()
+        jax.block_until_ready(run())
+        clock.append(time.perf_counter() - start[0])
+        processor.append(time.process_time() - start[1])
+    return spread(clock), spread(processor)
 
 
 def paired_ratio(theirs: Sequence[float], ours: Sequence[float]) -> Spread:

@@ -61,7 +61,6 @@ def _study(options, preset) -> int:
 def _material(options) -> int:
     import fusedff
     from fusedff import material
-    from fusedff.study import comparison, presets
 
     if options.command == "new":
         print(f"wrote {material.new(options.folder)}; fill in what is yours, and a table beside it")
@@ -72,19 +71,33 @@ def _material(options) -> int:
         return 0
     _require_platform()
     fusedff.setup()
-    note = presets.note(mine.preset)
-    if note:
-        print(f"*** {note} ***", flush=True)
+    _announce(mine.preset)
     result = material.train(mine, say=lambda text: print(f"--- {text}", flush=True))
-    print(f"\n*** {note} ***" if note else f"\n{comparison.table(result)}")
+    print(f"\n{_verdict(mine.preset, result)}")
     print(f"\nmodels, tables and figures: {mine.output}")
     return 0
+
+
+def _announce(preset) -> None:
+    """Say at the start that results of a preset mean nothing, where it is so."""
+    from fusedff.study import presets
+
+    if note := presets.note(preset):
+        print(f"*** {note} ***", flush=True)
+
+
+def _verdict(preset, result: dict) -> str:
+    """The table of results or, where they mean nothing, just that."""
+    from fusedff.study import comparison, presets
+
+    note = presets.note(preset)
+    return f"*** {note} ***" if note else comparison.table(result)
 
 
 def execute(preset, root: Path) -> int:
     """Run every notebook with this preset into the run folder; 1 if one of them fails, 130 after Ctrl-C."""
     from fusedff.runtime import extras
-    from fusedff.study import comparison, presets, run_folder
+    from fusedff.study import run_folder
 
     notebooks = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
     if not notebooks:
@@ -105,8 +118,7 @@ def execute(preset, root: Path) -> int:
         raise OSError(
             error.errno, f"cannot make {output} ({error.strerror}); name another folder with --runs"
         ) from None
-    if note := presets.note(preset):
-        print(f"*** {note} ***", flush=True)
+    _announce(preset)
     began = time.monotonic()
     for notebook in notebooks:
         print(f"--- {notebook.stem} ({time.monotonic() - began:.0f} s)", flush=True)
@@ -115,10 +127,7 @@ def execute(preset, root: Path) -> int:
     found = folder.read("summary.json", "models")
     found["wall_seconds"] = time.monotonic() - began
     folder.write("summary.json", found)
-    if note:
-        print(f"\n*** {note} ***")
-    else:
-        print(f"\n{comparison.table(found)}\n")
+    print(f"\n{_verdict(preset, found)}\n")
     print(f"{found['wall_seconds']:.0f} s; results, figures and executed notebooks: {folder.path}")
     return 0
 

@@ -14,10 +14,15 @@ import numpy as np
 from fusedff.units import as_floats, from_voigt, to_voigt
 
 
-def _turn(axis: str, fold: int) -> np.ndarray:
-    """Rotation by a full turn over `fold` about x, y or z."""
-    cosine, sine, k = np.cos(2 * np.pi / fold), np.sin(2 * np.pi / fold), "xyz".index(axis)
+def rotation_about(axis: str, angle: float) -> np.ndarray:
+    """Rotation (3, 3) by an angle in radians about x, y or z."""
+    cosine, sine, k = np.cos(angle), np.sin(angle), "xyz".index(axis)
     return np.roll([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], (k + 1, k + 1), (0, 1))
+
+
+def _turn(axis: str, fold: int) -> np.ndarray:
+    """Rotation by a full turn over `fold`."""
+    return rotation_about(axis, 2 * np.pi / fold)
 
 
 class _LaueClass(NamedTuple):

@@ -9,10 +9,12 @@ The settings are those of a preset, with what the file says in their place. Belo
 
 import dataclasses
 import difflib
+import statistics
 import time
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import jax
@@ -22,6 +24,7 @@ from ase import Atoms
 
 from fusedff import crystals
 from fusedff.data import datasets, experiments, splits
+from fusedff.data import frames as labelled
 from fusedff.data.experiments import StatePoint
 from fusedff.plotting import comparison as comparison_plots
 from fusedff.plotting import data as data_plots
@@ -76,7 +79,7 @@ class Material:
         """The measurements that may be learned from."""
         return experiments.select(self.points, role="train")
 
-    @property
+    @cached_property
     def split(self) -> splits.Split:
         """The frames, shared out by family."""
         return splits.split(self.frames)
@@ -190,7 +193,7 @@ def _require_known(said, known, where) -> None:
 def describe(material: Material) -> str:
     """What will be learned, in some lines."""
     point, split = material.points[0], material.split
-    families = sorted({str(frame.info["config_type"]) for frame in material.frames})
+    families = sorted(set(map(labelled.family, material.frames)))
     cell = crystals.supercell(point.crystal, material.preset.evaluation.repeats)
     trained, held = (
         ", ".join(f"{p.temperature:g}" for p in material.points if (p.role == "train") == wanted)
@@ -224,9 +227,10 @@ def train(material: Material, say=print) -> dict:
     preset, split, points = material.preset, material.split, material.train_points
     folder = RunFolder(material.output)
     folder.path.mkdir(parents=True, exist_ok=True)
+    source = statistics.mode(map(labelled.source, split.train))  # whose zero of energy becomes the potential's
     start = Potential.create(
-        jax.random.PRNGKey(preset.seed), preset.network, datasets.fit_reference_energies(split.train),
-        preset.energy_scale, source=_source(material.frames),
+        jax.random.PRNGKey(preset.seed), preset.network, datasets.fit_reference_energies(split.train, source),
+        preset.energy_scale, source=source,
     )  # fmt: skip
 
     def learn(name, train_one, settings):
@@ -271,12 +275,6 @@ def train(material: Material, say=print) -> dict:
     storage.write_bytes(folder.path / "MODELS.md", model_card(material, result).encode())
     _draw(material, models, histories, result)
     return result
-
-
-def _source(frames) -> str:
-    """The calculation that most frames are of: its zero of energy becomes the potential's."""
-    sources = [force_matching.labelled.source(frame) for frame in frames]
-    return max(sorted(set(sources)), key=sources.count)
 
 
 def _draw(material, models, histories, result) -> None:

@@ -145,9 +145,7 @@ def _axes(cell, turn):
     a, _, c = cell
     y, z = (vector / np.linalg.norm(vector) for vector in (np.cross(c, a), c))
     axes = np.array([np.cross(y, z), y, z])
-    angle = np.radians(turn)
-    about_z = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-    rotation = about_z @ axes
+    rotation = elastic_symmetry.rotation_about("z", np.radians(turn)) @ axes
     return np.eye(3) if np.abs(rotation - np.eye(3)).max() < 1e-12 else rotation
 
 

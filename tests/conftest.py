@@ -29,8 +29,8 @@ if cache:
 LONG = [
     f"test_{name}.py"
     for name in (
-        "notebooks", "dynamics", "elasticity", "thermal_crystals", "deformation", "targets", "lattice", "liquid",
-        "readme", "devices", "fused", "difftre", "benchmarks", "defects", "kernel", "startup",
+        "notebooks", "material", "dynamics", "elasticity", "thermal_crystals", "deformation", "targets", "lattice",
+        "liquid", "extending", "devices", "fused", "difftre", "benchmarks", "defects", "kernel", "startup",
     )
 ]  # fmt: skip
 

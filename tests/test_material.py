@@ -7,12 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from ase.build import bulk
-from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from copper import copper, relabelled
 
 from fusedff import cli, material
 from fusedff.potential import Potential
@@ -37,23 +35,9 @@ temperature_K,a_A,C11_GPa,C12_GPa,C44_GPa,role
 """
 
 
-def labelled(atoms, n, calculator=EMT):
-    """`n` strained and rattled copies of a crystal with labels."""
-    rng, frames = np.random.default_rng(0), []
-    for _ in range(n):
-        frame = atoms.copy()
-        frame.set_cell(frame.cell.array @ (np.eye(3) + rng.normal(scale=0.015, size=(3, 3))), scale_atoms=True)
-        frame.rattle(0.1, rng=rng)
-        frame.calc = calculator()
-        results = {"energy": frame.get_potential_energy(), "forces": frame.get_forces(), "stress": frame.get_stress()}
-        frame.calc = SinglePointCalculator(frame, **results)
-        frames.append(frame)
-    return frames
-
-
 @pytest.fixture
 def folder(tmp_path):
-    write(tmp_path / "frames.extxyz", labelled(bulk("Cu", cubic=True), 24))
+    write(tmp_path / "frames.extxyz", copper(24))
     (tmp_path / "measured.csv").write_text(TABLE)
     (tmp_path / "study.toml").write_text(SETTINGS)
     return tmp_path
@@ -83,7 +67,10 @@ def test_one_command_leaves_models_tables_and_figures(folder):
 
 def test_a_compound_and_a_structure_from_a_file_are_described(folder, capsys):
     b2 = bulk("NiAl", "cesiumchloride", a=2.88)
-    write(folder / "frames.extxyz", labelled(b2 * (2, 2, 1), 24))
+    frames = [b2 * (2, 2, 1) for _ in range(24)]
+    for n, frame in enumerate(frames):
+        frame.rattle(0.1, seed=n)
+    write(folder / "frames.extxyz", map(relabelled, frames))
     (folder / "measured.csv").write_text("temperature_K,a_A,C11_GPa,C44_GPa\n300,2.887,199,116\n600,2.9,190,112\n")
     write(folder / "POSCAR", b2 * (1, 1, 1), format="vasp")
     for called, crystal in (

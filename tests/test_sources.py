@@ -52,7 +52,7 @@ def test_the_potential_that_made_the_labels_has_no_error_whatever_the_zero_of_ea
     np.testing.assert_allclose(trainer.zeros, [SHIFT], atol=1e-9)
     for indices in trainer.batches(0):
         batch = trainer.store.batch(indices, len(indices), int(trainer.store.sizes[indices].sum()))
-        assert float(force_matching.loss(SETTINGS, TRUTH, batch)) < 1e-18
+        assert float(loss(SETTINGS, TRUTH, batch)) < 1e-18
     found = label_errors.errors(TRUTH, frames())
     assert found["energy_rmse_meV_per_atom"] < 1e-8
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusedff.geometry.systems import heights
+from fusedff.geometry.systems import heights, lattice_points
 
 SLACK = 1.5  # room of a bin against its share of the atoms within a cut-off: lattice planes fill bins unevenly
 
@@ -51,7 +51,7 @@ def divide(cells: np.ndarray, cutoff: float) -> Bins:
     wide = cutoff * (1 + 1e-4)  # single precision may sort an atom into the next bin
     shape = np.maximum(height // wide, 1)
     reach = np.ceil(wide * shape / height - 1e-9).astype(int)
-    offsets = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1).reshape(-1, 3)
+    offsets = lattice_points(reach)
     volume = np.abs(np.linalg.det(np.asarray(cells, float))).max() / shape.prod()
     share = float(volume / (4 / 3 * np.pi * cutoff**3))
     return Bins(tuple(shape.astype(int).tolist()), tuple(map(tuple, offsets.tolist())), share)

@@ -21,7 +21,7 @@ from jax.custom_derivatives import linear_call
 
 from fusedff.geometry import bins as cell_lists
 from fusedff.geometry.bins import Bins
-from fusedff.geometry.systems import System, folded, heights
+from fusedff.geometry.systems import System, folded, heights, lattice_points
 
 
 class Neighbors(NamedTuple):
@@ -80,8 +80,7 @@ def image_offsets(cells: np.ndarray, cutoff: float) -> np.ndarray:
     """
     reach = np.floor(cutoff / heights(cells) + 0.5).reshape(-1, 3).max(0)
     _require_few(cells, cutoff, np.prod(2 * reach + 1))
-    reach = reach.astype(int)
-    return np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1).reshape(-1, 3)
+    return lattice_points(reach.astype(int))
 
 
 MOST_IMAGES, MOST_NEIGHBORS = 30_000, 10_000  # of a cell and of an atom; more is another unit, or a flat cell

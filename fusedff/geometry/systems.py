@@ -43,6 +43,11 @@ def heights(cells: np.ndarray) -> np.ndarray:
     return np.maximum(volume / np.maximum(np.linalg.norm(faces, axis=-1), 1e-300), 1e-90)
 
 
+def lattice_points(reach) -> np.ndarray:
+    """Whole-number vectors (n, 3) with components up to `reach` (3,); the negative of entry m is entry n - 1 - m."""
+    return np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1).reshape(-1, 3)
+
+
 def folded(frame: Atoms) -> Atoms:
     """The frame with its atoms shifted by whole lattice vectors to in or near the cell, in double precision.
 

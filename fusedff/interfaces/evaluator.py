@@ -119,7 +119,8 @@ class Evaluator:
         positions = frame.positions - jumps @ frame.cell.array
         moved = np.linalg.norm(positions - carried, axis=1).max(initial=0)
         squeeze = np.linalg.svd(deformation, compute_uv=False).min()
-        lengths = [self.potential.cutoff] + [self.potential.reach] * (self._own is not None)
+        cutoff = self.potential.cutoff
+        lengths = (cutoff,) if self._own is None else (cutoff, self.potential.reach)
         served = all(squeeze * (length + self.skin) - 2 * moved >= length for length in lengths)
         return positions if served else None
 

@@ -59,23 +59,24 @@ def attach(lmp, potential: Potential, types: Mapping[int, str], name: str = "fus
     evaluate, ranks = Evaluator(potential), Ranks(_communicator(lmp))
     owner = None  # rank (n,) of each atom, ordered by ID, when neighbours were listed last
 
-    def evaluated(atoms):
+    def evaluated(atoms, cell, pbc):
         """Energy (1,), forces (n, 3) and stress (1, 6) of the whole cell."""
         nonlocal owner
-        cell, pbc = _box(lmp)
-        frame = Atoms(number_of[atoms.types], atoms.positions, cell=cell, pbc=pbc)
-        if not ranks.all(ranks.attempt(lambda: evaluate.follows(frame))):
-            owner = atoms.owner
-        own = None if ranks.size == 1 else owner == ranks.rank
+        frame, own = Atoms(number_of[atoms.types], atoms.positions, cell=cell, pbc=pbc), None
+        if ranks.size > 1:
+            if not ranks.all(ranks.attempt(lambda: evaluate.follows(frame))):
+                owner = atoms.owner
+            own = owner == ranks.rank
         return ranks.sum(*ranks.attempt(lambda: evaluate(frame, own)))
 
     def act(_, step, n, ids, positions, forces):
         try:
             atoms = ranks.gather(ids, lmp.numpy.extract_atom("type")[:n], positions)
-            energy, all_forces, stress = evaluated(atoms)
+            cell, pbc = _box(lmp)
+            energy, all_forces, stress = evaluated(atoms, cell, pbc)
             forces[:] = all_forces[atoms.mine]
             lmp.fix_external_set_energy_global(name, float(energy[0]))
-            volume = abs(np.linalg.det(_box(lmp)[0]))
+            volume = abs(np.linalg.det(cell))
             lmp.fix_external_set_virial_global(name, -volume * stress[0, _VIRIAL])
         except Exception as error:
             forces[:] = 0

@@ -55,17 +55,13 @@ def two_questions(record: Mapping) -> Figure:
             "forces, mean absolute error (meV/Å)", "{:.0f} meV/Å",
         ),
     }  # fmt: skip
-    colors = [style.color_of(model, k) for k, model in enumerate(found)]
     with style.context():
-        fig, axes = plt.subplots(1, 2, figsize=(8.4, 2.3), sharey=True)
+        fig, axes = plt.subplots(1, 2, figsize=(8.4, 2.3))
         for ax, (question, (values, quantity, form)) in zip(axes, panels.items(), strict=True):
-            bars = ax.barh([style.title_of(model) for model in found], values, color=colors, height=0.66)
-            ax.bar_label(bars, labels=[form.format(value) for value in values], padding=4)
+            _bars(ax, list(found), values, [form.format(value) for value in values], margin=0.3)
             ax.set_title(question)
             ax.set_xlabel(quantity)
-            ax.grid(axis="y", visible=False)
-            ax.margins(x=0.3)
-        axes[0].invert_yaxis()
+        axes[1].tick_params(labelleft=False)
     return fig
 
 
@@ -175,18 +171,21 @@ def held_out(errors: Mapping[str, Mapping[str, float]]) -> Figure:
 def _held_out_bars(axes, errors):
     for ax, (key, quantity, unit) in zip(axes, _HELD_OUT, strict=True):
         values = [np.nan if found[key] is None else found[key] for found in errors.values()]
-        colors = [style.color_of(m, k) for k, m in enumerate(errors)]
-        bars = ax.barh([style.title_of(m) for m in errors], values, color=colors, height=0.62)
-        ax.bar_label(
-            bars, labels=["no labels" if np.isnan(value) else f"{value:.3g}" for value in values], padding=4, fontsize=9
-        )
-        ax.invert_yaxis()
-        ax.grid(axis="y", visible=False)
-        ax.margins(x=0.16)
+        _bars(ax, list(errors), values, ["no labels" if np.isnan(v) else f"{v:.3g}" for v in values], margin=0.16)
         ax.set_title(quantity)
         ax.set_xlabel(unit)
         if quantity != "energy":
             ax.tick_params(labelleft=False)
+
+
+def _bars(ax, models, values, labels, margin):
+    """A bar per model with its value as text, the first model on top."""
+    colors = [style.color_of(model, k) for k, model in enumerate(models)]
+    bars = ax.barh([style.title_of(model) for model in models], values, color=colors, height=0.62)
+    ax.bar_label(bars, labels=labels, padding=4, fontsize=9)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.margins(x=margin)
 
 
 def _deviations(ax, models, of, trained):

@@ -203,7 +203,7 @@ def check_labels(frames: Sequence[Atoms], labels: Sequence, where: Sequence[str]
         "stresses": _common([step for step in steps if not step.moved]),
         "forces": _common([step for step in steps if step.moved]),
     }
-    off = {name: found for name, found in common.items() if found and not 0.25 < found[0] < 4}
+    off = {name: found for name, found in common.items() if found and not _near_one(found[0])}
     if off:
         (name, (ratio, step)), *other = off.items()
         if other and 0.5 < ratio / other[0][1][0] < 2:
@@ -243,7 +243,7 @@ def _check_agreement(steps, where) -> None:
             "forces and stresses"
         )
         common = _common(denied)
-        if common and not 0.25 < common[0] < 4:
+        if common and not _near_one(common[0]):
             remedy = f"in these, {_suspicion(['forces' if worst.moved else 'stresses', 'energies'], common[0])}"
         raise DoubtError(f"{what}, and likewise in {len(denied)} of {len(steps)} such pairs; {remedy}")
     warnings.warn(f"{what}; one of the two may be mislabelled: look at them, or relabel them", stacklevel=5)
@@ -294,12 +294,17 @@ def _common(steps) -> tuple[float, _Step] | None:
     return ratios[len(ratios) // 2] if low * high > 0 and max(low / high, high / low) < 4 else None
 
 
+def _near_one(ratio) -> bool:
+    """Whether scatter, and no unit or sign, may explain that energies change `ratio` times as much as they should."""
+    return 0.25 < ratio < 4
+
+
 def _suspicion(suspects, ratio) -> str:
     """What explains that energies change `ratio` times as much as they should."""
     if ratio < 0:
         of = next((s for s in suspects if s != "energies"), "energies")
         meaning = {"forces": "gradients", "stresses": "pressures", "energies": "binding energies"}[of]
-        extra = "" if 0.25 < -ratio < 4 else f" and are off by a factor of about {max(-ratio, -1 / ratio):.2g}"
+        extra = "" if _near_one(-ratio) else f" and are off by a factor of about {max(-ratio, -1 / ratio):.2g}"
         return f"{of} have the sign of {meaning}{extra}: multiply by -1"
     factors = {"energies": (ratio, ENERGIES), "forces": (1 / ratio, FORCES), "stresses": (1 / ratio, STRESSES)}
     for name in suspects:
