@@ -201,7 +201,7 @@ def check_labels(frames: Sequence[Atoms], labels: Sequence, where: Sequence[str]
     steps = [step for i, j in pairwise(range(len(frames))) if (step := _step(frames, labels, i, j))]
     common = {
         "stresses": _common([step for step in steps if not step.moved]),
-        "forces": _common([step for step in steps if step.moved]),
+        "forces": _common_of_forces([step for step in steps if step.moved]),
     }
     off = {name: found for name, found in common.items() if found and not _near_one(found[0])}
     if off:
@@ -244,7 +244,7 @@ def _check_agreement(steps, where) -> None:
         )
         common = _common(denied)
         if common and not _near_one(common[0]):
-            remedy = f"in these, {_suspicion(['forces' if worst.moved else 'stresses', 'energies'], common[0])}"
+            remedy += f"; perhaps {_suspicion(['forces' if worst.moved else 'stresses', 'energies'], common[0])}"
         raise DoubtError(f"{what}, and likewise in {len(denied)} of {len(steps)} such pairs; {remedy}")
     warnings.warn(f"{what}; one of the two may be mislabelled: look at them, or relabel them", stacklevel=5)
 
@@ -292,6 +292,12 @@ def _common(steps) -> tuple[float, _Step] | None:
     quarter = len(ratios) // 4
     low, high = ratios[quarter][0], ratios[-1 - quarter][0]
     return ratios[len(ratios) // 2] if low * high > 0 and max(low / high, high / low) < 4 else None
+
+
+def _common_of_forces(steps) -> tuple[float, _Step] | None:
+    """The same where atoms move. Of two atoms, forces in the wrong order have the wrong sign: larger cells tell."""
+    found, larger = _common(steps), [step for step in steps if step.n_atoms > 2]
+    return _common(larger) if found and found[0] < 0 and len(larger) >= 3 else found
 
 
 def _near_one(ratio) -> bool:
