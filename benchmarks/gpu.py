@@ -24,7 +24,6 @@ import numpy as np
 from benchmarks import figures, ours, record, titanium
 from benchmarks.case import FRICTION_PER_PS, TEMPERATURE, TIMESTEP_FS
 from benchmarks.statistics import timed
-from fusedff.data import experiments
 from fusedff.geometry import neighbors, systems
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Evaluation, Potential
@@ -440,7 +439,7 @@ def full(plan, left, into, keep):
     """Fused epochs of the preset `full` from a network that has seen DFT for a few epochs, one after another."""
     preset = plan.full
     split = comparison.frames(preset)
-    points = experiments.select(experiments.load_state_points(), temperatures=preset.train_temperatures)
+    points = comparison.targets(preset)
     reference = comparison.datasets.fit_reference_energies(split.train)
     start = Potential.create(jax.random.PRNGKey(0), preset.network, reference, preset.energy_scale)
     began = time.perf_counter()

@@ -13,6 +13,8 @@ import numpy as np
 
 from fusedff.units import as_floats, from_voigt, to_voigt
 
+VOIGT = ("xx", "yy", "zz", "yz", "xz", "xy")
+
 
 def rotation_about(axis: str, angle: float) -> np.ndarray:
     """Rotation (3, 3) by an angle in radians about x, y or z."""
@@ -141,6 +143,24 @@ def reduce_stress(stress, symmetry: str):
     """Voigt stresses (..., 6) averaged over the rotations of the class: what a crystal of this symmetry has at rest."""
     average = np.mean([_rotation_of_stress(rotation) for rotation in rotations(symmetry)], 0)
     return as_floats(stress) @ np.where(np.abs(average) < 1e-12, 0, average).T
+
+
+@cache
+def stress_names(symmetry: str) -> tuple[str, ...]:
+    """The stresses that a crystal of this symmetry can have independently: xx of cubic, xx and zz of hexagonal ones.
+
+    Each is the first in Voigt order that does not follow from those before it.
+    """
+    average, pivots = reduce_stress(np.eye(6), symmetry), []
+    for n in range(6):
+        if np.linalg.matrix_rank(average[:, [*pivots, n]], tol=1e-6) > len(pivots):
+            pivots.append(n)
+    return tuple(VOIGT[n] for n in pivots)
+
+
+def independent_stress(stress, symmetry: str):
+    """Of Voigt stresses (..., 6) those of `stress_names`, averaged over the rotations of the class: (..., n)."""
+    return reduce_stress(stress, symmetry)[..., [VOIGT.index(name) for name in stress_names(symmetry)]]
 
 
 def born_stability(constants: dict, symmetry: str) -> bool:

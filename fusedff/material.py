@@ -72,12 +72,8 @@ class Material:
     output: Path
     frames: tuple[Atoms, ...]
     points: tuple[StatePoint, ...]
+    train_points: tuple[StatePoint, ...]  # those that may be learned from, with isothermal constants
     preset: Preset
-
-    @property
-    def train_points(self) -> tuple[StatePoint, ...]:
-        """The measurements that may be learned from."""
-        return experiments.select(self.points, role="train")
 
     @cached_property
     def split(self) -> splits.Split:
@@ -127,7 +123,12 @@ def load(path: str | Path) -> Material:
             f"{said['frames']}: no frame contains {absent[0]}, which the crystal of {said['table']} does; add frames"
         )
     preset = _preset(presets.get(said.get("preset", "demo")), said, points, path.name)
-    return Material(here / said.get("output", path.stem), frames, points, preset)
+    points = comparison.measured(preset, points)
+    try:
+        train_points = comparison.targets(preset, points)
+    except ValueError as error:
+        raise ValueError(f"{said['table']}: {error}") from None
+    return Material(here / said.get("output", path.stem), frames, points, train_points, preset)
 
 
 def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
@@ -203,8 +204,8 @@ def describe(material: Material) -> str:
         f"crystal       {point.crystal.structure} {material.formula}, {crystals.symmetry(point.crystal)}",
         f"frames        {len(material.frames)}: {len(split.train)} to train on, {len(split.validation)} to watch it, "
         f"{len(split.test)} held out; {len(families)} families ({', '.join(families)})",
-        f"measured      {', '.join(measured_names(material.points))}; trained on {trained} K; held out {held or 'none'}"
-        + (" K" if held else ""),
+        f"measured      {', '.join(measured_names(material.points))} ({point.condition}); trained on {trained} K; "
+        f"held out {held + ' K' if held else 'none'}",
         f"simulations   {len(cell)} atoms, edges {', '.join(f'{x:.1f}' for x in cell.cell.lengths())} Å",
         f"preset        {material.preset.name}: {material.preset.dft.epochs} epochs of force matching, "
         f"{material.preset.experiment.updates} updates from experiment, {material.preset.fused.epochs} fused epochs",

@@ -547,7 +547,7 @@ SETTINGS = [
     setting(GaussNewton, "relaxation", 2.0, "a whole step is 1"),
     setting(GaussNewton, "damping", 0, POSITIVE),
     setting(DiffTReConfig, "elastic_weight", -1, NOT_NEGATIVE),
-    setting(DiffTReConfig, "pressure_weight", -1, NOT_NEGATIVE),
+    setting(DiffTReConfig, "stress_weight", -1, NOT_NEGATIVE),
     setting(DiffTReConfig, "replicas", 0, COUNT),
     setting(SamplingConfig, "snapshots", 0, COUNT),
     setting(SamplingConfig, "equilibration", -1, "a whole number from 0 on"),

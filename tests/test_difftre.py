@@ -83,16 +83,16 @@ def true_points():
     truth = argon()
     difftre_trainer = DiffTReTrainer(SETTINGS, truth, points(C11=1.0))
     sampled, _, observed = difftre_trainer._snapshots(truth, difftre_trainer.init(truth.params).extra, 0)
-    constants, pressure = difftre_trainer.target.properties(observed.mean(0))
+    constants, stress = difftre_trainer.target.properties(observed.mean(0))
     return [
         StatePoint(
-            p.temperature, CRYSTAL, dict(zip(("C11", "C12", "C44"), c * GPA, strict=True)), pressure=float(q) * GPA
+            p.temperature, CRYSTAL, dict(zip(("C11", "C12", "C44"), c * GPA, strict=True)), pressure=-float(q[0]) * GPA
         )
-        for p, c, q in zip(difftre_trainer.target.points, np.asarray(constants), pressure, strict=True)
+        for p, c, q in zip(difftre_trainer.target.points, np.asarray(constants), stress, strict=True)
     ]
 
 
-def test_a_wrong_epsilon_is_corrected_by_elastic_constants_and_pressure(true_points):
+def test_a_wrong_epsilon_is_corrected_by_elastic_constants_and_stress(true_points):
     """Adam moves both parameters by the same amount: percents of epsilon, next to nothing of sigma."""
     trained, history = difftre.train(START, true_points, SETTINGS)
     assert len(history) == SETTINGS.updates
@@ -101,7 +101,7 @@ def test_a_wrong_epsilon_is_corrected_by_elastic_constants_and_pressure(true_poi
     assert float(trained.params["epsilon"][0]) == pytest.approx(0.0104, rel=0.02)
     first = history[0]
     assert first["C11@10K"] < 0.95 * true_points[0].elastic_gpa["C11"]  # too soft by those 9 %
-    assert {"C11@20K", "C12@20K", "C44@20K", "P@20K", "n_eff", "loss"} <= set(first)
+    assert {"C11@20K", "C12@20K", "C44@20K", "σxx@20K", "n_eff", "loss"} <= set(first)
 
 
 NEWTON = replace(SETTINGS, updates=5, optimizer=GaussNewton(relaxation=0.6, final_relaxation=0.2))
@@ -157,9 +157,9 @@ def test_an_interrupted_training_ends_bit_for_bit_where_it_would_have(optimizer,
 def test_constants_that_were_not_measured_do_not_count():
     target = difftre.elastic_target(points(C11=4.0, C44=2.0), SETTINGS)
     means = 1e-3 * jax.random.normal(jax.random.key(0), (target.ensemble.n_cells, 6))
-    constants, pressure = (np.asarray(x) for x in target.properties(means))
+    constants, stress = (np.asarray(x) for x in target.properties(means))
     deviation = constants[:, [0, 2]] - [4.0, 2.0]
-    expected = np.mean(deviation**2) + SETTINGS.pressure_weight * np.mean((pressure - 0.1) ** 2)
+    expected = np.mean(deviation**2) + SETTINGS.stress_weight * np.mean((stress + 0.1) ** 2)
     value, gradient = jax.value_and_grad(partial(targets.loss, target))(means)
     assert float(value) == pytest.approx(expected, rel=1e-10)
     assert np.isfinite(gradient).all()
@@ -168,8 +168,8 @@ def test_constants_that_were_not_measured_do_not_count():
 def test_with_nothing_but_pressures_the_loss_is_that_of_the_pressures():
     target = difftre.elastic_target(points(), SETTINGS)
     means = 1e-3 * jax.random.normal(jax.random.key(1), (target.ensemble.n_cells, 6))
-    _, pressure = target.properties(means)
-    expected = SETTINGS.pressure_weight * np.mean((np.asarray(pressure) - 0.1) ** 2)
+    _, stress = target.properties(means)
+    expected = SETTINGS.stress_weight * np.mean((np.asarray(stress) + 0.1) ** 2)
     assert float(targets.loss(target, means)) == pytest.approx(expected, rel=1e-10)
 
 

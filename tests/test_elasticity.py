@@ -176,7 +176,17 @@ def test_the_library_call_gives_the_same_constants_in_single_precision(warm):
     assert plain["settings"]["estimator"] == {"kind": "CoupledStrains", "strain": 0.01}
     assert plain["settings"]["langevin"]["timestep_fs"] == 8.0
     entry = plain["by_temperature_K"]["40"]
-    assert entry["adiabatic"]["C11"]["value"] == pytest.approx(result.adiabatic[0, 0])
+    assert entry["difference"]["C11"] == pytest.approx(shift[0])
+    assert entry["stress"]["xx"]["value"] == pytest.approx(-result.pressure[0])
+    assert entry["stress"]["xx"]["measured"] == pytest.approx(-0.1)
+    assert entry["lattice"]["a"]["measured"] == SQUEEZED.a
+    # stretched by what is missing to the pressure, over three times the bulk modulus
+    bulk = (result.elastic[0, 0] + 2 * result.elastic[0, 1]) / 3
+    strain = (result.pressure[0] - 0.1) / (3 * bulk)
+    assert result.lengths[0, 0] / SQUEEZED.a - 1 == pytest.approx(strain, rel=0.02)
+    assert result.lengths_stderr[0, 0] / SQUEEZED.a < 3 * result.pressure_stderr[0] / (3 * bulk)
+    warmer = elastic.ElasticResult(**{**vars(result), "points": (replace(point, condition="adiabatic"),)})
+    assert warmer.by_temperature()["40"]["elastic"]["C11"]["value"] == pytest.approx(result.adiabatic[0, 0])
     assert entry["elastic"]["C11"]["measured"] == pytest.approx(5.0)
     assert "measured" not in entry["elastic"]["C12"]
     assert entry["pressure"]["measured"] == pytest.approx(0.1)

@@ -179,7 +179,7 @@ def test_summary_has_the_promised_schema(chain):
         check_test_errors(model["test"])
         assert set(model["experiment"]) == {"23", "323", "623", "923"}
         for point in model["experiment"].values():
-            assert set(point) == {"elastic", "adiabatic", "pressure"}
+            assert set(point) == {"condition", "elastic", "difference", "pressure", "stress", "lattice"}
             assert set(point["elastic"]) == {"C11", "C12", "C13", "C33", "C44"}
             for entry in (*point["elastic"].values(), point["pressure"]):
                 assert set(entry) == {"value", "stderr", "measured"}

@@ -40,11 +40,12 @@ def points():
 def result(points, factor, pressure=0.0):
     """A made-up result: measured constants times a factor."""
     measured = np.array([[p.elastic_gpa[name] for name in NAMES] for p in points])
-    n = len(points)
+    n, noise = len(points), np.full(measured.shape, 2.0)
+    stress, lengths = np.full((n, 2), -pressure), np.array([[p.crystal.a, p.crystal.c] for p in points])
     return ElasticResult(
-        np.array([p.temperature for p in points]), NAMES, factor * measured, np.full(measured.shape, 2.0),
-        np.full(n, pressure), np.full(n, 0.05), measured, np.zeros(n),
-        factor * measured + 1, np.full(measured.shape, 2.0), ElasticConfig(),
+        tuple(points), NAMES, factor * measured - 1, noise, factor * measured, noise,
+        np.full(n, pressure), np.full(n, 0.05), stress, np.full((n, 2), 0.05),
+        lengths + 0.001, np.full((n, 2), 0.0005), ElasticConfig(),
     )  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def history(points, updates=5):
     return [
         {"epoch": n, "loss": 10.0**-n}
         | {f"{name}@{p.temperature:g}K": p.elastic_gpa[name] + 5 - n for p in points for name in NAMES}
-        | {f"P@{p.temperature:g}K": 1.0 - 0.2 * n for p in points}
+        | {f"{name}@{p.temperature:g}K": 1.0 - 0.2 * n for p in points for name in ("σxx", "σzz")}
         for n in range(updates)
     ]
 
@@ -127,7 +128,7 @@ def test_approach_has_a_panel_per_property_and_dashed_measured_values(points):
     points = experiments.select(points, (23, 923))
     fig = training_plots.approach(history(points), points)
     require_labels(fig)
-    assert [ax.get_title(loc="left") for ax in visible(fig)] == [*NAMES, "pressure"]
+    assert [ax.get_title(loc="left") for ax in visible(fig)] == [*NAMES, "σxx", "σzz"]
     assert {ax.get_ylabel() for ax in visible(fig)} == {"GPa"}
     dashed = [line for line in visible(fig)[0].lines if line.is_dashed()]
     assert sorted(line.get_ydata()[0] for line in dashed) == pytest.approx([129.9, 175.9])
@@ -150,7 +151,7 @@ def test_elastic_constants_are_drawn_in_the_colour_of_their_model_with_error_bar
     results = {"dft": result(few, 0.9).by_temperature(), "fused": result(few, 1.01).by_temperature()}
     fig = properties.elastic_against_temperature(results, points)
     require_labels(fig)
-    assert len(visible(fig)) == 6
+    assert [ax.get_title(loc="left") for ax in visible(fig)] == [*NAMES, "pressure", "σxx", "σzz"]
     assert all(len(ax.containers) == 2 for ax in visible(fig))  # one set of error bars per model
     assert colours(visible(fig)[0].lines) == {style.COLORS[m] for m in ("measured", "dft", "fused")}
     assert len(visible(fig)[0].lines[0].get_xdata()) == len(points)
@@ -168,7 +169,7 @@ def test_constants_that_were_not_measured_have_a_panel_without_points(points):
     assert [len(ax.lines) for ax in visible(fig)] == [1, 0, 0, 0, 0, 1]
     few = experiments.select(partial, (23, 923))
     fig = properties.elastic_against_temperature({"fused": result(points[:1], 1.0).by_temperature()}, few)
-    assert [len(ax.containers) for ax in visible(fig)] == [1] * 6
+    assert [len(ax.containers) for ax in visible(fig)] == [1] * 8
 
 
 def test_models_compared_says_how_far_each_model_is_from_both_references(summary):

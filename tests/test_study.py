@@ -18,6 +18,10 @@ def point(deviation, pressure, stderr=1.0):
     return {"elastic": elastic, "pressure": {"value": pressure, "stderr": 0.05, "measured": 0.0}}
 
 
+def entry(value, stderr, measured):
+    return {"value": value, "stderr": stderr, "measured": measured}
+
+
 def model(deviation, pressure, force):
     errors = {"energy_mae_meV_per_atom": 2.0, "force_mae_meV_per_A": force, "stress_mae_GPa": 0.3}
     return {
@@ -55,10 +59,45 @@ def test_a_constant_that_was_not_measured_is_shown_and_not_judged(result):
     assert comparison.elastic_deviation(result["models"]["fused"]["experiment"]) == deviation
     lines = comparison.table(result).splitlines()
     measured, fused = (next(line for line in lines if line.strip().startswith(m)) for m in ("measured", "fused"))
-    assert measured.split()[-2:] == ["-", "0.0"]
+    assert measured.split()[-2:] == ["-", "0.00"]
     assert "35.0 ± 0.5" in fused
     row = next(r for r in comparison.rows({"fused": result["models"]["fused"]["experiment"]}) if r["quantity"] == "C66")
     assert row["measured_GPa"] is None
+
+
+def test_the_table_shows_every_stress_and_lattice_parameter(result):
+    for found in result["models"].values():
+        for at_temperature in found["experiment"].values():
+            at_temperature["stress"] = {"xx": entry(0.41, 0.02, 0.0), "zz": entry(-0.78, 0.03, 0.0)}
+            at_temperature["lattice"] = {"a": entry(2.9534, 0.0003, 2.9670), "c": entry(4.7366, 0.0004, 4.6943)}
+    lines = comparison.table(result).splitlines()
+    assert (
+        lines[0].split()[-12:]
+        == ["P", "/", "GPa", "σxx", "/", "GPa", "σzz", "/", "GPa", "a", "/", "Å", "c", "/", "Å"][-12:]
+    )
+    measured, fused = (next(line for line in lines if line.strip().startswith(m)) for m in ("measured", "fused"))
+    assert measured.split()[-5:] == ["0.00", "0.00", "0.00", "2.9670", "4.6943"]
+    assert "0.41 ± 0.02" in fused
+    assert "4.7366 ± 0.0004" in fused
+    experiment = result["models"]["fused"]["experiment"]
+    assert comparison.largest_stress(experiment) == (pytest.approx(0.78), 0.03)
+    assert {r["quantity"]: r["measured"] for r in comparison.lattice_rows({"fused": experiment})} == {
+        "a": 2.967,
+        "c": 4.6943,
+    }
+    row = next(r for r in comparison.rows({"fused": experiment}) if r["quantity"] == "σzz")
+    assert row["value_GPa"] == -0.78
+
+
+def test_a_preset_trains_on_isothermal_constants_and_compares_what_was_measured():
+    """But for the paper's, which takes the measured constants as they are."""
+    (hot,) = (p for p in comparison.targets(presets.get("demo")) if p.temperature == 923)
+    (measured,) = (p for p in comparison.measured(presets.get("demo")) if p.temperature == 923)
+    assert (hot.condition, measured.condition) == ("isothermal", "adiabatic")
+    assert measured.elastic_gpa["C11"] - hot.elastic_gpa["C11"] == pytest.approx(2.2, abs=0.2)
+    (paper,) = (p for p in comparison.targets(presets.get("paper")) if p.temperature == 923)
+    assert paper.elastic == measured.elastic
+    assert {p.condition for p in comparison.measured(presets.get("paper"))} == {"isothermal"}
 
 
 def test_largest_pressure_is_the_worst_in_magnitude_of_all_temperatures():

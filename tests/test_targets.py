@@ -128,14 +128,45 @@ def test_deviations_count_in_units_of_their_standard_errors():
         StatePoint(300.0, b2, {"C11": c11, "C44": c44}, elastic_stderr={"C11": 4 * GPA}),
         StatePoint(600.0, b2, {"C44": c44}, elastic_stderr={"C44": 0.5 * GPA}),
     ]
-    target = ElasticTarget(points, CoupledStrains(0.01), (1, 1, 1), 1, elastic_weight=3.0, pressure_weight=0.0)
+    target = ElasticTarget(points, CoupledStrains(0.01), (1, 1, 1), 1, elastic_weight=3.0, stress_weight=0.0)
     means = 0.001 * jnp.arange(24.0).reshape(4, 6)
     elastic, _ = target.properties(means)
     found = np.asarray(target.residuals(means))
-    assert found.shape == (2, 4)
-    expected = [[(elastic[0, 0] - 200) / 4, 0, elastic[0, 2] - 110, 0], [0, 0, (elastic[1, 2] - 110) / 0.5, 0]]
+    assert found.shape == (2, 3)
+    expected = [[(elastic[0, 0] - 200) / 4, 0, elastic[0, 2] - 110], [0, 0, (elastic[1, 2] - 110) / 0.5]]
     np.testing.assert_allclose(found, np.array(expected), rtol=1e-6)  # three measurements, weight 3
-    assert set(target.report(means)) == {f"{name}@{t}K" for name in ("C11", "C12", "C44", "P") for t in (300, 600)}
+    assert set(target.report(means)) == {f"{name}@{t}K" for name in ("C11", "C12", "C44", "σxx") for t in (300, 600)}
+
+
+def test_at_rest_is_a_crystal_whose_every_independent_stress_is_minus_the_pressure():
+    """Of a hexagonal crystal two: a stress that stretches a as much as it shortens c has no pressure, and counts."""
+    point = StatePoint(300.0, Crystal("Ti", "hcp", 2.95, 4.68), pressure=0.5 * GPA)
+    target = ElasticTarget([point], CoupledStrains(1e-6), (1, 1, 1), 1, elastic_weight=1.0, stress_weight=8.0)
+    ideal = 2 * 8.617333e-5 * 300.0 / target.ensemble.system(target.ensemble.sites).volumes[0]
+
+    def found(xx, zz):
+        """The loss of a crystal with these stresses (GPa), in all cells alike."""
+        means = jnp.broadcast_to(GPA * jnp.array([xx, xx, zz, 0, 0, 0]) + ideal * jnp.array([1, 1, 1, 0, 0, 0]), (4, 6))
+        return float(loss(target, means)), target.report(means)
+
+    assert found(-0.5, -0.5)[0] == pytest.approx(0, abs=1e-6)
+    value, report = found(-0.5 + 0.1, -0.5 - 0.2)
+    assert value == pytest.approx(8 * (0.1**2 + 0.2**2) / 2, rel=1e-3)
+    assert (report["σxx@300K"], report["σzz@300K"]) == pytest.approx((-0.4, -0.7), abs=1e-4)
+    by_pressure = ElasticTarget(
+        [point], CoupledStrains(1e-6), (1, 1, 1), 1, 1.0, stress_weight=0.0, pressure_weight=8.0
+    )
+    means = jnp.broadcast_to(
+        GPA * jnp.array([-0.4, -0.4, -0.7, 0, 0, 0]) + ideal * jnp.array([1, 1, 1, 0, 0, 0]), (4, 6)
+    )
+    assert float(loss(by_pressure, means)) == pytest.approx(0, abs=1e-6)
+    assert by_pressure.report(means)["P@300K"] == pytest.approx(0.5, abs=1e-4)
+
+
+def test_adiabatic_constants_are_not_compared_with_isothermal_ones():
+    b2, c11 = Crystal("NiAl", "cesiumchloride", 2.89), {"C11": 200 * GPA}
+    with pytest.raises(ValueError, match=r"measured constants are adiabatic.*fusedff.data.adiabatic"):
+        ElasticTarget([StatePoint(300.0, b2, c11, condition="adiabatic")], CoupledStrains(0.01), (1, 1, 1), 1, 1.0, 1.0)
 
 
 def test_curves_and_pressures_count_in_units_of_their_standard_errors():

@@ -3,9 +3,10 @@
 A table is CSV with `#` comments and the columns temperature_K, the lattice parameters that the symmetry of the crystal
 leaves free (of a_A, b_A, c_A, alpha_deg, beta_deg, gamma_deg; cubic: a_A alone), and what was measured of the
 elastic constants of its class in standard axes (`fusedff.orientation`): `<name>_GPa`, with standard errors in
-`<name>_stderr_GPa`. Optional are pressure_GPa (0 where absent) and role (`train` or `held-out`; `train` where absent).
-Cells of what was not measured, or of an unknown error, are empty. A row without constants says at which lattice
-parameters the pressure is known.
+`<name>_stderr_GPa`. Optional are pressure_GPa (0 where absent), role (`train` or `held-out`; `train` where absent) and
+condition: `adiabatic` (ultrasound) or `isothermal` (where absent), see `fusedff.data.adiabatic`. Cells of what was not
+measured, or of an unknown error, are empty. A row without constants says at which lattice parameters the pressure is
+known.
 """
 
 import warnings
@@ -28,6 +29,7 @@ from fusedff.units import GPA
 TITANIUM_TABLE = FILES / "titanium_experiment.csv"
 ALUMINIUM_TABLE = FILES / "aluminium_experiment.csv"
 ROLES = ("train", "held-out")
+CONDITIONS = ("isothermal", "adiabatic")
 MAX_TEMPERATURE = 10_000.0  # K
 MAX_PRESSURE_GPA = 1_000.0
 EINSTEIN = 200.0  # K, a typical temperature of the oscillators of a crystal
@@ -43,6 +45,7 @@ class StatePoint:
     """One temperature (K), the crystal measured there, its elastic constants name -> eV/Å^3 (some, all or none).
 
     `pressure` is in eV/Å^3, `role` is 'train' or 'held-out', `elastic_stderr` holds what is known of standard errors.
+    `condition` says whether the constants are 'isothermal' or 'adiabatic'.
     """
 
     temperature: float
@@ -51,9 +54,11 @@ class StatePoint:
     pressure: float = 0.0
     role: str = "train"
     elastic_stderr: Mapping[str, float] = field(default_factory=dict, hash=False)  # eV/Å^3
+    condition: str = "isothermal"
 
     def __post_init__(self):
         settings.require(self, positive=["temperature"])
+        settings.one_of(self, "condition", CONDITIONS)
 
     @property
     def elastic_gpa(self) -> dict[str, float]:
@@ -187,7 +192,12 @@ def _check_header(header, reference: Crystal, file: str) -> None:
     line, columns = header
     required = ["temperature_K", *(COLUMNS[name] for name in reference.parameters)]
     names = elastic_symmetry.elastic_names(crystals.symmetry(reference))
-    optional = [*(f"{name}{kind}_GPa" for kind in ("", "_stderr") for name in names), "pressure_GPa", "role"]
+    optional = [
+        *(f"{name}{kind}_GPa" for kind in ("", "_stderr") for name in names),
+        "pressure_GPa",
+        "role",
+        "condition",
+    ]
     layout = f"{', '.join(required)}, what was measured of {', '.join(f'{n}_GPa' for n in names)}"
     for problem, found in (
         ("repeated", sorted({c for c in columns if columns.count(c) > 1})),
@@ -197,7 +207,8 @@ def _check_header(header, reference: Crystal, file: str) -> None:
         if found:
             raise ValueError(
                 f"{file}, line {line}: {problem} column {', '.join(map(repr, found))}; a table for "
-                f"{reference.structure} has {layout}, and optionally their errors (C11_stderr_GPa), pressure_GPa, role"
+                f"{reference.structure} has {layout}, and optionally errors (C11_stderr_GPa), pressure_GPa, role, "
+                "condition"
             )
 
 
@@ -217,9 +228,7 @@ def _state_point(cells, reference: Crystal, units: str | None, where: str) -> St
                 f"{where}: pressure_GPa is {pressure:g} where {name} is {elastic_gpa[name]:g}, which no crystal bears; "
                 "give GPa (10 kbar), positive in compression"
             )
-    role = cells.get("role", "") or "train"
-    if role not in ROLES:
-        raise ValueError(f"{where}: role {role!r} is unknown; use one of {', '.join(ROLES)}")
+    role = _one_of(cells, "role", ROLES, where)
     return StatePoint(
         temperature=temperature,
         crystal=crystal,
@@ -227,7 +236,16 @@ def _state_point(cells, reference: Crystal, units: str | None, where: str) -> St
         pressure=pressure * GPA,
         role=role,
         elastic_stderr={name: value * GPA for name, value in stderr.items()},
+        condition=_one_of(cells, "condition", CONDITIONS, where),
     )
+
+
+def _one_of(cells, column: str, known, where: str) -> str:
+    """The entry of an optional column of words, the first of `known` where it is empty."""
+    word = cells.get(column, "") or known[0]
+    if word not in known:
+        raise ValueError(f"{where}: {column} {word!r} is unknown; use one of {', '.join(known)}")
+    return word
 
 
 def _crystal(reference: Crystal, lattice, where: str) -> Crystal:

@@ -156,35 +156,42 @@ def stress_against_strain(result: DeformationResult, point: int = 0) -> Figure:
 
 
 def elastic_against_temperature(models: Mapping[str, Mapping], points) -> Figure:
-    """Constants and pressure of models (error bars: one standard error) against measured ones (black).
+    """Constants, pressure and stresses of models (bars: one standard error) against measured ones (black).
 
     A model comes as the table that `ElasticResult.by_temperature` returns and records keep.
     """
     points = sorted(points, key=lambda p: p.temperature)
     tables = [list(table.values()) for table in models.values()]
     names = list(tables[0][0]["elastic"] if tables else measured_gpa(points)[0])
+    stresses = tables and min((point.get("stress", {}) for table in tables for point in table), key=len)
     with style.context():
-        fig, axes = style.panels(len(names) + 1, 3)
-        for ax, name in zip(axes, [*names, "P"], strict=True):
-            known = [
-                (p.temperature, p.pressure_gpa if name == "P" else p.elastic_gpa[name])
-                for p in points
-                if name == "P" or name in p.elastic_gpa
-            ]
+        fig, axes = style.panels(len(names) + 1 + len(stresses), 3)
+        for ax, name in zip(axes, [*names, "P", *stresses], strict=True):
+            known = [(p.temperature, _measured(p, name)) for p in points if name not in names or name in p.elastic_gpa]
             if known:
                 ax.plot(*zip(*known, strict=True), color=style.COLORS["measured"], marker="D", ms=2.5, lw=1, zorder=1)
             for m, (model, table) in enumerate(models.items()):
-                entries = [at["pressure"] if name == "P" else at["elastic"][name] for at in table.values()]
+                entries = [
+                    (at["elastic"] | {"P": at["pressure"]} | at.get("stress", {}))[name] for at in table.values()
+                ]
                 ax.errorbar(
                     [float(t) for t in table], [e["value"] for e in entries], [e["stderr"] for e in entries],
                     color=style.color_of(model, m), marker=style.MARKERS.get(model, "o"), ls=":", lw=1,
                 )  # fmt: skip
-            _at_least(ax, 1.0 if name == "P" or not known else 0.15 * abs(np.mean([value for _, value in known])))
-            ax.set_title("pressure" if name == "P" else name)
+            elastic = known and name in names
+            _at_least(ax, 0.15 * abs(np.mean([value for _, value in known])) if elastic else 1.0)
+            ax.set_title({"P": "pressure"}.get(name, f"σ{name}" if name in stresses else name))
             ax.set_xlabel("temperature (K)")
             ax.set_ylabel("GPa")
         fig.legend(handles=style.legend_of(["measured", *models]), loc="outside upper center", ncols=len(models) + 1)
     return fig
+
+
+def _measured(point, name):
+    """GPa: an elastic constant, the pressure P, or the stress xx ... at that pressure."""
+    if name in point.elastic_gpa:
+        return point.elastic_gpa[name]
+    return {"P": 1, "xx": -1, "yy": -1, "zz": -1}.get(name, 0) * point.pressure_gpa
 
 
 def _at_least(ax, span):

@@ -48,13 +48,15 @@ def _spoken(key: str) -> str:
 
 
 def approach(history: Sequence[Mapping], points, updates: int | None = None) -> Figure:
-    """How the constants and the pressure of a DiffTRe or fused history move towards the measured ones (dashed).
+    """How the constants and stresses of a DiffTRe or fused history move towards the measured ones (dashed).
 
     `updates` makes the axes long enough for all that is to come.
     """
     names = list(dict.fromkeys(key.split("@")[0] for key in history[0] if "@" in key))
     temperatures = sorted({float(key.split("@")[1][:-1]) for key in history[0] if "@" in key})
-    measured = {p.temperature: {**p.elastic_gpa, "P": p.pressure_gpa} for p in points}
+    at_rest = {p.temperature: dict.fromkeys(("σxx", "σyy", "σzz"), -p.pressure_gpa) for p in points}
+    at_rest = {t: stresses | dict.fromkeys(("σyz", "σxz", "σxy"), 0.0) for t, stresses in at_rest.items()}
+    measured = {p.temperature: p.elastic_gpa | at_rest[p.temperature] | {"P": p.pressure_gpa} for p in points}
     shades = dict(zip(temperatures, plt.cm.plasma(np.linspace(0, 0.82, len(temperatures))), strict=True))
     with style.context():
         fig, axes = style.panels(len(names), 3)

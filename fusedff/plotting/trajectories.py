@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fusedff.elastic_symmetry import VOIGT
 from fusedff.plotting import style
 from fusedff.simulation.statistics import Estimate
 
@@ -31,7 +32,6 @@ def block_errors(errors: Mapping[int, float], snapshots: int, unit: str, ax: Axe
     return fig
 
 
-VOIGT = ("xx", "yy", "zz", "yz", "xz", "xy")
 _DIRECTIONS = ("#0072B2", "#56B4E9", "#D55E00")  # a and b alike, c apart
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -10,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 
-from fusedff.data import datasets, splits, titanium_paper, titanium_vasp
+from fusedff.data import adiabatic, datasets, experiments, splits, titanium_paper, titanium_vasp
 from fusedff.data import frames as labelled
+from fusedff.data.experiments import StatePoint
 from fusedff.geometry import neighbors, systems
 from fusedff.potential import Evaluation, Potential
 from fusedff.properties.thermal import elastic
@@ -42,6 +44,18 @@ def frames(preset: Preset, vasp: str | Path | None = None) -> splits.Split:
         return embedded
     more = splits.split(titanium_vasp.load(vasp))
     return splits.Split(*(mine + theirs for mine, theirs in zip(embedded, more, strict=True)))
+
+
+def measured(preset: Preset, table: Sequence[StatePoint] | None = None) -> tuple[StatePoint, ...]:
+    """All measured state points (default: titanium's) as a preset compares them: adiabatic, or all as isothermal."""
+    table = experiments.load_state_points() if table is None else tuple(table)
+    return table if preset.adiabatic else tuple(replace(point, condition="isothermal") for point in table)
+
+
+def targets(preset: Preset, table: Sequence[StatePoint] | None = None) -> tuple[StatePoint, ...]:
+    """The state points that a preset trains on, with isothermal constants, which simulations give."""
+    table = measured(preset, table)
+    return adiabatic.isothermal(experiments.select(table, temperatures=preset.train_temperatures), table)
 
 
 def data_version(preset: Preset) -> str:
@@ -153,7 +167,29 @@ def rows(models: dict[str, dict]) -> list[dict]:
         | {f"{key}_GPa": entry.get(key) for key in ("value", "stderr", "measured")}
         for model, found in models.items()
         for t, point in found.items()
-        for name, entry in (point["elastic"] | {"P": point["pressure"]}).items()
+        for name, entry in (point["elastic"] | {"P": point["pressure"]} | stresses(point)).items()
+    ]
+
+
+def stresses(point: dict) -> dict[str, dict]:
+    """The independent stresses of a point by name, e.g. σxx and σzz (GPa); none where a record is older than they."""
+    return {f"σ{name}": entry for name, entry in point.get("stress", {}).items()}
+
+
+def largest_stress(experiment: dict) -> tuple[float, float]:
+    """The largest deviation of an independent stress at any temperature from that of the measured pressure, in GPa."""
+    off = [absolute(entry) for point in experiment.values() for entry in stresses(point).values()]
+    return max(((abs(value), noise) for value, noise in off), default=(np.nan, np.nan))
+
+
+def lattice_rows(models: dict[str, dict]) -> list[dict]:
+    """The lattice parameters of models (Å, degrees) at which they have the measured pressure: a row per number."""
+    return [
+        {"model": model, "temperature_K": t, "quantity": name}
+        | {key: entry.get(key) for key in ("value", "stderr", "measured")}
+        for model, found in models.items()
+        for t, point in found.items()
+        for name, entry in point.get("lattice", {}).items()
     ]
 
 
@@ -163,20 +199,34 @@ BOUNDS = {"elastic": 5.0, "pressure": 0.3, "force": 1.15}
 def table(result: dict) -> str:
     """The verdict as text: one row per model and temperature, and whether each bound is met."""
     models = result["models"]
-    names = list(next(iter(next(iter(models.values()))["experiment"].values()))["elastic"])
-    lines = [f"{'':>16} {'T / K':>6} " + " ".join(f"{name + ' / GPa':>13}" for name in names) + f" {'P / GPa':>14}"]
-    for model, found in {"measured": next(iter(models.values())), **models}.items():
-        for t, point in found["experiment"].items():
-            entries = [*point["elastic"].values(), point["pressure"]]
-            if model == "measured":
-                cells = [f"{entry['measured']:.1f}" if "measured" in entry else "-" for entry in entries]
-            else:
-                digits = [1] * len(names) + [2]
-                cells = [f"{e['value']:.{d}f} ± {e['stderr']:.{d}f}" for e, d in zip(entries, digits, strict=True)]
-            title = TITLES.get(model, model)
-            lines.append(f"{title:>16} {t:>6} " + " ".join(f"{cell:>13}" for cell in cells[:-1]) + f" {cells[-1]:>14}")
+    points = {"measured": next(iter(models.values()))["experiment"]} | {
+        TITLES.get(model, model): found["experiment"] for model, found in models.items()
+    }
+    columns = [(f"{name} / GPa", 1, lambda point, n=name: point["elastic"][n]) for name in _first(points)["elastic"]]
+    columns.append(("P / GPa", 2, lambda point: point["pressure"]))
+    columns += [(f"{name} / GPa", 2, lambda point, n=name: stresses(point)[n]) for name in stresses(_first(points))]
+    columns += [
+        (f"{name} / {'Å' if name in 'abc' else '°'}", 4, lambda point, n=name: point["lattice"][n])
+        for name in _first(points).get("lattice", {})
+    ]
+    lines = [f"{'':>16} {'T / K':>6} " + " ".join(f"{title:>15}" for title, _, _ in columns)]
+    for title, found in points.items():
+        for t, point in found.items():
+            cells = [_cell(entry_of(point), digits, title == "measured") for _, digits, entry_of in columns]
+            lines.append(f"{title:>16} {t:>6} " + " ".join(f"{cell:>15}" for cell in cells))
     lines += ["", *summary_lines(result)]
     return "\n".join(lines)
+
+
+def _first(models):
+    """The first point of the first model."""
+    return next(iter(next(iter(models.values())).values()))
+
+
+def _cell(entry, digits, measured):
+    if measured:
+        return f"{entry['measured']:.{digits}f}" if "measured" in entry else "-"
+    return f"{entry['value']:.{digits}f} ± {entry['stderr']:.{digits}f}"
 
 
 def off_target_table(rows: Sequence[dict]) -> str:

@@ -64,14 +64,17 @@ class DiffTReConfig:
     optimizer: Adam | GaussNewton = field(default_factory=Adam)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     elastic_weight: float = 1.0  # per GPa^2
-    pressure_weight: float = 10.0  # per GPa^2
+    stress_weight: float = 10.0  # per GPa^2, of every independent stress
+    pressure_weight: float = 0.0  # per GPa^2; the paper has it, and not the stresses
     estimator: Estimator = field(default_factory=CoupledStrains)
     repeats: tuple[int, int, int] = (5, 5, 3)
     replicas: int = 1
     seed: int = 0
 
     def __post_init__(self):
-        ranges.require(self, count=["updates", "replicas"], not_negative=["elastic_weight", "pressure_weight"])
+        ranges.require(
+            self, count=["updates", "replicas"], not_negative=["elastic_weight", "stress_weight", "pressure_weight"]
+        )
 
 
 MAX_HALVINGS = 4  # times that a step is halved before the state point counts as lost
@@ -87,9 +90,10 @@ class TrajectoryBuffer(NamedTuple):
 
 
 def elastic_target(points: Sequence[StatePoint], settings: DiffTReConfig) -> ElasticTarget:
-    """Elastic constants and pressures of measured state points as a target."""
+    """Elastic constants and stresses of measured state points as a target."""
     s = settings
-    return ElasticTarget(points, s.estimator, s.repeats, s.replicas, s.elastic_weight, s.pressure_weight)
+    weights = s.elastic_weight, s.stress_weight, s.pressure_weight
+    return ElasticTarget(points, s.estimator, s.repeats, s.replicas, *weights)
 
 
 class DiffTReTrainer:

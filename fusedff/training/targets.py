@@ -5,7 +5,7 @@ The gradient of an average of per-snapshot quantities O is <dO/d theta> - beta (
 `HeatCapacityTarget` records U and U^2 and takes the variance.
 
 Simulations run at constant volume. A lattice constant or a density enters as the pressure of cells of the measured size
-(`PressureTarget`; `ElasticTarget` has it beside the elastic constants).
+(`PressureTarget`), lattice constants as its stresses (`ElasticTarget`, beside the elastic constants).
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fusedff import elastic_symmetry
 from fusedff.data.experiments import StatePoint, measured_gpa, stderr_gpa
 from fusedff.simulation import distributions
 from fusedff.simulation.cells import SimulationCells
-from fusedff.simulation.elasticity import Estimator, ideal_gas_pressure, weighted_stress_sum
+from fusedff.simulation.elasticity import Estimator, common_symmetry, ideal_gas_pressure, weighted_stress_sum
 from fusedff.simulation.langevin import observe_stress
 from fusedff.units import GPA, KB
 
@@ -56,10 +57,14 @@ def loss(target: Target, means: jax.Array) -> jax.Array:
 
 @dataclass(frozen=True, eq=False)
 class ElasticTarget:
-    """Elastic constants and pressure of crystals: mean squared deviations in GPa^2, each times its weight.
+    """Elastic constants and stress of crystals: mean squared deviations in GPa^2, each times its weight.
 
-    Constants that were not measured do not count. A deviation is divided by the standard error of its measurement in
-    GPa where a state point gives one: the others count like those known to 1 GPa.
+    A crystal of the measured size and shape is at rest when every stress that its symmetry leaves independent
+    (`elastic_symmetry.stress_names`) is minus the measured pressure: so all lattice parameters are targets, where the
+    pressure alone is one number for all of them. Simulated constants are isothermal, and so must be the measured ones:
+    ValueError for adiabatic ones, which `fusedff.data.adiabatic` converts. Constants that were not measured do not
+    count. A deviation is divided by the standard error of its measurement in GPa where a state point gives one: the
+    others count like those known to 1 GPa.
     """
 
     points: Sequence[StatePoint]
@@ -67,7 +72,15 @@ class ElasticTarget:
     repeats: tuple[int, int, int]
     replicas: int
     elastic_weight: float  # per GPa^2
-    pressure_weight: float  # per GPa^2
+    stress_weight: float  # per GPa^2, of the independent stresses
+    pressure_weight: float = 0.0  # per GPa^2
+
+    def __post_init__(self):
+        if any(point.elastic and point.condition != "isothermal" for point in self.points):
+            raise ValueError(
+                "the measured constants are adiabatic, the simulated ones isothermal; convert them with "
+                "`fusedff.data.adiabatic.isothermal`, or give condition 'isothermal' to compare them as they are"
+            )
 
     @cached_property
     def ensemble(self) -> SimulationCells:
@@ -81,30 +94,49 @@ class ElasticTarget:
     def weighted_sum(self):
         return self.estimator.weighted_sum
 
+    @property
+    def symmetry(self) -> str:
+        return common_symmetry(self.points)
+
     def properties(self, means):
-        """Elastic constants (n_points, n_constants) and pressure (n_points,), GPa, averaged over replicas."""
+        """Elastic constants (n_points, n_constants) and stresses (n_points, n_stresses), GPa, over all replicas."""
         found = self.estimator.properties(means, self.ensemble, self.points, self.replicas)
-        return found.elastic.mean(1) / GPA, found.pressure.mean(1) / GPA
+        stress = elastic_symmetry.independent_stress(found.stress.mean(1), self.symmetry)
+        return found.elastic.mean(1) / GPA, stress / GPA
 
     def residuals(self, means):
-        elastic, pressure = self.properties(means)
-        _, measured, measured_pressure = measured_gpa(self.points)
+        elastic, stress = self.properties(means)
+        _, measured, pressure = measured_gpa(self.points)
         present, stderr = np.isfinite(measured), stderr_gpa(self.points)
         deviation = jnp.where(present, elastic - jnp.asarray(np.where(present, measured, 0)), 0)
         deviation = deviation / np.where(np.isfinite(stderr), stderr, 1)
-        of_elastic = (self.elastic_weight / max(np.sum(present), 1)) ** 0.5 * deviation
-        of_pressure = (self.pressure_weight / len(self.points)) ** 0.5 * (pressure - jnp.asarray(measured_pressure))
-        return jnp.concatenate([of_elastic, of_pressure[:, None]], 1)
+        parts = [(self.elastic_weight / max(np.sum(present), 1), deviation)]
+        names = elastic_symmetry.stress_names(self.symmetry)
+        if self.stress_weight:
+            at_rest = -pressure[:, None] * np.isin(names, ("xx", "yy", "zz"))
+            parts.append((self.stress_weight / stress.size, stress - at_rest))
+        if self.pressure_weight:
+            parts.append((self.pressure_weight / len(self.points), self._pressure(means) - pressure[:, None]))
+        return jnp.concatenate([weight**0.5 * part for weight, part in parts], 1)
+
+    def _pressure(self, means):
+        """(n_points, 1) GPa."""
+        found = self.estimator.properties(means, self.ensemble, self.points, self.replicas)
+        return found.pressure.mean(1)[:, None] / GPA
 
     def report(self, means) -> dict:
-        """GPa: every constant and the pressure at every temperature, e.g. C11@323K and P@323K."""
-        elastic, pressure = self.properties(means)
-        names, _, _ = measured_gpa(self.points)
-        record = {}
-        for point, constants, p in zip(self.points, np.asarray(elastic), np.asarray(pressure), strict=True):
-            at = f"@{point.temperature:g}K"
-            record |= {f"{name}{at}": value for name, value in zip(names, constants, strict=True)} | {f"P{at}": p}
-        return record
+        """GPa: every constant, stress and (if it has a weight) pressure, e.g. C11@323K, σxx@323K and P@323K."""
+        elastic, stress = self.properties(means)
+        names = [*elastic_symmetry.elastic_names(self.symmetry)]
+        names += [f"σ{name}" for name in elastic_symmetry.stress_names(self.symmetry)]
+        rows = [elastic, stress]
+        if self.pressure_weight:
+            names, rows = [*names, "P"], [*rows, self._pressure(means)]
+        return {
+            f"{name}@{point.temperature:g}K": value
+            for point, row in zip(self.points, np.concatenate(rows, 1), strict=True)
+            for name, value in zip(names, row, strict=True)
+        }
 
 
 @dataclass(frozen=True, eq=False)

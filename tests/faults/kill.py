@@ -25,18 +25,18 @@ def train(folder: Path) -> None:
     """The run: from the beginning, or from where its checkpoint stands."""
     import jax
 
-    from fusedff.data import datasets, experiments
+    from fusedff.data import datasets
     from fusedff.potential import Potential
     from fusedff.runtime import storage
     from fusedff.simulation.langevin import LangevinConfig
-    from fusedff.study import presets
+    from fusedff.study import comparison, presets
     from fusedff.training import fused
     from fusedff.training.difftre import DiffTReConfig, SamplingConfig
     from fusedff.training.force_matching import ForceMatchingConfig
     from fusedff.training.optimizers import Adam
 
     frames = [frame for frame in datasets.load_frames() if frame.info["config_type"] == "hcp-eos"]
-    points = experiments.select(experiments.load_state_points(), [323])
+    points = [p for p in comparison.targets(presets.SMOKE) if p.temperature == 323]
     experiment = DiffTReConfig(
         optimizer=Adam(1e-4, 1e-5), repeats=(1, 1, 1),
         sampling=SamplingConfig(LangevinConfig(1.0, 10.0, 2, 0.5), first_equilibration=2, equilibration=1, snapshots=3),

@@ -1,4 +1,4 @@
-"""Elastic constants and pressure of a potential at measured state points, with standard errors.
+"""Elastic constants and stress of a potential at measured state points, with standard errors.
 
 Constants are isothermal, and adiabatic beside them: ultrasound is too fast for heat to flow. The difference is
 C^S - C^T = (T V / C_V) lambda lambda with lambda = d stress / dT at constant strain (Wallace, Thermodynamics of
@@ -12,8 +12,9 @@ from functools import partial
 import numpy as np
 
 from fusedff import crystals, elastic_symmetry
-from fusedff.data.experiments import StatePoint, measured_gpa
+from fusedff.data.experiments import StatePoint
 from fusedff.potential import Potential
+from fusedff.properties.thermal.lattice import relaxed_lengths
 from fusedff.properties.thermal.sampling import SolidConfig
 from fusedff.simulation.elasticity import CoupledStrains, Estimator
 from fusedff.simulation.langevin import Trajectory
@@ -31,19 +32,30 @@ class ElasticConfig(SolidConfig):
 
 @dataclass(frozen=True)
 class ElasticResult:
-    """Constants and pressure per state point in GPa, with standard errors and what was measured."""
+    """Constants and stress per state point in GPa, with standard errors, and what was measured there.
 
-    temperature: np.ndarray  # (n_points,) K
+    `lengths` are the lattice parameters at which the stress would be that of the state point: those of the cell,
+    changed by compliance times what the stress is off. That is right for changes of a fraction of a per cent.
+    """
+
+    points: tuple[StatePoint, ...]
     names: tuple[str, ...]
-    elastic: np.ndarray  # (n_points, n_constants) GPa
+    elastic: np.ndarray  # (n_points, n_constants) GPa, isothermal
     elastic_stderr: np.ndarray
-    pressure: np.ndarray  # (n_points,) GPa
-    pressure_stderr: np.ndarray
-    measured: np.ndarray  # (n_points, n_constants) GPa, nan where there is no measurement
-    measured_pressure: np.ndarray  # (n_points,) GPa
     adiabatic: np.ndarray  # (n_points, n_constants) GPa
     adiabatic_stderr: np.ndarray
+    pressure: np.ndarray  # (n_points,) GPa
+    pressure_stderr: np.ndarray
+    stress: np.ndarray  # (n_points, n_stresses) GPa, in the order of `elastic_symmetry.stress_names`
+    stress_stderr: np.ndarray
+    lengths: np.ndarray  # (n_points, n_lengths) Å or degrees, in the order of `Crystal.parameters`
+    lengths_stderr: np.ndarray
     settings: ElasticConfig
+
+    @property
+    def temperature(self) -> np.ndarray:
+        """Temperatures (n_points,) in K."""
+        return np.array([point.temperature for point in self.points])
 
     def as_dict(self) -> dict:
         """Plain data for JSON: all numbers by temperature, and the settings."""
@@ -52,26 +64,41 @@ class ElasticResult:
         return {"by_temperature_K": self.by_temperature(), "unit": "GPa", "settings": settings}
 
     def by_temperature(self) -> dict:
-        """The numbers in GPa as nested plain data: temperature -> elastic, pressure and adiabatic.
+        """The numbers as nested plain data: temperature -> elastic, difference, pressure, stress (GPa) and lattice.
 
-        What was not measured has no entry `measured`.
+        `elastic` are adiabatic constants where the measured ones are, else isothermal ones, as `condition` says;
+        `difference` is adiabatic minus isothermal. What was not measured has no entry `measured`.
         """
-        table = {}
-        for t, row in enumerate(self.temperature):
-            elastic = {
-                name: _entry(self.elastic[t, c], self.elastic_stderr[t, c], self.measured[t, c])
-                for c, name in enumerate(self.names)
-            }
-            pressure = _entry(self.pressure[t], self.pressure_stderr[t], self.measured_pressure[t])
-            adiabatic = {
-                name: entry(self.adiabatic[t, c], self.adiabatic_stderr[t, c]) for c, name in enumerate(self.names)
-            }
-            table[f"{row:g}"] = {"elastic": elastic, "pressure": pressure, "adiabatic": adiabatic}
-        return table
+        return {f"{point.temperature:g}": self._at(t, point) for t, point in enumerate(self.points)}
+
+    def _at(self, t: int, point: StatePoint) -> dict:
+        adiabatic = point.condition == "adiabatic"
+        elastic = (self.adiabatic, self.adiabatic_stderr) if adiabatic else (self.elastic, self.elastic_stderr)
+        stresses = elastic_symmetry.stress_names(crystals.symmetry(point.crystal))
+        at_rest = dict(
+            zip(
+                stresses, [-point.pressure_gpa if name in ("xx", "yy", "zz") else 0.0 for name in stresses], strict=True
+            )
+        )
+        return {
+            "condition": point.condition,
+            "elastic": _entries(self.names, elastic[0][t], elastic[1][t], point.elastic_gpa),
+            "difference": dict(zip(self.names, (self.adiabatic - self.elastic)[t].tolist(), strict=True)),
+            "pressure": _entries(
+                ("P",), self.pressure[t : t + 1], self.pressure_stderr[t : t + 1], {"P": point.pressure_gpa}
+            )["P"],
+            "stress": _entries(stresses, self.stress[t], self.stress_stderr[t], at_rest),
+            "lattice": _entries(
+                point.crystal.parameters, self.lengths[t], self.lengths_stderr[t], point.crystal.parameters
+            ),
+        }
 
 
-def _entry(value, stderr, measured):
-    return entry(value, stderr) | ({} if np.isnan(measured) else {"measured": float(measured)})
+def _entries(names, values, stderr, measured) -> dict:
+    return {
+        name: entry(value, noise) | ({"measured": float(measured[name])} if name in measured else {})
+        for name, value, noise in zip(names, values, stderr, strict=True)
+    }
 
 
 def run(
@@ -87,22 +114,26 @@ def run(
         potential, ensemble, settings.langevin, equilibration=settings.equilibration, snapshots=settings.snapshots,
         seed=settings.seed, observe=estimator.observe, name=name,
     )  # fmt: skip
+    symmetry = crystals.symmetry(points[0].crystal)
+    names, stresses = elastic_symmetry.elastic_names(symmetry), elastic_symmetry.stress_names(symmetry)
+    ends = np.cumsum([len(names), 1, len(stresses)])
 
     def statistic(means):
         found = estimator.properties(means, ensemble, points, replicas)
-        return np.concatenate([found.elastic, found.pressure[..., None]], -1) / GPA
+        stress = elastic_symmetry.independent_stress(found.stress, symmetry)
+        in_gpa = np.concatenate([found.elastic, found.pressure[..., None], stress], -1) / GPA
+        return np.concatenate([in_gpa, relaxed_lengths(found, points)], -1)
 
     estimate = jackknife(trajectory.observed, statistic, settings.blocks)
-    value = estimate.value.mean(1)
-    stderr = np.sqrt((estimate.stderr**2).sum(1)) / replicas
-    names, measured, measured_pressure = measured_gpa(points)
+    stderr = np.split(np.sqrt((estimate.stderr**2).sum(1)) / replicas, ends, axis=1)
+    (elastic, pressure, stress, lengths), errors = np.split(estimate.value.mean(1), ends, axis=1), stderr
     shift = jackknife(
         with_energy(trajectory), partial(adiabatic_shift, ensemble=ensemble, points=points), settings.blocks
     )
-    elastic, error = value[:, :-1], stderr[:, :-1]
     return ElasticResult(
-        np.array([p.temperature for p in points]), names, elastic, error, value[:, -1], stderr[:, -1],
-        measured, measured_pressure, elastic + shift.value / GPA, np.hypot(error, shift.stderr / GPA), settings,
+        tuple(points), names, elastic, errors[0],
+        elastic + shift.value / GPA, np.hypot(errors[0], shift.stderr / GPA),
+        pressure[:, 0], errors[1][:, 0], stress, errors[2], lengths, errors[3], settings,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 import numpy as np
+from ase import Atoms
 
 from fusedff import crystals, elastic_symmetry
 from fusedff.crystals import PARAMETERS, Crystal
@@ -17,10 +18,12 @@ from fusedff.data.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.sampling import SolidConfig
 from fusedff.runtime import settings as ranges
-from fusedff.simulation.elasticity import CoupledStrains
+from fusedff.simulation.elasticity import CoupledStrains, Properties
 from fusedff.simulation.sampling import sample_crystal
 from fusedff.simulation.statistics import entry, jackknife
 from fusedff.units import GPA, strain_from_voigt
+
+MOST_STRAIN = 0.1  # of one correction
 
 
 @dataclass(frozen=True)
@@ -123,23 +126,50 @@ def _correct(means, ensemble, points, settings, pressure):
     """
     found = settings.estimator.properties(means, ensemble, points, settings.replicas)
     stress, constants = np.asarray(found.stress.mean(1), float), np.asarray(found.elastic.mean(1), float)
-    symmetry, rows = crystals.symmetry(points[0].crystal), []
-    names = elastic_symmetry.elastic_names(symmetry)
+    rows = []
     for point, sigma, values in zip(points, stress, constants, strict=True):
-        excess = elastic_symmetry.reduce_stress(sigma, symmetry) + pressure * np.array([1, 1, 1, 0, 0, 0])
-        stiffness = elastic_symmetry.stiffness(dict(zip(names, values, strict=True)), symmetry)
-        strain = -np.linalg.solve(stiffness, excess)
-        if not np.abs(strain).max() < 0.1:
+        cell, excess = relaxed(point.crystal, sigma, values, pressure)
+        if cell is None:
             raise ValueError(
-                f"{point.crystal} at {point.temperature:g} K: the stress {excess / GPA} GPa asks for a strain of "
-                f"{strain}; start nearer to the equilibrium, or at a temperature at which the crystal is stable"
+                f"{point.crystal} at {point.temperature:g} K: the stress {excess / GPA} GPa asks for a strain of more "
+                f"than {MOST_STRAIN:g}; start nearer to the equilibrium, or at a temperature at which the crystal is "
+                "stable"
             )
-        cell = crystals.unit_cell(point.crystal)
-        cell.set_cell(cell.cell.array @ (np.eye(3) + strain_from_voigt(strain)), scale_atoms=True)
         parameters = crystals.with_cell(point.crystal, cell).parameters
         residual = [excess[PARAMETERS.index(name)] for name in parameters]  # xx by a, ... xy by gamma
         rows.append([cell.get_volume() / len(cell), *parameters.values(), *residual])
     return np.array(rows)
+
+
+def relaxed(crystal: Crystal, stress, constants, pressure: float = 0.0) -> tuple[Atoms | None, np.ndarray]:
+    """The cell at which the stress would be that of the pressure, to first order; and the stress (6,) beyond it.
+
+    `stress` (6,) is the mean stress in the crystal's own cell and `constants` are its elastic constants, all in
+    eV/Å^3. There is no such cell, None, where the strain would not stay below a tenth.
+    """
+    symmetry = crystals.symmetry(crystal)
+    excess = elastic_symmetry.reduce_stress(np.asarray(stress, float), symmetry) + pressure * np.array(
+        [1, 1, 1, 0, 0, 0]
+    )
+    names = elastic_symmetry.elastic_names(symmetry)
+    stiffness = elastic_symmetry.stiffness(dict(zip(names, np.asarray(constants, float), strict=True)), symmetry)
+    strain = -np.linalg.solve(stiffness, excess) if np.linalg.cond(stiffness) < 1e12 else np.full(6, np.inf)
+    if not np.abs(strain).max() < MOST_STRAIN:
+        return None, excess
+    cell = crystals.unit_cell(crystal)
+    cell.set_cell(cell.cell.array @ (np.eye(3) + strain_from_voigt(strain)), scale_atoms=True)
+    return cell, excess
+
+
+def relaxed_lengths(found: Properties, points: Sequence[StatePoint]) -> np.ndarray:
+    """Lattice parameters (n_points, replicas, n_lengths) at the pressures of the points, nan where there is none."""
+    lengths = np.full((*found.pressure.shape, len(points[0].crystal.parameters)), np.nan)
+    for p, replica in np.ndindex(*found.pressure.shape):
+        crystal = points[p].crystal
+        cell, _ = relaxed(crystal, found.stress[p, replica], found.elastic[p, replica], points[p].pressure)
+        if cell is not None:
+            lengths[p, replica] = list(crystals.with_cell(crystal, cell).parameters.values())
+    return lengths
 
 
 def _expansion(names, temperatures, lengths, stderr):

@@ -1,0 +1,70 @@
+"""Isothermal from adiabatic elastic constants, by the thermal expansion that a table of measurements holds.
+
+Ultrasound is too fast for heat to flow: it measures adiabatic constants, simulations at constant temperature give
+isothermal ones. C^S - C^T = (T V / C_V) λ λ with λ = -C^T α, the change of stress with temperature at constant strain
+(Wallace, Thermodynamics of Crystals, 1972, §§ 2, 5). C_V is 3 k_B per atom, that of classical atoms; below the Debye
+temperature that of real ones is smaller, but there the difference is small itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fusedff import crystals, elastic_symmetry
+from fusedff.data.experiments import StatePoint
+from fusedff.units import KB, strain_to_voigt
+
+NEIGHBOURS = 2  # rows on either side, by whose lattice parameters the expansion of a row is judged
+ITERATIONS = 10  # each adds some per cent of the last one's correction
+
+
+def isothermal(points: Sequence[StatePoint], table: Sequence[StatePoint] | None = None) -> tuple[StatePoint, ...]:
+    """The points with isothermal constants; those of rows that are isothermal already, or hold none, stay as they are.
+
+    `table` has the lattice parameters at all measured temperatures (default: the points themselves). Raises ValueError
+    where a row lacks one of the constants of its class, or the table another temperature at the same pressure.
+    """
+    points = tuple(points)
+    return tuple(_isothermal(point, points if table is None else table) for point in points)
+
+
+def difference(point: StatePoint, table: Sequence[StatePoint]) -> dict[str, float]:
+    """C^S - C^T of a row with adiabatic constants, name -> eV/Å^3."""
+    return {name: value - _isothermal(point, table).elastic[name] for name, value in point.elastic.items()}
+
+
+def _isothermal(point, table) -> StatePoint:
+    if point.condition != "adiabatic" or not point.elastic:
+        return replace(point, condition="isothermal")
+    symmetry, cell = crystals.symmetry(point.crystal), crystals.unit_cell(point.crystal)
+    if missing := [name for name in elastic_symmetry.elastic_names(symmetry) if name not in point.elastic]:
+        raise ValueError(
+            f"{point.temperature:g} K: what is adiabatic cannot be made isothermal without {', '.join(missing)}; give "
+            "all constants, or condition `isothermal` to compare them as they are"
+        )
+    alpha = strain_to_voigt(expansion(point, table))
+    scale = point.temperature * cell.get_volume() / (3 * KB * len(cell))
+    found = dict(point.elastic)
+    for _ in range(ITERATIONS):
+        stress = elastic_symmetry.stiffness(found, symmetry) @ alpha
+        shift = elastic_symmetry.reduce_stiffness(scale * np.outer(stress, stress), symmetry)
+        found = {name: value - float(shift[name]) for name, value in point.elastic.items()}
+    return replace(point, elastic=found, condition="isothermal")
+
+
+def expansion(point: StatePoint, table: Sequence[StatePoint]) -> np.ndarray:
+    """Thermal expansion (3, 3), 1/K, in standard axes: the slope of a line through the row and those next to it."""
+    rows = sorted((row for row in table if row.pressure == point.pressure), key=lambda row: row.temperature)
+    temperatures = [row.temperature for row in rows]
+    if len(set(temperatures) | {point.temperature}) < 2:
+        raise ValueError(
+            f"{point.temperature:g} K: what is adiabatic cannot be made isothermal without the lattice parameters of "
+            "another temperature; add a row, or give condition `isothermal` to compare the constants as they are"
+        )
+    at = int(np.searchsorted(temperatures, point.temperature))
+    near = rows[max(at - NEIGHBOURS, 0) : at + NEIGHBOURS + 1]
+    inverse = np.linalg.inv(crystals.unit_cell(point.crystal).cell.array)
+    strains = np.array([inverse @ crystals.unit_cell(row.crystal).cell.array for row in near]).reshape(-1, 9)
+    slope = np.polyfit([row.temperature for row in near], strains, 1)[0].reshape(3, 3)
+    return (slope + slope.T) / 2
