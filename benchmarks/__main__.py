@@ -1,12 +1,13 @@
-"""`python -m benchmarks`: time fusedff against chemtrain, or alone: `scaling`, `cells`, `memory`, `noise`, `gpu`."""
+"""`python -m benchmarks`: time fusedff against chemtrain; or one of the other measurements."""
 
 import argparse
 from pathlib import Path
 
 import fusedff
-from benchmarks import cells, compare, figures, gpu, noise, record, report, scaling, snapshots
+from benchmarks import cells, compare, figures, gpu, independent, noise, record, report, scaling, snapshots
+from fusedff.study import comparison
 
-WHAT = ("compare", "scaling", "cells", "memory", "noise", "gpu")
+WHAT = ("compare", "scaling", "cells", "memory", "noise", "independent", "gpu")
 
 
 def main() -> None:
@@ -15,8 +16,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="compare three quantities at one size, in a few minutes")
     parser.add_argument("--all", action="store_true", help="compare everything at both sizes, in hours")
     parser.add_argument("--seconds", type=float, default=450, help="gpu: end after so long whatever happens")
-    parser.add_argument("--into", type=Path, default=record.RESULTS, help="cells, gpu: where the results go")
-    parser.add_argument("--dry", action="store_true", help="cells, gpu: tiny sizes, to try it")
+    parser.add_argument("--into", type=Path, default=record.RESULTS, help="cells, independent, gpu: where results go")
+    parser.add_argument("--dry", action="store_true", help="cells, independent, gpu: tiny sizes, to try it")
+    parser.add_argument("--model", default="fused", choices=comparison.TITLES, help="independent: of those that ship")
     parser.add_argument("--stages", nargs="*", help=f"gpu: of {', '.join(gpu.STAGES)} (default: all)")
     options = parser.parse_args()
     fusedff.setup()
@@ -54,6 +56,12 @@ def main() -> None:
             found.append(result)
             text = report.noise(found, noise.TEMPERATURES, about)
             record.write("noise", text, about | {"temperatures_K": noise.TEMPERATURES, "samplers": found})
+        print(text)
+    elif options.what == "independent":
+        settings = independent.DRY if options.dry else independent.JUDGE
+        for judged in independent.run(options.model, options.into, settings):
+            text = independent.text(judged, about)
+            record.write(independent.name_of(options.model), text, judged | {"about": about}, options.into)
         print(text)
     else:
         needs = snapshots.run()

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import case, compare, figures, gpu, noise, record, report, sides, titanium
+from benchmarks import case, compare, figures, gpu, independent, noise, record, report, sides, titanium
 from benchmarks.__main__ import main
 from benchmarks.compare import DisagreementError, Row
 from benchmarks.mapping import to_chemtrain
@@ -164,6 +164,29 @@ def test_noise_is_judged_by_variance_times_seconds():
     assert quiet.cost == pytest.approx([50.0])
     assert noise.distance(quiet, plain) == pytest.approx(np.sqrt(4 / 5 / 2))
     assert "| quiet | 50 | 50 | 8.0 | 0.6 |" in report.noise([plain, quiet], [323], ABOUT)
+
+
+def test_an_independent_judgement_goes_on_from_the_temperatures_that_are_done(tmp_path, monkeypatch):
+    first = list(independent.run("fused", tmp_path, independent.DRY, temperatures=(323,)))[-1]
+    record.write(independent.name_of("fused"), "", first, tmp_path)
+    asked = []
+    simulate = independent.elastic.run
+
+    def counted(potential, points, *arguments):
+        asked.extend(point.temperature for point in points)
+        return simulate(potential, points, *arguments)
+
+    monkeypatch.setattr(independent.elastic, "run", counted)
+    *_, both = independent.run("fused", tmp_path, independent.DRY, temperatures=(323, 173))
+    assert asked == [173]
+    assert list(both["by_temperature_K"]) == ["173", "323"]
+    assert both["by_temperature_K"]["323"] == first["by_temperature_K"]["323"]
+    shown = independent.text(both, ABOUT)
+    assert "| T / K | C11, % | C12, % | C13, % | C33, % | C44, % | σxx, GPa | σzz, GPa | a, % | c, % |" in shown
+    assert "of 10 constants are within 2 %" in shown
+    other = replace(independent.DRY, seed=8)  # another question: nothing of the old answer counts
+    *_, anew = independent.run("fused", tmp_path, other, temperatures=(173,))
+    assert list(anew["by_temperature_K"]) == ["173"]
 
 
 def test_independent_noise_is_noisier_than_coupled(monkeypatch):

@@ -1,0 +1,92 @@
+"""Elastic constants, stresses and lattice parameters of a model that ships, judged by what training did not use.
+
+Larger cells, shorter steps, a smaller strain, another friction and several replicas, at the temperatures that were
+trained on and at as many others; hours on two cores. Each temperature is kept as soon as it is done, and a call for the
+same model with the same settings goes on from there.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import record
+from fusedff.properties.thermal import elastic
+from fusedff.properties.thermal.elastic import ElasticConfig
+from fusedff.runtime import storage
+from fusedff.simulation.elasticity import CoupledStrains
+from fusedff.simulation.langevin import LangevinConfig
+from fusedff.study import comparison, presets, run_folder
+
+TEMPERATURES = (23, 323, 623, 923, 173, 473, 773, 973)  # K
+JUDGE = ElasticConfig(
+    estimator=CoupledStrains(0.005),
+    repeats=(6, 6, 4),  # 288 atoms
+    replicas=2,
+    langevin=LangevinConfig(timestep_fs=2.0, friction_per_ps=5.0, steps_per_snapshot=25),
+    equilibration=40,  # 2 ps
+    snapshots=60,  # 3 ps of each replica
+    seed=7,
+)
+DRY = replace(
+    JUDGE, repeats=(2, 2, 1), replicas=1, equilibration=2, snapshots=4, blocks=2,
+    langevin=replace(JUDGE.langevin, steps_per_snapshot=4),
+)  # fmt: skip
+
+
+def run(model: str, into: Path, settings: ElasticConfig = JUDGE, temperatures=TEMPERATURES) -> Iterator[dict]:
+    """What was found so far, after every temperature: {"model", "digest", "settings", "by_temperature_K"}."""
+    potential = run_folder.load(f"titanium-{model}")
+    asked = {"model": model, "digest": storage.digest(potential.params), "settings": presets.as_dict(settings)}
+    kept = into / f"{name_of(model)}.json"
+    found = json.loads(kept.read_text()) if kept.exists() else {}
+    if {key: found.get(key) for key in asked} != record.plain(asked):
+        found = {}
+    done = found.get("by_temperature_K", {})
+    table = {point.temperature: point for point in comparison.measured(presets.HOURS)}
+    for temperature in temperatures:
+        if f"{temperature:g}" not in done:
+            result = elastic.run(
+                potential, [table[temperature]], settings, f"{comparison.TITLES[model]}, {temperature} K"
+            )
+            done = done | result.by_temperature()
+        yield asked | {"by_temperature_K": dict(sorted(done.items(), key=lambda item: float(item[0])))}
+
+
+def name_of(model: str) -> str:
+    """The name of a model's result."""
+    return f"independent-{model}"
+
+
+def text(found: dict, about: dict) -> str:
+    """Every number with what was measured, and how many are within the bounds of the study."""
+    settings, rows, off = found["settings"], [], []
+    for t, point in found["by_temperature_K"].items():
+        row = [t]
+        for entry in point["elastic"].values():
+            deviation, noise = comparison.relative(entry)
+            off.append(abs(deviation))
+            row.append(f"{deviation:+.1f} ± {noise:.1f}")
+        for entry in point["stress"].values():
+            row.append("{:+.2f} ± {:.2f}".format(*comparison.absolute(entry)))
+        for entry in point["lattice"].values():
+            row.append("{:+.3f} ± {:.3f}".format(*comparison.relative(entry)))
+        rows.append(row)
+    first = next(iter(found["by_temperature_K"].values()))
+    head = ["T / K", *(f"{name}, %" for name in first["elastic"]), *(f"σ{name}, GPa" for name in first["stress"]),
+            *(f"{name}, %" for name in first["lattice"])]  # fmt: skip
+    atoms = 2 * int(np.prod(settings["repeats"]))
+    langevin = settings["langevin"]
+    return f"""# {comparison.TITLES[found["model"]]}, judged by what training did not use
+
+{record.describe(about)} Cells of {atoms} atoms, {settings["replicas"]} replicas, steps of
+{langevin["timestep_fs"]:g} fs, friction {langevin["friction_per_ps"]:g} / ps, strains of {settings["estimator"]["strain"]:g};
+{settings["snapshots"] * langevin["steps_per_snapshot"] * langevin["timestep_fs"] / 1000:g} ps of each replica.
+
+Deviation of (adiabatic) elastic constants, of stresses and of the lattice parameters at rest from the measured ones,
+with one standard error of the sampling. {sum(x <= 2 for x in off)} of {len(off)} constants are within 2 %.
+
+{record.table(head, rows)}
+"""
