@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +78,19 @@ def test_a_second_process_finds_what_the_first_has_compiled_whichever_is_importe
     if imports == SETUP_FIRST:
         assert not said  # XLA says nothing about it
     assert {path.name for path in tmp_path.rglob("*-cache")} == made
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the cache folder is named as on Linux")
+def test_a_program_half_stored_by_a_killed_process_does_not_keep_others_from_being_stored(tmp_path):
+    """JAX writes a program first, then when it was last read; where the latter is missing, it can store no other."""
+    folder = Path(compile_in(tmp_path)[0])
+    stored = {path.name for path in folder.glob("*-cache")}
+    for path in (*folder.glob("*-cache"), *folder.glob("*-atime")):
+        path.unlink()
+    (folder / "jit_half-cache").write_bytes(b"half a program")
+    _, said = compile_in(tmp_path)
+    assert not said
+    assert {path.name for path in folder.glob("*-cache")} == stored
 
 
 SIDE_EFFECTS = """

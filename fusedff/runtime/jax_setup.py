@@ -8,6 +8,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 _ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD = -8, -4, -1  # parameters of mallopt(3)
@@ -70,8 +71,21 @@ def keep_compiled() -> None:
     import jax
 
     if jax.config.jax_compilation_cache_dir is None:  # ty: ignore[missing-attribute]  # defined at run time
-        jax.config.update("jax_compilation_cache_dir", str(user_cache_path("fusedff") / "compiled" / _processor()))
+        folder = user_cache_path("fusedff") / "compiled" / _processor()
+        _drop_half_stored(folder)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_compilation_cache_max_size", 2**30)
+
+
+def _drop_half_stored(folder: Path) -> None:
+    """Delete programs that a killed process was storing: at one that lacks its time of access, JAX stores no other."""
+    try:
+        with FileLock(folder / ".lockfile", timeout=5):
+            for program in folder.glob("*-cache"):
+                if not program.with_name(program.name.removesuffix("-cache") + "-atime").exists():
+                    program.unlink(missing_ok=True)
+    except (OSError, Timeout):  # no such folder yet, or it is not ours to write, or somebody is busy with it
+        pass
 
 
 def _processor():
