@@ -179,6 +179,12 @@ def table(result: dict) -> str:
     return "\n".join(lines)
 
 
+def verdict(preset: Preset, result: dict) -> str:
+    """The table of results or, where they mean nothing, just that."""
+    note = presets.note(preset)
+    return f"*** {note} ***" if note else table(result)
+
+
 def off_target_table(rows: Sequence[dict]) -> str:
     """What was no target, as text: one row per quantity, models beside references; `?` marks unconfirmed ones.
 
