@@ -23,12 +23,13 @@ def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(prog="fusedff", description=__doc__, epilog="fusedff COMMAND --help says more")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
+        sentence = f"{command.summary[0].upper()}{command.summary[1:]}."
+        layout = argparse.RawDescriptionHelpFormatter
         command.arguments(
             commands.add_parser(
-                name, help=command.summary, description=f"{command.summary.capitalize()}.", epilog=command.text,
-                formatter_class=argparse.RawDescriptionHelpFormatter,
+                name, help=command.summary, description=sentence, epilog=command.text, formatter_class=layout
             )
-        )  # fmt: skip
+        )
     options = parser.parse_args(arguments)
     try:
         return COMMANDS[options.command].run(options)
@@ -106,6 +107,48 @@ def _train(options) -> int:
     return 0
 
 
+def _evaluate_arguments(parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a potential or a calculator, see below")
+    parser.add_argument("--structure", metavar="NAME|FILE",
+                        help="hcp, bcc, fcc, diamond, rocksalt, ... or a POSCAR, CIF or extended-XYZ file")  # fmt: skip
+    parser.add_argument("--symbol", help="chemical symbol or formula that a NAME is of, e.g. Cu")
+    parser.add_argument("--frames", type=Path, help="extended-XYZ file of labelled frames to compare with")
+    parser.add_argument("--table", type=Path, help="measurements (as of `fusedff train`) to compare with")
+    parser.add_argument("--preset", default="demo", help="how long to simulate at temperatures (default: demo)")
+    parser.add_argument("--set", nargs="+", default=[], type=_setting, metavar="KEY=VALUE",
+                        help="settings of a calculator that is not of fusedff, e.g. sigma=2.3")  # fmt: skip
+    parser.add_argument("--output", type=Path, help="JSON file to write the numbers to")
+
+
+def _setting(text: str):
+    import ast
+
+    key, separator, value = text.partition("=")
+    if not separator or not key.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is no setting; write it like sigma=2.3")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):  # text without quotation marks
+        return key, value
+
+
+def _evaluate(options) -> int:
+    import fusedff
+    from fusedff import evaluation
+    from fusedff.runtime import devices, storage
+
+    devices.require_platform()
+    fusedff.setup()
+    found = evaluation.evaluate(
+        options.model, options.structure, options.symbol, options.frames, options.table, options.preset,
+        dict(options.set), say=lambda text: print(text, flush=True),
+    )  # fmt: skip
+    if options.output:
+        storage.write_json(options.output, found)
+        print(f"\nwrote {options.output}")
+    return 0
+
+
 # ---- the titanium study ----
 
 
@@ -172,6 +215,24 @@ Interrupt it whenever you like: the same command goes on from the last epoch.
 example:
   fusedff train copper/study.toml""",
         _settings_argument, _train,
+    ),
+    "evaluate": Command(
+        "say what a potential, or any ASE calculator, predicts of a crystal and of labelled frames", """\
+MODEL is a file of a trained potential (.safetensors), one that ships (titanium-dft, titanium-experiment,
+titanium-fused), a calculator that is installed (emt, lj, chgnet, mace_mp, sevennet), or module:factory of any other.
+
+For any of them, of a crystal at rest: lattice parameters, volume, energy and bulk modulus from the energy-volume curve,
+elastic constants (of any symmetry; ions relaxed, and clamped), energies of hcp, bcc and fcc for an element in one of
+them, optical phonons at the zone centre; beside them what was measured, where it is known. With --frames also errors on
+labelled frames. For potentials of fusedff, --table adds elastic constants and pressure at its temperatures, from
+molecular dynamics (minutes).
+
+examples:
+  fusedff evaluate titanium-fused --output titanium-fused.json
+  fusedff evaluate copper/models/fused/potential.safetensors --structure fcc --symbol Cu --table copper/measured.csv
+  fusedff evaluate chgnet --structure POSCAR --frames frames.extxyz
+  fusedff evaluate lj --structure fcc --symbol Ar --set sigma=3.4 epsilon=0.0104 rc=10""",
+        _evaluate_arguments, _evaluate,
     ),
     "run": Command(
         "train and compare the three titanium models: execute the notebooks", """\

@@ -267,9 +267,8 @@ def _lacks(atoms: ase.Atoms, converged: bool) -> str | None:
 
 
 def _smearing(atoms) -> float:
-    found = labelled.results(atoms)
-    energies = [found.get(name) for name in ("energy", "free_energy")]
-    return 0.0 if None in energies else abs(energies[1] - energies[0]) / len(atoms)
+    energy, free = (labelled.results(atoms).get(name) for name in ("energy", "free_energy"))
+    return 0.0 if energy is None or free is None else abs(free - energy) / len(atoms)
 
 
 def _frame(atoms, name: str, prefix: str, n: int, kind: str, settings: Settings) -> ase.Atoms:
