@@ -79,6 +79,20 @@ def _convert(options) -> int:
     return 0
 
 
+def _label_arguments(parser) -> None:
+    parser.add_argument("structures", type=Path, help="extended-XYZ file of periodic structures")
+    parser.add_argument("output", type=Path, help="extended-XYZ file that labelled frames are appended to")
+    parser.add_argument("--processes", type=int, default=2, help="MPI processes (default: 2)")
+
+
+def _label(options) -> int:
+    from fusedff.data import labelling
+
+    print(labelling.plan(options.structures, options.output, options.processes).report())
+    print(f'next        frames = "{options.output}" in the settings file that `fusedff new` writes')
+    return 0
+
+
 def _settings_argument(parser) -> None:
     parser.add_argument("settings", type=Path, help="e.g. study.toml")
 
@@ -201,6 +215,16 @@ examples:
   fusedff convert md/vasprun.xml md.extxyz --run-length 50
   fusedff convert deepmd_data/ frames.extxyz --species Ti Al""",
         _convert_arguments, _convert,
+    ),
+    "label": Command(
+        "check structures and say how to label them with DFT (GPAW)", """\
+Labels are made by scripts/make_dft_labels.py of a checkout, under MPI with the Python that GPAW is installed for. This
+command reads the structures, refuses what cannot be labelled, and prints the command line to run. For structures of an
+elemental crystal (volumes, strains, displaced atoms) that script also has plans of its own: --element in its --help.
+
+example:
+  fusedff label structures.extxyz frames.extxyz --processes 4""",
+        _label_arguments, _label,
     ),
     "check": Command(
         "read a settings file, its frames and its table, and say what would be learned", """\
