@@ -75,7 +75,9 @@ def _convert(options) -> int:
     )
     done = conversion.convert(options.inputs, options.output, settings)
     print(done.report())
-    print(f'\nwrote {options.output}; next: frames = "{options.output}" in the settings file that `fusedff new` writes')
+    print(
+        f'\nwrote {options.output}; next: frames = "{options.output.name}" in a settings file beside it (`fusedff new`)'
+    )
     return 0
 
 
@@ -89,7 +91,7 @@ def _label(options) -> int:
     from fusedff.data import labelling
 
     print(labelling.plan(options.structures, options.output, options.processes).report())
-    print(f'next        frames = "{options.output}" in the settings file that `fusedff new` writes')
+    print(f'next        frames = "{options.output.name}" in a settings file beside it (`fusedff new`)')
     return 0
 
 

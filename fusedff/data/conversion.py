@@ -6,99 +6,25 @@ energy, not the energy extrapolated to zero smearing that VASP prints beside it.
 
 import io
 import os
-import warnings
-import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import ase
 import ase.io
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import aims, espresso, vasp
 from ase.io.formats import UnknownFileTypeError, filetype
-from ase.io.vasp_parsers import vasp_outcar_parsers
 
-from fusedff.data import datasets, deepmd, extxyz
+from fusedff.data import datasets, deepmd, dft_outputs
 from fusedff.data import frames as labelled
+from fusedff.data.dft_outputs import FORMATS, Read
 from fusedff.data.validation import duplicates
 from fusedff.runtime import storage
 
 UNCONVERGED, NO_ENERGY, NO_FORCES = "SCF not converged", "no energy", "no forces"
 _KEPT = ("config_type", "config_id", "run", "source", "use_virial", "units", "dft")  # of what extended XYZ says
-
-
-class _Read(NamedTuple):
-    """One frame of an output file, and whether its SCF cycle has converged."""
-
-    atoms: ase.Atoms
-    converged: bool
-
-
-def _outcar(path: Path) -> Iterator[_Read]:
-    with open(path) as file:
-        header = vasp_outcar_parsers.OutcarHeaderParser()  # constraints, which are in other files, are not wanted
-        for chunk in vasp_outcar_parsers.outcarchunks(file, header_parser=header):
-            converged = any("EDIFF is reached" in line for line in chunk.lines)
-            yield _Read(chunk.build(), converged)
-
-
-def _vasprun(path: Path) -> Iterator[_Read]:
-    """A step that used all the NELM electronic steps it may use has not converged; nor has one that is cut off."""
-    most, steps = np.inf, []
-    try:
-        for _, element in ET.iterparse(path):
-            if element.tag == "i" and element.get("name") == "NELM":
-                most = int(element.text or 0)
-            elif element.tag == "calculation":
-                steps.append(len(element.findall("scstep")))
-                element.clear()
-    except ET.ParseError:  # a run that was interrupted
-        pass
-    for n, atoms in enumerate(vasp.read_vasp_xml(str(path), slice(None))):
-        yield _Read(atoms, n < len(steps) and steps[n] < most)
-
-
-def _espresso(path: Path) -> Iterator[_Read]:
-    """pw.x marks the energy of a converged cycle by `!`, and ASE reads no other."""
-    with open(path) as file:
-        for atoms in espresso.read_espresso_out(file, slice(None)):
-            yield _Read(atoms, labelled.energy_of(atoms) is not None)
-
-
-def _aims(path: Path) -> Iterator[_Read]:
-    with open(path) as file:
-        header = aims.get_header_chunk(file)
-        chunks = list(aims.get_aims_out_chunks(file, header))
-    for n, chunk in enumerate(chunks):
-        converged = any("Self-consistency cycle converged" in line for line in chunk.lines)
-        if header.is_relaxation and n == len(chunks) - 1 and not converged:
-            return  # the end of a relaxation repeats its last geometry
-        yield _Read(chunk.atoms, converged)
-
-
-def _extxyz(path: Path) -> Iterator[_Read]:
-    return (_Read(atoms, True) for atoms in extxyz.read(path))
-
-
-class Format(NamedTuple):
-    """A kind of file: what a person calls it, the source of its frames, and its reader."""
-
-    title: str
-    source: str | None  # None: what the frames say, else the name of the file
-    read: Callable[[Path], Iterator[_Read]]
-
-
-FORMATS = {  # by ASE's names
-    "vasp-out": Format("VASP OUTCAR", "vasp", _outcar),
-    "vasp-xml": Format("VASP vasprun.xml", "vasp", _vasprun),
-    "espresso-out": Format("Quantum ESPRESSO output", "espresso", _espresso),
-    "aims-output": Format("FHI-aims output", "aims", _aims),
-    "extxyz": Format("extended XYZ", None, _extxyz),
-}
 
 
 @dataclass(frozen=True)
@@ -239,22 +165,11 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return [path.relative_to(common).as_posix().replace("#", "_") for path in whole]
 
 
-def _frames(path: Path, kind: str, settings: Settings) -> Iterator[_Read]:
-    """The frames of a file or folder; what ASE raises becomes one sentence, what it warns of is said by the report."""
-    if kind not in FORMATS:
-        yield from (_Read(atoms, True) for atoms in deepmd.load(path, settings.species))
-        return
-    title, _, read = FORMATS[kind]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = list(read(path))
-    except Exception as error:  # ASE raises whatever its parser meets
-        if kind == "extxyz":
-            raise
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} cannot be read as {title} ({said}); leave it out, or repair it") from error
-    yield from found
+def _frames(path: Path, kind: str, settings: Settings) -> Iterator[Read]:
+    """The frames of a file, or of a DeePMD folder."""
+    if kind in FORMATS:
+        return dft_outputs.read(path, kind)
+    return (Read(atoms, True) for atoms in deepmd.load(path, settings.species))
 
 
 def _lacks(atoms: ase.Atoms, converged: bool) -> str | None:

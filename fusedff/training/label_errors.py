@@ -115,13 +115,14 @@ def errors_of_calculator(calculator, frames: Sequence[Atoms]) -> dict[str, float
     if not len(frames):
         raise ValueError("no frames to test on: give at least one labelled frame")
     sizes, labels = np.array([len(frame) for frame in frames]), [labelled.labels(frame) for frame in frames]
+    free = "free_energy" in calculator.implemented_properties  # of which the forces are derivatives
     found = FrameErrors(*np.full((len(FrameErrors._fields), len(frames)), np.nan))
     for n, (frame, label) in enumerate(zip(frames, labels, strict=True)):
         copy = frame.copy()
         copy.set_constraint()
         copy.calc = calculator
         force = copy.get_forces() - label.forces
-        found.energy[n] = (copy.get_potential_energy(force_consistent=None) - label.energy) / len(frame)
+        found.energy[n] = (copy.get_potential_energy(force_consistent=free) - label.energy) / len(frame)
         found.force_absolute[n], found.force_squared[n] = np.mean(np.abs(force)), np.mean(force**2)
         if np.isfinite(label.stress).all() and "stress" in calculator.implemented_properties:
             stress = copy.get_stress() - label.stress
