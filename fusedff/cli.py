@@ -1,202 +1,275 @@
-"""The commands: the titanium study (`run`, `release`), and a material of your own (`new`, `check`, `train`)."""
+"""The commands: a material of your own from DFT output to trained models, and the titanium study."""
 
 import argparse
-import os
-import shutil
 import sys
-import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+class Command(NamedTuple):
+    """One command: what it is for, how it is called, what it takes and what it does (its exit status)."""
+
+    summary: str
+    text: str  # the rest of its help
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
 
 
 def main(arguments=None) -> int:
     # here, so that Ctrl-C is heard while they are imported
-    from fusedff.study import presets, run_folder
+    from fusedff.properties.static.relax import NotRelaxedError
 
-    parser = argparse.ArgumentParser(prog="fusedff", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    running = commands.add_parser("run", help="train and compare the three titanium models: execute the notebooks")
-    releasing = commands.add_parser("release", help="make the models of a finished run those that ship with fusedff")
-    for command in (running, releasing):
-        command.add_argument("--preset", default="demo", help="smoke, demo, hours, full or paper (default: demo)")
-        command.add_argument("--runs", type=Path, default=Path("runs"), help="where results go (default: runs)")
-    releasing.add_argument("--into", type=Path, default=run_folder.SHIPPED, help="the folder they go to")
-    releasing.add_argument(
-        "--project", type=Path, default=NOTEBOOKS.parent, help="the checkout whose README shows them"
-    )
-    making = commands.add_parser("new", help="write a template of a settings file and of a table of measurements")
-    making.add_argument("folder", type=Path)
-    for name, text in (
-        ("check", "read a settings file, its frames and its table, and say what would be learned"),
-        ("train", "train three models of your own material and evaluate them; goes on where it stopped"),
-    ):
-        commands.add_parser(name, help=text).add_argument("settings", type=Path, help="e.g. study.toml")
+    parser = argparse.ArgumentParser(prog="fusedff", description=__doc__, epilog="fusedff COMMAND --help says more")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        sentence = f"{command.summary[0].upper()}{command.summary[1:]}."
+        layout = argparse.RawDescriptionHelpFormatter
+        command.arguments(
+            commands.add_parser(
+                name, help=command.summary, description=sentence, epilog=command.text, formatter_class=layout
+            )
+        )
     options = parser.parse_args(arguments)
     try:
-        if options.command in ("run", "release"):
-            return _study(options, presets.get(options.preset))
-        return _material(options)
-    except (ImportError, OSError, ValueError) as error:  # no extra, no room, no right to write, nonsense to read
+        return COMMANDS[options.command].run(options)
+    # no extra, no room, no right to write, nonsense to read, a structure that does not come to rest
+    except (ImportError, OSError, ValueError, NotRelaxedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last epoch", file=sys.stderr)
+        print("\ninterrupted; a training goes on from its last epoch with the same command", file=sys.stderr)
         return 130
 
 
-def _study(options, preset) -> int:
-    from fusedff import release
-    from fusedff.study import run_folder
+# ---- a material of your own ----
 
-    if options.command == "run":
-        return execute(preset, options.runs.resolve())
-    release.release(run_folder.folder(preset.name, options.runs), options.into)
-    release.show(options.into, options.project)
+
+def _new_arguments(parser) -> None:
+    parser.add_argument("folder", type=Path, help="a folder for them, made if it does not exist")
+
+
+def _new(options) -> int:
+    from fusedff import material
+
+    print(f"wrote {material.new(options.folder)}; fill in what is yours, and a table beside it")
     return 0
 
 
-def _material(options) -> int:
-    import fusedff
+def _convert_arguments(parser) -> None:
+    parser.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="files, or folders of DeePMD runs")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="extended-XYZ file to write; it must not exist")
+    parser.add_argument("--format", help="of all files, where name and content do not tell it, e.g. vasp-out")
+    parser.add_argument("--family", default="unlabelled", help="kind of structures (config_type), e.g. hcp-md")
+    parser.add_argument("--source", help="calculation, whose zero of energy is its own (default: vasp, espresso, ...)")
+    parser.add_argument("--run-length", type=int, metavar="N", help="cut trajectories into runs of N frames each")
+    parser.add_argument("--species", nargs="+", default=(), metavar="SYMBOL",
+                        help="elements of types 0, 1, ... of DeePMD folders without type_map.raw")  # fmt: skip
+
+
+def _convert(options) -> int:
+    from fusedff.data import conversion
+
+    settings = conversion.Settings(
+        options.format, options.source, options.family, options.run_length, tuple(options.species)
+    )
+    done = conversion.convert(options.inputs, options.output, settings)
+    print(done.report())
+    print(
+        f'\nwrote {options.output}; next: frames = "{options.output.name}" in a settings file beside it (`fusedff new`)'
+    )
+    return 0
+
+
+def _label_arguments(parser) -> None:
+    parser.add_argument("structures", type=Path, help="extended-XYZ file of periodic structures")
+    parser.add_argument("output", type=Path, help="extended-XYZ file that labelled frames are appended to")
+    parser.add_argument("--processes", type=int, default=2, help="MPI processes (default: 2)")
+
+
+def _label(options) -> int:
+    from fusedff.data import labelling
+
+    print(labelling.plan(options.structures, options.output, options.processes).report())
+    print(f'next        frames = "{options.output.name}" in a settings file beside it (`fusedff new`)')
+    return 0
+
+
+def _settings_argument(parser) -> None:
+    parser.add_argument("settings", type=Path, help="e.g. study.toml")
+
+
+def _check(options) -> int:
     from fusedff import material
 
-    if options.command == "new":
-        print(f"wrote {material.new(options.folder)}; fill in what is yours, and a table beside it")
-        return 0
+    print(material.describe(material.load(options.settings)))
+    return 0
+
+
+def _train(options) -> int:
+    import fusedff
+    from fusedff import material
+    from fusedff.runtime import devices
+    from fusedff.study import comparison, presets
+
     mine = material.load(options.settings)
     print(material.describe(mine), flush=True)
-    if options.command == "check":
-        return 0
-    _require_platform()
+    devices.require_platform()
     fusedff.setup()
-    _announce(mine.preset)
+    presets.announce(mine.preset)
     result = material.train(mine, say=lambda text: print(f"--- {text}", flush=True))
-    print(f"\n{_verdict(mine.preset, result)}")
+    print(f"\n{comparison.verdict(mine.preset, result)}")
     print(f"\nmodels, tables and figures: {mine.output}")
     return 0
 
 
-def _announce(preset) -> None:
-    """Say at the start that results of a preset mean nothing, where it is so."""
-    from fusedff.study import presets
-
-    if note := presets.note(preset):
-        print(f"*** {note} ***", flush=True)
-
-
-def _verdict(preset, result: dict) -> str:
-    """The table of results or, where they mean nothing, just that."""
-    from fusedff.study import comparison, presets
-
-    note = presets.note(preset)
-    return f"*** {note} ***" if note else comparison.table(result)
+def _evaluate_arguments(parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a potential or a calculator, see below")
+    parser.add_argument("--structure", metavar="NAME|FILE",
+                        help="hcp, bcc, fcc, diamond, rocksalt, ... or a POSCAR, CIF or extended-XYZ file")  # fmt: skip
+    parser.add_argument("--symbol", help="chemical symbol or formula that a NAME is of, e.g. Cu")
+    parser.add_argument("--frames", type=Path, help="extended-XYZ file of labelled frames to compare with")
+    parser.add_argument("--table", type=Path, help="measurements (as of `fusedff train`) to compare with")
+    parser.add_argument("--preset", default="demo", help="how long to simulate at temperatures (default: demo)")
+    parser.add_argument("--set", nargs="+", default=[], type=_setting, metavar="KEY=VALUE",
+                        help="settings of a calculator that is not of fusedff, e.g. sigma=2.3")  # fmt: skip
+    parser.add_argument("--output", type=Path, help="JSON file to write the numbers to")
 
 
-def execute(preset, root: Path) -> int:
-    """Run every notebook with this preset into the run folder; 1 if one of them fails, 130 after Ctrl-C."""
-    from fusedff.runtime import extras
-    from fusedff.study import run_folder
+def _setting(text: str):
+    import ast
 
-    notebooks = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
-    if not notebooks:
-        raise FileNotFoundError(
-            f"{NOTEBOOKS} holds no notebooks: they do not come with the installed package; run this in a checkout of "
-            "the project, or use `fusedff.training` and `fusedff.load` from Python"
-        )
-    extras.require("notebooks", "papermill", "ipykernel", "ipywidgets")
-    extras.require("phonons", "phonopy", "symfc")
-    _require_platform()
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # of the kernels, see `jax_setup`
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two kernels' threads would wait for one another
-    folder = run_folder.folder(preset.name, root)
-    output = folder.path / "notebooks"
+    key, separator, value = text.partition("=")
+    if not separator or not key.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is no setting; write it like sigma=2.3")
     try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"cannot make {output} ({error.strerror}); name another folder with --runs"
-        ) from None
-    _announce(preset)
-    began = time.monotonic()
-    for notebook in notebooks:
-        print(f"--- {notebook.stem} ({time.monotonic() - began:.0f} s)", flush=True)
-        if failed := _execute(notebook, output / notebook.name, {"PRESET": preset.name, "RUNS": str(root)}):
-            return failed
-    found = folder.read("summary.json", "models")
-    found["wall_seconds"] = time.monotonic() - began
-    folder.write("summary.json", found)
-    print(f"\n{_verdict(preset, found)}\n")
-    print(f"{found['wall_seconds']:.0f} s; results, figures and executed notebooks: {folder.path}")
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):  # text without quotation marks
+        return key, value
+
+
+def _evaluate(options) -> int:
+    import fusedff
+    from fusedff import evaluation
+    from fusedff.runtime import devices, storage
+
+    devices.require_platform()
+    fusedff.setup()
+    found = evaluation.evaluate(
+        options.model, options.structure, options.symbol, options.frames, options.table, options.preset,
+        dict(options.set), say=lambda text: print(text, flush=True),
+    )  # fmt: skip
+    if options.output:
+        storage.write_json(options.output, found)
+        print(f"\nwrote {options.output}")
     return 0
 
 
-def _execute(notebook: Path, output: Path, parameters: dict) -> int:
-    """Execute a notebook into the file `output`, which is replaced only when it ends, however it ends."""
-    import nbformat
-    import papermill
-    from nbclient.exceptions import DeadKernelError
+# ---- the titanium study ----
 
-    from fusedff.runtime import storage
 
-    again = "the same command goes on from the last epoch"
-    with tempfile.TemporaryDirectory() as beside:
-        draft = Path(beside) / notebook.name
-        # the notebook itself is handed over: in a path, papermill would take braces for a format
-        executed = ThreadPoolExecutor(1).submit(
-            papermill.execute_notebook, nbformat.read(notebook, 4), draft, parameters, cwd=str(NOTEBOOKS),
-            progress_bar=False, log_output=True, stdout_file=sys.stdout, stderr_file=sys.stderr,
-            extra_arguments=["--log-level=ERROR"],
-        )  # fmt: skip
-        try:
-            executed.result()
-        except papermill.PapermillExecutionError as error:
-            print(f"{notebook.name} failed: {error.ename}: {error.evalue}\nsee {output}", file=sys.stderr)
-            return 1
-        except DeadKernelError:
-            print(
-                f"{notebook.name} failed: its kernel died, which most often means that the memory ran out; close other "
-                f"programs or take a smaller preset: {again}",
-                file=sys.stderr,
-            )
-            return 1
-        except KeyboardInterrupt:
-            # Here and not in the thread, where libraries swallow it or complain of closed sockets. The kernel ends as
-            # soon as it finds that this process is gone, and a killed training loses nothing but its present epoch.
-            print(f"\ninterrupted in {notebook.name}; {again}", file=sys.stderr, flush=True)
-            shutil.rmtree(beside, ignore_errors=True)
-            os._exit(130)
-        except OSError as error:
-            raise storage.unwritable(Path(error.filename or draft), error) from error
-        finally:
-            if draft.exists() and draft.stat().st_size:
-                storage.write_bytes(output, draft.read_bytes())
+def _preset_arguments(parser) -> None:
+    parser.add_argument("--preset", default="demo", help="smoke, demo, hours, full or paper (default: demo)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where results go (default: runs)")
+
+
+def _run(options) -> int:
+    from fusedff.study import notebooks, presets
+
+    return notebooks.execute(presets.get(options.preset), options.runs.resolve())
+
+
+def _release_arguments(parser) -> None:
+    _preset_arguments(parser)
+    parser.add_argument("--into", type=Path, help="the folder they go to (default: that of the package)")
+    parser.add_argument("--project", type=Path, help="the checkout whose README shows them (default: this one)")
+
+
+def _release(options) -> int:
+    from fusedff import release
+    from fusedff.study import notebooks, run_folder
+
+    into = options.into or run_folder.SHIPPED
+    release.release(run_folder.folder(options.preset, options.runs), into)
+    release.show(into, options.project or notebooks.NOTEBOOKS.parent)
     return 0
 
 
-def _require_platform() -> None:
-    """Raise ValueError if JAX_PLATFORMS names what is not there: inside a notebook it would be a traceback."""
-    import jax
-    from jax.extend.backend import clear_backends
+COMMANDS = {
+    "new": Command(
+        "write a template of a settings file and of a table of measurements", """\
+example:
+  fusedff new copper         # writes copper/study.toml and copper/measured.csv""",
+        _new_arguments, _new,
+    ),
+    "convert": Command(
+        "make a file of labelled frames from the output of DFT programs", """\
+Reads OUTCAR, vasprun.xml, Quantum ESPRESSO (pw.x), FHI-aims, extended XYZ, and folders of DeePMD arrays
+(set.*/coord.npy) at any depth. Kept are energy, forces and, where there is one, stress. The energy is the one that the
+forces derive from: with smeared occupations the free energy, not the one extrapolated to zero smearing. Steps whose SCF
+cycle has not converged and repeated structures are dropped, and counted.
 
-    wanted = os.environ.get("JAX_PLATFORMS")
-    if wanted in (None, "", "cpu"):
-        return
-    before = os.environ.get(_PREALLOCATE)
-    os.environ[_PREALLOCATE] = "false"  # the kernels will want the memory
-    try:
-        jax.devices()
-    except (RuntimeError, AssertionError) as error:
-        why = f" ({str(error).splitlines()[0]})" if str(error) else ""
-        raise ValueError(
-            f"JAX_PLATFORMS={wanted}, but jax finds no such device here{why}; unset it to use what there is"
-        ) from None
-    finally:
-        clear_backends()
-        del os.environ[_PREALLOCATE]
-        if before is not None:
-            os.environ[_PREALLOCATE] = before
+Every file or folder is one run: its frames are nearly the same, so they stay together when frames are shared out for
+training, validation and test. Ten runs or more are needed; --run-length cuts a long trajectory.
 
+examples:
+  fusedff convert run-*/OUTCAR frames.extxyz --family hcp-rattled
+  fusedff convert md/vasprun.xml md.extxyz --run-length 50
+  fusedff convert deepmd_data/ frames.extxyz --species Ti Al""",
+        _convert_arguments, _convert,
+    ),
+    "label": Command(
+        "check structures and say how to label them with DFT (GPAW)", """\
+Labels are made by scripts/make_dft_labels.py of a checkout, under MPI with the Python that GPAW is installed for. This
+command reads the structures, refuses what cannot be labelled, and prints the command line to run. For structures of an
+elemental crystal (volumes, strains, displaced atoms) that script also has plans of its own: --element in its --help.
 
-_PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
+example:
+  fusedff label structures.extxyz frames.extxyz --processes 4""",
+        _label_arguments, _label,
+    ),
+    "check": Command(
+        "read a settings file, its frames and its table, and say what would be learned", """\
+example:
+  fusedff check copper/study.toml""",
+        _settings_argument, _check,
+    ),
+    "train": Command(
+        "train three models of your own material and evaluate them; goes on where it stopped", """\
+Interrupt it whenever you like: the same command goes on from the last epoch.
+
+example:
+  fusedff train copper/study.toml""",
+        _settings_argument, _train,
+    ),
+    "evaluate": Command(
+        "say what a potential, or any ASE calculator, predicts of a crystal and of labelled frames", """\
+MODEL is a file of a trained potential (.safetensors), one that ships (titanium-dft, titanium-experiment,
+titanium-fused), a calculator that is installed (emt, lj, chgnet, mace_mp, sevennet), or module:factory of any other.
+
+For any of them, of a crystal at rest: lattice parameters, volume, energy and bulk modulus from the energy-volume curve,
+elastic constants (of any symmetry; ions relaxed, and clamped), energies of hcp, bcc and fcc for an element in one of
+them, optical phonons at the zone centre; beside them what was measured, where it is known. With --frames also errors on
+labelled frames. For potentials of fusedff, --table adds elastic constants and pressure at its temperatures, from
+molecular dynamics (minutes).
+
+examples:
+  fusedff evaluate titanium-fused --output titanium-fused.json
+  fusedff evaluate copper/models/fused/potential.safetensors --structure fcc --symbol Cu --table copper/measured.csv
+  fusedff evaluate chgnet --structure POSCAR --frames frames.extxyz
+  fusedff evaluate lj --structure fcc --symbol Ar --set sigma=3.4 epsilon=0.0104 rc=10""",
+        _evaluate_arguments, _evaluate,
+    ),
+    "run": Command(
+        "train and compare the three titanium models: execute the notebooks", """\
+example, in a checkout of the project:
+  fusedff run --preset smoke   # minutes; only shows that everything works""",
+        _preset_arguments, _run,
+    ),
+    "release": Command(
+        "make the models of a finished run those that ship with fusedff", """\
+example, in a checkout of the project:
+  fusedff release --preset hours""",
+        _release_arguments, _release,
+    ),
+}  # fmt: skip

@@ -44,7 +44,8 @@ TEMPLATE = """\
 # fusedff train study.toml        trains three models and evaluates them; run it again to go on where it stopped
 # fusedff check study.toml        reads everything and says what it is, without training
 
-frames = "frames.extxyz"          # DFT labels: extended XYZ with energy (eV), forces (eV/Å), stress (eV/Å^3)
+frames = "frames.extxyz"          # DFT labels: extended XYZ with energy (eV), forces (eV/Å), stress (eV/Å^3); or a
+                                  # list of files: ["mine.extxyz", "other.extxyz"] (`fusedff convert` makes them)
 table = "measured.csv"            # measurements: temperature_K, a_A, ..., C11_GPa, ..., role (train or held-out)
 symbol = "Cu"                     # with the name of a structure: hcp, bcc, fcc, diamond, rocksalt, ...
 structure = "fcc"                 # or, without symbol, a POSCAR, CIF or extended-XYZ file
@@ -102,8 +103,10 @@ def load(path: str | Path) -> Material:
     for name, kind in top.items():
         if name not in said and name not in ("symbol", "preset", "output"):
             raise ValueError(f"{path.name}: {name!r} is missing; add it (`fusedff new` writes a template)")
-        if not isinstance(said.get(name, ""), kind):
-            raise ValueError(f"{path.name}: {name} = {said[name]!r} is no text; write it in quotation marks")
+        listed = name == "frames" and isinstance(said["frames"], list) and said["frames"]
+        for value in listed or [said.get(name, "")]:
+            if not isinstance(value, kind):
+                raise ValueError(f"{path.name}: {name} = {value!r} is no text; write it in quotation marks")
     here = path.parent
     structure = said["structure"] if said["structure"] in crystals.STRUCTURES else here / said["structure"]
     if isinstance(structure, Path) and not structure.is_file():
@@ -116,11 +119,12 @@ def load(path: str | Path) -> Material:
     points = experiments.load_state_points(
         here / said["table"], symbol=said.get("symbol"), structure=structure, units=said.get("units")
     )
-    frames = datasets.load_frames(here / said["frames"])
+    files = said["frames"] if isinstance(said["frames"], list) else [said["frames"]]
+    frames = datasets.load_files([here / name for name in files])
     needed = crystals.unit_cell(points[0].crystal).symbols
     if absent := sorted(set(needed) - {symbol for frame in frames for symbol in frame.symbols}):
         raise ValueError(
-            f"{said['frames']}: no frame contains {absent[0]}, which the crystal of {said['table']} does; add frames"
+            f"{', '.join(files)}: no frame contains {absent[0]}, which the crystal of {said['table']} does; add frames"
         )
     preset = _preset(presets.get(said.get("preset", "demo")), said, points, path.name)
     points = comparison.measured(preset, points)
@@ -195,6 +199,7 @@ def describe(material: Material) -> str:
     """What will be learned, in some lines."""
     point, split = material.points[0], material.split
     families = sorted(set(map(labelled.family, material.frames)))
+    sources = dict.fromkeys(map(labelled.source, material.frames))
     cell = crystals.supercell(point.crystal, material.preset.evaluation.repeats)
     trained, held = (
         ", ".join(f"{p.temperature:g}" for p in material.points if (p.role == "train") == wanted)
@@ -203,7 +208,8 @@ def describe(material: Material) -> str:
     return "\n".join([
         f"crystal       {point.crystal.structure} {material.formula}, {crystals.symmetry(point.crystal)}",
         f"frames        {len(material.frames)}: {len(split.train)} to train on, {len(split.validation)} to watch it, "
-        f"{len(split.test)} held out; {len(families)} families ({', '.join(families)})",
+        f"{len(split.test)} held out; {len(families)} families ({', '.join(families)})"
+        + (f"; each of {', '.join(sources)} has its own zero of energy" if len(sources) > 1 else ""),
         f"measured      {', '.join(measured_names(material.points))} ({point.condition}); trained on {trained} K; "
         f"held out {held + ' K' if held else 'none'}",
         f"simulations   {len(cell)} atoms, edges {', '.join(f'{x:.1f}' for x in cell.cell.lengths())} Å",

@@ -13,6 +13,7 @@ from ase.io import write
 from copper import copper, relabelled
 
 from fusedff import cli, material
+from fusedff.data import datasets, splits
 from fusedff.potential import Potential
 from fusedff.runtime import storage
 
@@ -84,6 +85,47 @@ def test_a_compound_and_a_structure_from_a_file_are_described(folder, capsys):
         assert f"{called}, cubic" in said
         assert "C11, C44; trained on 300, 600 K; held out none" in said
         assert "54 atoms" in said  # 2.887 Å times 3 is the first edge above 7 Å
+
+
+def test_frames_may_come_from_several_files_each_source_with_its_own_zero(folder, capsys):
+    write(folder / "other.extxyz", [relabelled(f, energy=f.get_potential_energy() - 80.0) for f in copper(10, seed=8)])
+    settings = SETTINGS.replace('"frames.extxyz"', '["frames.extxyz", "other.extxyz"]')
+    (folder / "study.toml").write_text(settings)
+    assert cli.main(["check", str(folder / "study.toml")]) == 0
+    said = capsys.readouterr().out
+    assert "34: 23 to train on, 3 to watch it, 8 held out" in said
+    assert "each of frames, other has its own zero of energy" in said
+    loaded = material.load(folder / "study.toml").frames
+    assert loaded[24].info["config_id"] == "other.extxyz:other.extxyz#0"
+    alone = datasets.load_frames(folder / "frames.extxyz")
+    shares = [[f.info["config_id"].partition(":")[2] for f in part] for part in splits.split(loaded)]
+    for part, share in zip(splits.split(alone), shares, strict=True):
+        assert [f.info["config_id"] for f in part] == share[: len(part)]
+    for said, files in (
+        ("two files of frames are called frames.extxyz", '["frames.extxyz", "./frames.extxyz"]'),
+        ("frames = 3 is no text", '["frames.extxyz", 3]'),
+        ("frames = \\[\\] is no text", "[]"),
+    ):
+        (folder / "study.toml").write_text(SETTINGS.replace('"frames.extxyz"', files))
+        with pytest.raises(ValueError, match=said):
+            material.load(folder / "study.toml")
+
+
+def test_one_source_in_two_files_is_one_dataset(folder):
+    frames = copper(6, seed=8)
+    for frame in frames:
+        frame.info["source"] = "vasp"
+    write(folder / "one.extxyz", frames[:3])
+    for name, rest, says in (
+        ("same.extxyz", frames[2:], r"same\.extxyz.*the same atoms as frame 2"),
+        ("far.extxyz", [relabelled(f, energy=-4e3) for f in frames[3:]], r"source vasp, frame 2 .* eV off frame 3"),
+    ):
+        for n, frame in enumerate(rest):
+            frame.info["source"] = "vasp"
+            frame.calc.results["energy"] += 0.01 * n
+        write(folder / name, rest)
+        with pytest.raises(ValueError, match=says):
+            datasets.load_files([folder / "one.extxyz", folder / name])
 
 
 def test_settings_of_the_file_take_the_place_of_the_presets(folder):

@@ -16,6 +16,7 @@ from argon import argon
 
 from fusedff import cli as command
 from fusedff.runtime import storage
+from fusedff.study import notebooks as study
 from fusedff.study import run_folder as runs
 from fusedff.training.difftre import DiffTReConfig
 
@@ -97,7 +98,7 @@ def notebooks(tmp_path, monkeypatch):
 
     def replace(source):
         (tmp_path / "notebooks").mkdir()
-        monkeypatch.setattr(command, "NOTEBOOKS", tmp_path / "notebooks")
+        monkeypatch.setattr(study, "NOTEBOOKS", tmp_path / "notebooks")
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
         notebook.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": "Python 3"}
         nbformat.write(notebook, tmp_path / "notebooks" / "00_x.ipynb")
@@ -148,8 +149,9 @@ def test_ctrl_c_is_one_sentence(notebooks, tmp_path):
     script = f"""
 import papermill, pathlib, signal, sys, time
 from fusedff import cli as command
+from fusedff.study import notebooks as study
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
-command.NOTEBOOKS = pathlib.Path({str(command.NOTEBOOKS)!r})
+study.NOTEBOOKS = pathlib.Path({str(study.NOTEBOOKS)!r})
 def execute(*_, **__):
     print("running", flush=True)
     time.sleep(60)
@@ -166,7 +168,7 @@ sys.exit(command.main(["run", "--preset", "smoke", "--runs", {str(tmp_path)!r}])
 
 
 def test_an_installed_package_says_that_it_has_no_notebooks(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command, "NOTEBOOKS", tmp_path / "site-packages" / "notebooks")
+    monkeypatch.setattr(study, "NOTEBOOKS", tmp_path / "site-packages" / "notebooks")
     assert command.main(["run", "--preset", "smoke", "--runs", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "holds no notebooks: they do not come with the installed package; run this in a checkout" in line

@@ -59,6 +59,32 @@ def load_frames(path=None, units: str | None = None) -> tuple[ase.Atoms, ...]:
     return found
 
 
+def load_files(paths, units: str | None = None) -> tuple[ase.Atoms, ...]:
+    """Frames of one file or more, each read by `load_frames`, one after the other.
+
+    Of several, `config_id` and `run` begin with the name of the file, so that equal ones do not meet. Raises what
+    `load_frames` raises, and ValueError for files of one name and, within a source, for the same structure in two files
+    and energies too far apart.
+    """
+    paths = [Path(path) for path in paths]
+    if len(paths) == 1:
+        return load_frames(paths[0], units)
+    names = [path.name for path in paths]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"two files of frames are called {repeated[0]}; name each once, or rename one")
+    frames, of_source = [], defaultdict(list)
+    for path in paths:
+        for frame in load_frames(path, units):
+            run = labelled.run(frame)
+            frame.info.update(config_id=f"{path.name}:{frame.info['config_id']}", run=f"{path.name}:{run}")
+            frames.append(frame)
+            of_source[labelled.source(frame)].append(frame)
+    for source, members in of_source.items():
+        found = checked(members, f"source {source}")
+        duplicates.check(found, _places(found, f"source {source}"))
+    return tuple(frames)
+
+
 def fit_reference_energies(frames, source: str | None = None) -> dict[str, float]:
     """Energy per atom of each species (eV), least squares over the frames of one source: what is left is binding.
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import ase
 import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from fusedff.data.validation import units
 from fusedff.geometry import neighbors
@@ -86,6 +87,15 @@ def run(frame: ase.Atoms) -> str | None:
     if "run" in frame.info:
         return str(frame.info["run"])
     return str(frame.info["config_id"]).split("#")[0] if "config_id" in frame.info else None
+
+
+def right_handed(frame: ase.Atoms) -> ase.Atoms:
+    """The same crystal, labels included, with its first two lattice vectors exchanged if they are left-handed."""
+    if np.linalg.det(frame.cell.array) < 0:
+        found = results(frame)
+        frame.set_cell(frame.cell.array[[1, 0, 2]])
+        frame.calc = SinglePointCalculator(frame, **found)
+    return frame
 
 
 def _wanted(frame) -> bool:

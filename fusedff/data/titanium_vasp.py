@@ -11,7 +11,6 @@ are some 2 GPa off (fewer electrons, Pulay stress) and not used.
 """
 
 import hashlib
-import io
 import lzma
 import re
 import tarfile
@@ -22,10 +21,10 @@ from pathlib import Path
 
 import ase
 import numpy as np
-from ase.calculators.singlepoint import SinglePointCalculator
 
-from fusedff.data import download, extxyz
+from fusedff.data import deepmd, download, extxyz
 from fusedff.data.download import git_blob_sha1
+from fusedff.data.frames import right_handed
 
 SOURCE = "vasp"
 URL = "https://github.com/saidigroup/23-Single-Element-DNPs/raw/8b3ba91/Training_Data/Ti/iter0_Ti.tar.xz"
@@ -41,7 +40,6 @@ _FAMILIES = (  # how folders begin, and what frames in them are called
     ("elastic4", "elastic-8"), ("elastic", "elastic"), ("vac", "vacancy"), ("interstitials_HCP2", "interstitial-small"),
     ("interstitial", "interstitial"),
 )  # fmt: skip
-_ARRAYS = ("box.npy", "coord.npy", "energy.npy", "force.npy")
 _MAX_MEMBER_BYTES, _MAX_BYTES, _MAX_MEMBERS = 16 * 2**20, 256 * 2**20, 100_000
 _REMEDY = "delete it and fetch it again"
 
@@ -116,18 +114,16 @@ def _frames(path) -> list[ase.Atoms]:
     contents = _members(path)
     folders = sorted({name.rpartition("/")[0] for name in contents if name.endswith("/coord.npy")})
     if not folders:
-        raise ValueError(f"{path.name}: no folder holds {', '.join(_ARRAYS)}; {_REMEDY}")
+        raise ValueError(f"{path.name}: no folder holds {', '.join(deepmd.ARRAYS)}; {_REMEDY}")
     frames, counts = [], Counter()
     for folder in folders:
         run = folder.rpartition("/")[0]
         config_type, config_id = _names(run, path.name)
-        arrays, numbers = _arrays(contents, folder, run, path.name)
-        for box, coord, energy, force in zip(*arrays, strict=True):
-            frame = ase.Atoms(numbers, coord, cell=box, pbc=True)
-            frame.calc = SinglePointCalculator(frame, energy=float(energy), forces=force)
+        numbers = deepmd.atoms_of(contents, run, f"{path.name}, {run}", ("Ti",), _REMEDY)
+        for frame in deepmd.read_set(contents, folder, numbers, path.name, _REMEDY):
             frame.info.update(config_type=config_type, config_id=f"{config_id}#{counts[run]}")
             counts[run] += 1
-            frames.append(_right_handed(frame))
+            frames.append(right_handed(frame))
     return frames
 
 
@@ -143,7 +139,7 @@ def _members(path) -> dict[str, bytes]:
                 if n >= _MAX_MEMBERS:
                     raise ValueError(f"{path.name}: more than {_MAX_MEMBERS} members; {_REMEDY}")
                 base = member.name.rpartition("/")[2]
-                if not member.isfile() or base not in (*_ARRAYS, "type.raw"):
+                if not member.isfile() or base not in (*deepmd.ARRAYS, "type.raw"):
                     # passed over, but unpacked on the way to the next
                     total += max(member.size, 0)
                 else:
@@ -169,44 +165,3 @@ def _names(run: str, file: str) -> tuple[str, str]:
     if len(parts) < 4 or not re.fullmatch(r"T\d+", temperature) or known is None or kind is None:
         raise ValueError(f"{file}, {run}: not a folder like T475/1_mp-46/elastic/run_3; {_REMEDY}")
     return f"{known}-{kind}-{temperature}", "/".join(parts)
-
-
-def _arrays(contents, folder, run, file):
-    """Boxes (n, 3, 3), coordinates (n, n_atoms, 3), energies (n,), forces (n, n_atoms, 3) of a set, atomic numbers."""
-    types = contents.get(f"{run}/type.raw")
-    if types is None:
-        raise ValueError(f"{file}, {run}: type.raw is missing; {_REMEDY}")
-    words = types.split()
-    if not words or set(words) != {b"0"}:
-        raise ValueError(f"{file}, {run}/type.raw: not all atoms are of type 0, titanium; {_REMEDY}")
-    arrays = {}
-    for name in _ARRAYS:
-        where = f"{file}, {folder}/{name}"
-        if f"{folder}/{name}" not in contents:
-            raise ValueError(f"{where}: is missing; {_REMEDY}")
-        try:
-            array = np.load(io.BytesIO(contents[f"{folder}/{name}"]), allow_pickle=False)
-        except (ValueError, EOFError, OSError, MemoryError) as error:
-            raise ValueError(f"{where}: not a plain numeric array ({error}); {_REMEDY}") from error
-        if array.dtype.kind != "f" or array.ndim == 0:
-            raise ValueError(f"{where}: {array.dtype} is not an array of numbers; {_REMEDY}")
-        arrays[name] = array.astype(float)
-    n, n_atoms = len(arrays["energy.npy"]), len(words)
-    for name, width in zip(_ARRAYS, (9, 3 * n_atoms, 1, 3 * n_atoms), strict=True):
-        if arrays[name].size != n * width or len(arrays[name]) != n:
-            raise ValueError(
-                f"{file}, {folder}/{name}: shape {arrays[name].shape} is not {n} frames of {width} numbers; {_REMEDY}"
-            )
-    box, coord, energy, force = (arrays[name] for name in _ARRAYS)
-    shaped = box.reshape(n, 3, 3), coord.reshape(n, n_atoms, 3), energy.reshape(n), force.reshape(n, n_atoms, 3)
-    return shaped, np.full(n_atoms, 22)
-
-
-def _right_handed(frame):
-    """The same crystal with its first two lattice vectors exchanged if they are left-handed."""
-    if np.linalg.det(frame.cell.array) > 0:
-        return frame
-    results = frame.calc.results
-    frame.set_cell(frame.cell.array[[1, 0, 2]])
-    frame.calc = SinglePointCalculator(frame, **results)
-    return frame

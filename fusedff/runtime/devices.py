@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax._src import xla_bridge
+from jax.extend.backend import clear_backends
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 _AXIS = "device"
+_PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
 SCATTERED = "scattered"  # in `in_axes`: an argument made by `scatter`
 
 
@@ -40,6 +42,27 @@ def require_unforked() -> None:
             "this process was forked after jax had started its threads, which a fork leaves behind; start workers with "
             "multiprocessing.get_context('spawn'), or use threads"
         )
+
+
+def require_platform() -> None:
+    """Raise ValueError if JAX_PLATFORMS names what is not there: inside a notebook it would be a traceback."""
+    wanted = os.environ.get("JAX_PLATFORMS")
+    if wanted in (None, "", "cpu"):
+        return
+    before = os.environ.get(_PREALLOCATE)
+    os.environ[_PREALLOCATE] = "false"  # the kernels will want the memory
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        why = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        raise ValueError(
+            f"JAX_PLATFORMS={wanted}, but jax finds no such device here{why}; unset it to use what there is"
+        ) from None
+    finally:
+        clear_backends()
+        del os.environ[_PREALLOCATE]
+        if before is not None:
+            os.environ[_PREALLOCATE] = before
 
 
 def first() -> bool:

@@ -229,6 +229,12 @@ def _cell(entry, digits, measured):
     return f"{entry['value']:.{digits}f} ± {entry['stderr']:.{digits}f}"
 
 
+def verdict(preset: Preset, result: dict) -> str:
+    """The table of results or, where they mean nothing, just that."""
+    note = presets.note(preset)
+    return f"*** {note} ***" if note else table(result)
+
+
 def off_target_table(rows: Sequence[dict]) -> str:
     """What was no target, as text: one row per quantity, models beside references; `?` marks unconfirmed ones.
 

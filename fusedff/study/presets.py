@@ -264,6 +264,12 @@ def note(preset: Preset) -> str | None:
     return "smoke: only shows that everything runs; its models and numbers mean nothing"
 
 
+def announce(preset: Preset) -> None:
+    """Say at the start that results of a preset mean nothing, where it is so."""
+    if said := note(preset):
+        print(f"*** {said} ***", flush=True)
+
+
 def as_dict(settings):
     """Any settings as plain data for JSON; nested settings say what they are of, whatever their class is called."""
     if dataclasses.is_dataclass(settings):

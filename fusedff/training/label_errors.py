@@ -107,6 +107,32 @@ def errors(potential: Potential, frames: Sequence[Atoms]) -> dict[str, float | N
     return _summary(*_errors_and_sizes(potential, frames))
 
 
+def errors_of_calculator(calculator, frames: Sequence[Atoms]) -> dict[str, float | None]:
+    """`errors` of any ASE calculator, whose zero of energy is fitted to these frames: per source and element.
+
+    Stresses count where the frames are labelled with them and the calculator knows them.
+    """
+    if not len(frames):
+        raise ValueError("no frames to test on: give at least one labelled frame")
+    sizes, labels = np.array([len(frame) for frame in frames]), [labelled.labels(frame) for frame in frames]
+    free = "free_energy" in calculator.implemented_properties  # of which the forces are derivatives
+    found = FrameErrors(*np.full((len(FrameErrors._fields), len(frames)), np.nan))
+    for n, (frame, label) in enumerate(zip(frames, labels, strict=True)):
+        copy = frame.copy()
+        copy.set_constraint()
+        copy.calc = calculator
+        force = copy.get_forces() - label.forces
+        found.energy[n] = (copy.get_potential_energy(force_consistent=free) - label.energy) / len(frame)
+        found.force_absolute[n], found.force_squared[n] = np.mean(np.abs(force)), np.mean(force**2)
+        if np.isfinite(label.stress).all() and "stress" in calculator.implemented_properties:
+            stress = copy.get_stress() - label.stress
+            found.stress_absolute[n], found.stress_squared[n] = np.mean(np.abs(stress)), np.mean(stress**2)
+    pairs = sorted({(labelled.source(frame), int(z)) for frame in frames for z in frame.numbers})
+    counts = [[np.mean(f.numbers == z) * (labelled.source(f) == source) for source, z in pairs] for f in frames]
+    zeros, *_ = np.linalg.lstsq(np.array(counts), found.energy, rcond=None)
+    return _summary(found._replace(energy=found.energy - np.array(counts) @ zeros), sizes)
+
+
 def errors_by_family(potential: Potential, frames: Sequence[Atoms]) -> list[dict]:
     """`errors` of all frames of each source, and of each of its families: rows with source, family and n_frames."""
     found, sizes = _errors_and_sizes(potential, frames)

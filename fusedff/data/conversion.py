@@ -1,0 +1,211 @@
+"""Labelled frames from the output of DFT programs: read by ASE, cleaned of what cannot be learned from, one file.
+
+The energy that is kept is the one that the forces derive from (`frames.energy_of`): with smeared occupations the free
+energy, not the energy extrapolated to zero smearing that VASP prints beside it.
+"""
+
+import io
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ase
+import ase.io
+import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.formats import UnknownFileTypeError, filetype
+
+from fusedff.data import datasets, deepmd, dft_outputs
+from fusedff.data import frames as labelled
+from fusedff.data.dft_outputs import FORMATS, Read
+from fusedff.data.validation import duplicates
+from fusedff.runtime import storage
+
+UNCONVERGED, NO_ENERGY, NO_FORCES = "SCF not converged", "no energy", "no forces"
+_KEPT = ("config_type", "config_id", "run", "source", "use_virial", "units", "dft")  # of what extended XYZ says
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to read, and what frames that do not say so themselves are called."""
+
+    format: str | None = None  # one of `FORMATS`; None: told by name and content
+    source: str | None = None  # which calculation; None: the program
+    family: str = "unlabelled"  # `config_type`
+    run_length: int | None = None  # consecutive frames that make a run; None: all of a file or folder
+    species: tuple[str, ...] = ()  # elements of types 0, 1, ... of DeePMD folders without type_map.raw
+
+    def __post_init__(self):
+        if self.format not in (None, *FORMATS):
+            raise ValueError(f"format {self.format!r} is unknown; use one of {', '.join(FORMATS)}")
+        if self.run_length is not None and self.run_length < 1:
+            raise ValueError(f"run_length = {self.run_length}; give 1 or more consecutive frames")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """The frames that can be learned from, and what was read and dropped on the way."""
+
+    frames: tuple[ase.Atoms, ...]
+    read: dict[str, int]  # what was read -> number of frames
+    dropped: dict[str, int]  # why -> number of frames
+    smearing: float  # eV per atom, the most by which a free energy differs from the energy beside it
+    own_runs: int  # frames that name no run and so are one each
+
+    @property
+    def runs(self) -> int:
+        """Number of runs, which are what is shared out among training, validation and test."""
+        return len({labelled.run(frame) for frame in self.frames})
+
+    def report(self) -> str:
+        """What was read, dropped and kept, in some lines."""
+        stressed = sum(map(labelled.has_stress, self.frames))
+        lines = [f"read      {n} frames: {what}" for what, n in self.read.items()]
+        lines += [f"dropped   {n}: {why}" for why, n in self.dropped.items()]
+        energy = "as given"
+        if self.smearing > 1e-6:
+            energy = (
+                "the free energy, from which the forces derive (the energy at zero smearing, up to "
+                f"{1e3 * self.smearing:.3g} meV per atom from it, is left out)"
+            )
+        lines += [
+            f"kept      {len(self.frames)} frames with energy and forces, {stressed} with stress",
+            f"energy    {energy}",
+            f"sources   {', '.join(dict.fromkeys(map(labelled.source, self.frames)))}",
+            f"runs      {self.runs}; frames of one run are nearly the same and stay together when shared out",
+        ]
+        if self.own_runs:
+            lines.append(f"          {self.own_runs} frames name no run and count as one each; is a file a trajectory?")
+        if self.runs < 10:
+            lines.append(
+                "          ten or more are needed to train, watch and test: convert more calculations at once,"
+            )
+            lines.append("          or cut long trajectories into runs of N consecutive frames (--run-length N)")
+        return "\n".join(lines)
+
+
+def convert(inputs: Sequence[str | Path], output: str | Path, settings: Settings | None = None) -> Conversion:
+    """Write the labelled frames of files and DeePMD folders to a new extended-XYZ file, so that `load_frames` reads it.
+
+    Frames get `config_id` ('<file or folder>#<index>', of which the part before # is the run), `config_type` and
+    `source`; extended XYZ keeps its own. Dropped, and counted by reason: SCF not converged, no energy or forces, what
+    `frames.check_frame` refuses, and structures that came before. Raises FileNotFoundError, FileExistsError, or
+    ValueError naming the file and the remedy; then nothing is written.
+    """
+    settings, output = settings or Settings(), Path(output)
+    if output.exists():
+        raise FileExistsError(f"{output} exists already; name another file, or delete it (the last name is the output)")
+    if output.suffix.lower() not in (".extxyz", ".xyz"):
+        raise ValueError(f"{output.name}: frames are written as extended XYZ; end the name in .extxyz")
+    places = [place for path in inputs for place in _places(Path(path), settings)]
+    names = _names([path for path, _ in places])
+    kept, read, dropped, unfit, own_runs, smearing = [], Counter(), Counter(), [], 0, 0.0
+    for (path, kind), name in zip(places, names, strict=True):
+        prefix = f"{name}:" if len(places) > 1 else ""
+        for n, (atoms, converged) in enumerate(_frames(path, kind, settings)):
+            read[FORMATS[kind].title if kind in FORMATS else kind] += 1
+            atoms = labelled.right_handed(atoms)
+            if why := _lacks(atoms, converged):
+                dropped[why] += 1
+                continue
+            try:
+                labelled.check_frame(atoms, f"{name}#{n}")
+            except ValueError as error:
+                unfit.append(str(error))
+                continue
+            frame = _frame(atoms, name, prefix, n, kind, settings)
+            own_runs += labelled.run(frame) == frame.info["config_id"]
+            smearing = max(smearing, _smearing(atoms))
+            kept.append(frame)
+    if unfit:
+        dropped[f"unfit to learn from, the first is {unfit[0]}"] = len(unfit)
+    twice = [j for _, j in duplicates.pairs(kept)]
+    if twice:
+        dropped["the same structure as an earlier frame"] = len(twice)
+        kept = [frame for n, frame in enumerate(kept) if n not in set(twice)]
+    if not kept:
+        why = "; ".join(f"{n}: {reason}" for reason, n in dropped.items()) or "the files hold none"
+        raise ValueError(f"no frame is left of {sum(read.values())} ({why}); give files with energies and forces")
+    frames = datasets.checked(kept, output.name)
+    text = io.StringIO()
+    ase.io.write(text, frames, format="extxyz")
+    storage.write_bytes(output, text.getvalue().encode())
+    return Conversion(frames, dict(read), dict(dropped), smearing, own_runs)
+
+
+def _places(path: Path, settings: Settings) -> list[tuple[Path, str]]:
+    """What to read at a path: (file or folder of a run, what it is)."""
+    if path.is_dir():
+        if not (found := deepmd.runs(path)):
+            raise ValueError(f"{path} is a folder without DeePMD sets (set.*/coord.npy); give the files in it by name")
+        return [(run, "DeePMD folders") for run in found]
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give files or DeePMD folders to convert")
+    kind = settings.format
+    if kind is None:
+        try:
+            kind = filetype(str(path))
+        except UnknownFileTypeError:
+            kind = "unknown"
+        if kind not in FORMATS:
+            raise ValueError(
+                f"{path} looks like nothing that can be converted; name its format, one of {', '.join(FORMATS)}"
+            )
+    return [(path, kind)]
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Short different names: the paths without what they have in common; # would end the name of a run."""
+    whole = [Path(os.path.abspath(path)) for path in paths]
+    if repeated := [path for path, n in Counter(whole).items() if n > 1]:
+        raise ValueError(f"{repeated[0]} is given twice; give it once")
+    common = Path(os.path.commonpath([path.parent for path in whole]))
+    return [path.relative_to(common).as_posix().replace("#", "_") for path in whole]
+
+
+def _frames(path: Path, kind: str, settings: Settings) -> Iterator[Read]:
+    """The frames of a file, or of a DeePMD folder."""
+    if kind in FORMATS:
+        return dft_outputs.read(path, kind)
+    return (Read(atoms, True) for atoms in deepmd.load(path, settings.species))
+
+
+def _lacks(atoms: ase.Atoms, converged: bool) -> str | None:
+    """What a frame has no labels for want of."""
+    if not converged:
+        return UNCONVERGED
+    if labelled.energy_of(atoms) is None:
+        return NO_ENERGY
+    return NO_FORCES if labelled.results(atoms).get("forces") is None else None
+
+
+def _smearing(atoms) -> float:
+    energy, free = (labelled.results(atoms).get(name) for name in ("energy", "free_energy"))
+    return 0.0 if energy is None or free is None else abs(free - energy) / len(atoms)
+
+
+def _frame(atoms, name: str, prefix: str, n: int, kind: str, settings: Settings) -> ase.Atoms:
+    """The frame with its labels and ids and nothing else: no constraints, no orbitals, one energy."""
+    frame = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    found = labelled.results(atoms)
+    results = {"energy": float(labelled.energy_of(atoms)), "forces": np.asarray(found["forces"], float)}
+    if labelled.has_stress(atoms):
+        results["stress"] = np.asarray(found["stress"], float)
+    frame.calc = SinglePointCalculator(frame, **results)
+    said = {key: atoms.info[key] for key in _KEPT if key in atoms.info} if kind == "extxyz" else {}
+    program = FORMATS[kind].source if kind in FORMATS else "deepmd"
+    if "dft" in said:  # as `load_frames` reads it
+        program = str(said["dft"]).split("-")[0].lower()
+    said.setdefault("config_type", settings.family)
+    said.setdefault("source", settings.source or program or Path(name).stem)
+    run = f"{name}/{n // settings.run_length}" if settings.run_length else name
+    if kind != "extxyz":
+        said["config_id"] = f"{run}#{n}"
+    else:
+        named = labelled.run(atoms)
+        said["config_id"] = f"{prefix}{atoms.info['config_id']}" if "config_id" in atoms.info else f"{name}#{n}"
+        said["run"] = f"{prefix}{named}" if named else run if settings.run_length else said["config_id"]
+    frame.info.update(said)
+    return frame

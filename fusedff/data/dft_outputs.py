@@ -1,0 +1,103 @@
+"""Output files of DFT programs, frame by frame: read by ASE, with the word of the program on whether SCF converged."""
+
+import warnings
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import ase
+import numpy as np
+from ase.io import aims, espresso, vasp
+from ase.io.vasp_parsers import vasp_outcar_parsers
+
+from fusedff.data import extxyz
+from fusedff.data import frames as labelled
+
+
+class Read(NamedTuple):
+    """One frame of an output file, and whether its SCF cycle has converged."""
+
+    atoms: ase.Atoms
+    converged: bool
+
+
+def _outcar(path: Path) -> Iterator[Read]:
+    with open(path) as file:
+        header = vasp_outcar_parsers.OutcarHeaderParser()  # constraints, which are in other files, are not wanted
+        for chunk in vasp_outcar_parsers.outcarchunks(file, header_parser=header):
+            converged = any("EDIFF is reached" in line for line in chunk.lines)
+            yield Read(chunk.build(), converged)
+
+
+def _vasprun(path: Path) -> Iterator[Read]:
+    """A step that used all the NELM electronic steps it may use has not converged; nor has one that is cut off."""
+    most, steps = np.inf, []
+    try:
+        for _, element in ET.iterparse(path):
+            if element.tag == "i" and element.get("name") == "NELM":
+                most = int(element.text or 0)
+            elif element.tag == "calculation":
+                steps.append(len(element.findall("scstep")))
+                element.clear()
+    except ET.ParseError:  # a run that was interrupted
+        pass
+    for n, atoms in enumerate(vasp.read_vasp_xml(str(path), slice(None))):
+        yield Read(atoms, n < len(steps) and steps[n] < most)
+
+
+def _espresso(path: Path) -> Iterator[Read]:
+    """pw.x marks the energy of a converged cycle by `!`, and ASE reads no other."""
+    with open(path) as file:
+        for atoms in espresso.read_espresso_out(file, slice(None)):
+            yield Read(atoms, labelled.energy_of(atoms) is not None)
+
+
+def _aims(path: Path) -> Iterator[Read]:
+    with open(path) as file:
+        header = aims.get_header_chunk(file)
+        chunks = list(aims.get_aims_out_chunks(file, header))
+    for n, chunk in enumerate(chunks):
+        converged = any("Self-consistency cycle converged" in line for line in chunk.lines)
+        if header.is_relaxation and n == len(chunks) - 1 and not converged:
+            return  # the end of a relaxation repeats its last geometry
+        yield Read(chunk.atoms, converged)
+
+
+def _extxyz(path: Path) -> Iterator[Read]:
+    return (Read(atoms, True) for atoms in extxyz.read(path))
+
+
+class Format(NamedTuple):
+    """A kind of file: what a person calls it, the source of its frames, and its reader."""
+
+    title: str
+    source: str | None  # None: what the frames say, else the name of the file
+    read: Callable[[Path], Iterator[Read]]
+
+
+FORMATS = {  # by ASE's names
+    "vasp-out": Format("VASP OUTCAR", "vasp", _outcar),
+    "vasp-xml": Format("VASP vasprun.xml", "vasp", _vasprun),
+    "espresso-out": Format("Quantum ESPRESSO output", "espresso", _espresso),
+    "aims-output": Format("FHI-aims output", "aims", _aims),
+    "extxyz": Format("extended XYZ", None, _extxyz),
+}
+
+
+def read(path: Path, kind: str) -> Iterator[Read]:
+    """The frames of a file of one of `FORMATS`, those that lack labels or have not converged among them.
+
+    Raises ValueError naming the file and the remedy for what cannot be read.
+    """
+    title, _, reader = FORMATS[kind]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ASE's, of what is not looked at
+            found = list(reader(path))
+    except Exception as error:  # ASE raises whatever its parser meets
+        if kind == "extxyz":  # whose errors are our own
+            raise
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} cannot be read as {title} ({said}); leave it out, or repair it") from error
+    yield from found

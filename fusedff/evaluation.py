@@ -1,0 +1,117 @@
+"""One potential evaluated: a crystal at rest, labelled frames, and constants at the temperatures of a table.
+
+The first two are for any ASE calculator. The last needs molecular dynamics, which is run for potentials of fusedff
+only; for others, the coldest row of a table stands beside the crystal at rest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from fusedff import crystals, material
+from fusedff.crystals import Crystal
+from fusedff.data import datasets, experiments
+from fusedff.data import frames as labelled
+from fusedff.interfaces import calculators
+from fusedff.properties.static import summary
+from fusedff.properties.thermal import elastic
+from fusedff.study import comparison, presets, run_folder
+from fusedff.training import label_errors
+
+TITANIUM = Crystal("Ti", "hcp", 2.95, 4.68)  # what the potentials that ship are of
+
+
+def evaluate(
+    model: str,
+    structure: str | Path | None = None,
+    symbol: str | None = None,
+    frames: str | Path | None = None,
+    table: str | Path | None = None,
+    preset: str = "demo",
+    settings: Mapping | None = None,
+    say=print,
+) -> dict:
+    """What `model` predicts (`calculators.by_name`, with `settings`), as plain data; `say` gets it as text.
+
+    The crystal is `structure`, a file or one of `crystals.STRUCTURES` of `symbol`; with `frames` it may be left out,
+    and of a potential that ships it is hcp titanium. Simulations at the temperatures of `table` are as long as those of
+    `preset`. Raises what the functions behind it raise, and ValueError if there is nothing to evaluate.
+    """
+    length = presets.get(preset)
+    calculator = calculators.by_name(model, settings)
+    potential = calculators.potential_of(calculator)
+    crystal = _crystal(model, structure, symbol, needed=frames is None or table is not None)
+    points = _points(crystal, structure, symbol, table)
+    found = {"model": model, "calculator": type(calculator).__name__, "versions": run_folder.versions()}
+    if crystal is not None:
+        at_rest = summary.run(crystal, calculator, measured=points)
+        found["at_rest"] = at_rest.as_dict()
+        say(at_rest.table())
+    if frames is not None:
+        found["frames"] = _errors(calculator, potential, frames)
+        say(f"\n{_error_text(found['frames'])}")
+    if table is not None and potential is None:
+        say("\nconstants at temperature: left out, they need a potential of fusedff, whose dynamics this is")
+    elif table is not None:
+        presets.announce(length)
+        config = replace(length.evaluation, repeats=material.repeats_of(points[0].crystal))
+        found["at_temperature"] = elastic.run(potential, points, config).as_dict()
+        say(f"\n{_thermal_text(found['at_temperature'])}")
+    return found
+
+
+def _crystal(model, structure, symbol, needed: bool) -> Crystal | None:
+    if structure is None and symbol is None:
+        if (run_folder.SHIPPED / f"{model}.safetensors").exists():
+            return TITANIUM
+        if not needed:
+            return None
+    if structure is None:
+        raise ValueError(
+            f"which crystal of {symbol or 'what'}? Name a structure ({', '.join(crystals.STRUCTURES)}) and a chemical "
+            f"symbol, or {crystals.FILES}"
+        )
+    if str(structure) not in crystals.STRUCTURES:
+        return crystals.from_structure(structure)
+    if symbol is None:
+        raise ValueError(f"{structure} of what? Name a chemical symbol, e.g. {crystals.STRUCTURES[str(structure)]!r}")
+    return summary.start(symbol, str(structure))
+
+
+def _points(crystal, structure, symbol, table):
+    """The measurements that a crystal is held against: a table, or the packaged one of titanium."""
+    if table is not None:
+        crystal_of_table = {"symbol": symbol, "structure": structure} if structure else {}
+        return experiments.load_state_points(table, **crystal_of_table)
+    titanium = crystal is not None and (crystal.symbol, crystal.structure) == (TITANIUM.symbol, TITANIUM.structure)
+    return experiments.load_state_points() if titanium else ()
+
+
+def _errors(calculator, potential, path) -> dict:
+    frames = datasets.load_frames(path)
+    if potential is None:
+        own_zero, errors = False, label_errors.errors_of_calculator(calculator, frames)
+    else:
+        own_zero = not potential.source or {labelled.source(frame) for frame in frames} == {potential.source}
+        errors = label_errors.errors(potential, frames)
+    return {"file": str(path), "n_frames": len(frames), "zero_of_energy_fitted": not own_zero} | errors
+
+
+def _error_text(found) -> str:
+    lines = [f"errors on all {found['n_frames']} frames of {found['file']}: mean absolute / root mean square"]
+    for name, unit in (("energy", "meV_per_atom"), ("force", "meV_per_A"), ("stress", "GPa")):
+        mean, rms = (found[f"{name}_{kind}_{unit}"] for kind in ("mae", "rmse"))
+        said = "no stress labels" if mean is None else f"{mean:.3g} / {rms:.3g} {unit.replace('_per_', '/')}"
+        lines.append(f"  {name:<10} {said.replace('/A', '/Å')}")
+    if found["zero_of_energy_fitted"]:
+        lines.append("  energies count from a zero fitted to these frames, for each source and element")
+    return "\n".join(lines)
+
+
+def _thermal_text(found) -> str:
+    lines = ["isothermal, from molecular dynamics (GPa), ± one standard error of the sampling"]
+    for row in comparison.rows({"": found["by_temperature_K"]}):
+        measured = "" if row["measured_GPa"] is None else f"measured {row['measured_GPa']:.1f}"
+        value = f"{row['value_GPa']:.2f} ± {row['stderr_GPa']:.2f}"
+        lines.append(f"  {row['temperature_K']:>6} K {row['quantity']:<4} {value:>16}  {measured}".rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,63 @@
+"""ASE calculators by name: potentials of fusedff, well-known ones that may be installed, and any `module:factory`."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+
+from ase.calculators.calculator import BaseCalculator
+
+from fusedff.interfaces.ase import FusedCalculator
+from fusedff.potential import Potential
+
+KNOWN = {  # name -> module and what makes a calculator in it; the last three bring or fetch weights of their own
+    "emt": "ase.calculators.emt:EMT",
+    "lj": "ase.calculators.lj:LennardJones",
+    "chgnet": "chgnet.model.dynamics:CHGNetCalculator",
+    "mace_mp": "mace.calculators:mace_mp",
+    "sevennet": "sevenn.calculator:SevenNetCalculator",
+}
+
+
+def by_name(name: str, settings: Mapping | None = None) -> BaseCalculator:
+    """The calculator called `name`: a file written by `Potential.save`, a potential that ships with fusedff, one of
+    `KNOWN`, or `module:factory`; `settings` are keywords of all but the first two.
+
+    Raises ImportError for what is not installed, FileNotFoundError for an unknown name, and ValueError for what the
+    factory refuses or does not make.
+    """
+    place = KNOWN.get(name, name)
+    if ":" not in place or Path(name).exists():
+        if settings:
+            raise ValueError(f"{name} is a potential of fusedff, which takes no settings; leave them out")
+        return FusedCalculator(_load(name))
+    module, _, factory = place.partition(":")
+    try:
+        make = getattr(import_module(module), factory)
+    except ImportError as error:
+        raise ImportError(f"{name}: {error}; install the package that {module.split('.')[0]} belongs to") from error
+    except AttributeError as error:
+        raise ValueError(
+            f"{name}: {module} has no {factory}; name a class or function that makes a calculator"
+        ) from error
+    try:
+        calculator = make(**(settings or {}))
+    except Exception as error:  # of whoever wrote it
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{name}: {factory} makes no calculator ({said}); check its settings") from error
+    if not isinstance(calculator, BaseCalculator):
+        raise ValueError(f"{name}: {factory} makes a {type(calculator).__name__}, which is no ASE calculator")
+    return calculator
+
+
+def potential_of(calculator) -> Potential | None:
+    """The potential of fusedff behind a calculator, if there is one."""
+    return calculator.potential if isinstance(calculator, FusedCalculator) else None
+
+
+def _load(name):
+    from fusedff.study import run_folder  # which knows what ships
+
+    try:
+        return run_folder.load(name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}, nor a calculator ({', '.join(KNOWN)}, or module:factory)") from None

@@ -1,0 +1,55 @@
+"""Optical phonons at the zone centre (Gamma), from the forces on displaced atoms of the primitive cell alone."""
+
+import ase.units
+import numpy as np
+import spglib
+from ase import Atoms
+
+_THZ = 1e3 * ase.units.fs / (2 * np.pi)  # THz per sqrt(eV/Å^2/amu)
+_TOLERANCE = 1e-3  # Å, of symmetry
+_SAME = 1e-2  # THz; frequencies of one mode differ by less
+
+
+def optical(atoms: Atoms, calculator, displacement: float = 0.01) -> np.ndarray:
+    """Frequencies (3 n_primitive - 3,) in THz of a crystal at rest, ascending; imaginary ones are negative.
+
+    Central differences over `displacement` (Å); an atom moves with all its images, so no supercell is needed. The three
+    translations are projected out. Long-range electric fields, which split LO from TO in ionic crystals, are left out.
+    Empty for one atom per primitive cell. Raises ValueError if no primitive cell is found.
+    """
+    primitive = _primitive(atoms)
+    n = len(primitive)
+    if n == 1:
+        return np.zeros(0)
+    primitive.calc = calculator
+    sites, hessian = primitive.positions.copy(), np.zeros((3 * n, 3 * n))
+    for row in range(3 * n):
+        for sign in (1, -1):
+            primitive.positions = sites
+            primitive.positions[row // 3, row % 3] += sign * displacement
+            hessian[row] -= sign * primitive.get_forces().ravel() / (2 * displacement)
+    roots = np.repeat(np.sqrt(primitive.get_masses()), 3)
+    dynamical = (hessian + hessian.T) / 2 / np.outer(roots, roots)
+    translations = roots[:, None] * np.tile(np.eye(3), (n, 1))
+    relative = np.linalg.svd(translations)[0][:, 3:]  # (3 n, 3 n - 3), orthogonal to the translations
+    squares = np.linalg.eigvalsh(relative.T @ dynamical @ relative)
+    return _THZ * np.sign(squares) * np.sqrt(np.abs(squares))
+
+
+def modes(frequencies: np.ndarray) -> list[tuple[float, int]]:
+    """Frequencies that are equal by symmetry as one: (THz, how many), ascending."""
+    groups: list[list[float]] = []
+    for frequency in np.sort(frequencies):
+        if groups and frequency - groups[-1][-1] < _SAME:
+            groups[-1].append(float(frequency))
+        else:
+            groups.append([float(frequency)])
+    return [(float(np.mean(group)), len(group)) for group in groups]
+
+
+def _primitive(atoms):
+    found = spglib.find_primitive((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers), _TOLERANCE)
+    if found is None:
+        raise ValueError(f"{atoms.get_chemical_formula()}: no primitive cell can be found; check cell and positions")
+    cell, places, numbers = found
+    return Atoms(numbers, cell=cell, scaled_positions=places, pbc=True)

@@ -1,0 +1,174 @@
+"""Outputs of DFT programs become labelled frames: the same numbers, one energy, one run per calculation."""
+
+import re
+
+import numpy as np
+import outputs
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from copper import copper, relabelled
+
+from fusedff import cli
+from fusedff.data import conversion, datasets, splits
+from fusedff.data import frames as labelled
+from fusedff.data.conversion import Settings, convert
+
+PROGRAMS = {  # name of a file -> who writes it, source of its frames
+    "OUTCAR": (outputs.outcar, "vasp"),
+    "vasprun.xml": (outputs.vasprun, "vasp"),
+    "pw.out": (outputs.espresso, "espresso"),
+    "aims.out": (outputs.fhi_aims, "aims"),
+}
+
+
+def assert_same(found, wanted, atol=2e-8):
+    """Geometry and labels agree to the digits of the files."""
+    np.testing.assert_allclose(found.cell.array, wanted.cell.array, atol=atol)
+    np.testing.assert_allclose(found.positions, wanted.positions, atol=atol)
+    assert (found.numbers == wanted.numbers).all()
+    for one, two in zip(labelled.labels(found), labelled.labels(wanted), strict=True):
+        np.testing.assert_allclose(one, two, atol=atol)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_labels_are_those_of_the_program_and_unconverged_steps_are_dropped(name, tmp_path):
+    write, source = PROGRAMS[name]
+    frames = copper(5)
+    (tmp_path / name).write_text(write(frames, unconverged=(1, 4)))
+    done = convert([tmp_path / name], tmp_path / "frames.extxyz")
+    assert done.dropped == {conversion.UNCONVERGED: 2}
+    back = datasets.load_frames(tmp_path / "frames.extxyz")
+    for found, wanted in zip(back, [frames[0], frames[2], frames[3]], strict=True):
+        assert_same(found, wanted)
+    assert [frame.info["config_id"] for frame in back] == [f"{name}#0", f"{name}#2", f"{name}#3"]
+    assert {labelled.run(frame) for frame in back} == {name}
+    assert {labelled.source(frame) for frame in back} == {source}
+
+
+@pytest.mark.parametrize("name", ["OUTCAR", "vasprun.xml"])
+def test_the_free_energy_is_kept_and_the_report_says_so(name, tmp_path, recwarn):
+    (frame,) = copper(1)
+    (tmp_path / name).write_text(PROGRAMS[name][0]([frame]))
+    done = convert([tmp_path / name], tmp_path / "frames.extxyz")
+    (back,) = datasets.load_frames(tmp_path / "frames.extxyz")
+    assert labelled.results(back)["energy"] == pytest.approx(labelled.labels(frame).energy, abs=1e-7)
+    assert "free_energy" not in labelled.results(back)
+    assert "the free energy, from which the forces derive" in done.report()
+    assert "up to 3 meV per atom from it" in done.report()  # 12 meV of 4 atoms
+    assert not recwarn.list
+
+
+def test_a_calculation_that_was_interrupted_gives_its_complete_steps(tmp_path):
+    frames = copper(3)
+    for name, keep in (("OUTCAR", -150), ("vasprun.xml", -900)):
+        (tmp_path / name).write_text(PROGRAMS[name][0](frames)[:keep])
+        done = convert([tmp_path / name], tmp_path / f"{name}.extxyz")
+        assert len(done.frames) == 2
+
+
+def test_deepmd_folders_at_any_depth_are_one_run_each(tmp_path):
+    frames = copper(6)
+    outputs.deepmd(tmp_path / "data" / "hot" / "b", frames[:4], (3, 1))
+    outputs.deepmd(tmp_path / "data" / "a", frames[4:], (2,), types="1\n", type_map="O Cu\n")
+    convert([tmp_path / "data"], tmp_path / "frames.extxyz")
+    back = datasets.load_frames(tmp_path / "frames.extxyz")
+    for found, wanted in zip(back, frames[4:] + frames[:4], strict=True):
+        assert_same(found, wanted)
+    assert [labelled.run(frame) for frame in back] == 2 * ["a"] + 4 * ["hot/b"]
+
+
+def test_elements_of_a_deepmd_folder_may_be_named(tmp_path):
+    outputs.deepmd(tmp_path / "run", copper(2), (2,), type_map=None)
+    with pytest.raises(ValueError, match=r"type_map\.raw is missing; name the elements"):
+        convert([tmp_path / "run"], tmp_path / "frames.extxyz")
+    done = convert([tmp_path / "run"], tmp_path / "frames.extxyz", Settings(species=("Cu",)))
+    assert str(done.frames[0].symbols) == "Cu4"
+
+
+def test_calculations_are_shared_out_whole_and_a_long_one_can_be_cut(tmp_path):
+    frames = copper(30)
+    for n in range(10):
+        (tmp_path / f"run-{n}").mkdir()
+        (tmp_path / f"run-{n}" / "OUTCAR").write_text(outputs.outcar(frames[3 * n : 3 * n + 3]))
+    whole = convert(sorted(tmp_path.glob("run-*/OUTCAR")), tmp_path / "whole.extxyz")
+    parts = splits.split(datasets.load_frames(tmp_path / "whole.extxyz"))
+    assert [len(part) for part in parts] == [21, 3, 6]
+    assert not {labelled.run(f) for f in parts.train} & {labelled.run(f) for f in parts.test}
+    assert whole.runs == 10
+    (tmp_path / "OUTCAR").write_text(outputs.outcar(frames))
+    one = convert([tmp_path / "OUTCAR"], tmp_path / "one.extxyz")
+    assert "ten or more are needed" in one.report()
+    cut = convert([tmp_path / "OUTCAR"], tmp_path / "cut.extxyz", Settings(run_length=3))
+    assert cut.runs == 10
+    assert [f.info["config_id"] for f in cut.frames[2:4]] == ["OUTCAR/0#2", "OUTCAR/1#3"]
+
+
+def test_extended_xyz_keeps_its_names_and_loses_what_cannot_be_learned_from(tmp_path):
+    frames = copper(4)
+    frames[0].info.update(config_type="hot", run="md-1", source="gpaw")
+    frames[1] = frames[1].copy()  # no labels
+    close = frames[2].copy()
+    close.positions[1] = close.positions[0] + 0.1
+    close.calc = SinglePointCalculator(close, energy=0.0, forces=np.zeros((4, 3)))
+    same = frames[0].copy()
+    same.positions += 0.3
+    frames += [close, relabelled(same)]
+    (tmp_path / "mine.extxyz").write_text(outputs.text_of(frames))
+    done = convert([tmp_path / "mine.extxyz"], tmp_path / "frames.extxyz", Settings(family="cold"))
+    back = datasets.load_frames(tmp_path / "frames.extxyz")
+    assert [f.info["config_id"] for f in back] == ["mine.extxyz#0", "mine.extxyz#2", "mine.extxyz#3"]
+    assert [labelled.run(f) for f in back] == ["md-1", "mine.extxyz#2", "mine.extxyz#3"]
+    assert [labelled.family(f) for f in back] == ["hot", "cold", "cold"]
+    assert [labelled.source(f) for f in back] == ["gpaw", "mine", "mine"]
+    (unfit,) = (why for why in done.dropped if "unfit" in why)
+    assert "mine.extxyz#4: atoms 0 and 1 (or their images) are 0.173 Å apart" in unfit
+    assert {why: n for why, n in done.dropped.items() if why != unfit} == {
+        conversion.NO_ENERGY: 1, "the same structure as an earlier frame": 1,
+    }  # fmt: skip
+
+
+def test_a_left_handed_cell_is_the_same_crystal_with_two_vectors_exchanged(tmp_path):
+    (frame,) = copper(1)
+    other = Atoms(frame.numbers, frame.positions, cell=frame.cell.array[[1, 0, 2]], pbc=True)
+    other.calc = SinglePointCalculator(other, **labelled.results(frame))
+    (tmp_path / "OUTCAR").write_text(outputs.outcar([other]))
+    (found,) = convert([tmp_path / "OUTCAR"], tmp_path / "frames.extxyz").frames
+    assert_same(found, frame)
+
+
+def test_the_command_says_what_it_did_and_what_comes_next(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "OUTCAR").write_text(outputs.outcar(copper(12), unconverged=(3,)))
+    assert cli.main(["convert", "OUTCAR", "frames.extxyz", "--run-length", "1", "--family", "md"]) == 0
+    said = capsys.readouterr().out
+    assert "12 frames: VASP OUTCAR" in said
+    assert "1: SCF not converged" in said
+    assert "11 frames with energy and forces, 11 with stress" in said
+    assert 'frames = "frames.extxyz"' in said
+    assert {labelled.family(f) for f in datasets.load_frames("frames.extxyz")} == {"md"}
+
+
+@pytest.mark.parametrize(("content", "arguments", "says"), [
+    ("nonsense\n", ["OUTCAR", "new.extxyz"], r"OUTCAR cannot be read as VASP OUTCAR \(Incomplete OUTCAR\); leave it"),
+    ("nonsense\n", ["mine.dat", "new.extxyz"], r"mine\.dat looks like nothing that can be converted; name its format"),
+    (None, ["OUTCAR", "old.extxyz"], r"old\.extxyz exists already; name another file"),
+    (None, ["OUTCAR", "frames.csv"], r"frames\.csv: .*end the name in \.extxyz"),
+    (None, ["missing", "new.extxyz"], r"missing does not exist; give files or DeePMD folders"),
+    (None, [".", "new.extxyz"], r"is a folder without DeePMD sets"),
+    (None, ["OUTCAR", "./OUTCAR", "new.extxyz"], r"OUTCAR is given twice; give it once"),
+    (None, ["OUTCAR", "new.extxyz", "--format", "vasp"], r"format 'vasp' is unknown; use one of vasp-out"),
+    (None, ["OUTCAR", "new.extxyz", "--run-length", "0"], r"run_length = 0; give 1 or more"),
+    (outputs.outcar(copper(1), unconverged=(0,)), ["OUTCAR", "new.extxyz"],
+     r"no frame is left of 1 \(1: SCF not converged\); give files with energies and forces"),
+])  # fmt: skip
+def test_a_slip_is_one_sentence_and_writes_nothing(content, arguments, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("OUTCAR", "mine.dat"):
+        (tmp_path / name).write_text(outputs.outcar(copper(2)) if content is None else content)
+    (tmp_path / "old.extxyz").touch()
+    assert cli.main(["convert", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert re.search(f"^error: .*{says}", said), said
+    assert not (tmp_path / "new.extxyz").exists()
