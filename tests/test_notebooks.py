@@ -320,6 +320,9 @@ def test_solutions_show_what_they_say(solved):
         assert of_force == pytest.approx(2, abs=0.2)
     assert bits["ratio"] == pytest.approx(14, rel=0.05)
     assert solved["03"]["exploded"]
+    noise = solved["03"]["mean_error_bar_GPa"]
+    assert noise["0.002"] == pytest.approx(noise["0.01"], rel=0.2)  # proportional to the strain, and divided by it
+    assert solved["03"]["mean_error_bar_of_different_GPa"] > 3 * noise["0.002"]
     assert solved["09"]["refused"]
     assert solved["09"]["C44_difference_GPa"] < 1e-3  # heating a cubic crystal gives no shear stress
     relaxed, measured = solved["10"]["relaxed_A"], solved["10"]["measured_A"]
