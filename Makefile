@@ -79,6 +79,7 @@ clean: ## remove .venv, caches and build leftovers, never runs/
 
 # uv installs in seconds what takes pip minutes. pip fetches it once, by the version and hashes in the lock.
 $(SYNCED): requirements.lock pyproject.toml | $(VENV_PYTHON)
+	@echo 'installing the packages of requirements.lock into $(VENV), once; nothing outside this folder changes'
 	@$(VENV_PYTHON) -c 'import pip' 2>/dev/null || $(VENV_PYTHON) -m ensurepip
 	@sed -n '/^uv==/,/^    #/p' requirements.lock > $(VENV)/uv.txt
 	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --requirement $(VENV)/uv.txt
