@@ -321,8 +321,9 @@ def test_solutions_show_what_they_say(solved):
     assert bits["ratio"] == pytest.approx(14, rel=0.05)
     assert solved["03"]["exploded"]
     noise = solved["03"]["mean_error_bar_GPa"]
-    assert noise["0.002"] == pytest.approx(noise["0.01"], rel=0.2)  # proportional to the strain, and divided by it
-    assert solved["03"]["mean_error_bar_of_different_GPa"] > 3 * noise["0.002"]
+    smallest, middle, _ = (noise[strain] for strain in sorted(noise, key=float))
+    assert smallest == pytest.approx(middle, rel=0.2)  # proportional to the strain, and divided by it
+    assert solved["03"]["mean_error_bar_of_different_GPa"] > 3 * smallest
     assert solved["09"]["refused"]
     assert solved["09"]["C44_difference_GPa"] < 1e-3  # heating a cubic crystal gives no shear stress
     relaxed, measured = solved["10"]["relaxed_A"], solved["10"]["measured_A"]
