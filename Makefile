@@ -29,9 +29,11 @@ browser: $(SYNCED) ## run every notebook in JupyterLab in a headless Chromium (n
 	npm install --prefix tests/browser --no-package-lock --no-audit --no-fund --loglevel=error
 	$(VENV_PYTHON) -m pytest -m slow tests/test_browser.py
 
-# binder/overrides.json spares a newcomer the question whether JupyterLab may fetch its news.
+# binder/overrides.json spares a newcomer the question whether JupyterLab may fetch its news. It starts here and not in
+# notebooks/, so that their links to docs/ lead somewhere.
 lab: $(SYNCED) ## open the notebooks in JupyterLab
-	cd notebooks && TF_CPP_MIN_LOG_LEVEL=3 ../$(VENV_PYTHON) -m jupyter lab --LabApp.app_settings_dir=../binder
+	TF_CPP_MIN_LOG_LEVEL=3 $(VENV_PYTHON) -m jupyter lab --LabApp.app_settings_dir=binder \
+		--LabApp.default_url=/lab/tree/notebooks
 
 bench: $(SYNCED) ## time fusedff against chemtrain, on the same cells
 	$(VENV_PYTHON) -m benchmarks
@@ -77,6 +79,7 @@ clean: ## remove .venv, caches and build leftovers, never runs/
 
 # uv installs in seconds what takes pip minutes. pip fetches it once, by the version and hashes in the lock.
 $(SYNCED): requirements.lock pyproject.toml | $(VENV_PYTHON)
+	@echo 'installing the packages of requirements.lock into $(VENV), once; nothing outside this folder changes'
 	@$(VENV_PYTHON) -c 'import pip' 2>/dev/null || $(VENV_PYTHON) -m ensurepip
 	@sed -n '/^uv==/,/^    #/p' requirements.lock > $(VENV)/uv.txt
 	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --requirement $(VENV)/uv.txt

@@ -1,6 +1,7 @@
 """Builds the book into build/docs: executed notebooks, explanations, glossary, API. `make docs` calls it.
 
-Notebooks are executed (`python -m fusedff run`) where no execution of them as they are now lies in runs/PRESET.
+Notebooks (`python -m fusedff run`) and solutions of their exercises are executed where no execution of them as they are
+now lies in runs/PRESET.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import papermill
 
 from fusedff.study import presets
 
@@ -28,10 +30,24 @@ def main() -> int:
     sources = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
     if not all(is_current(source, folder / "notebooks" / source.name) for source in sources):
         subprocess.run([sys.executable, "-m", "fusedff", "run", "--preset", preset], check=True, cwd=ROOT)
-    gather(folder, sources)
+    solutions = sorted((ROOT / "notebooks" / "solutions").glob("[0-9]*.ipynb"))
+    for solution in solutions:
+        execute(solution, folder / "notebooks" / "solutions" / solution.name, preset)
+    gather(folder, sources, solutions)
     shutil.rmtree(TARGET, ignore_errors=True)
     command = ["-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "--builder", "html", HERE, TARGET]
     return subprocess.run([sys.executable, *command]).returncode
+
+
+def execute(solution: Path, output: Path, preset: str) -> None:
+    """Execute the solutions of a notebook into `output`, in the run folder of the notebooks, unless they are there."""
+    if is_current(solution, output):
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    papermill.execute_notebook(
+        solution, output, {"PRESET": preset, "RUNS": str(ROOT / "runs")}, cwd=str(ROOT / "notebooks"),
+        kernel_name="python3",
+    )  # fmt: skip
 
 
 def is_current(source: Path, executed: Path) -> bool:
@@ -55,14 +71,16 @@ def _injected(cell):
     return "injected-parameters" in cell.metadata.get("tags", [])
 
 
-def gather(folder: Path, sources) -> None:
-    """Notebooks and tables of a run, where Sphinx finds them."""
+def gather(folder: Path, sources, solutions=()) -> None:
+    """Notebooks, solutions and tables of a run, where Sphinx finds them."""
     for part in ("_notebooks", "_tables"):
         shutil.rmtree(HERE / part, ignore_errors=True)
         (HERE / part).mkdir()
-    for source in sources:
-        notebook = nbformat.read(folder / "notebooks" / source.name, 4)
-        nbformat.write(as_page(notebook, source.name), HERE / "_notebooks" / source.name)
+    (HERE / "_notebooks" / "solutions").mkdir()
+    for source in (*sources, *solutions):
+        name = source.relative_to(ROOT / "notebooks")
+        notebook = nbformat.read(folder / "notebooks" / name, 4)
+        nbformat.write(as_page(notebook, source.name), HERE / "_notebooks" / name)
     for table in folder.glob("tables/*.csv"):
         shutil.copy(table, HERE / "_tables")
 
@@ -75,6 +93,8 @@ def as_page(notebook, name: str):
     notebook.cells = [cell for cell in notebook.cells if not _injected(cell)]
     preset = notebook.metadata.get("papermill", {}).get("parameters", {}).get("PRESET")
     for cell in notebook.cells:
+        if cell.cell_type == "markdown":  # pages of the book lie beside its notebooks
+            cell.source = re.sub(r"\]\(\.\./docs/", "](../", cell.source)
         if preset and "parameters" in cell.metadata.get("tags", []):  # what the outputs below were made with
             cell.source = re.sub(r"^PRESET = .*$", f'PRESET = "{preset}"', cell.source, flags=re.M)
     if preset and (note := presets.note(presets.get(preset))):

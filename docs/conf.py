@@ -62,8 +62,16 @@ def _give_captions_a_level(app, page, template, context, doctree):
     context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
 
 
+def _outside_pages_are_files(app, page, source):
+    """Links to Markdown files outside docs/, which are no pages of the book, lead to the files themselves."""
+    source[0] = re.sub(
+        r"\[([^\]]+)\]\(((?:\.\./)+(?:benchmarks|binder|fusedff)/[^)]+\.md)\)", r"{download}`\1 <\2>`", source[0]
+    )
+
+
 def setup(app):
     """Formulae become MathML: every browser draws it by itself, and screen readers read it."""
     app.add_html_math_renderer("mathml", inline_renderers=(_inline, None), block_renderers=(_block, None))
+    app.connect("source-read", _outside_pages_are_files)
     app.connect("autodoc-process-docstring", _as_restructured_text)
     app.connect("html-page-context", _give_captions_a_level, priority=900)  # after the theme

@@ -15,6 +15,10 @@ _spec = importlib.util.spec_from_file_location("book", DOCS / "book.py")
 book = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(book)
 
+_spec = importlib.util.spec_from_file_location("conf", DOCS / "conf.py")
+conf = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(conf)
+
 
 def modules():
     for path in sorted((ROOT / "fusedff").rglob("*.py")):
@@ -38,6 +42,16 @@ def test_links_lead_to_pages_and_notebooks_that_exist(page):
             assert target.rpartition("_notebooks/")[2] in NOTEBOOKS, target
         elif "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)
+def test_links_to_markdown_outside_the_book_are_downloads(page):
+    if page.relative_to(DOCS).parts[0].startswith("_"):
+        return
+    source = [page.read_text()]
+    conf._outside_pages_are_files(None, page.stem, source)
+    for target in re.findall(r"\]\(([^)#]+\.md)\)", source[0]):
+        assert "://" in target or (page.parent / target).resolve().is_relative_to(DOCS), target
 
 
 def test_every_path_through_the_book_is_offered_and_every_notebook_is_on_one():
@@ -90,6 +104,12 @@ def test_a_page_shows_the_preset_that_made_it_and_says_what_smoke_is_worth(prese
 def page_of(output):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[output])])
     return book.as_page(notebook, "n.ipynb")
+
+
+def test_links_to_the_glossary_lead_there_from_a_notebook_and_from_its_page():
+    assert (ROOT / "notebooks" / "../docs/glossary.md").exists()
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("the [stress](../docs/glossary.md)")])
+    assert book.as_page(notebook, "n.ipynb").cells[0].source == "the [stress](../glossary.md)"
 
 
 def test_a_failed_cell_is_not_published():

@@ -23,17 +23,18 @@ from fusedff.study import presets, run_folder
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = {path.stem[:2]: path for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))}
+SOLUTIONS = {path.stem[:2]: path for path in sorted((FOLDER / "solutions").glob("[0-9][0-9]_*.ipynb"))}
 STUDY = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10")
 NEEDS = {"05": ("04",), "06": ("04", "05")}
 SHIPPED = [run_folder.SHIPPED / f"titanium-{model}.safetensors" for model in run_folder.MODELS]
 SMOKE = presets.get("smoke")
 
 
-def execute(number: str, root: Path, output: Path) -> dict:
+def execute(number: str, root: Path, output: Path, notebooks=NOTEBOOKS) -> dict:
     """Run one notebook as a user would, with `root` for its run folder; its metadata afterwards."""
     output.mkdir(parents=True, exist_ok=True)
     done = papermill.execute_notebook(
-        NOTEBOOKS[number], output / NOTEBOOKS[number].name, {"PRESET": "smoke", "RUNS": str(root)}, cwd=str(FOLDER),
+        notebooks[number], output / notebooks[number].name, {"PRESET": "smoke", "RUNS": str(root)}, cwd=str(FOLDER),
         kernel_name="python3", progress_bar=False, execution_timeout=600,
     )  # fmt: skip
     return done.metadata["papermill"]
@@ -286,6 +287,51 @@ def test_finished_training_returns_at_once_and_keeps_its_time(chain, tmp_path):
     assert seconds <= chain.seconds("dft")
 
 
+@pytest.fixture(scope="module")
+def solved(chain):
+    """The records of all solutions, executed after the notebooks, whose models and compiled code they use."""
+    root = chain.path.parent
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        running = [pool.submit(execute, n, root, root / "executed" / "solutions", SOLUTIONS) for n in SOLUTIONS]
+    for future in running:
+        future.result()
+    return {number: chain.read(f"solutions/{number}.json") for number in SOLUTIONS}
+
+
+@pytest.mark.parametrize("number", SOLUTIONS)
+def test_solutions_of_the_exercises_run_and_leave_finite_numbers(solved, number):
+    assert numbers(solved[number])
+    assert all(math.isfinite(x) for x in numbers(solved[number]))
+
+
+def test_solutions_show_what_they_say(solved):
+    """Of those whose numbers mean something also with `smoke`."""
+    fives = solved["00"]["bulk_modulus_GPa"]["fives"]
+    assert 0.3 < max(fives) - min(fives) < 3
+    assert 0 < solved["00"]["expansion_per_K"]["c"] < solved["00"]["expansion_per_K"]["a"] < 1.2e-5
+    assert 50 < solved["00"]["c_shortest_K"] < 250
+    assert solved["00"]["refused"]
+    bits = solved["01"]
+    assert bits["bottom"]["64"] < 1e-4 * bits["bottom"]["32"]
+    assert bits["best_step_A"]["64"] < bits["best_step_A"]["32"]
+    assert max(bits["mirror_change"].values()) < 1e-10
+    for of_energy, of_force in bits["powers"].values():  # 3 and 2, up to the next power over a finite range
+        assert of_energy == pytest.approx(3, abs=0.2)
+        assert of_force == pytest.approx(2, abs=0.2)
+    assert bits["ratio"] == pytest.approx(14, rel=0.05)
+    assert solved["03"]["exploded"]
+    noise = solved["03"]["mean_error_bar_GPa"]
+    smallest, middle, _ = (noise[strain] for strain in sorted(noise, key=float))
+    assert smallest == pytest.approx(middle, rel=0.2)  # proportional to the strain, and divided by it
+    assert solved["03"]["mean_error_bar_of_different_GPa"] > 3 * smallest
+    assert solved["09"]["refused"]
+    assert solved["09"]["C44_difference_GPa"] < 1e-3  # heating a cubic crystal gives no shear stress
+    relaxed, measured = solved["10"]["relaxed_A"], solved["10"]["measured_A"]
+    for axis in "ac":
+        off = {model: abs(edges[axis] - measured[axis]) for model, edges in relaxed.items()}
+        assert off["titanium-fused"] < off["titanium-dft"]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not all(path.exists() for path in SHIPPED),
@@ -357,10 +403,9 @@ def test_memory_and_compiled_code_are_kept_from_the_first_cell_on_and_smoke_is_m
     assert not any(".savefig(" in cell.source for cell in code_cells(notebook))  # style.save: whole, and marked
 
 
-def test_prose_comes_before_code_and_the_record_comes_last(notebook):
+def test_the_last_code_cell_leaves_the_record_and_there_is_prose_enough(notebook):
     number = notebook.cells[0].id[:2]
     last = code_cells(notebook)[-1]
-    assert last == notebook.cells[-1]
     assert f'"notebooks/{number}.json"' in last.source
     assert len(prose(notebook)) > 1500
 

@@ -191,3 +191,14 @@ def test_make_says_in_one_line_what_is_missing(tmp_path, python, advice, target)
     (line,) = (result.stdout + result.stderr).splitlines()
     assert advice in line
     assert not (clone / ".venv").exists()
+
+
+def test_the_dockerfile_installs_what_binder_does():
+    """Python of runtime.txt, the packages of requirements.txt with their hashes, then postBuild, as a user."""
+    text = (ROOT / "Dockerfile").read_text()
+    python = (ROOT / "binder" / "runtime.txt").read_text().strip().removeprefix("python-")
+    assert f"FROM python:{python}-slim\n" in text
+    steps = ["--require-hashes --requirement binder/requirements.txt", "bash binder/postBuild", "USER jovyan"]
+    places = [text.index(step) for step in steps]
+    assert places == sorted(places)
+    assert text.count("pip install") == 1

@@ -99,7 +99,8 @@ def notebooks(tmp_path, monkeypatch):
     def replace(source):
         (tmp_path / "notebooks").mkdir()
         monkeypatch.setattr(study, "NOTEBOOKS", tmp_path / "notebooks")
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+        title = [nbformat.v4.new_markdown_cell("# Why is it so?\n\nBecause.")]
+        notebook = nbformat.v4.new_notebook(cells=[*title, nbformat.v4.new_code_cell(source)])
         notebook.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": "Python 3"}
         nbformat.write(notebook, tmp_path / "notebooks" / "00_x.ipynb")
 
@@ -116,6 +117,20 @@ def test_a_run_of_smoke_says_what_it_is_worth_and_braces_in_a_path_are_just_brac
     out = capfd.readouterr().out
     assert out.count("*** smoke: only shows that everything runs; its models and numbers mean nothing ***") == 2
     assert "bound" not in out
+
+
+def test_a_run_says_which_notebook_it_is_at_and_from_the_second_time_on_how_long_is_left(notebooks, tmp_path, capfd):
+    notebooks(SUMMARY)
+    assert command.main(["run", "--preset", "smoke", "--runs", str(tmp_path)]) == 0
+    assert "--- notebook 1 of 1, 00_x: Why is it so?" in capfd.readouterr().out
+    kept = tmp_path / "smoke" / "notebooks" / "00_x.ipynb"
+    executed = json.loads(kept.read_text())
+    executed["metadata"]["papermill"]["duration"] = 1500.0
+    kept.write_text(json.dumps(executed))
+    assert command.main(["run", "--preset", "smoke", "--runs", str(tmp_path)]) == 0
+    out = capfd.readouterr().out
+    assert "the last run here took 25 min" in out
+    assert "--- notebook 1 of 1, 00_x, about 25 min left: Why is it so?" in out
 
 
 def test_a_kernel_that_dies_is_one_sentence_that_says_how_to_go_on(notebooks, tmp_path, capfd):

@@ -1,14 +1,18 @@
 """The viewer: a widget where there is one, a picture with alternative text always."""
 
 import builtins
+from unittest.mock import MagicMock
 
 import matplotlib
 
 matplotlib.use("agg")
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
+from matplotlib.colors import to_hex
 
+from fusedff import crystals
 from fusedff.plotting import structures, style
 
 
@@ -71,6 +75,45 @@ def test_a_page_without_a_kernel_shows_a_sentence_where_the_widget_was(crystal, 
     (data,) = displayed
     assert "application/vnd.jupyter.widget-view+json" in data
     assert "needs a running notebook" in data["text/plain"]
+
+
+def test_an_open_notebook_shows_the_widget_or_the_picture_and_not_both(crystal, monkeypatch):
+    displayed = []
+    monkeypatch.setattr(structures, "display", lambda data, raw: displayed.append(data))
+    monkeypatch.setattr(structures.progress, "watched", lambda: True)
+    structures.view(crystal)
+    (data,) = displayed
+    assert {"application/vnd.jupyter.widget-view+json", "image/png", "text/html"} <= set(data)
+    assert data["text/plain"].startswith("Ti16: ")
+
+
+def hexagonal(heights):
+    """A close-packed crystal with one atom per layer at the positions A, B, C given as 0, 1, 2."""
+    sites = [((0, 0), (1 / 3, 2 / 3), (2 / 3, 1 / 3))[at] + (k / len(heights),) for k, at in enumerate(heights)]
+    return Atoms(f"Ti{len(sites)}", scaled_positions=sites, cell=[2.9, 2.9, 2.3 * len(sites), 90, 90, 120], pbc=True)
+
+
+@pytest.mark.parametrize("heights", [(0, 1), (0, 1, 2), (0, 2, 1), (0, 1, 0, 2)])
+def test_atoms_are_coloured_by_the_position_of_their_layer(heights):
+    unit = structures.stacking(hexagonal(heights))
+    assert unit.get_tags().tolist() == list(heights)
+    many = unit * (2, 2, 2)
+    assert structures._layer_colors(many) == [structures.LAYERS[at] for at in heights] * 8
+    figure = structures.pictures([many], ["x"])
+    drawn = {to_hex(patch.get_facecolor()).upper() for patch in figure.axes[0].patches if hasattr(patch, "radius")}
+    assert drawn == {structures.LAYERS[at] for at in heights}
+
+
+def test_the_widget_draws_each_layer_of_hcp_in_its_colour():
+    class Widget(MagicMock):
+        def add_representation(self, kind, **parameters):
+            spheres.append(parameters)
+
+    spheres, unit = [], structures.stacking(crystals.unit_cell(crystals.Crystal("Ti", "hcp", 2.95, 4.68)))
+    structures._dressed(Widget(), structures._layer_colors(unit * (2, 2, 2)))
+    assert {one["color"] for one in spheres} < set(structures.LAYERS)
+    assert sorted(len(one["selection"]) for one in spheres) == [8, 8]
+    assert sorted(n for one in spheres for n in one["selection"]) == list(range(16))
 
 
 def test_nothing_to_show_is_an_error():

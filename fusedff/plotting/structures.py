@@ -1,4 +1,4 @@
-"""Structures and trajectories in a notebook: a widget to turn, and always a static picture beside it.
+"""Structures and trajectories in a notebook: a widget to turn or, where none runs, a picture.
 
 The picture is what remains in a page without a running kernel, on paper, and where nglview is not installed.
 """
@@ -15,36 +15,47 @@ from matplotlib.figure import Figure
 from scipy.spatial.transform import Rotation
 
 from fusedff.plotting import style
+from fusedff.runtime import progress
 
 # z upwards, seen a little from the side and from above: for ASE, and as an axis times an angle for nglview
 _ANGLES = "15z,-80x"
 _TURN = Rotation.from_euler("zx", [15, -80], degrees=True).as_rotvec()
 _MOST_PICTURES = 6
+LAYERS = ("#0072B2", "#E69F00", "#CC79A7")  # positions A, B and C of a close-packed layer
 
 
 def view(structures: Atoms | Sequence[Atoms], titles: Sequence[str] | None = None, alt: str | None = None):
     """Show one structure, a trajectory (a list with the same atoms) or several structures (with `titles`).
 
-    A trajectory becomes one widget with a player, and the pictures of its first and last frame.
+    A trajectory becomes one widget with a player; its picture shows the first and the last frame. A structure whose
+    atoms carry different tags, as `stacking` gives them, is coloured by `LAYERS`, others by element.
     """
     frames = [structures] if isinstance(structures, Atoms) else list(structures)
     if not frames:
         raise ValueError("nothing to show: give an ase.Atoms or a list of them")
     is_trajectory = titles is None and len(frames) > 1
     if is_trajectory:
-        widget = movie(frames)
-        if widget is not None:
-            show_widget(widget)
-        still(frames, alt)
+        present(movie(frames), *still(frames, alt))
         return
     shown = [_wrapped(frame) for frame in frames[:_MOST_PICTURES]]
     titles = list(titles or [frames[0].get_chemical_formula()])[: len(shown)]
-    nglview = _nglview()
+    nglview, widget = _nglview(), None
     if nglview:
-        widgets = [_dressed(nglview.show_ase(frame)) for frame in shown]
+        widgets = [_dressed(nglview.show_ase(frame), _layer_colors(frame)) for frame in shown]
         titled = [ipywidgets.VBox([ipywidgets.Label(t), w]) for t, w in zip(titles, widgets, strict=True)]
-        show_widget(ipywidgets.Box(titled, layout={"flex_flow": "row wrap"}))
-    _show_pictures(shown, titles, alt)
+        widget = ipywidgets.Box(titled, layout={"flex_flow": "row wrap"})
+    present(widget, *_in_words(shown, titles, alt))
+
+
+def stacking(unit: Atoms) -> Atoms:
+    """The unit cell with each atom's tag 0, 1 or 2 for the position A, B or C of its close-packed layer.
+
+    The first two edges of the cell are those of a layer (120° apart), the third crosses the layers.
+    """
+    unit = unit.copy()
+    along = unit.get_scaled_positions()[:, 0]
+    unit.set_tags(np.round(3 * (along - along[0])).astype(int) % 3)
+    return unit
 
 
 def movie(frames: Sequence[Atoms]):
@@ -54,18 +65,34 @@ def movie(frames: Sequence[Atoms]):
     return _dressed(nglview.show_asetraj(frames)) if nglview else None
 
 
-def still(frames: Sequence[Atoms], alt: str | None = None) -> None:
-    """The pictures of the first and the last frame of a trajectory."""
-    _show_pictures(_together([frames[0], frames[-1]]), ["first frame", f"last frame ({len(frames)} in all)"], alt)
+def still(frames: Sequence[Atoms], alt: str | None = None) -> tuple[Figure, str]:
+    """The first and the last frame of a trajectory as a figure, and in words."""
+    return _in_words(_together([frames[0], frames[-1]]), ["first frame", f"last frame ({len(frames)} in all)"], alt)
+
+
+def present(widget, fig: Figure, alt: str) -> None:
+    """Display a widget, and `fig` where it does not run; `alt` says in words what is seen. No widget: the figure alone.
+
+    In a notebook that is open in Jupyter both are one output, of which the front end shows what it can; elsewhere, in
+    a recorded notebook, they are two.
+    """
+    if widget is not None and progress.watched():
+        display({**_bundle(widget), **style.bundle(fig, alt)}, raw=True)
+        return
+    if widget is not None:
+        show_widget(widget)
+    style.show(fig, alt)
 
 
 def show_widget(widget) -> None:
     """Display any widget; where no kernel runs, one line in its place, and not the name of its class."""
+    line = "(a widget, which needs a running notebook; what it shows is pictured below)"
+    display({**_bundle(widget), "text/plain": line}, raw=True)
+
+
+def _bundle(widget):
     data = widget._repr_mimebundle_()
-    data = data[0] if isinstance(data, tuple) else data
-    display(
-        {**data, "text/plain": "(a widget, which needs a running notebook; what it shows is pictured below)"}, raw=True
-    )
+    return data[0] if isinstance(data, tuple) else data
 
 
 def pictures(frames: Sequence[Atoms], titles: Sequence[str]) -> Figure:
@@ -73,7 +100,7 @@ def pictures(frames: Sequence[Atoms], titles: Sequence[str]) -> Figure:
     with style.context():
         fig, axes = plt.subplots(1, len(frames), figsize=(2.9 * len(frames), 3.1), squeeze=False)
         for ax, frame, title in zip(axes[0], frames, titles, strict=True):
-            plot_atoms(frame, ax, rotation=_ANGLES, radii=0.45)
+            plot_atoms(frame, ax, rotation=_ANGLES, radii=0.45, colors=_layer_colors(frame))
             ax.set_title(title)
             ax.set_axis_off()
     return fig
@@ -92,9 +119,14 @@ def _wrapped(frame):
     return frame
 
 
-def _show_pictures(frames, titles, alt):
+def _layer_colors(frame):
+    """Colour of every atom by its tag, or None where all have the same."""
+    return [LAYERS[tag] for tag in frame.get_tags()] if np.ptp(frame.get_tags()) else None
+
+
+def _in_words(frames, titles, alt):
     alt = alt or "; ".join(f"{title}: {describe(f)}" for title, f in zip(titles, frames, strict=True))
-    style.show(pictures(frames, titles), alt)
+    return pictures(frames, titles), alt
 
 
 def _nglview():
@@ -115,9 +147,13 @@ def _together(frames):
     return [Atoms(f.numbers, f.positions + shift, cell=f.cell, pbc=f.pbc) for f in frames]
 
 
-def _dressed(widget):
+def _dressed(widget, colors=None):
     widget.clear_representations()
-    widget.add_representation("spacefill", radiusType="covalent", radiusScale=0.45)
+    if colors is None:
+        widget.add_representation("spacefill", radiusType="covalent", radiusScale=0.45)
+    for color in sorted(set(colors or ())):
+        chosen = [n for n, c in enumerate(colors) if c == color]
+        widget.add_representation("spacefill", selection=chosen, color=color, radiusType="covalent", radiusScale=0.45)
     widget.add_unitcell()
     widget.camera = "orthographic"
     widget.layout.width, widget.layout.height = "250px", "260px"

@@ -15,6 +15,7 @@ from IPython.display import display
 
 from fusedff.plotting import structures, style, trajectories
 from fusedff.plotting import training as training_plots
+from fusedff.runtime import progress
 
 _IDLE = 10  # a figure is drawn again when this many times what drawing it takes has passed
 
@@ -22,7 +23,7 @@ _IDLE = 10  # a figure is drawn again when this many times what drawing it takes
 def scrub(frames: Sequence[Atoms], clock: Sequence[float], stress_gpa: np.ndarray) -> None:
     """A trajectory with a slider, and beside it the stress (n_frames, 6) in GPa that each frame has at `clock` in ps.
 
-    Voigt order, positive in tension. The still picture shows the first and the last frame and the stress.
+    Voigt order, positive in tension. Where no widget runs, pictures show the first and the last frame and the stress.
     """
     stress_gpa = np.asarray(stress_gpa)
     if not len(frames) == len(clock) == len(stress_gpa) > 1:
@@ -31,7 +32,7 @@ def scrub(frames: Sequence[Atoms], clock: Sequence[float], stress_gpa: np.ndarra
         )
     trace, mark = trajectories.stress_trace(clock, stress_gpa)
     plt.close(trace)  # it is drawn by hand, again and again
-    atoms = structures.movie(frames)
+    atoms, shown = structures.movie(frames), None
     if atoms is not None:
         picture = ipywidgets.Image(format="png", layout={"width": "560px", "max_width": "60%", "object_fit": "contain"})
         slider = ipywidgets.IntSlider(0, 0, len(frames) - 1, description="frame", layout={"width": "98%"})
@@ -45,9 +46,11 @@ def scrub(frames: Sequence[Atoms], clock: Sequence[float], stress_gpa: np.ndarra
         ipywidgets.link((slider, "value"), (atoms, "frame"))  # the player in the widget moves the slider, too
         atoms.layout.width = "340px"
         side_by_side = ipywidgets.HBox([atoms, picture], layout={"align_items": "center"})
-        structures.show_widget(ipywidgets.VBox([side_by_side, slider]))
+        shown = ipywidgets.VBox([side_by_side, slider])
     spread = ", ".join(f"{name} {s:.2f}" for name, s in zip(trajectories.VOIGT, stress_gpa.std(0), strict=True))
-    structures.still(frames)
+    structures.present(shown, *structures.still(frames))
+    if shown is not None and progress.watched():
+        return  # the widget holds the stress as well
     still, _ = trajectories.stress_trace(clock, stress_gpa)
     style.show(
         still,

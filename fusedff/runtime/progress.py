@@ -39,7 +39,7 @@ def bar(name: str | None, total: int, start: int = 0):
                     shown.update(advance)
 
                 yield draw
-        elif _watched():
+        elif watched():
             with _InPlace(total=total, initial=start, desc=name, file=io.StringIO(), ascii=False, ncols=90) as shown:
                 yield shown.report
         else:
@@ -59,7 +59,7 @@ def shell():
     return None if ipython is None else ipython.get_ipython()
 
 
-def _watched() -> bool:
+def watched() -> bool:
     """Whether this is a kernel that a Jupyter server started, for a notebook in a browser; papermill starts its own."""
     return "JPY_SESSION_NAME" in os.environ and shell() is not None
 

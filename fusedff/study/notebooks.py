@@ -1,5 +1,6 @@
 """The titanium study in one go: every notebook executed with one preset, into its run folder."""
 
+import json
 import os
 import shutil
 import sys
@@ -36,9 +37,12 @@ def execute(preset, root: Path) -> int:
             error.errno, f"cannot make {output} ({error.strerror}); name another folder with --runs"
         ) from None
     presets.announce(preset)
-    began = time.monotonic()
-    for notebook in notebooks:
-        print(f"--- {notebook.stem} ({time.monotonic() - began:.0f} s)", flush=True)
+    began, expected = time.monotonic(), [_took(output / notebook.name) for notebook in notebooks]
+    if all(expected):
+        print(f"the last run here took {sum(expected) / 60:.0f} min; what is trained already is not trained again")
+    for n, notebook in enumerate(notebooks):
+        left = f", about {sum(expected[n:]) / 60:.0f} min left" if all(expected) else ""
+        print(f"--- notebook {n + 1} of {len(notebooks)}, {notebook.stem}{left}: {_question(notebook)}", flush=True)
         if failed := _execute(notebook, output / notebook.name, {"PRESET": preset.name, "RUNS": str(root)}):
             return failed
     found = folder.read("summary.json", "models")
@@ -47,6 +51,23 @@ def execute(preset, root: Path) -> int:
     print(f"\n{comparison.verdict(preset, found)}\n")
     print(f"{found['wall_seconds']:.0f} s; results, figures and executed notebooks: {folder.path}")
     return 0
+
+
+def _question(notebook: Path) -> str:
+    """The title of a notebook: one sentence that says what it is about."""
+    import nbformat
+
+    cells = nbformat.read(notebook, 4).cells
+    titles = [line[2:] for cell in cells if cell.cell_type == "markdown" for line in cell.source.splitlines()[:1]]
+    return titles[0] if titles else ""
+
+
+def _took(executed: Path) -> float:
+    """Seconds that an earlier execution of a notebook took, 0 if there is none or it did not end."""
+    try:
+        return json.loads(executed.read_text())["metadata"]["papermill"]["duration"] or 0.0
+    except (OSError, ValueError, KeyError):
+        return 0.0
 
 
 def _execute(notebook: Path, output: Path, parameters: dict) -> int:
