@@ -84,10 +84,10 @@ def test_frames_of_two_sources_need_a_potential_that_says_whose_zero_it_has():
 
 def test_weights_multiply_the_squared_errors_of_a_source_and_tame_frames_of_large_forces():
     given = frames()
-    settings = replace(SETTINGS, source_weights=(("one", 3.0),), force_scale=0.2)
+    settings = replace(SETTINGS, source_weights=(("one", 1.5),), force_scale=0.2)
     trainer = ForceMatchingTrainer(settings, START, given)
     rms = np.array([np.sqrt(np.mean(f.calc.results["forces"] ** 2)) for f in given])
-    expected = np.where(np.arange(12) % 2, 1.0, 3.0) / (1 + (rms / 0.2) ** 2)
+    expected = np.where(np.arange(12) % 2, 1.0, 1.5) / (1 + (rms / 0.2) ** 2)
     np.testing.assert_allclose(trainer.store.weight, expected, rtol=1e-12)
     weight, plain = expected.copy(), ForceMatchingTrainer(SETTINGS, START, given).store
     indices = np.array([1, 2, 3])
@@ -101,6 +101,22 @@ def test_weights_multiply_the_squared_errors_of_a_source_and_tame_frames_of_larg
     energy = np.mean([w * float(e["energy"]) for w, e in zip(weight[indices], alone, strict=True)])
     force = sum(w * n * float(e["force"]) for w, n, e in zip(weight[indices], atoms, alone, strict=True)) / atoms.sum()
     assert weighted == pytest.approx(settings.energy_weight * energy + force, rel=1e-9)
+
+
+def test_large_weights_of_a_source_are_repetitions_of_its_frames():
+    """Those of a weight of 3.5 come three times with a weight of 7/6: batches of few such frames would be noisy."""
+    settings = replace(SETTINGS, source_weights=(("one", 3.5),))
+    trainer = ForceMatchingTrainer(settings, START, frames(24))
+    for batches in (
+        trainer.batches(0),
+        ForceMatchingTrainer(replace(settings, batch_atoms=None), START, frames(24)).batches(0),
+    ):
+        times = np.bincount(np.concatenate(batches))
+        np.testing.assert_array_equal(times, np.where(np.arange(24) % 2, 1, 3))
+        np.testing.assert_allclose(times * trainer.store.weight, np.where(np.arange(24) % 2, 1, 3.5))
+    np.testing.assert_allclose(
+        force_matching.Validation(trainer, frames(24)).store.weight, times * trainer.store.weight
+    )
 
 
 def test_batches_by_atoms_hold_every_frame_once_and_about_equally_many_atoms():

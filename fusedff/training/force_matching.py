@@ -46,7 +46,8 @@ class ForceMatchingConfig:
     energy_weight: float = 0.066  # ratios of the titanium paper, see presets.PAPER
     force_weight: float = 1.0
     virial_weight: float = 0.26
-    source_weights: tuple[tuple[str, float], ...] = ()  # factors of the squared errors of a source's frames
+    source_weights: tuple[tuple[str, float], ...] = ()  # factors of the squared errors of a source's frames; those of
+    # a source with a factor of 2 or more come so many times in every epoch
     force_scale: float | None = None  # F0 in eV/Å: squared errors of a frame count 1 / (1 + (its rms force / F0)^2)
     ema: float = 0.0  # decay per step of the average of the parameters that is taken; 0: the parameters themselves
     clip: float | None = None  # largest norm of the gradient
@@ -67,13 +68,18 @@ class ForceMatchingConfig:
         ranges.one_of(self, "optimizer", OPTIMIZERS)
 
 
-def _frame_weights(settings: ForceMatchingConfig, store: FrameStore) -> np.ndarray:
-    """Weights (n_frames,) of the squared errors, as the settings have them."""
+def _frame_weights(settings: ForceMatchingConfig, store: FrameStore) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (n_frames,) of the squared errors, as the settings have them, and how often a frame comes in an epoch.
+
+    A few frames of large weight would make the gradients of batches noisy, so large weights are repetitions instead.
+    """
     by_source = dict(settings.source_weights)
     weight = np.array([by_source.get(source, 1.0) for source in store.sources])
+    times = np.maximum(weight.astype(int), 1)
+    weight = weight / times
     if settings.force_scale is not None:
         weight /= 1 + np.array([np.mean(forces**2) for forces in store.forces]) / settings.force_scale**2
-    return weight
+    return weight, times
 
 
 def _deviations(potential: Potential, batch: Batch, total: Callable, offsets=None) -> dict[str, jax.Array]:
@@ -239,18 +245,18 @@ class ForceMatchingTrainer:
     ):
         self.settings, self.template = settings, template
         self.store = store_of(template, frames)
-        self.store.weight = _frame_weights(settings, self.store)
+        self.store.weight, times = _frame_weights(settings, self.store)
         self.zeros = fit_zeros(template, self.store)
-        everything = np.arange(len(frames))
+        self.everything = everything = np.repeat(np.arange(len(frames)), times)
         if settings.batch_atoms is None:
             self.capacities = np.full(len(frames), self.store.capacity)
-            self.n_frames = min(settings.batch, len(frames))
-            self.n_batches = {self.store.capacity: -(-len(frames) // self.n_frames)}
+            self.n_frames = min(settings.batch, len(everything))
+            self.n_batches = {self.store.capacity: -(-len(everything) // self.n_frames)}
         else:
             self.capacities = self.store.capacities()
             self.n_batches = {}
             for capacity in np.unique(self.capacities).tolist():
-                members = everything[self.capacities == capacity]
+                members = everything[self.capacities[everything] == capacity]
                 n = -(-int(self.store.sizes[members].sum()) // settings.batch_atoms)
                 chunks = -(-n // AT_ONCE_MIXED)
                 self.n_batches[capacity] = min(chunks * -(-n // chunks), len(members))  # chunks of one length
@@ -280,13 +286,13 @@ class ForceMatchingTrainer:
 
     def _chunks(self, n):
         """The batches of epoch `n` in lists, each of batches of one shape."""
-        rng, everything = np.random.default_rng([self.settings.seed, n]), np.arange(len(self.store.frames))
+        rng, everything = np.random.default_rng([self.settings.seed, n]), self.everything
         if self.settings.batch_atoms is None:
             batches = np.array_split(rng.permutation(everything), self.n_batches[self.store.capacity])
             return [batches[k : k + AT_ONCE] for k in range(0, len(batches), AT_ONCE)]
         chunks = []
         for capacity, n_batches in self.n_batches.items():
-            batches = self.store.balanced(everything[self.capacities == capacity], n_batches, rng)
+            batches = self.store.balanced(everything[self.capacities[everything] == capacity], n_batches, rng)
             batches = [batches[k] for k in rng.permutation(n_batches)]
             cuts = np.array_split(np.arange(n_batches), -(-n_batches // AT_ONCE_MIXED))
             chunks += [[batches[k] for k in cut] for cut in cuts]
@@ -310,8 +316,8 @@ class ForceMatchingTrainer:
         labels are added up with random signs and differentiated; in the mean over signs, products of two different
         deviations vanish. `n` chooses frames and signs.
         """
-        seed, n_frames, n_atoms = self.settings.seed, len(self.store.frames), int(self.store.sizes.max())
-        shuffled = [np.random.default_rng([seed, n, k]).permutation(n_frames) for k in range(-(-rows // n_frames))]
+        seed, frames, n_atoms = self.settings.seed, self.everything, int(self.store.sizes.max())
+        shuffled = [np.random.default_rng([seed, n, k]).permutation(frames) for k in range(-(-rows // len(frames)))]
         alone = [self.store.collate(index, 1, n_atoms) for index in np.concatenate(shuffled)[:rows, None]]
         keys = jax.random.split(jax.random.fold_in(jax.random.PRNGKey(seed), n), rows)
         found = _gauss_newton_sketch(
@@ -380,7 +386,7 @@ class Validation:
     def __init__(self, trainer: ForceMatchingTrainer, frames: Sequence[Atoms]):
         self.trainer = trainer
         self.store = store = store_of(trainer.template, frames, trainer.store.offset_of)
-        store.weight = _frame_weights(trainer.settings, store)
+        store.weight = np.prod(_frame_weights(trainer.settings, store), 0)
         store.energy -= store.offsets @ trainer.zeros
         at_once = trainer.settings.batch_atoms or store.sizes.sum()
         n_batches = min(-(-int(store.sizes.sum()) // int(at_once)), len(frames))
