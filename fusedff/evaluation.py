@@ -109,7 +109,8 @@ def _error_text(found) -> str:
 
 
 def _thermal_text(found) -> str:
-    lines = ["isothermal, from molecular dynamics (GPa), ± one standard error of the sampling"]
+    condition = next(iter(found["by_temperature_K"].values()))["condition"]
+    lines = [f"{condition}, from molecular dynamics (GPa), ± one standard error of the sampling"]
     for row in comparison.rows({"": found["by_temperature_K"]}):
         measured = "" if row["measured_GPa"] is None else f"measured {row['measured_GPa']:.1f}"
         value = f"{row['value_GPa']:.2f} ± {row['stderr_GPa']:.2f}"
