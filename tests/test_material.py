@@ -60,7 +60,7 @@ def test_one_command_leaves_models_tables_and_figures(folder):
         assert summary["models"][name]["test"]["force_mae_meV_per_A"] > 0
         assert set(summary["models"][name]["experiment"]) == {"300", "500"}
     with open(models / "tables" / "elastic.csv", newline="") as file:
-        assert len(list(csv.DictReader(file))) == 3 * 2 * 4
+        assert len(list(csv.DictReader(file))) == 3 * 2 * 5  # three constants, P and σxx
     drawn = {path.name for path in (models / "figures").glob("*.png")}
     assert {"frames.png", "elastic.png", "errors.png", "parity-fused.png", "training-fused.png"} <= drawn
     assert "fcc Cu, cubic" in (models / "MODELS.md").read_text()
@@ -83,7 +83,7 @@ def test_a_compound_and_a_structure_from_a_file_are_described(folder, capsys):
         assert cli.main(["check", str(folder / "study.toml")]) == 0
         said = capsys.readouterr().out
         assert f"{called}, cubic" in said
-        assert "C11, C44; trained on 300, 600 K; held out none" in said
+        assert "C11, C44 (isothermal); trained on 300, 600 K; held out none" in said
         assert "54 atoms" in said  # 2.887 Å times 3 is the first edge above 7 Å
 
 
