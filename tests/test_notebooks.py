@@ -146,7 +146,7 @@ def test_difftre_notebook_finds_the_known_answers(chain):
 def test_difftre_notebook_teaches_titanium_what_was_measured(chain):
     record = chain.read("notebooks/04.json")
     assert record["updates"] == SMOKE.experiment.updates
-    assert record["measured_numbers"] == 6 * len(SMOKE.train_temperatures)
+    assert record["measured_numbers"] == 7 * len(SMOKE.train_temperatures)
     assert record["parameters"] > 10 * record["measured_numbers"]
     assert all(0 < n <= 1 + 1e-5 for n in record["n_eff"])
     assert record["last_loss"] < record["first_loss"]
