@@ -115,10 +115,10 @@ def test_constants_at_temperature_are_simulated_for_our_own_potentials(tmp_path,
 
     def simulate(potential, points, settings):
         asked.append((potential.numbers, [p.temperature for p in points], settings.repeats))
-        one, three = np.ones(1), np.array([[4.25, 2.0, 2.0]])
+        one, three = np.ones((1, 1)), np.array([[4.25, 2.0, 2.0]])
         return elastic.ElasticResult(
-            20 * one, ("C11", "C12", "C44"), three, three / 50, 0 * one, 0.01 * one, np.array([[4.0, np.nan, np.nan]]),
-            0 * one, three, three / 50, settings,
+            points, ("C11", "C12", "C44"), three, three / 50, three + 0.1, three / 50, np.zeros(1), np.full(1, 0.01),
+            0 * one, 0.01 * one, 5.31 * one, 0.001 * one, settings,
         )  # fmt: skip
 
     monkeypatch.setattr(elastic, "run", simulate)
