@@ -75,11 +75,7 @@ class ElasticResult:
         adiabatic = point.condition == "adiabatic"
         elastic = (self.adiabatic, self.adiabatic_stderr) if adiabatic else (self.elastic, self.elastic_stderr)
         stresses = elastic_symmetry.stress_names(crystals.symmetry(point.crystal))
-        at_rest = dict(
-            zip(
-                stresses, [-point.pressure_gpa if name in ("xx", "yy", "zz") else 0.0 for name in stresses], strict=True
-            )
-        )
+        at_rest = {name: -point.pressure_gpa * (name in ("xx", "yy", "zz")) + 0.0 for name in stresses}
         return {
             "condition": point.condition,
             "elastic": _entries(self.names, elastic[0][t], elastic[1][t], point.elastic_gpa),
