@@ -115,7 +115,7 @@ trained and at held-out temperatures: {words}.](../{IMAGES / "models_compared.pn
 What `make run PRESET={record["preset"]}` found after {minutes:.0f} min of training, with
 {sum(frames.values())} frames of PBE-DFT ({frames["train"]} to train on, {frames["test"]} held out) and a network of
 {size} parameters; ± is one standard error of the sampling. Settings, versions and seeds are in the record
-(`fusedff/data/files/titanium.json`) and on the [model card](model_card.md).
+(`fusedff/data/files/titanium.json`) and on the [model card](model_card.md). {_how_compared(record)}
 
 ```text
 {comparison.table(record)}
@@ -135,6 +135,17 @@ source.
 {comparison.off_target_table(record["off_target"])}
 ```
 """
+
+
+def _how_compared(record) -> str:
+    """Which elastic constants of the models stand beside the measured ones, and what said how large the crystal is."""
+    point = next(iter(record["models"]["fused"]["experiment"].values()))
+    if point.get("condition") == "adiabatic":
+        return "Elastic\nconstants are adiabatic, as measured; the stresses along a and c were targets."
+    return (
+        "Measured\nelastic constants are adiabatic; these models were trained on them as if they were isothermal, on "
+        "the pressure alone\nand not on the stresses along a and c, and their isothermal constants are shown."
+    )
 
 
 _PARTS = ("trained", "held_out")

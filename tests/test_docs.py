@@ -1,11 +1,14 @@
 """The sources of the book: complete, and every link leads somewhere. `make docs` builds it and fails on any warning."""
 
+import ast
 import importlib.util
+import io
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from docutils.core import publish_doctree
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -30,6 +33,21 @@ def modules():
 def test_api_has_every_module_once():
     pages = "".join(page.read_text() for page in (DOCS / "api").glob("*.md"))
     assert sorted(re.findall(r"automodule:: (\S+)", pages)) == sorted(["fusedff", *modules()])
+
+
+def test_docstrings_are_read_without_a_warning():
+    """As the book reads them: a list needs a blank line before it, a name in backticks no letter after it."""
+    problems = {}
+    for path in sorted((ROOT / "fusedff").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and (text := ast.get_docstring(node)):
+                lines, said = text.splitlines(), io.StringIO()
+                conf._as_restructured_text(None, None, None, None, None, lines)
+                settings = {"warning_stream": said, "report_level": 2}
+                publish_doctree("\n".join([".. default-role:: literal", "", *lines]), settings_overrides=settings)
+                if said.getvalue():
+                    problems[f"{path.name}, {getattr(node, 'name', 'module')}"] = said.getvalue()
+    assert not problems
 
 
 PAGES = [*DOCS.glob("*.md"), *(DOCS / "extending").glob("*.md"), ROOT / "CONTRIBUTING.md"]

@@ -23,6 +23,7 @@ Levenberg's damping prevents that: J M^-1 J^T + damping * median(diagonal) * 1 i
 residuals that depend on the parameters, not those of constants that were not measured, which are zero.
 
 Assumptions and noise:
+
 - J and G change little from step to step. They are averaged over steps, with at least `MIN_AVERAGING_WEIGHT` for the
   newest, and G over the same window as J, so that both describe the same parameters.
 - r is linear in the parameters between two steps. A full step removes r, so the residuals expected before the next

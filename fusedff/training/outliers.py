@@ -41,7 +41,7 @@ class Outlier(NamedTuple):
 def find(potential: Potential, frames: Sequence[Atoms], stores=None) -> list[Outlier]:
     """Frames whose residuals of a potential score above `SUSPICIOUS`, the highest score first.
 
-    `stores` may hold the same frames, in order, in `FrameStore`s whose neighbours need not be found again.
+    `stores` may hold the same frames, in order, each a `FrameStore` whose neighbours need not be found again.
     """
     found = [
         Outlier(n, str(frames[n].info.get("config_id", n)), quantity, float(residual[n]), float(score[n]))
