@@ -121,10 +121,10 @@ def convert(inputs: Sequence[str | Path], output: str | Path, settings: Settings
             kept.append(frame)
     if unfit:
         dropped[f"unfit to learn from, the first is {unfit[0]}"] = len(unfit)
-    twice = [j for _, j in duplicates.pairs(kept)]
+    twice = {j for _, j in duplicates.pairs(kept)}
     if twice:
         dropped["the same structure as an earlier frame"] = len(twice)
-        kept = [frame for n, frame in enumerate(kept) if n not in set(twice)]
+        kept = [frame for n, frame in enumerate(kept) if n not in twice]
     if not kept:
         why = "; ".join(f"{n}: {reason}" for reason, n in dropped.items()) or "the files hold none"
         raise ValueError(f"no frame is left of {sum(read.values())} ({why}); give files with energies and forces")

@@ -70,6 +70,12 @@ class StatePoint:
         """Pressure in GPa."""
         return self.pressure / GPA
 
+    @property
+    def stress_gpa(self) -> dict[str, float]:
+        """The independent stresses of the crystal at its pressure, name -> GPa: of hexagonal ones xx and zz."""
+        names = elastic_symmetry.stress_names(crystals.symmetry(self.crystal))
+        return {name: 0.0 - self.pressure_gpa if name in ("xx", "yy", "zz") else 0.0 for name in names}
+
 
 def load_state_points(
     path=None, symbol: str | None = None, structure: str | Path | ase.Atoms | Crystal = "hcp", units: str | None = None

@@ -167,7 +167,8 @@ def elastic_against_temperature(models: Mapping[str, Mapping], points) -> Figure
     with style.context():
         fig, axes = style.panels(len(names) + 1 + len(stresses), 3)
         for ax, name in zip(axes, [*names, "P", *stresses], strict=True):
-            known = [(p.temperature, _measured(p, name)) for p in points if name not in names or name in p.elastic_gpa]
+            measured = [(p.temperature, p.elastic_gpa | {"P": p.pressure_gpa} | p.stress_gpa) for p in points]
+            known = [(t, values[name]) for t, values in measured if name in values]
             if known:
                 ax.plot(*zip(*known, strict=True), color=style.COLORS["measured"], marker="D", ms=2.5, lw=1, zorder=1)
             for m, (model, table) in enumerate(models.items()):
@@ -185,13 +186,6 @@ def elastic_against_temperature(models: Mapping[str, Mapping], points) -> Figure
             ax.set_ylabel("GPa")
         fig.legend(handles=style.legend_of(["measured", *models]), loc="outside upper center", ncols=len(models) + 1)
     return fig
-
-
-def _measured(point, name):
-    """GPa: an elastic constant, the pressure P, or the stress xx ... at that pressure."""
-    if name in point.elastic_gpa:
-        return point.elastic_gpa[name]
-    return {"P": 1, "xx": -1, "yy": -1, "zz": -1}.get(name, 0) * point.pressure_gpa
 
 
 def _at_least(ax, span):

@@ -54,9 +54,12 @@ def approach(history: Sequence[Mapping], points, updates: int | None = None) -> 
     """
     names = list(dict.fromkeys(key.split("@")[0] for key in history[0] if "@" in key))
     temperatures = sorted({float(key.split("@")[1][:-1]) for key in history[0] if "@" in key})
-    at_rest = {p.temperature: dict.fromkeys(("σxx", "σyy", "σzz"), -p.pressure_gpa) for p in points}
-    at_rest = {t: stresses | dict.fromkeys(("σyz", "σxz", "σxy"), 0.0) for t, stresses in at_rest.items()}
-    measured = {p.temperature: p.elastic_gpa | at_rest[p.temperature] | {"P": p.pressure_gpa} for p in points}
+    measured = {
+        p.temperature: p.elastic_gpa
+        | {f"σ{name}": stress for name, stress in p.stress_gpa.items()}
+        | {"P": p.pressure_gpa}
+        for p in points
+    }
     shades = dict(zip(temperatures, plt.cm.plasma(np.linspace(0, 0.82, len(temperatures))), strict=True))
     with style.context():
         fig, axes = style.panels(len(names), 3)

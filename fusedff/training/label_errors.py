@@ -129,8 +129,9 @@ def errors_of_calculator(calculator, frames: Sequence[Atoms]) -> dict[str, float
             found.stress_absolute[n], found.stress_squared[n] = np.mean(np.abs(stress)), np.mean(stress**2)
     pairs = sorted({(labelled.source(frame), int(z)) for frame in frames for z in frame.numbers})
     counts = [[np.mean(f.numbers == z) * (labelled.source(f) == source) for source, z in pairs] for f in frames]
-    zeros, *_ = np.linalg.lstsq(np.array(counts), found.energy, rcond=None)
-    return _summary(found._replace(energy=found.energy - np.array(counts) @ zeros), sizes)
+    counts = np.array(counts)
+    zeros, *_ = np.linalg.lstsq(counts, found.energy, rcond=None)
+    return _summary(found._replace(energy=found.energy - counts @ zeros), sizes)
 
 
 def errors_by_family(potential: Potential, frames: Sequence[Atoms]) -> list[dict]:

@@ -111,9 +111,8 @@ class ElasticTarget:
         deviation = jnp.where(present, elastic - jnp.asarray(np.where(present, measured, 0)), 0)
         deviation = deviation / np.where(np.isfinite(stderr), stderr, 1)
         parts = [(self.elastic_weight / max(np.sum(present), 1), deviation)]
-        names = elastic_symmetry.stress_names(self.symmetry)
         if self.stress_weight:
-            at_rest = -pressure[:, None] * np.isin(names, ("xx", "yy", "zz"))
+            at_rest = np.array([list(point.stress_gpa.values()) for point in self.points])
             parts.append((self.stress_weight / stress.size, stress - at_rest))
         if self.pressure_weight:
             parts.append((self.pressure_weight / len(self.points), self._pressure(means) - pressure[:, None]))

@@ -74,8 +74,6 @@ class ElasticResult:
     def _at(self, t: int, point: StatePoint) -> dict:
         adiabatic = point.condition == "adiabatic"
         elastic = (self.adiabatic, self.adiabatic_stderr) if adiabatic else (self.elastic, self.elastic_stderr)
-        stresses = elastic_symmetry.stress_names(crystals.symmetry(point.crystal))
-        at_rest = {name: -point.pressure_gpa * (name in ("xx", "yy", "zz")) + 0.0 for name in stresses}
         return {
             "condition": point.condition,
             "elastic": _entries(self.names, elastic[0][t], elastic[1][t], point.elastic_gpa),
@@ -83,7 +81,7 @@ class ElasticResult:
             "pressure": _entries(
                 ("P",), self.pressure[t : t + 1], self.pressure_stderr[t : t + 1], {"P": point.pressure_gpa}
             )["P"],
-            "stress": _entries(stresses, self.stress[t], self.stress_stderr[t], at_rest),
+            "stress": _entries(point.stress_gpa, self.stress[t], self.stress_stderr[t], point.stress_gpa),
             "lattice": _entries(
                 point.crystal.parameters, self.lengths[t], self.lengths_stderr[t], point.crystal.parameters
             ),
