@@ -255,7 +255,10 @@ def _step(frames, labels, i, j) -> _Step | None:
     if len(one) != len(two) or (one.numbers != two.numbers).any():
         return None
     deformation = np.linalg.solve(one.cell.array, two.cell.array)
-    strain = (deformation + deformation.T) / 2 - np.eye(3)
+    stretches, axes = np.linalg.eigh((deformation + deformation.T) / 2)
+    strain = (
+        axes * np.log(np.maximum(stretches, 1e-3))
+    ) @ axes.T  # logarithmic: work is stress times volume times its change
     fractional = two.get_scaled_positions(wrap=False) - one.get_scaled_positions(wrap=False)
     move = (fractional - np.rint(fractional)) @ (one.cell.array + two.cell.array) / 2
     move -= move.mean(0)
