@@ -5,7 +5,7 @@ from pathlib import Path
 
 import fusedff
 from benchmarks import cells, compare, figures, gpu, independent, noise, record, report, scaling, snapshots
-from fusedff.study import comparison
+from fusedff import results
 
 WHAT = ("compare", "scaling", "cells", "memory", "noise", "independent", "gpu")
 
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=450, help="gpu: end after so long whatever happens")
     parser.add_argument("--into", type=Path, default=record.RESULTS, help="cells, independent, gpu: where results go")
     parser.add_argument("--dry", action="store_true", help="cells, independent, gpu: tiny sizes, to try it")
-    parser.add_argument("--model", default="fused", choices=comparison.TITLES, help="independent: of those that ship")
+    parser.add_argument("--model", default="fused", choices=results.TITLES, help="independent: of those that ship")
     parser.add_argument("--stages", nargs="*", help=f"gpu: of {', '.join(gpu.STAGES)} (default: all)")
     options = parser.parse_args()
     fusedff.setup()

@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import record
+from fusedff import results
+from fusedff.potential import Potential
 from fusedff.properties.thermal import elastic
 from fusedff.properties.thermal.elastic import ElasticConfig
 from fusedff.runtime import storage
 from fusedff.simulation.elasticity import CoupledStrains
 from fusedff.simulation.langevin import LangevinConfig
-from fusedff.study import comparison, presets, run_folder
+from fusedff.study import comparison, presets
 
 TEMPERATURES = (23, 323, 623, 923, 173, 473, 773, 973)  # K
 JUDGE = ElasticConfig(
@@ -38,7 +40,7 @@ DRY = replace(
 
 def run(model: str, into: Path, settings: ElasticConfig = JUDGE, temperatures=TEMPERATURES) -> Iterator[dict]:
     """What was found so far, after every temperature: {"model", "digest", "settings", "by_temperature_K"}."""
-    potential = run_folder.load(f"titanium-{model}")
+    potential = Potential.load(f"titanium-{model}")
     asked = {"model": model, "digest": storage.digest(potential.params), "settings": presets.as_dict(settings)}
     kept = into / f"{name_of(model)}.json"
     found = json.loads(kept.read_text()) if kept.exists() else {}
@@ -48,9 +50,7 @@ def run(model: str, into: Path, settings: ElasticConfig = JUDGE, temperatures=TE
     table = {point.temperature: point for point in comparison.measured(presets.HOURS)}
     for temperature in temperatures:
         if f"{temperature:g}" not in done:
-            result = elastic.run(
-                potential, [table[temperature]], settings, f"{comparison.TITLES[model]}, {temperature} K"
-            )
+            result = elastic.run(potential, [table[temperature]], settings, f"{results.TITLES[model]}, {temperature} K")
             done = done | result.by_temperature()
         yield asked | {"by_temperature_K": dict(sorted(done.items(), key=lambda item: float(item[0])))}
 
@@ -66,13 +66,13 @@ def text(found: dict, about: dict) -> str:
     for t, point in found["by_temperature_K"].items():
         row = [t]
         for entry in point["elastic"].values():
-            deviation, noise = comparison.relative(entry)
+            deviation, noise = results.relative(entry)
             off.append(abs(deviation))
             row.append(f"{deviation:+.1f} ± {noise:.1f}")
         for entry in point["stress"].values():
-            row.append("{:+.2f} ± {:.2f}".format(*comparison.absolute(entry)))
+            row.append("{:+.2f} ± {:.2f}".format(*results.absolute(entry)))
         for entry in point["lattice"].values():
-            row.append("{:+.3f} ± {:.3f}".format(*comparison.relative(entry)))
+            row.append("{:+.3f} ± {:.3f}".format(*results.relative(entry)))
         rows.append(row)
     first = next(iter(found["by_temperature_K"].values()))
     head = ["T / K", *(f"{name}, %" for name in first["elastic"]), *(f"σ{name}, GPa" for name in first["stress"]),
@@ -80,7 +80,7 @@ def text(found: dict, about: dict) -> str:
     atoms = 2 * int(np.prod(settings["repeats"]))
     langevin = settings["langevin"]
     sampled = settings["snapshots"] * langevin["steps_per_snapshot"] * langevin["timestep_fs"] / 1000
-    return f"""# {comparison.TITLES[found["model"]]}, judged by what training did not use
+    return f"""# {results.TITLES[found["model"]]}, judged by what training did not use
 
 {record.describe(about)} Cells of {atoms} atoms, {settings["replicas"]} replicas,
 steps of {langevin["timestep_fs"]:g} fs, friction {langevin["friction_per_ps"]:g} / ps,

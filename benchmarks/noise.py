@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fusedff
-from fusedff.data import experiments
+from fusedff.measurements import experiments
 from fusedff.simulation import langevin as dynamics
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
 from fusedff.simulation.langevin import LangevinConfig

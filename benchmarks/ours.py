@@ -20,9 +20,9 @@ from benchmarks.case import (
     Case,
 )
 from benchmarks.work import Work, in_scan
-from fusedff import crystals, elastic_symmetry
-from fusedff.data.experiments import StatePoint
+from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.geometry import neighbors, systems
+from fusedff.measurements.experiments import StatePoint
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
 from fusedff.simulation import langevin

@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 from benchmarks.cells import network
-from fusedff import crystals
+from fusedff.crystallography import crystals
 from fusedff.interfaces import lammps
 
 STEPS = 10

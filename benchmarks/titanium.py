@@ -7,7 +7,7 @@ from ase.neighborlist import neighbor_list
 
 from benchmarks.case import SNAPSHOTS, Case
 from benchmarks.mapping import to_chemtrain
-from fusedff import crystals
+from fusedff.crystallography import crystals
 from fusedff.geometry import neighbors, systems
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential

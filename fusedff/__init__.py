@@ -8,6 +8,6 @@ __all__ = ["load", "setup"]
 def load(name: str):
     """A shipped `Potential`, e.g. 'titanium-fused', or the one in a file."""
     # here, so that importing fusedff does not import jax, which comes after `setup`
-    from fusedff.study import run_folder
+    from fusedff.potential import Potential
 
-    return run_folder.load(name)
+    return Potential.load(name)

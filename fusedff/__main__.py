@@ -1,8 +1,8 @@
-"""`python -m fusedff`: the command line, see `fusedff.cli`."""
+"""`python -m fusedff`: the command line, see `fusedff.commands.cli`."""
 
 import sys
 
-from fusedff.cli import main
+from fusedff.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
+from fusedff.data import FILES
 from fusedff.geometry.coverage import Coverage
 from fusedff.geometry.neighbors import Neighbors, displacements, swap_direction
 from fusedff.geometry.systems import System
@@ -194,10 +195,15 @@ class Potential:
 
     @classmethod
     def load(cls, path: str | Path) -> "Potential":
-        """Read what `save` wrote.
+        """The potential in a file that `save` wrote, or one that ships with fusedff by its name, e.g. 'titanium-fused'.
 
         Raises FileNotFoundError, or storage.DamagedFileError for a file that is not a potential or was damaged.
         """
+        shipped = {file.stem: file for file in FILES.glob("*.safetensors")}
+        path = shipped.get(str(path), Path(path))
+        if not path.exists():
+            known = ", ".join(sorted(shipped))
+            raise FileNotFoundError(f"{path} is neither a file nor a potential that ships with fusedff ({known})")
         metadata = storage.read_metadata(path)
         if metadata.get("format") != _FORMAT:
             raise storage.DamagedFileError(f"{path} is not a fusedff potential; give a file written by Potential.save")

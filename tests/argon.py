@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from fusedff.crystals import Crystal
+from fusedff.crystallography.crystals import Crystal
 from fusedff.geometry import neighbors, systems
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential

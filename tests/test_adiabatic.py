@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fusedff import crystals, elastic_symmetry
-from fusedff.crystals import Crystal
-from fusedff.data import adiabatic, experiments
-from fusedff.data.experiments import StatePoint
+from fusedff.crystallography import crystals, elastic_symmetry
+from fusedff.crystallography.crystals import Crystal
+from fusedff.measurements import adiabatic, experiments
+from fusedff.measurements.experiments import StatePoint
 from fusedff.units import GPA, KB, strain_to_voigt
 
 

@@ -26,12 +26,13 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from fusedff import crystals
-from fusedff.data import datasets, experiments, references, splits, titanium_paper
+from fusedff.crystallography import crystals
+from fusedff.data import datasets, splits, titanium_paper
 from fusedff.data import frames as labelled
-from fusedff.data.experiments import StatePoint
 from fusedff.interfaces import lammps
 from fusedff.interfaces.ase import FusedCalculator
+from fusedff.measurements import experiments, references
+from fusedff.measurements.experiments import StatePoint
 from fusedff.network.dimenet import DimeNet
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
@@ -672,7 +673,7 @@ def resume(path):
 
 PARAMETERS = [
     Bad("parameters missing", lambda d: d / "hurt.safetensors", Potential.load, (FILE, "does not exist"), OSError),
-    Bad("no such shipped model", lambda d: "titanium-best", run_folder.load,
+    Bad("no such shipped model", lambda d: "titanium-best", Potential.load,
         ("titanium-best is neither", "titanium-fused"), OSError),
     Bad("a folder for parameters", lambda d: d, Potential.load, ("is a folder",), OSError),
     Bad("a folder that cannot be made", lambda d: _bytes(d / "run", b""),

@@ -15,7 +15,7 @@ from benchmarks.mapping import to_chemtrain
 from benchmarks.scaling import Cost
 from benchmarks.snapshots import Need
 from benchmarks.statistics import Spread, paired_ratio, spread
-from fusedff import crystals
+from fusedff.crystallography import crystals
 from fusedff.geometry import neighbors, systems
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential

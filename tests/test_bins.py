@@ -7,7 +7,7 @@ import pytest
 from argon import FCC, argon
 from test_neighbors import ase_pairs, assert_reversible, pairs_of, search
 
-from fusedff import crystals
+from fusedff.crystallography import crystals
 from fusedff.geometry import bins, neighbors, systems
 from fusedff.simulation import langevin
 from fusedff.simulation.cells import replicate

@@ -9,11 +9,11 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from fusedff import crystals
+from fusedff.crystallography import crystals
 from fusedff.data import frames
-from fusedff.data.experiments import StatePoint
 from fusedff.geometry import neighbors
 from fusedff.interfaces.ase import FusedCalculator
+from fusedff.measurements.experiments import StatePoint
 from fusedff.network.dimenet import DimeNet
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential

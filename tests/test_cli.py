@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fusedff import cli
+from fusedff.commands import cli
 
 PAGE = (Path(__file__).parents[1] / "docs" / "commands.md").read_text()
 

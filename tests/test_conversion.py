@@ -9,10 +9,10 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from copper import copper, relabelled
 
-from fusedff import cli
-from fusedff.data import conversion, datasets, splits
+from fusedff.commands import cli, conversion
+from fusedff.commands.conversion import Settings, convert
+from fusedff.data import datasets, splits
 from fusedff.data import frames as labelled
-from fusedff.data.conversion import Settings, convert
 
 PROGRAMS = {  # name of a file -> who writes it, source of its frames
     "OUTCAR": (outputs.outcar, "vasp"),

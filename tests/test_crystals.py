@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laue import Bonds, structure
 
-from fusedff import crystals, elastic_symmetry
-from fusedff.crystals import Crystal
+from fusedff.crystallography import crystals, elastic_symmetry
+from fusedff.crystallography.crystals import Crystal
 from fusedff.properties.static import relax
 from fusedff.runtime import storage
 

@@ -10,8 +10,8 @@ from ase.neighborlist import neighbor_list
 from ase.optimize import FIRE
 from pairs import smooth_lennard_jones, springs
 
-from fusedff import crystals
-from fusedff.crystals import Crystal
+from fusedff.crystallography import crystals
+from fusedff.crystallography.crystals import Crystal
 from fusedff.properties.static import defects, relax
 from fusedff.properties.static.relax import Relaxation
 

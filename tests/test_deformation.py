@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from argon import HCP, argon
 
-from fusedff.crystals import Crystal, unit_cell
-from fusedff.data.experiments import StatePoint
+from fusedff.crystallography.crystals import Crystal, unit_cell
 from fusedff.interfaces.ase import FusedCalculator
+from fusedff.measurements.experiments import StatePoint
 from fusedff.properties.static import elastic as static_elastic
 from fusedff.properties.thermal import deformation, elastic
 from fusedff.properties.thermal.deformation import DeformationConfig

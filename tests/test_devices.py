@@ -25,9 +25,9 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from safetensors.numpy import load_file
 
-from fusedff.crystals import Crystal
+from fusedff.crystallography.crystals import Crystal
 from fusedff.data.batching import FrameStore
-from fusedff.data.experiments import StatePoint
+from fusedff.measurements.experiments import StatePoint
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
 from fusedff.runtime import devices

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from argon import argon
 
-from fusedff.crystals import Crystal
-from fusedff.data.experiments import StatePoint
+from fusedff.crystallography.crystals import Crystal
+from fusedff.measurements.experiments import StatePoint
 from fusedff.simulation import langevin, reweighting
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
 from fusedff.simulation.langevin import LangevinConfig

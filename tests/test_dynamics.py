@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from argon import FCC, argon, laid_out
 
-from fusedff import crystals
+from fusedff.crystallography import crystals
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
 from fusedff.simulation import langevin
@@ -21,7 +21,6 @@ from fusedff.simulation.langevin import (
     Simulation,
     SimulationCells,
 )
-from fusedff.study import run_folder
 from fusedff.units import KB
 
 MODEL = argon()
@@ -247,7 +246,7 @@ def test_a_bad_potential_or_state_is_reported_with_temperature_step_force_and_re
 def test_solid_titanium_at_3000_kelvin_explodes_or_melts_and_either_is_reported(recwarn):
     """A trained network, far above the 973 K that it is good for: what comes of it is open, but not that it is told."""
     hot = replicate([crystals.supercell(crystals.Crystal("Ti", "hcp", 2.95, 4.68), (3, 3, 2))], [3000.0])
-    model, settings = run_folder.load("titanium-fused"), LangevinConfig(8.0, 10.0, 10, 2.0)
+    model, settings = Potential.load("titanium-fused"), LangevinConfig(8.0, 10.0, 10, 2.0)
     simulation = Simulation(hot, settings, model.cutoff)
     simulation.capacity = ListCapacity(160, 56)
     try:

@@ -9,11 +9,11 @@ import pytest
 from argon import HCP, argon
 from ase.optimize import BFGS
 
-from fusedff import crystals, elastic_symmetry
-from fusedff.crystals import Crystal
-from fusedff.data.experiments import StatePoint
+from fusedff.crystallography import crystals, elastic_symmetry
+from fusedff.crystallography.crystals import Crystal
 from fusedff.geometry import neighbors, systems
 from fusedff.interfaces.ase import FusedCalculator
+from fusedff.measurements.experiments import StatePoint
 from fusedff.properties.thermal import elastic
 from fusedff.properties.thermal.elastic import ElasticConfig
 from fusedff.simulation import langevin

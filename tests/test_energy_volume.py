@@ -7,7 +7,7 @@ import pytest
 from ase.build import bulk
 from pairs import lennard_jones, lennard_jones_crystal, smooth_lennard_jones
 
-from fusedff import crystals
+from fusedff.crystallography import crystals
 from fusedff.properties.static import elastic as static_elastic
 from fusedff.properties.static import energy_volume, relax
 from fusedff.properties.static.relax import NotRelaxedError, Relaxation

@@ -15,7 +15,7 @@ from ase.io import write
 from copper import copper, relabelled
 from pairs import smooth_lennard_jones, springs
 
-from fusedff import cli, evaluation
+from fusedff.commands import cli, evaluation
 from fusedff.data import datasets
 from fusedff.interfaces import calculators
 from fusedff.interfaces.ase import FusedCalculator

@@ -7,8 +7,8 @@ import pytest
 from ase.io import write
 from laue import structure
 
-from fusedff import crystals, elastic_symmetry
-from fusedff.data import experiments
+from fusedff.crystallography import crystals, elastic_symmetry
+from fusedff.measurements import experiments
 from fusedff.runtime import storage
 from fusedff.units import GPA
 

@@ -9,8 +9,8 @@ import pytest
 from argon import argon, labelled
 from ase.build import bulk
 
-from fusedff.crystals import Crystal
-from fusedff.data.experiments import StatePoint
+from fusedff.crystallography.crystals import Crystal
+from fusedff.measurements.experiments import StatePoint
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import fused
 from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer, SamplingConfig

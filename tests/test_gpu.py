@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from benchmarks import titanium
-from fusedff import elastic_symmetry
-from fusedff.data.experiments import StatePoint
+from fusedff.crystallography import elastic_symmetry
 from fusedff.geometry import neighbors, systems
+from fusedff.measurements.experiments import StatePoint
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
 from fusedff.simulation import langevin

@@ -10,8 +10,7 @@ from ase.io import write
 from copper import copper
 from test_make_dft_labels import script  # noqa: F401  a fixture
 
-from fusedff import cli
-from fusedff.data import labelling
+from fusedff.commands import cli, labelling
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from ase.constraints import FixAtoms
 from ase.io import write
 from copper import copper, relabelled
 
+from fusedff import results
 from fusedff.data import datasets, splits
 from fusedff.data import frames as labelled
 from fusedff.data.validation import duplicates
@@ -104,8 +105,8 @@ def test_stress_errors_are_of_the_same_frames_everywhere(cu):
 def test_without_any_stress_label_the_error_is_none_and_is_called_so():
     errors = label_errors.errors(model(), copper(3, keys=("energy", "forces")))
     assert errors["stress_mae_GPa"] is None
-    assert comparison.stress_error(errors) == "no stress labels"
-    assert comparison.stress_error({"stress_mae_GPa": 0.314}) == "0.31 GPa"
+    assert results.stress_error(errors) == "no stress labels"
+    assert results.stress_error({"stress_mae_GPa": 0.314}) == "0.31 GPa"
 
 
 # ---- other names, and words for yes and no ----

@@ -9,8 +9,8 @@ import pytest
 from argon import argon
 from scipy.optimize import minimize
 
-from fusedff import crystals
-from fusedff.crystals import Crystal
+from fusedff.crystallography import crystals
+from fusedff.crystallography.crystals import Crystal
 from fusedff.geometry import neighbors, systems
 from fusedff.properties.thermal import lattice
 from fusedff.properties.thermal.lattice import LatticeConfig

@@ -8,9 +8,9 @@ from ase.spacegroup import Spacegroup
 from laue import SPECIAL, Bonds, structure
 from scipy.spatial.transform import Rotation
 
-from fusedff import crystals, elastic_symmetry, orientation
-from fusedff.crystals import Crystal
-from fusedff.elastic_symmetry import SYMMETRIES
+from fusedff.crystallography import crystals, elastic_symmetry, orientation
+from fusedff.crystallography.crystals import Crystal
+from fusedff.crystallography.elastic_symmetry import SYMMETRIES
 from fusedff.properties.static import elastic
 from fusedff.properties.static.relax import Relaxation
 from fusedff.units import GPA

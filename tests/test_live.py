@@ -11,7 +11,7 @@ import pytest
 from ase.build import bulk
 from PIL import Image
 
-from fusedff.data import experiments
+from fusedff.measurements import experiments
 from fusedff.plotting import structures, style, widgets
 
 

@@ -12,7 +12,7 @@ from ase.build import bulk
 from ase.io import write
 from copper import copper, relabelled
 
-from fusedff import cli, material
+from fusedff.commands import cli, material
 from fusedff.data import datasets, splits
 from fusedff.potential import Potential
 from fusedff.runtime import storage

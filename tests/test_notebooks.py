@@ -18,6 +18,7 @@ import nbformat
 import papermill
 import pytest
 
+from fusedff.data import FILES
 from fusedff.potential import Potential
 from fusedff.study import presets, run_folder
 
@@ -26,7 +27,7 @@ NOTEBOOKS = {path.stem[:2]: path for path in sorted(FOLDER.glob("[0-9][0-9]_*.ip
 SOLUTIONS = {path.stem[:2]: path for path in sorted((FOLDER / "solutions").glob("[0-9][0-9]_*.ipynb"))}
 STUDY = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10")
 NEEDS = {"05": ("04",), "06": ("04", "05")}
-SHIPPED = [run_folder.SHIPPED / f"titanium-{model}.safetensors" for model in run_folder.MODELS]
+SHIPPED = [FILES / f"titanium-{model}.safetensors" for model in run_folder.MODELS]
 SMOKE = presets.get("smoke")
 
 

@@ -8,8 +8,8 @@ from ase.neighborlist import neighbor_list
 from pairs import smooth_lennard_jones
 from scipy.spatial.transform import Rotation
 
-from fusedff import orientation
-from fusedff.crystals import Crystal, prototype, supercell, unit_cell
+from fusedff.crystallography import orientation
+from fusedff.crystallography.crystals import Crystal, prototype, supercell, unit_cell
 from fusedff.properties.static import elastic, relax
 from fusedff.properties.static.relax import Relaxation
 

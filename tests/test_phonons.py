@@ -12,9 +12,9 @@ from argon import FCC, argon
 from ase.build import bulk
 from pairs import power_law, smooth_lennard_jones, springs
 
-from fusedff import crystals
-from fusedff.data.experiments import StatePoint
+from fusedff.crystallography import crystals
 from fusedff.interfaces.ase import FusedCalculator
+from fusedff.measurements.experiments import StatePoint
 from fusedff.properties.static import phonons
 from fusedff.simulation import langevin as dynamics
 from fusedff.simulation.elasticity import StressFluctuation

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from fusedff.data import datasets, experiments
+from fusedff import results
+from fusedff.data import datasets
+from fusedff.measurements import experiments
 from fusedff.plotting import comparison as verdict_plots
 from fusedff.plotting import data as data_plots
 from fusedff.plotting import properties, style, trajectories
@@ -20,7 +22,6 @@ from fusedff.plotting import training as training_plots
 from fusedff.properties.thermal.deformation import DeformationConfig, DeformationResult
 from fusedff.properties.thermal.elastic import ElasticConfig, ElasticResult
 from fusedff.simulation.statistics import Estimate
-from fusedff.study import comparison
 
 NAMES = ("C11", "C12", "C13", "C33", "C44")
 MODELS = ("dft", "experiment", "fused")
@@ -179,8 +180,8 @@ def test_models_compared_says_how_far_each_model_is_from_both_references(summary
     assert titles == [*NAMES, "pressure", "energy", "forces", "stress"]
     assert [ax.get_xlabel() for ax in visible(fig)[-3:]] == ["meV/atom", "meV/Å", "GPa"]
     texts = legend_texts(fig)
-    parts = comparison.by_role(summary["models"]["dft"]["experiment"], summary["settings"]["train_temperatures"])
-    trained, held_out = (comparison.elastic_deviation(part)[1] for part in parts.values())
+    parts = results.by_role(summary["models"]["dft"]["experiment"], summary["settings"]["train_temperatures"])
+    trained, held_out = (results.elastic_deviation(part)[1] for part in parts.values())
     assert texts[0] == f"DFT-only (10.0 ± {trained:.1f}, 10.0 ± {held_out:.1f} %)"
     assert texts[-1] == "not trained here"
     bars = visible(fig)[-1].patches

@@ -11,8 +11,8 @@ import pytest
 from ase.build import fcc111
 from ase.calculators.eam import EAM
 
-from fusedff import crystals
-from fusedff.crystals import Crystal
+from fusedff.crystallography import crystals
+from fusedff.crystallography.crystals import Crystal
 from fusedff.properties.static import defects, elastic, energy_volume, phonons, relax
 from fusedff.properties.static.relax import Relaxation
 

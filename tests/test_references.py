@@ -8,9 +8,10 @@ from ase import units
 from ase.data import atomic_masses
 from ase.eos import EquationOfState
 
-from fusedff import elastic_symmetry
-from fusedff.data import datasets, experiments, references
-from fusedff.data.references import Reference
+from fusedff.crystallography import elastic_symmetry
+from fusedff.data import datasets
+from fusedff.measurements import experiments, references
+from fusedff.measurements.references import Reference
 
 HEADER = ",".join(references.COLUMNS)
 ROW = "Ti,hcp,a,298,2.951,Å,0.001,experiment,no,somebody (1950)"

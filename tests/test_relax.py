@@ -7,8 +7,8 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 from pairs import Pairs, lennard_jones, lennard_jones_crystal, lennard_jones_tail, smooth_lennard_jones
 
-from fusedff import crystals
-from fusedff.crystals import Crystal
+from fusedff.crystallography import crystals
+from fusedff.crystallography.crystals import Crystal
 from fusedff.properties.static import relax
 from fusedff.properties.static.relax import NotRelaxedError, Relaxation
 

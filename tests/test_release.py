@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from fusedff import cli as command
-from fusedff import release
-from fusedff.data import references
+from fusedff import results
+from fusedff.commands import cli as command
+from fusedff.commands import release
+from fusedff.data import FILES
+from fusedff.measurements import references
 from fusedff.potential import Potential
 from fusedff.runtime import storage
-from fusedff.study import comparison, run_folder
+from fusedff.study import run_folder
 
 RECORD = run_folder.shipped_record()
 ROOT = Path(__file__).parents[1]
@@ -29,7 +31,7 @@ def finished(tmp_path):
     """A run folder as notebooks 02 to 08 leave it, made from the shipped models and their record."""
     folder = run_folder.folder("demo", tmp_path / "runs")
     for model in run_folder.MODELS:
-        shipped = run_folder.SHIPPED / f"titanium-{model}.safetensors"
+        shipped = FILES / f"titanium-{model}.safetensors"
         about = storage.read_metadata(shipped)["about"]
         folder.save(model, Potential.load(shipped), [], {}, about["seconds"])
         shutil.copy(shipped, folder.path / model / "potential.safetensors")
@@ -87,7 +89,7 @@ def test_the_model_card_holds_every_error_with_its_standard_error(ship, tmp_path
     assert f"| 623 (held out) | {percent:+.1f} ± " in card
     assert " of 10 within 2 % (trained); " in card
     assert " within 0.1 GPa." in card
-    assert comparison.off_target_table([OFF_TARGET]) in card
+    assert results.off_target_table([OFF_TARGET]) in card
 
 
 def test_the_front_page_shows_the_released_models_and_nothing_else_of_it_changes(ship, project, tmp_path):

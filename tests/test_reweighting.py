@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from argon import FCC, argon
 
-from fusedff import crystals
+from fusedff.crystallography import crystals
 from fusedff.geometry import neighbors, systems
 from fusedff.simulation import reweighting
 from fusedff.units import KB

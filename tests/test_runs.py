@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from argon import argon
 
-from fusedff import cli as command
+from fusedff.commands import cli as command
 from fusedff.runtime import storage
 from fusedff.study import notebooks as study
 from fusedff.study import run_folder as runs
@@ -163,7 +163,7 @@ def test_ctrl_c_is_one_sentence(notebooks, tmp_path):
     notebooks("x")
     script = f"""
 import papermill, pathlib, signal, sys, time
-from fusedff import cli as command
+from fusedff.commands import cli as command
 from fusedff.study import notebooks as study
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 study.NOTEBOOKS = pathlib.Path({str(study.NOTEBOOKS)!r})

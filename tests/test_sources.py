@@ -10,8 +10,8 @@ from argon import argon, evaluate, labelled
 from ase import Atoms
 from ase.build import bulk
 
+from fusedff import results
 from fusedff.data.batching import FrameStore
-from fusedff.study import comparison
 from fusedff.training import force_matching, label_errors, outliers
 from fusedff.training.force_matching import ForceMatchingConfig, ForceMatchingTrainer
 
@@ -227,7 +227,7 @@ def test_errors_by_source_and_family_are_the_errors_of_these_frames():
     assert rows[2]["energy_rmse_meV_per_atom"] == pytest.approx(1e3 * np.sqrt(np.mean(np.square(energy))), rel=1e-9)
     # the other source's own zero: errors of energy average to nothing
     assert rows[3]["energy_rmse_meV_per_atom"] < 1e3 * abs(SHIFT) / 2
-    text = comparison.error_table({"dft": rows, "fused": rows})
+    text = results.error_table({"dft": rows, "fused": rows})
     assert len(text.splitlines()) == 2 + len(rows)
     assert f"{rows[0]['force_rmse_meV_per_A']:.0f} / {rows[0]['force_mae_meV_per_A']:.0f}" in text
 

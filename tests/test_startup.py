@@ -116,7 +116,7 @@ import importlib, pkgutil, sys
 import fusedff
 
 rooms = ("geometry", "network", "data", "simulation", "interfaces", "training", "properties", "runtime")
-names = [f"fusedff.{room}" for room in rooms] + ["fusedff.study.presets", "fusedff.cli", "fusedff.potential"]
+names = [f"fusedff.{room}" for room in rooms] + ["fusedff.study.presets", "fusedff.commands.cli", "fusedff.potential"]
 for name in names:
     module = importlib.import_module(name)
     for inner in pkgutil.walk_packages(getattr(module, "__path__", []), name + "."):

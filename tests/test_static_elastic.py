@@ -10,8 +10,8 @@ from ase.neighborlist import neighbor_list
 from ase.optimize import BFGS
 from pairs import lennard_jones, lennard_jones_crystal, smooth_lennard_jones
 
-from fusedff import crystals
-from fusedff.crystals import Crystal
+from fusedff.crystallography import crystals
+from fusedff.crystallography.crystals import Crystal
 from fusedff.properties.static import elastic, relax
 from fusedff.properties.static.relax import Relaxation
 from fusedff.units import GPA, strain_from_voigt

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 
+from fusedff import results
 from fusedff.study import comparison, presets
 
 
@@ -41,27 +42,27 @@ def result():
 
 
 def test_deviation_is_the_mean_relative_error_with_propagated_noise():
-    deviation, noise = comparison.elastic_deviation({"23": point(0.04, 0.0, stderr=0.0)})
+    deviation, noise = results.elastic_deviation({"23": point(0.04, 0.0, stderr=0.0)})
     assert deviation == pytest.approx(4.0)
     assert noise == 0.0
-    _, noise = comparison.elastic_deviation({"23": {"elastic": {"C11": {"value": 9, "stderr": 1, "measured": 10}}}})
+    _, noise = results.elastic_deviation({"23": {"elastic": {"C11": {"value": 9, "stderr": 1, "measured": 10}}}})
     assert noise == pytest.approx(10.0)
     negative = {"23": {"elastic": {"C14": {"value": -9, "stderr": 1, "measured": -10}}}}
-    assert comparison.elastic_deviation(negative) == pytest.approx((10, 10))
-    assert np.isnan(comparison.elastic_deviation({"23": {"elastic": {"C14": {"value": -9, "stderr": 1}}}})).all()
+    assert results.elastic_deviation(negative) == pytest.approx((10, 10))
+    assert np.isnan(results.elastic_deviation({"23": {"elastic": {"C14": {"value": -9, "stderr": 1}}}})).all()
 
 
 def test_a_constant_that_was_not_measured_is_shown_and_not_judged(result):
-    deviation = comparison.elastic_deviation(result["models"]["fused"]["experiment"])
+    deviation = results.elastic_deviation(result["models"]["fused"]["experiment"])
     for found in result["models"].values():
         for at_temperature in found["experiment"].values():
             at_temperature["elastic"]["C66"] = {"value": 35.0, "stderr": 0.5}
-    assert comparison.elastic_deviation(result["models"]["fused"]["experiment"]) == deviation
-    lines = comparison.table(result).splitlines()
+    assert results.elastic_deviation(result["models"]["fused"]["experiment"]) == deviation
+    lines = results.table(result).splitlines()
     measured, fused = (next(line for line in lines if line.strip().startswith(m)) for m in ("measured", "fused"))
     assert measured.split()[-2:] == ["-", "0.00"]
     assert "35.0 ± 0.5" in fused
-    row = next(r for r in comparison.rows({"fused": result["models"]["fused"]["experiment"]}) if r["quantity"] == "C66")
+    row = next(r for r in results.rows({"fused": result["models"]["fused"]["experiment"]}) if r["quantity"] == "C66")
     assert row["measured_GPa"] is None
 
 
@@ -70,7 +71,7 @@ def test_the_table_shows_every_stress_and_lattice_parameter(result):
         for at_temperature in found["experiment"].values():
             at_temperature["stress"] = {"xx": entry(0.41, 0.02, 0.0), "zz": entry(-0.78, 0.03, 0.0)}
             at_temperature["lattice"] = {"a": entry(2.9534, 0.0003, 2.9670), "c": entry(4.7366, 0.0004, 4.6943)}
-    lines = comparison.table(result).splitlines()
+    lines = results.table(result).splitlines()
     assert (
         lines[0].split()[-12:]
         == ["P", "/", "GPa", "σxx", "/", "GPa", "σzz", "/", "GPa", "a", "/", "Å", "c", "/", "Å"][-12:]
@@ -80,12 +81,12 @@ def test_the_table_shows_every_stress_and_lattice_parameter(result):
     assert "0.41 ± 0.02" in fused
     assert "4.7366 ± 0.0004" in fused
     experiment = result["models"]["fused"]["experiment"]
-    assert comparison.largest_stress(experiment) == (pytest.approx(0.78), 0.03)
-    assert {r["quantity"]: r["measured"] for r in comparison.lattice_rows({"fused": experiment})} == {
+    assert results.largest_stress(experiment) == (pytest.approx(0.78), 0.03)
+    assert {r["quantity"]: r["measured"] for r in results.lattice_rows({"fused": experiment})} == {
         "a": 2.967,
         "c": 4.6943,
     }
-    row = next(r for r in comparison.rows({"fused": experiment}) if r["quantity"] == "σzz")
+    row = next(r for r in results.rows({"fused": experiment}) if r["quantity"] == "σzz")
     assert row["value_GPa"] == -0.78
 
 
@@ -101,11 +102,11 @@ def test_a_preset_trains_on_isothermal_constants_and_compares_what_was_measured(
 
 
 def test_largest_pressure_is_the_worst_in_magnitude_of_all_temperatures():
-    assert comparison.largest_pressure({"a": point(0, 0.1), "b": point(0, -0.4)}) == (pytest.approx(0.4), 0.05)
+    assert results.largest_pressure({"a": point(0, 0.1), "b": point(0, -0.4)}) == (pytest.approx(0.4), 0.05)
 
 
 def test_every_bound_that_is_met_or_not_is_said_to_be(result):
-    dft, experiment, fused = comparison.summary_lines(result)
+    dft, experiment, fused = results.summary_lines(result)
     assert "bound" not in dft  # never shown an experiment
     assert "off by 20.0 ± " in dft
     assert "off by 1.0 ± " in experiment
@@ -126,18 +127,18 @@ def test_every_bound_that_is_met_or_not_is_said_to_be(result):
 def test_each_bound_can_fail_alone(result, change, said):
     result = copy.deepcopy(result)
     result["models"]["fused"] = change
-    line = comparison.summary_lines(result)[-1]
+    line = results.summary_lines(result)[-1]
     assert said in line
     assert line.count("NOT met") == 1
 
 
 def test_the_table_has_a_row_per_model_and_temperature_with_error_bars(result):
-    text = comparison.table(result)
+    text = results.table(result)
     rows = [line for line in text.splitlines() if line.strip().startswith(("measured", "DFT-only", "fused", "exp"))]
     assert len([row for row in rows if "±" in row and ":" not in row]) == 6
     assert len([row for row in rows if row.strip().startswith("measured")]) == 2
     assert "192.0 ± 1.0" in text  # C11 of the DFT-only model
-    assert text.splitlines()[-3:] == comparison.summary_lines(result)
+    assert text.splitlines()[-3:] == results.summary_lines(result)
 
 
 def test_the_summary_says_what_it_takes_to_get_it_again(result):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from fusedff.crystals import Crystal
-from fusedff.data.experiments import StatePoint
+from fusedff.crystallography.crystals import Crystal
+from fusedff.measurements.experiments import StatePoint
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
 from fusedff.simulation import langevin, reweighting
@@ -165,7 +165,7 @@ def test_at_rest_is_a_crystal_whose_every_independent_stress_is_minus_the_pressu
 
 def test_adiabatic_constants_are_not_compared_with_isothermal_ones():
     b2, c11 = Crystal("NiAl", "cesiumchloride", 2.89), {"C11": 200 * GPA}
-    with pytest.raises(ValueError, match=r"measured constants are adiabatic.*fusedff.data.adiabatic"):
+    with pytest.raises(ValueError, match=r"measured constants are adiabatic.*measurements.adiabatic"):
         ElasticTarget([StatePoint(300.0, b2, c11, condition="adiabatic")], CoupledStrains(0.01), (1, 1, 1), 1, 1.0, 1.0)
 
 

@@ -10,10 +10,10 @@ import pytest
 from argon import argon
 from ase.build import bulk
 
-from fusedff import crystals, elastic_symmetry
-from fusedff.crystals import Crystal
-from fusedff.data.experiments import StatePoint
+from fusedff.crystallography import crystals, elastic_symmetry
+from fusedff.crystallography.crystals import Crystal
 from fusedff.interfaces.ase import FusedCalculator
+from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.static import elastic as static_elastic
 from fusedff.properties.static import relax

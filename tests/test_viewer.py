@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.build import bulk
 from matplotlib.colors import to_hex
 
-from fusedff import crystals
+from fusedff.crystallography import crystals
 from fusedff.plotting import structures, style
 
 

@@ -1,4 +1,4 @@
-"""DFT frames, measurements and reference values: read, checked, split."""
+"""DFT frames: read, checked, split and laid out in batches."""
 
 from pathlib import Path
 

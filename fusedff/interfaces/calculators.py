@@ -55,9 +55,7 @@ def potential_of(calculator) -> Potential | None:
 
 
 def _load(name):
-    from fusedff.study import run_folder  # which knows what ships
-
     try:
-        return run_folder.load(name)
+        return Potential.load(name)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}, nor a calculator ({', '.join(KNOWN)}, or module:factory)") from None

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from fusedff import results
 from fusedff.plotting import style
-from fusedff.study import comparison
 
 
 def models_compared(record: Mapping) -> Figure:
@@ -18,7 +18,7 @@ def models_compared(record: Mapping) -> Figure:
     `record` is what `fusedff.study.comparison.summary` returns. With what notebook 07 found under "temperatures", all
     of those temperatures are shown; with the rows of notebook 08 under "off_target", quantities beyond the targets,
     beside their references. Hollow points are temperatures no model was trained on; error bars are one standard error;
-    the grey bands are the bounds of `fusedff.study.comparison.BOUNDS`.
+    the grey bands are the bounds of `fusedff.results.BOUNDS`.
     """
     tests = {model: found["test"] for model, found in record["models"].items()}
     if "temperatures" in record:
@@ -47,7 +47,7 @@ def two_questions(record: Mapping) -> Figure:
     found, train = record["temperatures"]["models"], record["temperatures"]["train"]
     panels = {
         "How far from experiment?": (
-            [comparison.elastic_deviation(comparison.by_role(one, train)["held_out"])[0] for one in found.values()],
+            [results.elastic_deviation(results.by_role(one, train)["held_out"])[0] for one in found.values()],
             "elastic constants, mean deviation (%)", "{:.1f} %",
         ),
         "How far from DFT?": (
@@ -66,7 +66,7 @@ def two_questions(record: Mapping) -> Figure:
 
 
 def off_target(rows: Sequence[Mapping], models: Sequence[str]) -> Figure:
-    """What was no target, beside its references: rows as `fusedff.study.comparison.off_target_table` takes them.
+    """What was no target, beside its references: rows as `fusedff.results.off_target_table` takes them.
 
     Energies of structures as they are; other quantities in units of the first DFT value, or of the first measured one.
     """
@@ -85,26 +85,26 @@ def _against_experiment(fig, models, trained):
     shared = None
     for c, name in enumerate(names):
         ax = shared = fig.add_subplot(grid[c], sharey=shared)
-        _deviations(ax, models, lambda point, n=name: comparison.relative(point["elastic"][n]), trained)
-        ax.axhspan(-comparison.BOUNDS["elastic"], comparison.BOUNDS["elastic"], color="#EDEDED", zorder=0)
+        _deviations(ax, models, lambda point, n=name: results.relative(point["elastic"][n]), trained)
+        ax.axhspan(-results.BOUNDS["elastic"], results.BOUNDS["elastic"], color="#EDEDED", zorder=0)
         ax.set_title(name)
         if c:
             ax.tick_params(labelleft=False)
         else:
             ax.set_ylabel("simulated - measured (%)")
     ax = fig.add_subplot(grid[-1])
-    _deviations(ax, models, lambda point: comparison.absolute(point["pressure"]), trained)
-    ax.axhspan(-comparison.BOUNDS["pressure"], comparison.BOUNDS["pressure"], color="#EDEDED", zorder=0)
+    _deviations(ax, models, lambda point: results.absolute(point["pressure"]), trained)
+    ax.axhspan(-results.BOUNDS["pressure"], results.BOUNDS["pressure"], color="#EDEDED", zorder=0)
     ax.set_title("pressure")
     ax.set_ylabel("simulated - measured (GPa)")
     held_out = trained and any(float(t) not in set(map(float, trained)) for t in temperatures)
     handles = style.legend_of(models)
     for handle, found in zip(handles, models.values(), strict=True):
-        parts = comparison.by_role(found, trained).values() if held_out else [found]
-        means = ", ".join("{:.1f} ± {:.1f}".format(*comparison.elastic_deviation(part)) for part in parts)
+        parts = results.by_role(found, trained).values() if held_out else [found]
+        means = ", ".join("{:.1f} ± {:.1f}".format(*results.elastic_deviation(part)) for part in parts)
         handle.set_label(f"{handle.get_label()} ({means} %)")
     handles.append(
-        Patch(color="#EDEDED", label=f"±{comparison.BOUNDS['elastic']:g} %, ±{comparison.BOUNDS['pressure']:g} GPa")
+        Patch(color="#EDEDED", label=f"±{results.BOUNDS['elastic']:g} %, ±{results.BOUNDS['pressure']:g} GPa")
     )
     if held_out:
         hollow = {"color": style.FAINT, "marker": "o", "ls": "", "mfc": "white"}

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from fusedff import results
 from fusedff.runtime import progress, storage
-from fusedff.study import comparison
 
 STYLE = Path(__file__).with_name("fusedff.mplstyle")
 
@@ -108,7 +108,7 @@ def color_of(name: str, position: int = 0) -> str:
 
 def title_of(name: str) -> str:
     """How a model is called in figures."""
-    return comparison.TITLES.get(name, name)
+    return results.TITLES.get(name, name)
 
 
 def axes(ax: Axes | None, size=(5.6, 3.6)) -> tuple[Figure, Axes]:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fusedff.elastic_symmetry import VOIGT
+from fusedff.crystallography.elastic_symmetry import VOIGT
 from fusedff.plotting import style
 from fusedff.simulation.statistics import Estimate
 

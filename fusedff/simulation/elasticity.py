@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusedff import crystals, elastic_symmetry
-from fusedff.data.experiments import StatePoint
+from fusedff.crystallography import crystals, elastic_symmetry
+from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.runtime import settings
 from fusedff.simulation.cells import SimulationCells, require_affordable

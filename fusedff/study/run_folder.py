@@ -23,7 +23,6 @@ from fusedff.runtime import storage
 from fusedff.study import presets
 
 MODELS = ("dft", "experiment", "fused")
-SHIPPED = FILES
 RECORD = "titanium.json"
 _PACKAGES = ("fusedff", "jax", "jaxlib", "jax-md", "dm-haiku", "optax", "ase", "numpy")
 
@@ -61,7 +60,7 @@ class RunFolder:
         mine = self.path / model / "potential.safetensors"
         if model in self.shipped:
             print(f"titanium-{model}, which ships with fusedff, stands in for what this preset can train")
-            return load(f"titanium-{model}")
+            return Potential.load(f"titanium-{model}")
         if mine.exists():
             held = storage.read_metadata(mine).get("about", {}).get("model", model)
             if held != model:
@@ -71,7 +70,7 @@ class RunFolder:
                 )
             return Potential.load(mine)
         print(f"{mine} does not exist yet; using titanium-{model}, which ships with fusedff")
-        return load(f"titanium-{model}")
+        return Potential.load(f"titanium-{model}")
 
     def history(self, model: str) -> list[dict]:
         """The training history of a model of this run; FileNotFoundError says which notebook makes it."""
@@ -106,19 +105,8 @@ def folder(preset: str, root: str | Path | None = None) -> RunFolder:
     return RunFolder(Path(root) / settings.name, settings.shipped)
 
 
-def load(name: str) -> Potential:
-    """A shipped potential, e.g. 'titanium-fused', or the one in a file."""
-    shipped = SHIPPED / f"{name}.safetensors"
-    if shipped.exists():
-        return Potential.load(shipped)
-    if not Path(name).exists():
-        known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors")))
-        raise FileNotFoundError(f"{name} is neither a file nor a potential that ships with fusedff ({known})")
-    return Potential.load(name)
-
-
-def shipped_record(folder: Path = SHIPPED) -> dict:
-    """What the models that ship were found to do: summary, temperatures and off-target rows (`fusedff.release`)."""
+def shipped_record(folder: Path = FILES) -> dict:
+    """What the models that ship were found to do: summary, temperatures and off-target rows (`commands.release`)."""
     return storage.read_json(folder / RECORD)
 
 

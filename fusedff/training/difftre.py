@@ -17,8 +17,8 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from fusedff.data.experiments import StatePoint
 from fusedff.geometry import neighbors
+from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.runtime import compilation, devices
 from fusedff.runtime import settings as ranges

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ase import Atoms
 
-from fusedff.data.experiments import StatePoint
+from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.runtime import settings as ranges
 from fusedff.training import loop

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusedff import elastic_symmetry
-from fusedff.data.experiments import StatePoint, measured_gpa, stderr_gpa
+from fusedff.crystallography import elastic_symmetry
+from fusedff.measurements.experiments import StatePoint, measured_gpa, stderr_gpa
 from fusedff.simulation import distributions
 from fusedff.simulation.cells import SimulationCells
 from fusedff.simulation.elasticity import Estimator, common_symmetry, ideal_gas_pressure, weighted_stress_sum
@@ -62,7 +62,7 @@ class ElasticTarget:
     A crystal of the measured size and shape is at rest when every stress that its symmetry leaves independent
     (`elastic_symmetry.stress_names`) is minus the measured pressure: so all lattice parameters are targets, where the
     pressure alone is one number for all of them. Simulated constants are isothermal, and so must be the measured ones:
-    ValueError for adiabatic ones, which `fusedff.data.adiabatic` converts. Constants that were not measured do not
+    ValueError for adiabatic ones, which `measurements.adiabatic` converts. Constants that were not measured do not
     count. A deviation is divided by the standard error of its measurement in GPa where a state point gives one: the
     others count like those known to 1 GPa.
     """
@@ -79,7 +79,7 @@ class ElasticTarget:
         if any(point.elastic and point.condition != "isothermal" for point in self.points):
             raise ValueError(
                 "the measured constants are adiabatic, the simulated ones isothermal; convert them with "
-                "`fusedff.data.adiabatic.isothermal`, or give condition 'isothermal' to compare them as they are"
+                "`measurements.adiabatic.isothermal`, or give condition 'isothermal' to compare them as they are"
             )
 
     @cached_property

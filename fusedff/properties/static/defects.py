@@ -11,8 +11,8 @@ import ase.units
 import numpy as np
 from ase import Atoms
 
-from fusedff import crystals
-from fusedff.crystals import Crystal
+from fusedff.crystallography import crystals
+from fusedff.crystallography.crystals import Crystal
 from fusedff.properties.static.relax import Relaxation, relax_ions, relax_normal
 
 _J_PER_M2 = ase.units.J / ase.units.m**2  # eV/Å^2 per J/m^2

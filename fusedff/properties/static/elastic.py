@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from ase import Atoms
 
-from fusedff import elastic_symmetry, orientation
+from fusedff.crystallography import elastic_symmetry, orientation
 from fusedff.properties.static.relax import Relaxation, relax_ions
 from fusedff.runtime import progress
 from fusedff.simulation import elasticity

@@ -12,8 +12,8 @@ from ase.constraints import FixCartesian, FixSymmetry
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 
-from fusedff import crystals
-from fusedff.crystals import Crystal
+from fusedff.crystallography import crystals
+from fusedff.crystallography.crystals import Crystal
 from fusedff.runtime import progress
 
 _SYMMETRY_TOLERANCE = 1e-3  # Å; coordinates of four digits still count as symmetric

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 import ase.data
 from ase.calculators.calculator import PropertyNotImplementedError
 
-from fusedff import crystals, elastic_symmetry
-from fusedff.crystals import Crystal
-from fusedff.data import references
-from fusedff.data.experiments import StatePoint
+from fusedff.crystallography import crystals, elastic_symmetry
+from fusedff.crystallography.crystals import Crystal
+from fusedff.measurements import references
+from fusedff.measurements.experiments import StatePoint
 from fusedff.properties.static import elastic, energy_volume, relax, zone_center
 from fusedff.properties.static.relax import NotRelaxedError, Relaxation
 

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 import jax.numpy as jnp
 import numpy as np
 
-from fusedff import elastic_symmetry
-from fusedff.data.experiments import StatePoint
+from fusedff.crystallography import elastic_symmetry
+from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.sampling import SolidConfig
 from fusedff.runtime import settings as ranges

@@ -11,8 +11,8 @@ from functools import partial
 
 import numpy as np
 
-from fusedff import crystals, elastic_symmetry
-from fusedff.data.experiments import StatePoint
+from fusedff.crystallography import crystals, elastic_symmetry
+from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.lattice import relaxed_lengths
 from fusedff.properties.thermal.sampling import SolidConfig

@@ -12,9 +12,9 @@ from functools import partial
 import numpy as np
 from ase import Atoms
 
-from fusedff import crystals, elastic_symmetry
-from fusedff.crystals import PARAMETERS, Crystal
-from fusedff.data.experiments import StatePoint
+from fusedff.crystallography import crystals, elastic_symmetry
+from fusedff.crystallography.crystals import PARAMETERS, Crystal
+from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.sampling import SolidConfig
 from fusedff.runtime import settings as ranges

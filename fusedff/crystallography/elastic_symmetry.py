@@ -1,7 +1,7 @@
 """What the symmetry of a crystal says about its elastic constants, for every Laue class.
 
 Stiffness is a (6, 6) matrix in Voigt order (xx yy zz yz xz xy) with engineering shear strains, in the standard axes of
-`fusedff.orientation`, and `C = Σ_c c B_c` with one constant basis matrix `B_c` per independent elastic constant c. The
+`orientation`, and `C = Σ_c c B_c` with one constant basis matrix `B_c` per independent elastic constant c. The
 matrices follow from the rotations of the class, the names are those of Nye, Physical Properties of Crystals (1957).
 """
 

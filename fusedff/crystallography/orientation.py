@@ -18,7 +18,7 @@ import spglib
 from ase import Atoms
 from ase.cell import Cell
 
-from fusedff import elastic_symmetry
+from fusedff.crystallography import elastic_symmetry
 
 # Crystal system, elastic symmetry and the last number of its space groups.
 _CLASSES = (

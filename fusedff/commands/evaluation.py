@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from fusedff import crystals, material
-from fusedff.crystals import Crystal
-from fusedff.data import datasets, experiments
+from fusedff import results
+from fusedff.commands import material
+from fusedff.crystallography import crystals
+from fusedff.crystallography.crystals import Crystal
+from fusedff.data import FILES, datasets
 from fusedff.data import frames as labelled
 from fusedff.interfaces import calculators
+from fusedff.measurements import experiments
 from fusedff.properties.static import summary
 from fusedff.properties.thermal import elastic
-from fusedff.study import comparison, presets, run_folder
+from fusedff.study import presets, run_folder
 from fusedff.training import label_errors
 
 TITANIUM = Crystal("Ti", "hcp", 2.95, 4.68)  # what the potentials that ship are of
@@ -62,7 +65,7 @@ def evaluate(
 
 def _crystal(model, structure, symbol, needed: bool) -> Crystal | None:
     if structure is None and symbol is None:
-        if (run_folder.SHIPPED / f"{model}.safetensors").exists():
+        if (FILES / f"{model}.safetensors").exists():
             return TITANIUM
         if not needed:
             return None
@@ -111,7 +114,7 @@ def _error_text(found) -> str:
 def _thermal_text(found) -> str:
     condition = next(iter(found["by_temperature_K"].values()))["condition"]
     lines = [f"{condition}, from molecular dynamics (GPa), ± one standard error of the sampling"]
-    for row in comparison.rows({"": found["by_temperature_K"]}):
+    for row in results.rows({"": found["by_temperature_K"]}):
         measured = "" if row["measured_GPa"] is None else f"measured {row['measured_GPa']:.1f}"
         value = f"{row['value_GPa']:.2f} ± {row['stderr_GPa']:.2f}"
         lines.append(f"  {row['temperature_K']:>6} K {row['quantity']:<4} {value:>16}  {measured}".rstrip())

@@ -1,8 +1,8 @@
 """Crystals: a structure and lattice parameters, which depend on the temperature, and the cells to compute with.
 
 A structure is a name that `ase.build.bulk` knows, with a chemical symbol, or whatever a file or an `ase.Atoms` holds
-(`from_structure`). Cells lie in the standard axes of `fusedff.orientation`: cube edges along x, y, z; hcp has a along x
-and c along z.
+(`from_structure`). Cells lie in the standard axes of `orientation`: cube edges along x, y, z; hcp has a along x and c
+along z.
 """
 
 from dataclasses import dataclass, replace
@@ -15,8 +15,8 @@ import numpy as np
 from ase.build import bulk
 from ase.formula import Formula
 
-from fusedff import orientation
-from fusedff.orientation import PARAMETERS
+from fusedff.crystallography import orientation
+from fusedff.crystallography.orientation import PARAMETERS
 
 # Names of structures, each with an example; all are cubic but hcp.
 STRUCTURES = {

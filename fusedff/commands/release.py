@@ -14,11 +14,11 @@ from pathlib import Path
 import jax
 import matplotlib.pyplot as plt
 
+from fusedff import results
 from fusedff.plotting import comparison as comparison_plots
 from fusedff.plotting import style
 from fusedff.potential import Potential
 from fusedff.runtime import storage
-from fusedff.study import comparison
 from fusedff.study.run_folder import MODELS, RECORD, RunFolder, shipped_record
 
 BOUND_PERCENT = {"trained": 2, "held_out": 3}  # what is aimed at for every single constant
@@ -81,11 +81,11 @@ def front_page(record: dict) -> str:
         "forces, mean absolute error on DFT frames": forces,
     }
     words = "; ".join(
-        f"{comparison.TITLES[model]} {_elastic(errors[model], 'held_out')} and {force}"
+        f"{results.TITLES[model]} {_elastic(errors[model], 'held_out')} and {force}"
         for model, force in zip(MODELS, forces, strict=True)
     )
     table = [
-        f"| titanium, held out from training | {' | '.join(comparison.TITLES[model] for model in MODELS)} |",
+        f"| titanium, held out from training | {' | '.join(results.TITLES[model] for model in MODELS)} |",
         "|---|" + "---:|" * len(MODELS),
         *(f"| {title} | {' | '.join(cells)} |" for title, cells in rows.items()),
     ]
@@ -102,7 +102,7 @@ def results_page(released: Path, record: dict) -> str:
     size = sum(x.size for x in jax.tree.leaves(Potential.load(models[0]).params))
     frames, errors = record["frames"], {model: _deviations(record, model) for model in MODELS}
     words = "; ".join(
-        f"{comparison.TITLES[model]} {_elastic(found, 'trained')} and {_elastic(found, 'held_out')}"
+        f"{results.TITLES[model]} {_elastic(found, 'trained')} and {_elastic(found, 'held_out')}"
         for model, found in errors.items()
     )
     return f"""# Results: three models of titanium
@@ -118,7 +118,7 @@ What `make run PRESET={record["preset"]}` found after {minutes:.0f} min of train
 (`fusedff/data/files/titanium.json`) and on the [model card](model_card.md). {_how_compared(record)}
 
 ```text
-{comparison.table(record)}
+{results.table(record)}
 ```
 
 At the measured temperatures that were not trained on, the fused model's elastic constants are off by
@@ -132,7 +132,7 @@ cells pulled apart, slipped or with an empty site, but no liquid; `?` marks a re
 source.
 
 ```text
-{comparison.off_target_table(record["off_target"])}
+{results.off_target_table(record["off_target"])}
 ```
 """
 
@@ -163,10 +163,10 @@ def _deviations(record, model):
     """Mean deviation of the elastic constants in % and largest |P| in GPa, apart for the two roles of temperatures."""
     found, train = record["temperatures"]["models"][model], record["temperatures"]["train"]
     result = {}
-    for part, points in comparison.by_role(found, train).items():
+    for part, points in results.by_role(found, train).items():
         (elastic, elastic_noise), (pressure, noise) = (
-            comparison.elastic_deviation(points),
-            comparison.largest_pressure(points),
+            results.elastic_deviation(points),
+            results.largest_pressure(points),
         )
         result |= {
             f"elastic_{part}_percent": elastic, f"elastic_{part}_percent_stderr": elastic_noise,
@@ -181,7 +181,7 @@ def model_card(folder: RunFolder, record: dict) -> str:
     size, architecture = sum(x.size for x in jax.tree.leaves(network.params)), vars(network.model)
     frames, versions = record["frames"], ", ".join(f"{n} {v}" for n, v in record["versions"].items())
     train = ", ".join(f"{t:g}" for t in record["temperatures"]["train"])
-    seconds = "; ".join(f"{comparison.TITLES[m]} {folder.seconds(m):.0f} s" for m in MODELS)
+    seconds = "; ".join(f"{results.TITLES[m]} {folder.seconds(m):.0f} s" for m in MODELS)
     lines = [
         "| | trained temperatures: C off by | held-out: C off by | trained: largest P off by | held-out: P | energy | "
         "forces | stress |",
@@ -193,9 +193,9 @@ def model_card(folder: RunFolder, record: dict) -> str:
             *(_elastic(errors, part) for part in _PARTS),
             *(_pressure(errors, part) for part in _PARTS),
             f"{errors['energy_mae_meV_per_atom']:.1f} meV/atom", f"{errors['force_mae_meV_per_A']:.0f} meV/Å",
-            comparison.stress_error(errors),
+            results.stress_error(errors),
         ]  # fmt: skip
-        lines.append(f"| {comparison.TITLES[model]} | " + " | ".join(cells) + " |")
+        lines.append(f"| {results.TITLES[model]} | " + " | ".join(cells) + " |")
     noise = max(
         entry["stderr"] for found in record["temperatures"]["models"].values() for point in found.values()
         for entry in point["elastic"].values()
@@ -228,7 +228,7 @@ was not looked up in its source). The DFT frames are few and hold at most 16 ato
 cells; one seed was trained, so that the scatter between trainings is not in the errors above.
 
 ```text
-{comparison.off_target_table(record["off_target"])}
+{results.off_target_table(record["off_target"])}
 ```
 
 **How they were made.** Preset `{record["preset"]}`, seeds {record["seeds"]["training"]} (training) and
@@ -242,14 +242,14 @@ def _number_by_number(record) -> str:
     names = list(next(iter(found.values()))["elastic"])
     lines = ["| T / K | " + " | ".join([*names, "P"]) + " |", "|---|" + "---:|" * (len(names) + 1)]
     for t, point in found.items():
-        cells = ["{:+.1f} ± {:.1f}".format(*comparison.relative(entry)) for entry in point["elastic"].values()]
-        cells.append("{:+.2f} ± {:.2f}".format(*comparison.absolute(point["pressure"])))
+        cells = ["{:+.1f} ± {:.1f}".format(*results.relative(entry)) for entry in point["elastic"].values()]
+        cells.append("{:+.2f} ± {:.2f}".format(*results.absolute(point["pressure"])))
         lines.append(f"| {t}{'' if float(t) in train else ' (held out)'} | " + " | ".join(cells) + " |")
     counts = []
-    for part, points in comparison.by_role(found, train).items():
+    for part, points in results.by_role(found, train).items():
         bound = BOUND_PERCENT[part]
-        off = [abs(comparison.relative(e)[0]) for point in points.values() for e in point["elastic"].values()]
+        off = [abs(results.relative(e)[0]) for point in points.values() for e in point["elastic"].values()]
         counts.append(f"{sum(x <= bound for x in off)} of {len(off)} within {bound} % ({part.replace('_', ' ')})")
-    pressures = [abs(comparison.absolute(point["pressure"])[0]) for point in found.values()]
+    pressures = [abs(results.absolute(point["pressure"])[0]) for point in found.values()]
     calm = f"{sum(p <= BOUND_GPA for p in pressures)} of {len(pressures)} within {BOUND_GPA} GPa"
     return chr(10).join(lines) + f"\n\nConstants: {'; '.join(counts)}. Pressures: {calm}."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fusedff.data import FILES
-from fusedff.data.validation import csv
+from fusedff.measurements import csv
 
 REFERENCES = FILES / "references.csv"
 COLUMNS = (

@@ -2,9 +2,9 @@
 
 A table is CSV with `#` comments and the columns temperature_K, the lattice parameters that the symmetry of the crystal
 leaves free (of a_A, b_A, c_A, alpha_deg, beta_deg, gamma_deg; cubic: a_A alone), and what was measured of the
-elastic constants of its class in standard axes (`fusedff.orientation`): `<name>_GPa`, with standard errors in
+elastic constants of its class in standard axes (`crystallography.orientation`): `<name>_GPa`, with standard errors in
 `<name>_stderr_GPa`. Optional are pressure_GPa (0 where absent), role (`train` or `held-out`; `train` where absent) and
-condition: `adiabatic` (ultrasound) or `isothermal` (where absent), see `fusedff.data.adiabatic`. Cells of what was not
+condition: `adiabatic` (ultrasound) or `isothermal` (where absent), see `adiabatic`. Cells of what was not
 measured, or of an unknown error, are empty. A row without constants says at which lattice parameters the pressure is
 known.
 """
@@ -18,11 +18,11 @@ from pathlib import Path
 import ase
 import numpy as np
 
-from fusedff import crystals, elastic_symmetry
-from fusedff.crystals import PARAMETERS, Crystal
+from fusedff.crystallography import crystals, elastic_symmetry
+from fusedff.crystallography.crystals import PARAMETERS, Crystal
 from fusedff.data import FILES
-from fusedff.data.validation import csv
 from fusedff.data.validation import units as plausibility
+from fusedff.measurements import csv
 from fusedff.runtime import settings
 from fusedff.units import GPA
 

@@ -50,7 +50,7 @@ def _new_arguments(parser) -> None:
 
 
 def _new(options) -> int:
-    from fusedff import material
+    from fusedff.commands import material
 
     print(f"wrote {material.new(options.folder)}; fill in what is yours, and a table beside it")
     return 0
@@ -68,7 +68,7 @@ def _convert_arguments(parser) -> None:
 
 
 def _convert(options) -> int:
-    from fusedff.data import conversion
+    from fusedff.commands import conversion
 
     settings = conversion.Settings(
         options.format, options.source, options.family, options.run_length, tuple(options.species)
@@ -88,7 +88,7 @@ def _label_arguments(parser) -> None:
 
 
 def _label(options) -> int:
-    from fusedff.data import labelling
+    from fusedff.commands import labelling
 
     print(labelling.plan(options.structures, options.output, options.processes).report())
     print(f'next        frames = "{options.output.name}" in a settings file beside it (`fusedff new`)')
@@ -100,7 +100,7 @@ def _settings_argument(parser) -> None:
 
 
 def _check(options) -> int:
-    from fusedff import material
+    from fusedff.commands import material
 
     print(material.describe(material.load(options.settings)))
     return 0
@@ -108,7 +108,7 @@ def _check(options) -> int:
 
 def _train(options) -> int:
     import fusedff
-    from fusedff import material
+    from fusedff.commands import material
     from fusedff.runtime import devices
     from fusedff.study import comparison, presets
 
@@ -150,7 +150,7 @@ def _setting(text: str):
 
 def _evaluate(options) -> int:
     import fusedff
-    from fusedff import evaluation
+    from fusedff.commands import evaluation
     from fusedff.runtime import devices, storage
 
     devices.require_platform()
@@ -186,10 +186,11 @@ def _release_arguments(parser) -> None:
 
 
 def _release(options) -> int:
-    from fusedff import release
+    from fusedff.commands import release
+    from fusedff.data import FILES
     from fusedff.study import notebooks, run_folder
 
-    into = options.into or run_folder.SHIPPED
+    into = options.into or FILES
     release.release(run_folder.folder(options.preset, options.runs), into)
     release.show(into, options.project or notebooks.NOTEBOOKS.parent)
     return 0

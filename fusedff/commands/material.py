@@ -22,10 +22,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from ase import Atoms
 
-from fusedff import crystals
-from fusedff.data import datasets, experiments, splits
+from fusedff import results
+from fusedff.crystallography import crystals
+from fusedff.data import datasets, splits
 from fusedff.data import frames as labelled
-from fusedff.data.experiments import StatePoint
+from fusedff.measurements import experiments
+from fusedff.measurements.experiments import StatePoint
 from fusedff.plotting import comparison as comparison_plots
 from fusedff.plotting import data as data_plots
 from fusedff.plotting import properties, style
@@ -241,7 +243,7 @@ def train(material: Material, say=print) -> dict:
     )  # fmt: skip
 
     def learn(name, train_one, settings):
-        say(f"{comparison.TITLES[name]}: training")
+        say(f"{results.TITLES[name]}: training")
         began = time.monotonic()
         trained, history = train_one(checkpoint=folder.checkpoint(name))
         folder.save(name, trained, history, settings, folder.seconds(name) + time.monotonic() - began)
@@ -261,9 +263,9 @@ def train(material: Material, say=print) -> dict:
     )
     found = {}
     for name, model in models.items():
-        say(f"{comparison.TITLES[name]}: evaluation at {len(material.points)} temperatures")
+        say(f"{results.TITLES[name]}: evaluation at {len(material.points)} temperatures")
         found[name] = comparison.evaluate_model(
-            model, split.test, material.points, preset, f"{comparison.TITLES[name]}: elastic constants"
+            model, split.test, material.points, preset, f"{results.TITLES[name]}: elastic constants"
         )
     result = {
         "material": str(material.points[0].crystal),
@@ -277,7 +279,7 @@ def train(material: Material, say=print) -> dict:
         "versions": run_folder.versions(),
     }
     folder.write("summary.json", result)
-    folder.write_table("elastic", comparison.rows({name: model["experiment"] for name, model in found.items()}))
+    folder.write_table("elastic", results.rows({name: model["experiment"] for name, model in found.items()}))
     folder.write_table("errors", [{"model": name} | model["test"] for name, model in found.items()])
     storage.write_bytes(folder.path / "MODELS.md", model_card(material, result).encode())
     _draw(material, models, histories, result)
@@ -321,7 +323,7 @@ def model_card(material: Material, result: Mapping) -> str:
         "scatter between trainings is not in it), and mean absolute errors on held-out frames:",
         "",
         "```text",
-        comparison.table(result),
+        results.table(result),
         "```",
         "",
     ])  # fmt: skip

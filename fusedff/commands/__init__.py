@@ -1,0 +1,1 @@
+"""What a terminal offers: train, evaluate, convert, label and release, and the command line itself."""

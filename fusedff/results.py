@@ -1,0 +1,215 @@
+"""What models were found to do: deviations from measured numbers, and tables of them as rows and as text.
+
+Results are plain data as records hold them. An entry has `value`, `stderr` and, where there is one, `measured`; a point
+has `elastic`, `pressure`, `stress` and `lattice`, see `ElasticResult.by_temperature`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+TITLES = {"dft": "DFT-only", "experiment": "experiment-only", "fused": "fused"}
+BOUNDS = {"elastic": 5.0, "pressure": 0.3, "force": 1.15}  # of fused: %, GPa, times the force error of DFT-only
+
+
+def absolute(entry: dict) -> tuple[float, float]:
+    """Value minus measured value and its standard error, in the unit of both; nan where nothing was measured."""
+    return entry["value"] - entry.get("measured", np.nan), entry["stderr"]
+
+
+def relative(entry: dict) -> tuple[float, float]:
+    """How far a value is off the measured one and its standard error, in %; nan where nothing was measured."""
+    measured = entry.get("measured", np.nan)
+    return 100 * (entry["value"] / measured - 1), 100 * entry["stderr"] / abs(measured)
+
+
+def elastic_deviation(experiment: dict) -> tuple[float, float]:
+    """Mean |C - C_exp| / |C_exp| over all temperatures and constants that were measured, in %, and its standard error.
+
+    Both are nan where none was. The error propagates the standard errors of the constants; near zero deviation the mean
+    of absolute values keeps a part of the noise, so small numbers are upper bounds.
+    """
+    entries = [e for point in experiment.values() for e in point["elastic"].values() if "measured" in e]
+    if not entries:
+        return np.nan, np.nan
+    off, noise = np.array([relative(entry) for entry in entries]).T
+    return float(np.mean(np.abs(off))), float(np.sqrt(np.sum(np.square(noise))) / len(noise))
+
+
+def by_role(experiment: dict, train: Sequence[float]) -> dict[str, dict]:
+    """The results of a model by temperature, apart for the temperatures in `train` and those held out."""
+    return {
+        "trained": {t: point for t, point in experiment.items() if float(t) in train},
+        "held_out": {t: point for t, point in experiment.items() if float(t) not in train},
+    }
+
+
+def largest_pressure(experiment: dict) -> tuple[float, float]:
+    """The largest |P - P_exp| of all temperatures and its standard error, GPa."""
+    pressures = (absolute(point["pressure"]) for point in experiment.values())
+    off, noise = max(pressures, key=lambda found: abs(found[0]))
+    return abs(off), noise
+
+
+def rows(models: dict[str, dict]) -> list[dict]:
+    """Elastic constants and pressure of models (GPa), as `ElasticResult.by_temperature` has them: a row per number."""
+    return [
+        {"model": model, "temperature_K": t, "quantity": name}
+        | {f"{key}_GPa": entry.get(key) for key in ("value", "stderr", "measured")}
+        for model, found in models.items()
+        for t, point in found.items()
+        for name, entry in (point["elastic"] | {"P": point["pressure"]} | stresses(point)).items()
+    ]
+
+
+def stresses(point: dict) -> dict[str, dict]:
+    """The independent stresses of a point by name, e.g. σxx and σzz (GPa); none where a record is older than they."""
+    return {f"σ{name}": entry for name, entry in point.get("stress", {}).items()}
+
+
+def largest_stress(experiment: dict) -> tuple[float, float]:
+    """The largest deviation of an independent stress at any temperature from that of the measured pressure, in GPa."""
+    off = [absolute(entry) for point in experiment.values() for entry in stresses(point).values()]
+    return max(((abs(value), noise) for value, noise in off), default=(np.nan, np.nan))
+
+
+def lattice_rows(models: dict[str, dict]) -> list[dict]:
+    """The lattice parameters of models (Å, degrees) at which they have the measured pressure: a row per number."""
+    return [
+        {"model": model, "temperature_K": t, "quantity": name}
+        | {key: entry.get(key) for key in ("value", "stderr", "measured")}
+        for model, found in models.items()
+        for t, point in found.items()
+        for name, entry in point.get("lattice", {}).items()
+    ]
+
+
+def table(result: dict) -> str:
+    """The verdict as text: one row per model and temperature, and whether each bound is met."""
+    models = result["models"]
+    points = {"measured": next(iter(models.values()))["experiment"]} | {
+        TITLES.get(model, model): found["experiment"] for model, found in models.items()
+    }
+    columns = [(f"{name} / GPa", 1, lambda point, n=name: point["elastic"][n]) for name in _first(points)["elastic"]]
+    columns.append(("P / GPa", 2, lambda point: point["pressure"]))
+    columns += [(f"{name} / GPa", 2, lambda point, n=name: stresses(point)[n]) for name in stresses(_first(points))]
+    columns += [
+        (f"{name} / {'Å' if name in 'abc' else '°'}", 4, lambda point, n=name: point["lattice"][n])
+        for name in _first(points).get("lattice", {})
+    ]
+    lines = [f"{'':>16} {'T / K':>6} " + " ".join(f"{title:>15}" for title, _, _ in columns)]
+    for title, found in points.items():
+        for t, point in found.items():
+            cells = [_cell(entry_of(point), digits, title == "measured") for _, digits, entry_of in columns]
+            lines.append(f"{title:>16} {t:>6} " + " ".join(f"{cell:>15}" for cell in cells))
+    lines += ["", *summary_lines(result)]
+    return "\n".join(lines)
+
+
+def _first(models):
+    """The first point of the first model."""
+    return next(iter(next(iter(models.values())).values()))
+
+
+def _cell(entry, digits, measured):
+    if measured:
+        return f"{entry['measured']:.{digits}f}" if "measured" in entry else "-"
+    return f"{entry['value']:.{digits}f} ± {entry['stderr']:.{digits}f}"
+
+
+def off_target_table(rows: Sequence[dict]) -> str:
+    """What was no target, as text: one row per quantity, models beside references; `?` marks unconfirmed ones.
+
+    A row has quantity, unit, digits, models (name -> value and stderr, None without noise) and references, the fields
+    of `fusedff.measurements.references.Reference`.
+    """
+    models = list(dict.fromkeys(model for row in rows for model in row["models"]))
+    lines = [f"{'':>30} {'unit':>10} " + " ".join(f"{TITLES[m]:>15}" for m in models) + "  references"]
+    for row in rows:
+        cells = [_with_error(row["models"][m], row["digits"]) if m in row["models"] else "-" for m in models]
+        known = "; ".join(
+            f"{r['kind']} {r['value']:g}{'' if r['confirmed'] else '?'} ({r['source'].split(',')[0].split(' (')[0]})"
+            for r in row["references"]
+        )
+        lines.append(
+            f"{row['quantity']:>30} {row['unit']:>10} " + " ".join(f"{cell:>15}" for cell in cells) + f"  {known}"
+        )
+    return "\n".join(lines)
+
+
+def off_target_rows(rows: Sequence[dict]) -> list[dict]:
+    """The same for a table file: one row per quantity and model."""
+    return [
+        {"quantity": row["quantity"], "unit": row["unit"], "model": model, **entry}
+        | {"references": "; ".join(f"{r['kind']} {r['value']:g} ({r['source']})" for r in row["references"])}
+        for row in rows
+        for model, entry in row["models"].items()
+    ]
+
+
+def _with_error(entry, digits):
+    noise = "" if entry["stderr"] is None else f" ± {entry['stderr']:.{digits}f}"
+    return f"{entry['value']:.{digits}f}{noise}"
+
+
+def summary_lines(result: dict) -> list[str]:
+    """One line per model: how far it is from experiment and from DFT, and which bounds it meets."""
+    reference = result["models"]["dft"]["test"]["force_mae_meV_per_A"]
+    lines = []
+    for model, found in result["models"].items():
+        deviation, noise = elastic_deviation(found["experiment"])
+        pressure, pressure_noise = largest_pressure(found["experiment"])
+        errors = found["test"]
+        ratio = errors["force_mae_meV_per_A"] / reference
+        marks = [
+            _mark(deviation <= BOUNDS["elastic"], f"{BOUNDS['elastic']:g} %"),
+            _mark(pressure <= BOUNDS["pressure"], f"{BOUNDS['pressure']:g} GPa"),
+            _mark(ratio <= BOUNDS["force"], f"{BOUNDS['force']:g} x"),
+        ]
+        if model == "dft":
+            marks = [""] * 3  # it was never shown an experiment: its deviation is that of its DFT functional
+        lines.append(
+            f"{TITLES[model]:>16}: elastic constants off by {deviation:.1f} ± {noise:.1f} %{marks[0]}, "
+            f"|P| up to {pressure:.2f} ± {pressure_noise:.2f} GPa{marks[1]}, held-out frames "
+            f"{errors['energy_mae_meV_per_atom']:.1f} meV/atom, {errors['force_mae_meV_per_A']:.0f} meV/Å{marks[2]}, "
+            f"{stress_error(errors)}"
+        )
+    return lines
+
+
+def error_table(models: dict[str, list[dict]]) -> str:
+    """Errors on held-out frames by source and family as text, root mean square / mean absolute: model -> rows.
+
+    Rows are those of `label_errors.errors_by_family`, of the same frames for all models; energies of other sources
+    than a model's own count from a zero fitted to them. `-`: no stress labels.
+    """
+    quantities = {"energy": "meV_per_atom", "force": "meV_per_A", "stress": "GPa"}
+    digits = {"energy": 1, "force": 0, "stress": 2}
+    units = {"energy": "meV/atom", "force": "meV/Å", "stress": "GPa"}
+    first = next(iter(models.values()))
+    wide = max(len(f"{row['source']} {row['family']}") for row in first)
+    titles = [TITLES.get(model, model) for model in models]
+    heads = [f"{q} {units[q]}" for q in quantities]
+    lines = [
+        f"{'':>{wide}} {'':>6} " + " ".join(f"{title:^53}" for title in titles),
+        f"{'':>{wide}} {'frames':>6} " + " ".join(f"{head:>17}" for _ in models for head in heads),
+    ]
+    for n, row in enumerate(first):
+        cells = []
+        for rows in models.values():
+            for q, unit in quantities.items():
+                rms, mean = (rows[n][f"{q}_{kind}_{unit}"] for kind in ("rmse", "mae"))
+                cells.append("-" if rms is None else f"{rms:.{digits[q]}f} / {mean:.{digits[q]}f}")
+        name = f"{row['source']} {row['family']}"
+        lines.append(f"{name:>{wide}} {row['n_frames']:>6} " + " ".join(f"{cell:>17}" for cell in cells))
+    return "\n".join(lines)
+
+
+def stress_error(errors: dict) -> str:
+    """The stress error of `label_errors.errors` as text."""
+    found = errors["stress_mae_GPa"]
+    return "no stress labels" if found is None else f"{found:.2f} GPa"
+
+
+def _mark(met: bool, bound: str) -> str:
+    return f" (bound {bound}: {'met' if met else 'NOT met'})"
