@@ -672,7 +672,8 @@ def resume(path):
 
 
 PARAMETERS = [
-    Bad("parameters missing", lambda d: d / "hurt.safetensors", Potential.load, (FILE, "does not exist"), OSError),
+    Bad("parameters missing", lambda d: d / "hurt.safetensors", Potential.load,
+        (FILE, "is neither a file nor", "titanium-fused"), OSError),
     Bad("no such shipped model", lambda d: "titanium-best", Potential.load,
         ("titanium-best is neither", "titanium-fused"), OSError),
     Bad("a folder for parameters", lambda d: d, Potential.load, ("is a folder",), OSError),
