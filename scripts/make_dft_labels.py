@@ -373,12 +373,18 @@ def cut_incomplete_frame(path) -> int:
 
 
 def labelled_ids(path, settings=DEFAULTS, plan=()) -> set:
-    """Ids already in the output; ValueError for other settings, or an id that the plan gives to another structure."""
+    """Ids already in the output; ValueError for other settings, or an id that the plan gives to another structure.
+
+    Frames that are not of the plan (default: all are) may have settings of their own.
+    """
     done, planned_as = set(), {name: atoms for _, name, atoms in plan}
     if not os.path.exists(path) or os.path.getsize(path) == 0:
         return done
     for i, atoms in enumerate(frames_in(path)):
         name = str(atoms.info.get("config_id", i))
+        done.add(name)
+        if planned_as and name not in planned_as:
+            continue
         found = atoms.info.get("dft", describe(DEFAULTS))  # the first frames were written without it
         if found != describe(settings):
             raise ValueError(
@@ -391,7 +397,6 @@ def labelled_ids(path, settings=DEFAULTS, plan=()) -> set:
                 f"{path}, frame {i} ({name}): holds {atoms.symbols} in another cell than the {wanted.symbols} to be "
                 "labelled now; write another material, or other lattice constants, to another file"
             )
-        done.add(name)
     return done
 
 

@@ -232,11 +232,13 @@ def test_trailing_blank_lines_go_but_foreign_text_is_left_alone(script, tmp_path
     assert path.read_bytes() == whole + b"notes\n" + whole
 
 
-def test_frames_of_other_settings_are_never_mixed(script, tmp_path):
+def test_frames_of_other_settings_are_not_taken_for_done(script, tmp_path):
     path = tmp_path / "out.extxyz"
     write(path, [frame_with_labels(script, "a", script.DEFAULTS._replace(cutoff=340.0))])
     with pytest.raises(ValueError, match=r"out\.extxyz, frame 0 \(a\): labelled with .*PW340.*, now .*PW500"):
         script.labelled_ids(path)
+    elsewhere = [("bulk", "b", next(script.structures())[2])]
+    assert script.labelled_ids(path, plan=elsewhere) == {"a"}  # what the plan does not hold may be of other settings
     assert script.labelled_ids(path, script.DEFAULTS._replace(cutoff=340.0)) == {"a"}
     assert script.labelled_ids(tmp_path / "none.extxyz") == set()
     assert len(script.labelled_ids(datasets.TITANIUM_FRAMES)) == len(datasets.load_frames())
