@@ -22,7 +22,7 @@ def frame(symbol="Ti", energy=-13.0, stress=0.01, scale=1.0, **info):
     """A good frame of two atoms."""
     atoms = bulk("Ti", "hcp", a=2.95 * scale, c=4.68 * scale)
     atoms.symbols[:] = symbol
-    results = {"energy": energy, "forces": np.full((2, 3), 0.1)}
+    results = {"energy": energy, "forces": np.array([[0.1] * 3, [-0.1] * 3])}
     if stress is not None:
         results["stress"] = np.full(6, stress)
     atoms.calc = SinglePointCalculator(atoms, **results)
@@ -292,3 +292,15 @@ def test_without_a_network_the_error_says_what_to_do(tmp_path):
     with pytest.raises(ConnectionError, match=r"no route to host; go online, or place the file at .*\.zip by hand"):
         titanium_paper.fetch_paper_archive(tmp_path, _downloader=offline)
     assert not list(tmp_path.iterdir())
+
+
+def test_forces_that_add_up_to_something_are_named_with_their_frame(tmp_path):
+    frames = [frame.copy() for frame in datasets.load_frames()[:4]]
+    for frame, labelled_frame in zip(frames, datasets.load_frames(), strict=False):
+        forces = labelled_frame.get_forces()
+        forces[:, 0] += 0.02 * (frame is frames[2])  # eV/Å on every atom, as an electric field would
+        stress, energy = labelled_frame.get_stress(), labelled_frame.get_potential_energy()
+        frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces, stress=stress)
+    write(tmp_path / "pulled.extxyz", frames)
+    with pytest.warns(UserWarning, match=r"frame 2 .*: the forces add up to 0.0\d+ eV/Å, to 0 in a converged"):
+        datasets.load_frames(tmp_path / "pulled.extxyz")

@@ -19,12 +19,11 @@ from fusedff.data import frames as labelled
 from fusedff.data.frames import MAX_STRESS, check_frame, labels, results, trusted
 from fusedff.data.titanium_paper import PAPER_BLOB_IDS, read_paper_arrays
 from fusedff.data.validation import duplicates
+from fusedff.data.validation import labels as consistency
 from fusedff.data.validation import units as plausibility
 from fusedff.units import to_voigt
 
 TITANIUM_FRAMES = FILES / "titanium_pbe.extxyz"
-
-MAX_ENERGY_SPREAD = 20.0  # eV per atom between frames of one composition
 
 
 def load_frames(path=None, units: str | None = None) -> tuple[ase.Atoms, ...]:
@@ -155,8 +154,9 @@ def checked(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
     said = [labels(frame) for frame in frames]
     for check in (
         partial(plausibility.check_lengths, frames, places),
-        partial(plausibility.check_labels, frames, said, places),
-        partial(_check_energies_agree, frames, places),
+        partial(consistency.check_changes, frames, said, places),
+        partial(consistency.check_energies, frames, said, places),
+        partial(consistency.check_net_forces, said, places),
     ):
         try:
             check()
@@ -177,27 +177,6 @@ def _mention_free_energies(frames, file: str) -> None:
             f"{1e3 * max(gap):.3g} meV per atom; the free energy is taken, from which forces derive",
             stacklevel=3,
         )
-
-
-def _check_energies_agree(frames, places) -> None:
-    """One composition, one kind of energy: mixed units or references are tens of eV per atom apart, dummies 0."""
-    groups = defaultdict(list)
-    for i, frame in enumerate(frames):
-        groups[frame.symbols.formula.reduce()[0].format("hill")].append((i, labels(frame).energy / len(frame)))
-    for formula, members in groups.items():
-        typical = np.median([energy for _, energy in members])
-        if len(members) > 2 and len({energy for _, energy in members}) == 1:
-            raise plausibility.DoubtError(
-                f"{places[members[0][0]]} and {len(members) - 1} more {formula} frames have exactly the same energy, "
-                f"{typical:.6g} eV per atom, as if it had never been computed; relabel them"
-            )
-        for i, energy in members:
-            if abs(energy - typical) > MAX_ENERGY_SPREAD:
-                unit = plausibility.look_like(energy / typical, plausibility.ENERGIES)
-                raise plausibility.DoubtError(
-                    f"{places[i]}: energy is {energy:.3f} eV per atom, but {formula} frames have {typical:.3f}; "
-                    + (f"it looks {unit}" if unit else "use one unit and one reference, or drop it")
-                )
 
 
 def _check_paper_units(arrays, file: str) -> None:

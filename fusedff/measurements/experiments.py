@@ -22,7 +22,7 @@ from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.crystallography.crystals import PARAMETERS, Crystal
 from fusedff.data import FILES
 from fusedff.data.validation import units as plausibility
-from fusedff.measurements import csv
+from fusedff.measurements import csv, curves
 from fusedff.runtime import settings
 from fusedff.units import GPA
 
@@ -342,7 +342,7 @@ def _warn_of_rows_off_curve(points, lines, file: str) -> None:
     off = defaultdict(list)
     for column, values in columns.items():
         rows = np.flatnonzero(np.isfinite(values))
-        for k, expected in plausibility.off_curve(thermal[rows], np.asarray(values)[rows]).items():
+        for k, expected in curves.off_curve(thermal[rows], np.asarray(values)[rows]).items():
             off[rows[k]].append(f"{column} {values[rows[k]]:.5g} where the other rows suggest {expected:.5g}")
     for row, found in sorted(off.items()):
         warnings.warn(
