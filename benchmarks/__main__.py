@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 
 import fusedff
-from benchmarks import cells, compare, figures, gpu, independent, noise, record, report, scaling, snapshots
+from benchmarks import cells, compare, figures, gpu, independent, learning, noise, record, report, scaling, snapshots
 from fusedff import results
 
-WHAT = ("compare", "scaling", "cells", "memory", "noise", "independent", "gpu")
+WHAT = ("compare", "scaling", "cells", "memory", "noise", "independent", "learning", "gpu")
 
 
 def main() -> None:
@@ -16,9 +16,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="compare three quantities at one size, in a few minutes")
     parser.add_argument("--all", action="store_true", help="compare everything at both sizes, in hours")
     parser.add_argument("--seconds", type=float, default=450, help="gpu: end after so long whatever happens")
-    parser.add_argument("--into", type=Path, default=record.RESULTS, help="cells, independent, gpu: where results go")
+    parser.add_argument("--into", type=Path, default=record.RESULTS, help="where results go (not of all measurements)")
     parser.add_argument("--dry", action="store_true", help="cells, independent, gpu: tiny sizes, to try it")
     parser.add_argument("--model", default="fused", choices=results.TITLES, help="independent: of those that ship")
+    parser.add_argument("--vasp", type=Path, help="learning: a file of the second set of frames (default: fetched)")
     parser.add_argument("--stages", nargs="*", help=f"gpu: of {', '.join(gpu.STAGES)} (default: all)")
     options = parser.parse_args()
     fusedff.setup()
@@ -62,6 +63,12 @@ def main() -> None:
         for judged in independent.run(options.model, options.into, settings):
             text = independent.text(judged, about)
             record.write(independent.name_of(options.model), text, judged | {"about": about}, options.into)
+        print(text)
+    elif options.what == "learning":
+        for curve in learning.run(options.into, vasp=options.vasp):
+            text = learning.text(curve, about)
+            record.write("learning", text, curve | {"about": about}, options.into)
+            record.draw("learning", figures.learning(curve["curve"]), options.into)
         print(text)
     else:
         needs = snapshots.run()

@@ -157,3 +157,19 @@ def gpu_dynamics(found: dict) -> Figure:
         ax.set_ylabel("one Langevin step (µs per atom)")
         ax.legend()
     return fig
+
+
+def learning(curve: list[dict]) -> Figure:
+    """Mean absolute errors on test frames of each source against the number of training frames."""
+    with style.context():
+        fig, panels = plt.subplots(1, 2, figsize=(7.5, 3.2))
+        n = [row["n_frames"] for row in curve]
+        quantities = {"force_mae_meV_per_A": "forces, meV/Å", "energy_mae_meV_per_atom": "energies, meV/atom"}
+        for ax, (key, label) in zip(panels, quantities.items(), strict=True):
+            for k, source in enumerate(curve[-1]["test"]):
+                ax.plot(n, [row["test"][source][key] for row in curve], "os"[k % 2] + "-", label=source.upper())
+            ax.set(xscale="log", yscale="log", xlabel="training frames", ylabel=f"error of {label}")
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+            ax.yaxis.set_minor_formatter(NullFormatter())
+        panels[0].legend()
+    return fig

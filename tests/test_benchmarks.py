@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import case, compare, figures, gpu, independent, noise, record, report, sides, titanium
+from benchmarks import case, compare, figures, gpu, independent, learning, noise, record, report, sides, titanium
 from benchmarks.__main__ import main
 from benchmarks.compare import DisagreementError, Row
 from benchmarks.mapping import to_chemtrain
@@ -19,6 +19,7 @@ from fusedff.crystallography import crystals
 from fusedff.geometry import neighbors, systems
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
+from fusedff.study import presets
 
 TINY = DimeNet(embedding=4, blocks=2, radial=3, spherical=2, interaction=2, basis=2, type_embedding=2, output=4)
 ABOUT = {
@@ -187,6 +188,28 @@ def test_an_independent_judgement_goes_on_from_the_temperatures_that_are_done(tm
     other = replace(independent.DRY, seed=8)  # another question: nothing of the old answer counts
     *_, anew = independent.run("fused", tmp_path, other, temperatures=(173,))
     assert list(anew["by_temperature_K"]) == ["173"]
+
+
+def test_a_learning_curve_goes_on_from_the_sizes_that_are_done(tmp_path, monkeypatch):
+    smoke, trained_on = presets.get("smoke"), []
+
+    def untrained(start, frames, validation, settings, checkpoint):
+        trained_on.append({frame.info["config_id"] for frame in frames})
+        checkpoint.touch()
+        return start, []
+
+    monkeypatch.setattr(learning.force_matching, "train", untrained)
+    first = next(learning.run(tmp_path, smoke, (12,)))
+    record.write("learning", "", first, tmp_path)
+    *_, both = learning.run(tmp_path, smoke, (12, 24))
+    small, large = trained_on  # the second call trains on the second size alone
+    assert (len(small), len(large)) == (12, 24)
+    assert small < large
+    assert [(row["n_frames"], row["epochs"]) for row in both["curve"]] == [(12, 6), (24, 6)]
+    assert all(abs(frame.get_forces()).max() < 8 for frame in learning.usual(learning.comparison.frames(smoke).test))
+    assert "| 24 | 6 | gpaw |" in learning.text(both, ABOUT)
+    assert [ax.get_xlabel() for ax in figures.learning(both["curve"]).axes] == ["training frames"] * 2
+    assert not list(tmp_path.glob("*.checkpoint*"))
 
 
 def test_independent_noise_is_noisier_than_coupled(monkeypatch):

@@ -1,0 +1,89 @@
+"""How held-out errors fall as training frames are added: the DFT-only model of a preset on nested parts of its frames.
+
+An hour or two on one core. Each size is kept as soon as it is done, its training after every epoch, and a call with the
+same frames and settings goes on from there.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+from ase import Atoms
+
+from benchmarks import record
+from fusedff.data import datasets
+from fusedff.data import frames as labelled
+from fusedff.potential import Potential
+from fusedff.study import comparison, presets
+from fusedff.study.presets import HOURS, Preset
+from fusedff.training import force_matching, label_errors
+
+SIZES = (100, 300, 1000, 10_000)  # more than there are means all
+USUAL_FORCE = 8.0  # eV/Å: frames whose forces are all below; collisions would be all that a mean error speaks of
+SOURCE = "gpaw"  # whose zero of energy the model keeps
+
+
+def nested(frames: Sequence[Atoms], n: int) -> list[Atoms]:
+    """`n` frames, or all if there are fewer: the same random order, by the hash of their ids, for every `n`."""
+    return sorted(frames, key=lambda f: hashlib.sha256(str(f.info["config_id"]).encode()).digest())[:n]
+
+
+def usual(frames: Sequence[Atoms]) -> list[Atoms]:
+    """The frames with no force of `USUAL_FORCE` or more."""
+    return [frame for frame in frames if np.abs(labelled.labels(frame).forces).max() < USUAL_FORCE]
+
+
+def run(into: Path, preset: Preset = HOURS, sizes: Sequence[int] = SIZES, vasp=None) -> Iterator[dict]:
+    """What was found so far, after every size: preset, data, settings and `curve`, rows with n_frames, epochs and test.
+
+    Fewer frames are seen up to twice as often. `vasp` is a file of the second set, see `comparison.frames`.
+    """
+    split = comparison.frames(preset, vasp)
+    asked = {"preset": preset.name, "data": comparison.data_version(preset), "settings": presets.as_dict(preset.dft)}
+    kept = into / "learning.json"
+    found = json.loads(kept.read_text()) if kept.exists() else {}
+    curve = found["curve"] if all(found.get(key) == value for key, value in record.plain(asked).items()) else []
+    for size in sizes:
+        frames = nested(split.train, size)
+        if len(frames) not in [row["n_frames"] for row in curve]:
+            epochs = round(preset.dft.epochs * min(2.0, len(split.train) / len(frames)))
+            start = Potential.create(
+                jax.random.PRNGKey(preset.seed), preset.network,
+                datasets.fit_reference_energies(frames, SOURCE), source=SOURCE,
+            )  # fmt: skip
+            checkpoint = into / f"learning-{len(frames)}.checkpoint.safetensors"
+            trained, _ = force_matching.train(
+                start, frames, split.validation, replace(preset.dft, epochs=epochs), checkpoint
+            )
+            rows = label_errors.errors_by_family(trained, usual(split.test))
+            test = {row["source"]: row for row in rows if row["family"] == "all"}
+            curve = sorted([*curve, {"n_frames": len(frames), "epochs": epochs, "test": test}], key=_size)
+            checkpoint.unlink()
+        yield asked | {"curve": curve}
+
+
+def _size(row):
+    return row["n_frames"]
+
+
+def text(found: dict, about: dict) -> str:
+    """Errors by number of training frames, for each source of the test frames."""
+    rows = [
+        [row["n_frames"], row["epochs"], source, errors["n_frames"], f"{errors['force_mae_meV_per_A']:.0f}",
+         f"{errors['energy_mae_meV_per_atom']:.1f}"]
+        for row in found["curve"]
+        for source, errors in row["test"].items()
+    ]  # fmt: skip
+    head = ["training frames", "epochs", "tested on", "frames", "forces, meV/Å", "energies, meV/atom"]
+    return f"""# Held-out errors against the number of training frames
+
+{record.describe(about)} Mean absolute errors of DFT-only models of preset `{found["preset"]}` on
+test frames whose forces are below {USUAL_FORCE:g} eV/Å; every training set is part of the next.
+Data: {found["data"]}.
+
+{record.table(head, rows)}
+"""
