@@ -108,3 +108,15 @@ def test_every_number_is_of_a_size_that_its_unit_can_have():
     for reference in TABLE:
         low, high = size.get(reference.unit, (-np.inf, np.inf))
         assert low < reference.value < high, reference
+
+
+def test_measured_curves_are_what_their_names_say():
+    frequency, density = references.load_curve("titanium hcp phonon density of states")
+    assert np.trapezoid(density, frequency) == pytest.approx(1, abs=1e-3)
+    assert 4 < frequency[np.argmax(density)] < 7  # THz, where the acoustic branches end
+    r, g = references.load_curve("titanium liquid g(r)")
+    assert np.all(np.diff(r) > 0)
+    assert r[np.argmax(g)] == pytest.approx(2.83, abs=0.05)
+    assert g[r > 9].mean() == pytest.approx(1, abs=0.02)
+    with pytest.raises(ValueError, match="no curve is called 'ice'; there are 'titanium liquid"):
+        references.load_curve("ice")

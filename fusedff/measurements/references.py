@@ -7,10 +7,16 @@ kind (experiment or DFT), confirmed (yes or no) and source. Temperature and unce
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from fusedff.data import FILES
 from fusedff.measurements import csv
 
 REFERENCES = FILES / "references.csv"
+CURVES = {  # measured curves that ship, by name
+    "titanium liquid g(r)": FILES / "titanium_liquid_rdf.csv",
+    "titanium hcp phonon density of states": FILES / "titanium_hcp_phonon_dos.csv",
+}
 COLUMNS = (
     "material", "phase", "quantity", "temperature_K", "value", "unit", "uncertainty", "kind", "confirmed", "source",
 )  # fmt: skip
@@ -80,6 +86,22 @@ def select(references, material=None, phase=None, quantity=None, kind=None) -> t
             before = " ".join(w for n, w in wanted.items() if w and n != name)
             raise ValueError(f"no reference has {name} {word!r}; {before or 'the table'} has {', '.join(known)}")
     return left
+
+
+def load_curve(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The two columns of one of `CURVES`: r in Å and g(r), or frequencies in THz and a density per THz of integral 1.
+
+    Where they come from stands at the top of the file. Raises ValueError for an unknown name.
+    """
+    if name not in CURVES:
+        raise ValueError(f"no curve is called {name!r}; there are {', '.join(map(repr, CURVES))}")
+    (_, columns), *rows = csv.read_rows(CURVES[name])
+    file = CURVES[name].name
+    found = [
+        [csv.number(*pair, f"{file}, line {line}") for pair in zip(row, columns, strict=True)] for line, row in rows
+    ]
+    x, y = np.array(found).T
+    return x, y
 
 
 def _reference(cells, where: str) -> Reference:
