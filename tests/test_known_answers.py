@@ -44,7 +44,7 @@ def morse(first, second):
 
 
 def study(folder, symbol, structure, a, labeller, repeats):
-    """Elastic constants of the models that learn from the labels and the constants of a labeller, and those constants."""
+    """Elastic constants of models that learn from a labeller and from its constants, and those constants."""
     cell = bulk(symbol, structure, a=a, cubic=True)
     rest = relax.relax_crystal(cell, labeller)
     known = elastic.run(rest, labeller, "cubic", name=None)
