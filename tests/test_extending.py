@@ -1,19 +1,29 @@
 """The how-tos of docs/extending: their code runs as printed, and gives what they say."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.io import read
+
+from fusedff.commands import cli
+from fusedff.data import FILES
+from fusedff.runtime import storage
 
 PAGES = Path(__file__).parents[1] / "docs" / "extending"
 
 
+def blocks(page: str, language: str) -> list[str]:
+    """What a page has between ```language and ```, in order."""
+    return re.findall(rf"```{language}\n(.*?)```", (PAGES / page).read_text(), flags=re.DOTALL)
+
+
 def run(page: str) -> dict:
     """Execute the Python blocks of a page in order, as a reader would, and return the names that they define."""
-    blocks = re.findall(r"```python\n(.*?)```", (PAGES / page).read_text(), flags=re.DOTALL)
     names = {"__name__": page}
-    for block in blocks:
+    for block in blocks(page, "python"):
         exec(compile(block, page, "exec"), names)
     return names
 
@@ -46,6 +56,53 @@ def test_a_material_is_trained_from_frames_and_a_table(tmp_path, monkeypatch):
     assert {"C11@300K", "dft_loss"} <= set(names["history"][-1])
     assert names["symmetry"] == "tetragonal 4/mmm"
     assert list(names["point"].elastic_stderr) == ["C44"]
+
+
+@pytest.fixture
+def compound(tmp_path, monkeypatch):
+    """The folder of a reader who has copied the files and written the settings of compound.md."""
+    monkeypatch.chdir(tmp_path)
+    for path in FILES.glob("mgo_*"):
+        shutil.copy(path, ".")
+    (settings,) = blocks("compound.md", "toml")
+    Path("study.toml").write_text(settings)
+    return tmp_path
+
+
+def test_the_frames_of_a_compound_are_labels_of_the_structures_of_its_page(compound, capsys):
+    run("compound.md")
+    structures, labelled = read("structures.extxyz", ":"), read("mgo_pbe.extxyz", ":")
+    assert f"stopped after {len(labelled)} of the {len(structures)}" in (PAGES / "compound.md").read_text()
+    for structure, frame in zip(structures, labelled, strict=False):
+        assert frame.info["config_id"] == structure.info["config_id"]
+        np.testing.assert_allclose(frame.positions, structure.positions, atol=1e-7)
+        np.testing.assert_allclose(frame.cell, structure.cell, atol=1e-7)
+        assert frame.info["dft"] == "GPAW-PBE-PW700-k0.26/0.8-MP0.2"  # as the command of the page says
+    assert cli.main(["label", "structures.extxyz", "my_labels.extxyz"]) == 0
+    (command,) = (line for line in blocks("compound.md", "bash") if "mpirun" in line)
+    printed = re.search(r"mpirun .*", capsys.readouterr().out).group().split()
+    assert [Path(word).name for word in printed] == [Path(word).name for word in command.split()[1:] if word != "\\"][
+        :-4
+    ]
+
+
+def test_the_table_and_the_settings_of_a_compound_are_understood(compound, capsys):
+    rows = [line for line in Path("mgo_experiment.csv").read_text().splitlines() if not line.startswith("#")]
+    assert blocks("compound.md", "text")[0].splitlines() == rows
+    assert cli.main(["check", "study.toml"]) == 0
+    said = capsys.readouterr().out
+    assert "rocksalt MgO, cubic" in said
+    assert "(adiabatic); trained on 300, 700, 1100 K; held out 500, 900, 1300 K" in said
+
+
+@pytest.mark.slow
+def test_the_models_of_a_compound_are_trained(compound):
+    """Minutes: `python -m pytest -m slow tests/test_extending.py`."""
+    settings = Path("study.toml").read_text().replace('"demo"', '"smoke"')
+    Path("study.toml").write_text("\n".join(line for line in settings.splitlines() if "snapshots" not in line))
+    assert cli.main(["train", "study.toml"]) == 0
+    summary = storage.read_json(compound / "models" / "summary.json")
+    assert set(summary["models"]["fused"]["experiment"]) == {"300", "500", "700", "900", "1100", "1300"}
 
 
 def test_every_page_is_listed():

@@ -9,6 +9,12 @@ the cell (e.g. P-31m), a is turned by 30 degrees from x, so that they lie along 
 The conventional cell is the cell as it is given if its edges fit the symmetry, else spglib's. Orthorhombic, monoclinic
 and triclinic crystals have several conventional cells (Pnma or Pbnm), and 4/m and -3 crystals and those of primitive
 trigonal lattices two (which differ by the signs of C14, C15, C16): constants belong to the cell one describes.
+
+A half turn about c reverses the sign of C14, and tables differ by it. A rhombohedral lattice is taken as obverse, as in
+the International Tables: C14 of corundum is then +23 GPa (Gladden et al., Appl. Phys. Lett. 85, 392 (2004)), where
+earlier tables have -23. The lattice of quartz is primitive: C14 is -18 GPa in cells whose reflection (1 0 -1 1) is
+stronger than (0 1 -1 1), the setting r(+) of Donnay & Le Page, Acta Cryst. A34, 584 (1978), and +18 with a and b
+reversed; +x of quartz is not the same in all editions of IEEE Std 176.
 """
 
 from typing import NamedTuple
