@@ -22,6 +22,13 @@ def require_affordable(n_cells: int, n_atoms: int) -> None:
         )
 
 
+class Springs(NamedTuple):
+    """Springs between atoms and their sites: cells move with coupling U + (1 - coupling) sum of k/2 |r - site|^2."""
+
+    coupling: jax.Array  # (n_cells,), of the potential: 1 is the crystal, 0 an Einstein crystal
+    stiffness: jax.Array  # (n_cells, n) k in eV/Å^2
+
+
 class SimulationCells(NamedTuple):
     """The cells to simulate, all with the same atoms."""
 
@@ -31,6 +38,7 @@ class SimulationCells(NamedTuple):
     noise_id: jax.Array  # (n_cells,) int32; cells with the same number share their random numbers
     numbers: jax.Array  # (n,) atomic numbers
     masses: jax.Array  # (n_cells, n) amu
+    springs: Springs | None = None
 
     @property
     def n_cells(self) -> int:
@@ -41,6 +49,7 @@ class SimulationCells(NamedTuple):
         return self._replace(
             sites=self.sites[cells], cells=self.cells[cells], temperature=self.temperature[cells],
             noise_id=self.noise_id[cells], masses=self.masses[cells],
+            springs=jax.tree.map(lambda x: x[cells], self.springs),
         )  # fmt: skip
 
     def system(self, positions: jax.Array) -> systems.System:
@@ -81,5 +90,5 @@ def replicate(
 
 
 PER_CELL = SimulationCells(
-    sites=0, cells=0, temperature=0, noise_id=0, numbers=None, masses=0
+    sites=0, cells=0, temperature=0, noise_id=0, numbers=None, masses=0, springs=0
 )  # which axis counts cells

@@ -3,7 +3,8 @@
 All cells (state points x replicas x strains) advance together. Cells with the same `noise_id` get the same random
 numbers, so that most of the thermal noise cancels in differences between them. Neighbour lists are renewed when an atom
 has moved by half the skin, and enlarged when they overflow. A cell with a non-finite energy, a kinetic temperature or a
-force out of all proportion raises `ExplodedTrajectoryError`.
+force out of all proportion raises `ExplodedTrajectoryError`. Where cells have springs, atoms move on the mixture of
+potential and springs (`cells.Springs`), while energies and observables are those of the potential alone.
 """
 
 import warnings
@@ -205,6 +206,15 @@ def _without_drift(momenta, mass):
     return momenta - mass * (momenta.sum(1, keepdims=True) / mass.sum(1, keepdims=True))
 
 
+def _mixed(ensemble, positions, forces):
+    """Forces (n_cells, n, 3) of potential and springs in their shares, without what would move the centre of mass."""
+    if ensemble.springs is None:
+        return forces
+    share, stiffness = ensemble.springs.coupling[:, None, None], ensemble.springs.stiffness[..., None]
+    mixed = share * forces - (1 - share) * stiffness * (positions - ensemble.sites)
+    return _without_drift(mixed, ensemble.masses[..., None])
+
+
 def kinetic_temperature(momenta: jax.Array, mass: jax.Array) -> jax.Array:
     """Temperature (n_cells,) in K from momenta (n_cells, n, 3); the centre of mass is at rest."""
     return jnp.sum(momenta**2 / mass, (1, 2)) / (3 * (momenta.shape[1] - 1) * KB)
@@ -273,7 +283,7 @@ def _advance_cells(settings, cutoff, capacity, plan, observe, potential, ensembl
         stale = jnp.max(jnp.sum((r - listed_at) ** 2, -1)) > (settings.skin / 2) ** 2
         listed, listed_at = jax.lax.cond(stale, lambda: (candidates(r), r), lambda: (listed, listed_at))
         near, evaluation = forces(r, listed)
-        langevin = langevin.set(force=evaluation.forces.reshape(r.shape))
+        langevin = langevin.set(force=_mixed(ensemble, r, evaluation.forces.reshape(r.shape)))
         return simulate.momentum_step(langevin, dt / 2), listed, listed_at, near, evaluation
 
     def step(carry, _):
@@ -296,7 +306,8 @@ def _advance_cells(settings, cutoff, capacity, plan, observe, potential, ensembl
 
     listed = candidates(state.positions)
     near, evaluation = forces(state.positions, listed)
-    arrays = state.positions, state.momenta, evaluation.forces.reshape(state.positions.shape), mass, state.key
+    force = _mixed(ensemble, state.positions, evaluation.forces.reshape(state.positions.shape))
+    arrays = state.positions, state.momenta, force, mass, state.key
     langevin = simulate.NVTLangevinState(*arrays)  # ty: ignore[too-many-positional-arguments]
     none = (jnp.full(ensemble.n_cells, -1), jnp.zeros_like(kt), jnp.zeros_like(kt))
     needed = ListCapacity(listed.needed, near.needed)
