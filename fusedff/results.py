@@ -1,7 +1,8 @@
 """What models were found to do: deviations from measured numbers, and tables of them as rows and as text.
 
-Results are plain data as records hold them. An entry has `value`, `stderr` and, where there is one, `measured`; a point
-has `elastic`, `pressure`, `stress` and `lattice`, see `ElasticResult.by_temperature`.
+Results are plain data as records hold them. An entry has `value`, `stderr` (of the sampling) and, where there is one,
+`measured`; of a committee also `spread`, the training error, see `committee`. A point has `elastic`, `pressure`,
+`stress` and `lattice`, see `ElasticResult.by_temperature`.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,23 @@ import numpy as np
 
 TITLES = {"dft": "DFT-only", "experiment": "experiment-only", "fused": "fused"}
 BOUNDS = {"elastic": 5.0, "pressure": 0.3, "force": 1.15}  # of fused: %, GPa, times the force error of DFT-only
+
+
+def committee(members: Sequence):
+    """What several trainings that differ in their seeds alone have found, as one result of the same form.
+
+    Of entries the mean `value`, its standard error of the sampling `stderr` (that of one member over the square root of
+    their number), and `spread`, the standard deviation over the members: what another training would change, with the
+    sampling error of one member in it. Numbers are averaged; what else there is, is taken from the first member.
+    """
+    first = members[0]
+    if isinstance(first, dict) and "value" in first:
+        values, noise = ([member[key] for member in members] for key in ("value", "stderr"))
+        stderr = None if None in noise else float(np.linalg.norm(noise) / len(noise))
+        return first | {"value": float(np.mean(values)), "stderr": stderr, "spread": float(np.std(values, ddof=1))}
+    if isinstance(first, dict):
+        return {key: committee([member[key] for member in members]) for key in first}
+    return float(np.mean(members)) if isinstance(first, (int, float)) else first
 
 
 def absolute(entry: dict) -> tuple[float, float]:
@@ -55,7 +73,7 @@ def rows(models: dict[str, dict]) -> list[dict]:
     """Elastic constants and pressure of models (GPa), as `ElasticResult.by_temperature` has them: a row per number."""
     return [
         {"model": model, "temperature_K": t, "quantity": name}
-        | {f"{key}_GPa": entry.get(key) for key in ("value", "stderr", "measured")}
+        | {f"{key}_GPa": entry.get(key) for key in _columns(entry)}
         for model, found in models.items()
         for t, point in found.items()
         for name, entry in (point["elastic"] | {"P": point["pressure"]} | stresses(point)).items()
@@ -76,16 +94,22 @@ def largest_stress(experiment: dict) -> tuple[float, float]:
 def lattice_rows(models: dict[str, dict]) -> list[dict]:
     """The lattice parameters of models (Å, degrees) at which they have the measured pressure: a row per number."""
     return [
-        {"model": model, "temperature_K": t, "quantity": name}
-        | {key: entry.get(key) for key in ("value", "stderr", "measured")}
+        {"model": model, "temperature_K": t, "quantity": name} | {key: entry.get(key) for key in _columns(entry)}
         for model, found in models.items()
         for t, point in found.items()
         for name, entry in point.get("lattice", {}).items()
     ]
 
 
+def _columns(entry):
+    return ("value", "stderr", *(("spread",) if "spread" in entry else ()), "measured")
+
+
 def table(result: dict) -> str:
-    """The verdict as text: one row per model and temperature, and whether each bound is met."""
+    """The verdict as text: one row per model and temperature, and whether each bound is met.
+
+    ± is one standard error of the sampling; of a committee the training error follows in brackets.
+    """
     models = result["models"]
     points = {"measured": next(iter(models.values()))["experiment"]} | {
         TITLES.get(model, model): found["experiment"] for model, found in models.items()
@@ -97,12 +121,18 @@ def table(result: dict) -> str:
         (f"{name} / {'Å' if name in 'abc' else '°'}", 4, lambda point, n=name: point["lattice"][n])
         for name in _first(points).get("lattice", {})
     ]
-    lines = [f"{'':>16} {'T / K':>6} " + " ".join(f"{title:>15}" for title, _, _ in columns)]
+    wide = 24 if "members" in result else 15
+    lines = [f"{'':>16} {'T / K':>6} " + " ".join(f"{title:>{wide}}" for title, _, _ in columns)]
     for title, found in points.items():
         for t, point in found.items():
             cells = [_cell(entry_of(point), digits, title == "measured") for _, digits, entry_of in columns]
-            lines.append(f"{title:>16} {t:>6} " + " ".join(f"{cell:>15}" for cell in cells))
+            lines.append(f"{title:>16} {t:>6} " + " ".join(f"{cell:>{wide}}" for cell in cells))
     lines += ["", *summary_lines(result)]
+    if "members" in result:
+        lines.append(
+            f"means over {len(result['members'])} trainings (seeds {', '.join(result['members'])}) ± one standard "
+            "error of the sampling; in brackets the training error: the standard deviation over the trainings"
+        )
     return "\n".join(lines)
 
 
@@ -114,7 +144,12 @@ def _first(models):
 def _cell(entry, digits, measured):
     if measured:
         return f"{entry['measured']:.{digits}f}" if "measured" in entry else "-"
-    return f"{entry['value']:.{digits}f} ± {entry['stderr']:.{digits}f}"
+    return f"{entry['value']:.{digits}f} ± {entry['stderr']:.{digits}f}{_bracket(entry.get('spread'), digits)}"
+
+
+def _bracket(spread, digits):
+    """The training error in brackets, if there is one."""
+    return "" if spread is None else f" ({spread:.{digits}f})"
 
 
 def off_target_table(rows: Sequence[dict]) -> str:
@@ -153,10 +188,18 @@ def _with_error(entry, digits):
 
 
 def summary_lines(result: dict) -> list[str]:
-    """One line per model: how far it is from experiment and from DFT, and which bounds it meets."""
+    """One line per model: how far it is from experiment and from DFT, and which bounds it meets.
+
+    Of a committee, the constants and pressures are those of its mean; the training error follows in brackets.
+    """
     reference = result["models"]["dft"]["test"]["force_mae_meV_per_A"]
     lines = []
     for model, found in result["models"].items():
+        members = [member[model] for member in result.get("members", {}).values()]
+
+        def spread(of, digits, members=members):
+            return _bracket(np.std([of(member) for member in members], ddof=1) if members else None, digits)
+
         deviation, noise = elastic_deviation(found["experiment"])
         pressure, pressure_noise = largest_pressure(found["experiment"])
         errors = found["test"]
@@ -168,11 +211,16 @@ def summary_lines(result: dict) -> list[str]:
         ]
         if model == "dft":
             marks = [""] * 3  # it was never shown an experiment: its deviation is that of its DFT functional
+        off = spread(lambda member: elastic_deviation(member["experiment"])[0], 1)
+        calm = spread(lambda member: largest_pressure(member["experiment"])[0], 2)
+        energy, force = (
+            f"{errors[key]:.{digits}f}{spread(lambda member, key=key: member['test'][key], digits)}"
+            for key, digits in (("energy_mae_meV_per_atom", 1), ("force_mae_meV_per_A", 0))
+        )
         lines.append(
-            f"{TITLES[model]:>16}: elastic constants off by {deviation:.1f} ± {noise:.1f} %{marks[0]}, "
-            f"|P| up to {pressure:.2f} ± {pressure_noise:.2f} GPa{marks[1]}, held-out frames "
-            f"{errors['energy_mae_meV_per_atom']:.1f} meV/atom, {errors['force_mae_meV_per_A']:.0f} meV/Å{marks[2]}, "
-            f"{stress_error(errors)}"
+            f"{TITLES[model]:>16}: elastic constants off by {deviation:.1f} ± {noise:.1f}{off} %{marks[0]}, "
+            f"|P| up to {pressure:.2f} ± {pressure_noise:.2f}{calm} GPa{marks[1]}, held-out frames "
+            f"{energy} meV/atom, {force} meV/Å{marks[2]}, {stress_error(errors)}"
         )
     return lines
 

@@ -6,7 +6,9 @@ import pickle
 import re
 import select
 import signal
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import ase
 import jax
@@ -18,7 +20,9 @@ from ase.calculators.fd import calculate_numerical_stress
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 
+import fusedff
 from fusedff.interfaces.ase import FusedCalculator
+from fusedff.interfaces.evaluator import Evaluator, _evaluate
 from fusedff.potential import Potential
 
 
@@ -129,3 +133,81 @@ def test_a_fork_after_first_use_is_one_clear_error_and_no_hang(rattled):
         os.close(read)
     assert re.search(r"forked after jax had started.*get_context\('spawn'\)", said)
     assert np.isfinite(rattled.get_potential_energy())  # here, all is well
+
+
+COMMITTEE = [argon(epsilon) for epsilon in (0.010, 0.011, 0.015)]  # mean 0.012, standard deviation sqrt(7) / 1000 eV
+
+
+def test_a_committee_gives_the_mean_and_the_standard_deviation_of_its_members(rattled):
+    """All is in proportion to the well depth of Lennard-Jones: so are the mean and the spread."""
+    mean, spread = FusedCalculator(argon(0.012)), 7**0.5 / 12
+    rattled.calc = FusedCalculator(COMMITTEE)
+    for name in ("energy", "free_energy", "forces", "stress"):
+        expected = mean.get_property(name, rattled)
+        np.testing.assert_allclose(rattled.calc.get_property(name, rattled), expected, rtol=1e-9, atol=1e-12)
+        if name != "free_energy":
+            found = rattled.calc.get_property(f"{name}_std", rattled)
+            np.testing.assert_allclose(found, spread * np.abs(expected), rtol=1e-9, atol=1e-12)
+            assert np.shape(found) == np.shape(expected)
+    each = rattled.calc.get_property("forces_comm", rattled)
+    np.testing.assert_allclose(each[2], 1.25 * rattled.get_forces(), rtol=1e-9, atol=1e-12)
+
+
+def test_members_may_differ_in_cutoff_and_in_their_zero_of_energy(rattled):
+    """A longer cut-off reaches pairs that the other members do not count."""
+    members = [argon(), replace(argon(cutoff=5.5), reference=(-2.0,))]
+    alone = [Evaluator(member)(rattled) for member in members]
+    found = Evaluator(members)(rattled)
+    for value, *parts in zip(found, *alone, strict=True):
+        np.testing.assert_allclose(value, np.mean(parts, 0), rtol=1e-9, atol=1e-12)
+    rattled.calc = FusedCalculator(members)
+    difference = alone[0].energy[0] - alone[1].energy[0]
+    assert difference > len(rattled)  # the zeros are 2 eV per atom apart
+    assert rattled.calc.get_property("energy_std", rattled) == pytest.approx(difference / 2**0.5)
+
+
+def test_members_that_differ_in_parameters_alone_share_compiled_code_and_list(rattled):
+    evaluate = Evaluator([replace(member, reference=(float(n),)) for n, member in enumerate(COMMITTEE)])
+    before = _evaluate._cache_size()
+    evaluate(rattled)
+    assert _evaluate._cache_size() <= before + 1
+    assert evaluate.lists_made == 1
+
+
+def test_one_member_is_no_committee(rattled):
+    alone = FusedCalculator([argon()])
+    assert alone.implemented_properties == rattled.calc.implemented_properties
+    assert alone.get_potential_energy(rattled) == rattled.get_potential_energy()
+    assert set(alone.results) == {"energy", "free_energy", "forces", "stress"}
+    with pytest.raises(ValueError, match=r"warn_above = 0\.3, but one potential has no spread"):
+        FusedCalculator(argon(), warn_above=0.3)
+
+
+def test_a_committee_without_members_or_of_different_species_is_refused():
+    with pytest.raises(ValueError, match="without members; give at least one"):
+        FusedCalculator([])
+    with pytest.raises(ValueError, match="member 0 of the committee is of Ar, member 1 of Ne; give potentials of one"):
+        FusedCalculator([argon(), replace(argon(), numbers=(10,))])
+    with pytest.raises(TypeError, match="'titanium-dft' is no potential"):
+        FusedCalculator([argon(), "titanium-dft"])
+
+
+def test_where_the_members_disagree_a_warning_says_so_once(rattled):
+    forces = np.linalg.norm(rattled.get_forces(), axis=1)
+    spread = forces * 7**0.5 / 10.4
+    quiet = FusedCalculator(COMMITTEE, warn_above=1.01 * spread.max())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quiet.get_forces(rattled)
+    rattled.calc = FusedCalculator(COMMITTEE, warn_above=0.99 * spread.max())
+    with pytest.warns(UserWarning, match=rf"on atom {forces.argmax()} has .* {spread.max():.3g} eV/Å.*\(said once\)"):
+        rattled.get_forces()
+    rattled.rattle(0.05)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rattled.get_forces()
+
+
+def test_several_names_load_a_committee():
+    assert [member.numbers for member in fusedff.load("titanium-dft", "titanium-fused")] == [(22,), (22,)]
+    assert isinstance(fusedff.load("titanium-fused"), Potential)

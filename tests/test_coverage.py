@@ -12,6 +12,9 @@ from fusedff.data.batching import FrameStore
 from fusedff.geometry.coverage import Coverage
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.potential import Potential
+from fusedff.simulation.cells import replicate
+from fusedff.simulation.langevin import LangevinConfig
+from fusedff.simulation.sampling import sample_crystal
 from fusedff.training import force_matching
 from fusedff.training.force_matching import ForceMatchingConfig
 
@@ -56,6 +59,25 @@ def test_the_calculator_warns_once_of_what_is_far_from_all_training_frames():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         frame.get_potential_energy()
+
+
+def test_dynamics_that_ends_far_from_all_training_frames_says_so_with_its_temperature():
+    """The same crystals at 20 K and, squeezed, at 30 K; of the former alone, nothing is to be said."""
+    known = replace(argon(), coverage=Coverage(3.6, 30, 54))
+    settings = LangevinConfig(5.0, 5.0, 4, 1.0)
+
+    def sample(**coverage):
+        cells = replicate([crystal(5.3), crystal(5.0)], [20.0, 30.0])
+        sample_crystal(
+            replace(known, coverage=known.coverage._replace(**coverage)), cells, settings,
+            equilibration=0, snapshots=2, seed=0,
+        )  # fmt: skip
+
+    with pytest.warns(UserWarning, match=r"cell 1 at 30 K: the potential extrapolates: atoms are 3\.[45]\d Å apart"):
+        sample()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sample(nearest=3.2)
 
 
 def test_coverage_compiles_nothing_again():

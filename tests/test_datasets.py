@@ -111,6 +111,16 @@ def test_the_split_of_published_datasets_is_fixed_for_good():
     assert "".join(part[:2] for part in parts) == "tetrtrtrtrtrtrtrtevatrtetrtevatrtrtrtrtr"
 
 
+def test_other_seeds_take_other_frames_for_validation_and_the_same_for_test():
+    """Eight tenths that are not test, one of them validation: after eight seeds each has been it once."""
+    parts = [splits.assign(["hcp-rattled"] * 20, seed=seed) for seed in range(9)]
+    assert parts[0] == parts[8] == splits.assign(["hcp-rattled"] * 20)
+    for frame in zip(*parts[:8], strict=True):
+        assert Counter(frame) in (Counter(test=8), Counter(validation=1, train=7))
+    counts = {tuple(map(one.count, ("train", "validation", "test"))) for one in parts}
+    assert counts == {(14, 2, 4)}
+
+
 def test_a_split_is_disjoint_complete_and_in_file_order():
     frames = datasets.load_frames()
     parts = splits.split(frames)

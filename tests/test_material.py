@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import write
@@ -14,8 +16,11 @@ from copper import copper, relabelled
 
 from fusedff.commands import cli, material
 from fusedff.data import datasets, splits
+from fusedff.plotting import style
 from fusedff.potential import Potential
 from fusedff.runtime import storage
+from fusedff.study import comparison
+from fusedff.training import difftre, force_matching, fused
 
 SETTINGS = """\
 frames = "frames.extxyz"
@@ -64,6 +69,90 @@ def test_one_command_leaves_models_tables_and_figures(folder):
     drawn = {path.name for path in (models / "figures").glob("*.png")}
     assert {"frames.png", "elastic.png", "errors.png", "parity-fused.png", "training-fused.png"} <= drawn
     assert "fcc Cu, cubic" in (models / "MODELS.md").read_text()
+
+
+def found_with(seed):
+    """What an evaluation finds, with constants and errors that differ between seeds."""
+    entry = {"value": 160.0 + seed, "stderr": 1.0, "measured": 168.4}
+    point = {
+        "condition": "adiabatic",
+        "elastic": {name: dict(entry) for name in ("C11", "C12", "C44")},
+        "pressure": {"value": 0.1 * seed, "stderr": 0.1, "measured": 0.0},
+        "stress": {"xx": {"value": -0.1 * seed, "stderr": 0.1, "measured": 0.0}},
+    }
+    errors = {
+        f"{what}_{kind}": 10.0 + seed
+        for what, kind in (("energy_mae", "meV_per_atom"), ("force_mae", "meV_per_A"), ("stress_mae", "GPa"))
+    }
+    return {"test": errors, "experiment": {"300": point}}
+
+
+@pytest.fixture
+def instant(monkeypatch):
+    """Trainings that take no time and keep their start, evaluations that find `found_with`; what was trained."""
+    trained = []
+
+    def learn(start, *arguments, checkpoint, static=()):
+        trained.append((checkpoint.parent.relative_to(checkpoint.parents[2]).as_posix(), start, arguments))
+        return start, [{"epoch": 0, "C11@300K": 160.0}]
+
+    for trainer in (force_matching, difftre, fused):
+        monkeypatch.setattr(trainer, "train", learn)
+    monkeypatch.setattr(comparison, "evaluate_model", lambda *arguments: found_with(arguments[3].seed))
+    energy, forces, stress = np.arange(4.0), np.arange(9.0), np.arange(12.0)
+    monkeypatch.setattr(style, "png", lambda figure: b"")  # which takes seconds
+    labels = {"energy": energy, "forces": forces, "stress": stress}
+    monkeypatch.setattr(comparison, "predictions", lambda model, frames: (labels, labels))
+    return trained
+
+
+def test_seeds_train_every_model_once_with_each_and_the_summary_tells_two_errors(folder, instant, capsys):
+    (folder / "study.toml").write_text(SETTINGS.replace("repeats", "seeds = [0, 2]\nrepeats", 1))
+    assert cli.main(["check", str(folder / "study.toml")]) == 0
+    assert "seeds 0, 2: every model is trained with each" in capsys.readouterr().out
+    mine = material.load(folder / "study.toml")
+    result = material.train(mine)
+    names = [f"seed-{n}/{model}" for n in (0, 2) for model in ("dft", "experiment", "fused")]
+    assert [where for where, _, _ in instant] == names
+    (_, one, (_, watched, settings)), (_, other, (_, watched_by_other, other_settings)) = instant[0], instant[3]
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (one.params, other.params)), strict=True))
+    assert watched != watched_by_other
+    assert (settings.seed, other_settings.seed) == (0, 2)
+    assert settings.epochs == other_settings.epochs == 2  # what the file says holds for every member
+    summary = storage.read_json(folder / "models" / "summary.json")
+    assert summary == storage.plain(result)
+    assert summary["models"]["fused"]["experiment"]["300"]["elastic"]["C11"] == pytest.approx(
+        {"value": 161.0, "stderr": 0.5**0.5, "spread": 2**0.5, "measured": 168.4}
+    )
+    assert summary["members"]["2"]["fused"]["test"] == found_with(2)["test"]
+    card = (folder / "models" / "MODELS.md").read_text()
+    assert "161.0 ± 0.7 (1.4)" in card
+    assert "in brackets the training error: the standard deviation over the trainings" in card
+    with open(folder / "models" / "tables" / "errors.csv", newline="") as file:
+        assert [(row["seed"], row["model"]) for row in csv.DictReader(file)][2:4] == [("0", "fused"), ("2", "dft")]
+    assert (folder / "models" / "figures" / "elastic.png").exists()
+    assert Potential.load(folder / "models" / "seed-2" / "fused" / "potential.safetensors").numbers == (29,)
+
+
+def test_a_finished_training_is_not_done_again_unless_settings_or_models_are_others(folder, instant, monkeypatch):
+    seeds = SETTINGS.replace("repeats", "seeds = 2\nrepeats", 1)
+    (folder / "study.toml").write_text(seeds)
+    result = material.train(material.load(folder / "study.toml"))
+    assert len(instant) == 6
+    assert material.train(material.load(folder / "study.toml")) == storage.plain(result)
+    assert len(instant) == 6
+    (folder / "study.toml").write_text(seeds.replace("seeds = 2", "seeds = 3"))
+    material.train(material.load(folder / "study.toml"))
+    assert [where for where, _, _ in instant[6:]] == [f"seed-2/{model}" for model in ("dft", "experiment", "fused")]
+    monkeypatch.setattr(force_matching, "train", None)
+    zero, one, _ = material.load(folder / "study.toml").members.values()
+    (folder / "models" / "seed-1" / "fused" / "potential.safetensors").unlink()
+    with pytest.raises(TypeError):  # its model is gone
+        material.train(one)
+    (folder / "study.toml").write_text(seeds.replace("epochs = 2", "epochs = 3"))
+    with pytest.raises(TypeError):  # other settings
+        material.train(material.load(folder / "study.toml").members["0"])
+    assert material.train(zero)["models"] == storage.plain(result)["members"]["0"]
 
 
 def test_a_compound_and_a_structure_from_a_file_are_described(folder, capsys):
@@ -153,6 +242,9 @@ def test_settings_of_the_file_take_the_place_of_the_presets(folder):
     ('"smoke"', '"large"', "preset 'large' is unknown; use one of smoke"),
     ('output = "models"', "output = models", r"study\.toml: .*line 5.*`fusedff new` writes a template"),
     ("repeats", "seed = -1\nrepeats", r"study\.toml: seed = -1; give a whole number from 0 on"),
+    ("repeats", "seeds = 1\nrepeats", r"study\.toml: seeds = 1; give how many \(2 or more\), or a list"),
+    ("repeats", "seeds = [0, 0]\nrepeats", r"study\.toml: seeds = \[0, 0\]; .* a list of different ones"),
+    ("repeats", "seed = 1\nseeds = 2\nrepeats", r"study\.toml: seed and seeds are both given; leave out one"),
 ])  # fmt: skip
 def test_a_wrong_setting_is_one_sentence(folder, capsys, old, new, says):
     assert old in SETTINGS

@@ -146,3 +146,40 @@ def test_the_summary_says_what_it_takes_to_get_it_again(result):
     assert set(result["seeds"]) == {"training", "evaluation"}
     assert result["settings"]["kind"] == "Preset"
     assert "jax" in result["versions"]
+
+
+def test_a_committee_has_a_mean_and_two_errors():
+    """Three trainings find 10, 12 and 17 GPa, each known to 3 GPa from its sampling."""
+    members = [
+        {"experiment": {"elastic": {"C11": entry(value, 3.0, 11.0)}, "condition": "adiabatic"}, "force": force}
+        for value, force in ((10.0, 40.0), (12.0, 44.0), (17.0, 60.0))
+    ]
+    found = results.committee(members)
+    c11 = found["experiment"]["elastic"]["C11"]
+    assert c11["value"] == pytest.approx(13.0)
+    assert c11["stderr"] == pytest.approx(3 / 3**0.5)
+    assert c11["spread"] == pytest.approx(13**0.5)  # (9 + 1 + 16) / 2
+    assert c11["measured"] == 11.0
+    assert found["experiment"]["condition"] == "adiabatic"
+    assert found["force"] == pytest.approx(48.0)
+    assert results.committee([entry(1.0, None, 2.0)] * 2)["stderr"] is None
+
+
+def test_the_table_of_a_committee_shows_the_training_error_apart_from_the_sampling_error(result):
+    other = copy.deepcopy(result["models"])
+    for found in other.values():
+        found["test"]["force_mae_meV_per_A"] += 4.0
+        for at_temperature in found["experiment"].values():
+            at_temperature["elastic"]["C11"]["value"] += 6.0
+    committee = {
+        "models": results.committee([result["models"], other]),
+        "members": {"0": result["models"], "7": other},
+    }
+    c11 = committee["models"]["fused"]["experiment"]["23"]["elastic"]["C11"]
+    said = results.table(committee)
+    assert f"{c11['value']:.1f} ± 0.7 (4.2)" in said  # 1 / sqrt(2); 6 / sqrt(2)
+    assert "65 (3) meV/Å" in said
+    assert "means over 2 trainings (seeds 0, 7)" in said
+    row = next(iter(results.rows({"fused": committee["models"]["fused"]["experiment"]})))
+    assert (row["stderr_GPa"], row["spread_GPa"]) == pytest.approx((1 / 2**0.5, 6 / 2**0.5))
+    assert "(" not in results.table(result).split("bound")[0].splitlines()[1]

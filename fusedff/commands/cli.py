@@ -95,6 +95,28 @@ def _label(options) -> int:
     return 0
 
 
+def _propose_arguments(parser) -> None:
+    parser.add_argument("frames", type=Path, help="extended-XYZ file of periodic structures, labelled or not")
+    parser.add_argument("--models", nargs="+", required=True, metavar="MODEL", help="a committee of two or more")
+    parser.add_argument("--count", type=int, default=20, metavar="N", help="structures to propose (default: 20)")
+    parser.add_argument("--into", type=Path, required=True, metavar="OUTPUT", help="extended-XYZ file to write")
+    parser.add_argument("--apart", type=float, metavar="LENGTH",
+                        help="structures that differ by less (Å) are proposed once (default: 0.15)")  # fmt: skip
+
+
+def _propose(options) -> int:
+    import fusedff
+    from fusedff.commands import proposal
+    from fusedff.runtime import devices
+
+    devices.require_platform()
+    fusedff.setup()
+    apart = proposal.APART if options.apart is None else options.apart
+    print(proposal.propose(options.frames, options.models, options.count, options.into, apart).report())
+    print(f"wrote     {options.into}; next: fusedff label {options.into} frames.extxyz")
+    return 0
+
+
 def _settings_argument(parser) -> None:
     parser.add_argument("settings", type=Path, help="e.g. study.toml")
 
@@ -228,6 +250,16 @@ elemental crystal (volumes, strains, displaced atoms) that script also has plans
 example:
   fusedff label structures.extxyz frames.extxyz --processes 4""",
         _label_arguments, _label,
+    ),
+    "propose": Command(
+        "choose the structures about whose forces a committee of potentials disagrees most, to label them", """\
+Potentials that learned the same with other seeds (seeds = 5 in study.toml) agree where their frames tell them enough.
+Structures where they do not, of a trajectory say, are the ones to label next. Structures that are nearly the same
+are proposed once.
+
+example:
+  fusedff propose md.extxyz --models models/seed-*/fused/potential.safetensors --count 20 --into next.extxyz""",
+        _propose_arguments, _propose,
     ),
     "check": Command(
         "read a settings file, its frames and its table, and say what would be learned", """\

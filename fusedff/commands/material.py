@@ -5,6 +5,8 @@ The settings are those of a preset, with what the file says in their place. Belo
     dft/ experiment/ fused/   models with their histories, settings and checkpoints (`study.run_folder`)
     summary.json, MODELS.md   errors, elastic constants, settings, versions; the same to be read
     tables/ figures/          CSV and PNG
+
+With several `seeds` all that is in a folder `seed-N` for each of them, and the last two lines hold means and spreads.
 """
 
 import dataclasses
@@ -55,7 +57,8 @@ output = "models"                 # folder of models, tables and figures
 preset = "demo"                   # smoke (only shows that all runs), demo (minutes), hours, full (a GPU)
 
 # What follows may be left out. Every setting of the preset can be given in its section.
-# seed = 0
+# seed = 0                        # of initial weights, split, batches, trajectories
+# seeds = 5                       # a committee: every model is trained five times; or a list, [0, 1, 2]
 # repeats = [3, 3, 3]             # of the conventional cell, in the simulations; default: edges of 7 Å or more
 # [dft]
 # epochs = 200
@@ -77,11 +80,22 @@ class Material:
     points: tuple[StatePoint, ...]
     train_points: tuple[StatePoint, ...]  # those that may be learned from, with isothermal constants
     preset: Preset
+    seeds: tuple[int, ...] = ()  # of a committee; without them, the one of the preset
 
     @cached_property
     def split(self) -> splits.Split:
         """The frames, shared out by family."""
-        return splits.split(self.frames)
+        return splits.split(self.frames, seed=self.preset.seed)
+
+    @property
+    def members(self) -> dict[str, "Material"]:
+        """The trainings of a committee by seed, each with a folder of its own."""
+        return {
+            str(seed): replace(
+                self, output=self.output / f"seed-{seed}", preset=presets.with_seed(self.preset, seed), seeds=()
+            )
+            for seed in self.seeds
+        }
 
     @property
     def formula(self) -> str:
@@ -101,7 +115,7 @@ def load(path: str | Path) -> Material:
     except ValueError as error:  # no TOML, no UTF-8
         raise ValueError(f"{path.name}: {error}; `fusedff new` writes a template") from error
     top = {"frames": str, "table": str, "symbol": str, "structure": str, "output": str, "preset": str}
-    _require_known(said, (*top, "seed", "repeats", "units", *SECTIONS), path.name)
+    _require_known(said, (*top, "seed", "seeds", "repeats", "units", *SECTIONS), path.name)
     for name, kind in top.items():
         if name not in said and name not in ("symbol", "preset", "output"):
             raise ValueError(f"{path.name}: {name!r} is missing; add it (`fusedff new` writes a template)")
@@ -128,13 +142,28 @@ def load(path: str | Path) -> Material:
         raise ValueError(
             f"{', '.join(files)}: no frame contains {absent[0]}, which the crystal of {said['table']} does; add frames"
         )
+    seeds = _seeds(said, path.name)
     preset = _preset(presets.get(said.get("preset", "demo")), said, points, path.name)
     points = comparison.measured(preset, points)
     try:
         train_points = comparison.targets(preset, points)
     except ValueError as error:
         raise ValueError(f"{said['table']}: {error}") from None
-    return Material(here / said.get("output", path.stem), frames, points, train_points, preset)
+    return Material(here / said.get("output", path.stem), frames, points, train_points, preset, seeds)
+
+
+def _seeds(said: Mapping, file: str) -> tuple[int, ...]:
+    """The seeds of a committee, if it is to be one: as many as said from 0 on, or those listed."""
+    if "seeds" not in said:
+        return ()
+    seeds = said["seeds"]
+    seeds = list(range(seeds)) if isinstance(seeds, int) and not isinstance(seeds, bool) else seeds
+    whole = isinstance(seeds, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in seeds)
+    if not whole or len(set(seeds)) < max(2, len(seeds)):
+        raise ValueError(f"{file}: seeds = {said['seeds']!r}; give how many (2 or more), or a list of different ones")
+    if "seed" in said:
+        raise ValueError(f"{file}: seed and seeds are both given; leave out one of them")
+    return tuple(seeds)
 
 
 def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
@@ -146,19 +175,13 @@ def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
         raise ValueError(f"{file}: {error}") from None
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ValueError(f"{file}: seed = {seed!r}; give a whole number from 0 on")
-    cells = {"repeats": tuple(repeats)}
+    cells, base = {"repeats": tuple(repeats)}, presets.with_seed(base, seed)
     preset = replace(
         base,
         train_temperatures=tuple(p.temperature for p in experiments.select(points, role="train")),
-        dft=replace(base.dft, seed=seed),
-        experiment=replace(base.experiment, seed=seed, **cells),
-        fused=replace(
-            base.fused,
-            dft=replace(base.fused.dft, seed=seed),
-            experiment=replace(base.fused.experiment, seed=seed, **cells),
-        ),
+        experiment=replace(base.experiment, **cells),
+        fused=replace(base.fused, experiment=replace(base.fused.experiment, **cells)),
         evaluation=replace(base.evaluation, **cells),
-        seed=seed,
     )
     return _changed(preset, {name: said[name] for name in SECTIONS if name in said}, file)
 
@@ -217,6 +240,8 @@ def describe(material: Material) -> str:
         f"simulations   {len(cell)} atoms, edges {', '.join(f'{x:.1f}' for x in cell.cell.lengths())} Å",
         f"preset        {material.preset.name}: {material.preset.dft.epochs} epochs of force matching, "
         f"{material.preset.experiment.updates} updates from experiment, {material.preset.fused.epochs} fused epochs",
+        *([f"committee     seeds {', '.join(map(str, material.seeds))}: every model is trained with each"]
+          if material.seeds else []),
         f"output        {material.output}",
     ])  # fmt: skip
 
@@ -230,12 +255,41 @@ def measured_names(points) -> list[str]:
 def train(material: Material, say=print) -> dict:
     """Train the three models, evaluate them and leave everything in the output folder; returns what the summary holds.
 
-    What an earlier call has finished is not done again, and what it was at goes on from its last epoch. `say` gets
-    a line before each step.
+    Of a committee, once for every seed; the summary then holds means, with the training error as `spread` of every
+    entry, and under `members` what each training found. What an earlier call has finished is not done again, and what
+    it was at goes on from its last epoch. `say` gets a line before each step.
     """
+    style.watermark(presets.note(material.preset))
+    if not material.seeds:
+        return _train_one(material, say)
+    members, found = material.members, {}
+    for member in members.values():
+        _ = member.split  # an error here comes before hours of training
+    for n, (seed, member) in enumerate(members.items()):
+        say(f"seed {seed}, {n + 1} of {len(members)}")
+        found[seed] = _train_one(member, say)
+    each = list(found.values())
+    result = each[0] | {
+        "models": results.committee([one["models"] for one in each]),
+        "members": {seed: one["models"] for seed, one in found.items()},
+        "seconds": {name: sum(one["seconds"][name] for one in each) for name in MODELS},
+    }
+    _write(material, result, _comparisons(material, result))
+    return result
+
+
+def _train_one(material: Material, say) -> dict:
     preset, split, points = material.preset, material.split, material.train_points
     folder = RunFolder(material.output)
     folder.path.mkdir(parents=True, exist_ok=True)
+    identity = {
+        "learned_from": storage.digest({"frames": force_matching.sources(material.frames, "all"), "table": points}),
+        "settings": presets.as_dict(preset),
+        "versions": run_folder.versions(),
+    }
+    if finished := _finished(folder, identity):
+        say(f"{folder.path}: finished before")
+        return finished
     source = statistics.mode(map(labelled.source, split.train))  # whose zero of energy becomes the potential's
     start = Potential.create(
         jax.random.PRNGKey(preset.seed), preset.network, datasets.fit_reference_energies(split.train, source),
@@ -256,10 +310,14 @@ def train(material: Material, say=print) -> dict:
     )
     dft = models["dft"]
     models["experiment"], histories["experiment"] = learn(
-        "experiment", lambda **kw: difftre.train(dft, points, preset.experiment, **kw), preset.experiment
+        "experiment",
+        lambda **kw: difftre.train(dft, points, preset.experiment, **kw),
+        preset.experiment,
     )
     models["fused"], histories["fused"] = learn(
-        "fused", lambda **kw: fused.train(dft, points, split.train, preset.fused, **kw), preset.fused
+        "fused",
+        lambda **kw: fused.train(dft, points, split.train, preset.fused, **kw),
+        preset.fused,
     )
     found = {}
     for name, model in models.items():
@@ -267,47 +325,65 @@ def train(material: Material, say=print) -> dict:
         found[name] = comparison.evaluate_model(
             model, split.test, material.points, preset, f"{results.TITLES[name]}: elastic constants"
         )
-    result = {
+    result = identity | {
         "material": str(material.points[0].crystal),
         "models": found,
         "frames": {part: len(members) for part, members in split._asdict().items()},
         "trained_K": list(preset.train_temperatures),
-        "learned_from": storage.digest({"frames": force_matching.sources(material.frames, "all"), "table": points}),
         "preset": preset.name,
-        "settings": presets.as_dict(preset),
         "seconds": {name: folder.seconds(name) for name in MODELS},
-        "versions": run_folder.versions(),
     }
-    folder.write("summary.json", result)
-    folder.write_table("elastic", results.rows({name: model["experiment"] for name, model in found.items()}))
-    folder.write_table("errors", [{"model": name} | model["test"] for name, model in found.items()])
-    storage.write_bytes(folder.path / "MODELS.md", model_card(material, result).encode())
-    _draw(material, models, histories, result)
+    _write(material, result, _comparisons(material, result) | {
+        **{f"parity-{name}": data_plots.parity(*comparison.predictions(model, split.test), comparison.UNITS)
+           for name, model in models.items()},
+        **{f"training-{name}": training_plots.approach(histories[name], points) for name in ("experiment", "fused")},
+    })  # fmt: skip
     return result
 
 
-def _draw(material, models, histories, result) -> None:
-    split, folder = material.split, material.output / "figures"
-    style.watermark(presets.note(material.preset))
-    figures = {
+def _finished(folder: RunFolder, identity: Mapping) -> dict | None:
+    """What an earlier call has found with the same settings, data and versions, if its models are still there."""
+    needed = ["summary.json", *(f"{model}/potential.safetensors" for model in MODELS)]
+    if not all((folder.path / name).exists() for name in needed):
+        return None
+    found = folder.read("summary.json")
+    return found if all(found.get(key) == value for key, value in storage.plain(identity).items()) else None
+
+
+def _write(material: Material, result: Mapping, figures: Mapping) -> None:
+    """The results as files: tables, model card, figures and, when all these are there, the summary."""
+    folder, models = RunFolder(material.output), result["models"]
+    folder.write_table("elastic", results.rows({name: model["experiment"] for name, model in models.items()}))
+    folder.write_table("errors", [
+        {"seed": seed, "model": name} | found["test"]
+        for seed, one in result.get("members", {str(material.preset.seed): models}).items()
+        for name, found in one.items()
+    ])  # fmt: skip
+    storage.write_bytes(folder.path / "MODELS.md", model_card(material, result).encode())
+    for name, figure in figures.items():
+        storage.write_bytes(folder.path / "figures" / f"{name}.png", style.png(figure))
+        plt.close(figure)
+    folder.write("summary.json", result)
+
+
+def _comparisons(material: Material, result: Mapping) -> dict:
+    models = result["models"]
+    return {
         "frames": data_plots.frames_overview(material.frames),
         "elastic": properties.elastic_against_temperature(
-            {name: found["experiment"] for name, found in result["models"].items()}, material.points
+            {name: found["experiment"] for name, found in models.items()}, material.points
         ),
-        "errors": comparison_plots.held_out({name: found["test"] for name, found in result["models"].items()}),
-        **{f"parity-{name}": data_plots.parity(*comparison.predictions(model, split.test), comparison.UNITS)
-           for name, model in models.items()},
-        **{f"training-{name}": training_plots.approach(histories[name], material.train_points)
-           for name in ("experiment", "fused")},
-    }  # fmt: skip
-    for name, figure in figures.items():
-        storage.write_bytes(folder / f"{name}.png", style.png(figure))
-        plt.close(figure)
+        "errors": comparison_plots.held_out({name: found["test"] for name, found in models.items()}),
+    }
 
 
 def model_card(material: Material, result: Mapping) -> str:
     """Markdown: what the models are of, what they learned from and how far off they are."""
     note = presets.note(material.preset)
+    training = (
+        "other trainings: see the last line" if material.seeds
+        else "one training: the scatter between trainings is not in it; `seeds` in the settings show it"
+    )  # fmt: skip
     return "\n".join([
         f"# Model card: {material.formula}",
         *(["", f"**{note}**"] if note else []),
@@ -319,8 +395,8 @@ def model_card(material: Material, result: Mapping) -> str:
         describe(material),
         "```",
         "",
-        "Elastic constants and pressure from new simulations, ± one standard error of the sampling (one training: the",
-        "scatter between trainings is not in it), and mean absolute errors on held-out frames:",
+        "Elastic constants and pressure from new simulations, ± one standard error of the sampling",
+        f"({training}), and mean absolute errors on held-out frames:",
         "",
         "```text",
         results.table(result),

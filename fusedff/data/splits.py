@@ -23,14 +23,15 @@ class Split(NamedTuple):
     test: tuple[ase.Atoms, ...]
 
 
-def assign(config_types, validation=0.1, test=0.2, runs=None, sources=None) -> list[str]:
+def assign(config_types, validation=0.1, test=0.2, runs=None, sources=None, seed=0) -> list[str]:
     """'train', 'validation' or 'test' for each frame, given the config_type of all frames in file order.
 
     `runs` names the run of each frame (None: a run of its own), `sources` its source; frames of one run stay together.
     The runs of each source and config_type are taken in blocks of 10 in file order. Which places of a block are
     validation and test follows from sha256 of (config_type, block number) alone. So every type gives its
     share to each part, and appending frames, of any type, never moves an earlier one; inserting or deleting
-    does. Fractions are whole tenths; a type with fewer than 10 runs may lack validation or test.
+    does. Fractions are whole tenths; a type with fewer than 10 runs may lack validation or test. Another `seed` gives
+    the next places that are not test to validation (cross-validation): what is test is so for all seeds.
     """
     config_types = list(config_types)
     runs, sources = runs or [None] * len(config_types), sources or [""] * len(config_types)
@@ -45,21 +46,22 @@ def assign(config_types, validation=0.1, test=0.2, runs=None, sources=None) -> l
         block, place = divmod(seen[source, config_type], _BLOCK)
         seen[source, config_type] += 1
         rank = _shuffled_places(config_type, block).index(place)
-        part = "test" if rank < n_test else "validation" if rank < n_test + n_validation else "train"
+        after = (rank - n_test - seed * n_validation) % (_BLOCK - n_test)
+        part = "test" if rank < n_test else "validation" if after < n_validation else "train"
         parts.append(part)
         if run is not None:
             part_of_run[source, run] = part
     return parts
 
 
-def split(frames, validation=0.1, test=0.2) -> Split:
+def split(frames, validation=0.1, test=0.2, seed=0) -> Split:
     """Frames shared out by `assign`: by run, stratified by source and config_type, fixed when the file only grows.
 
     Raises ValueError for fractions that are not whole tenths, and naming the part that is wanted and has no frame.
     """
     frames = tuple(frames)
     families, runs, sources = ([of(f) for f in frames] for of in (labelled.family, labelled.run, labelled.source))
-    parts = assign(families, validation, test, runs, sources)
+    parts = assign(families, validation, test, runs, sources, seed)
     wanted = {"train": True, "validation": validation > 0, "test": test > 0}
     if empty := [name for name in wanted if wanted[name] and name not in parts]:
         raise ValueError(

@@ -1,24 +1,42 @@
-"""A potential as an ASE calculator."""
+"""A potential, or a committee of them, as an ASE calculator."""
+
+import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
-from fusedff.interfaces.evaluator import Evaluator
+from fusedff.interfaces.evaluator import Evaluator, force_spread
 from fusedff.potential import Potential
 from fusedff.runtime import devices
 
 
 class FusedCalculator(Calculator):
-    """Energy, forces and stress of any ASE structure, periodic or not; threads may share one, and take turns."""
+    """Energy, forces and stress of any ASE structure, periodic or not; threads may share one, and take turns.
+
+    Of a committee, potentials that learned the same from other seeds or frames, these are the means, and results hold
+    the standard deviations over the members as well: `energy_std` (eV), `forces_std` (n_atoms, 3) in eV/Å and
+    `stress_std` (6,) in eV/Å^3, each of every component, and `forces_comm` (n_members, n_atoms, 3). The spread says
+    where the training data leave the potential undetermined; what all members get wrong alike is not in it. With
+    `warn_above` (eV/Å), a warning says once that the spread of the force on some atom (`evaluator.force_spread`)
+    exceeds it.
+    """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]
 
-    def __init__(self, potential: Potential):
+    def __init__(self, potentials: Potential | Sequence[Potential], warn_above: float | None = None):
         super().__init__()
-        if not isinstance(potential, Potential):
-            raise TypeError(f"{potential!r} is no potential; give one, as fusedff.load returns it")
-        self.potential = potential
-        self._evaluate = Evaluator(potential)
+        self._evaluate, self._limit = Evaluator(potentials), warn_above
+        if len(self.members) > 1:
+            spread = [f"{name}_std" for name in ("energy", "forces", "stress")]
+            self.implemented_properties = [*self.implemented_properties, *spread, "forces_comm"]
+        elif warn_above is not None:
+            raise ValueError(f"warn_above = {warn_above:g}, but one potential has no spread; give two or more")
+
+    @property
+    def members(self) -> tuple[Potential, ...]:
+        """The potentials."""
+        return self._evaluate.members
 
     def get_property(self, name, atoms=None, allow_calculation=True):
         devices.require_unforked()
@@ -27,10 +45,26 @@ class FusedCalculator(Calculator):
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
-        if "stress" in properties and not atoms.pbc.all():
+        if {"stress", "stress_std"} & set(properties) and not atoms.pbc.all():
             raise PropertyNotImplementedError("stress needs a cell that is periodic along all three vectors; set pbc")
-        result = self._evaluate(atoms)
-        energy = float(result.energy[0])
-        self.results = {"energy": energy, "free_energy": energy, "forces": np.asarray(result.forces, float)}
-        if atoms.pbc.all():
-            self.results["stress"] = np.asarray(result.stress[0], float)
+        found = self._evaluate.each(atoms)
+        energy, forces, stress = (np.array(values, float) for values in zip(*found, strict=True))
+        every = {"energy": energy[:, 0], "forces": forces, "stress": stress[:, 0]}
+        if not atoms.pbc.all():
+            del every["stress"]
+        self.results = {name: values.mean(0) for name, values in every.items()}
+        self.results["energy"] = self.results["free_energy"] = float(self.results["energy"])
+        if len(found) > 1:
+            self.results |= {f"{name}_std": values.std(0, ddof=1) for name, values in every.items()}
+            self.results |= {"energy_std": float(self.results["energy_std"]), "forces_comm": forces}
+            self._mention_spread(forces)
+
+    def _mention_spread(self, forces):
+        if self._limit is None or (spread := force_spread(forces)).max() <= self._limit:
+            return
+        atom, limit, self._limit = int(spread.argmax()), self._limit, None
+        warnings.warn(
+            f"the committee disagrees: the force on atom {atom} has a standard deviation of {spread[atom]:.3g} eV/Å, "
+            f"more than {limit:g} eV/Å; label configurations like this one and train again (said once)",
+            stacklevel=5,
+        )

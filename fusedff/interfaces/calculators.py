@@ -50,8 +50,9 @@ def by_name(name: str, settings: Mapping | None = None) -> BaseCalculator:
 
 
 def potential_of(calculator) -> Potential | None:
-    """The potential of fusedff behind a calculator, if there is one."""
-    return calculator.potential if isinstance(calculator, FusedCalculator) else None
+    """The potential of fusedff behind a calculator, if there is one and no committee."""
+    members = calculator.members if isinstance(calculator, FusedCalculator) else ()
+    return members[0] if len(members) == 1 else None
 
 
 def _load(name):

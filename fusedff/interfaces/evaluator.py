@@ -2,6 +2,8 @@
 
 import threading
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -29,10 +31,15 @@ class Evaluator:
 
     It can evaluate a part of the cell, the energies of some atoms and their derivatives: then only these atoms and
     their halo, within the reach of the potential, are laid out on the device.
+
+    Several potentials of the same species are a committee, whose mean is returned. They share the list and, if they
+    differ in parameters alone, the compiled code. Raises ValueError for none, and for potentials of other species.
     """
 
-    def __init__(self, potential: Potential, skin: float = 1.0):
-        self.potential, self.skin = potential, skin
+    def __init__(self, potentials: Potential | Sequence[Potential], skin: float = 1.0):
+        self.members, self.skin = committee(potentials), skin
+        self._cutoff = max(member.cutoff for member in self.members)
+        self._reach = max(member.reach for member in self.members)
         self.lock = threading.RLock()
         self.lists_made = 0
         self._candidates = self._slots = 4
@@ -47,9 +54,13 @@ class Evaluator:
         Raises ValueError for an element the potential does not know, for positions that are not finite, for a periodic
         cell without volume and for atoms that overlap; RuntimeError in a process forked after jax had started.
         """
+        return Evaluation(*(np.mean(values, 0) for values in zip(*self.each(frame, own), strict=True)))
+
+    def each(self, frame: Atoms, own: np.ndarray | None = None) -> list[Evaluation]:
+        """What every member of the committee says of the frame, see `__call__`."""
         devices.require_unforked()  # before the lock, which a thread may have held that the fork left behind
         with self.lock:
-            return self._result(self._checked(frame), own)
+            return self._results(self._checked(frame), own)
 
     def follows(self, frame: Atoms) -> bool:
         """Whether the list of the last call serves this frame."""
@@ -57,32 +68,37 @@ class Evaluator:
             return self._followed(self._checked(frame)) is not None
 
     def __reduce__(self):
-        return Evaluator, (self.potential, self.skin)
+        return Evaluator, (self.members, self.skin)
 
     def _checked(self, frame):
-        self.potential.require_species(frame.numbers)
+        self.members[0].require_species(frame.numbers)
         _require_finite(frame)
         return systems.folded(_in_a_box(frame))
 
-    def _result(self, frame, own):
+    def _results(self, frame, own):
         if not np.array_equal(own, self._own) or (positions := self._followed(frame)) is None:
             self._list(frame, own)
             positions = frame.positions
         if len(self._part) == 0:
-            return Evaluation(np.zeros(1), np.zeros((len(frame), 3)), np.zeros((1, 6)))
+            return [Evaluation(np.zeros(1), np.zeros((len(frame), 3)), np.zeros((1, 6)))] * len(self.members)
         system, counted = self._laid_out(frame, positions)
+        return [self._of(member, frame, own, system, counted) for member in self.members]
+
+    def _of(self, member, frame, own, system, counted):
         while True:
             result, needed, nearest, fewest = _evaluate(
-                self.potential, system, self._listed, counted, self.potential.cutoff, self._slots
-            )
+                # energies counted from zero, so that members with other reference energies share the compiled code
+                replace(member, reference=(0.0,) * len(member.numbers), source=""),
+                system, self._listed, counted, member.cutoff, self._slots,
+            )  # fmt: skip
             if int(needed) <= self._slots:
                 if nearest < units.MIN_DISTANCE:
                     _refuse_overlap(frame)
-                self._mention_extrapolation(float(nearest), int(fewest), int(needed))
+                self._mention_extrapolation(member, float(nearest), int(fewest), int(needed))
                 mine = frame if own is None else frame[own]
                 forces = np.zeros((len(frame), 3))
                 forces[self._part] = np.asarray(result.forces)[: len(self._part)]
-                return Evaluation(self.potential.total(result.energy, [mine]), forces, result.stress)
+                return Evaluation(member.total(result.energy, [mine]), forces, np.asarray(result.stress))
             self._slots = _rounded_up(needed)
 
     def _laid_out(self, frame, positions):
@@ -95,13 +111,13 @@ class Evaluator:
         cell = jnp.asarray(frame.cell.array[None], dtype)
         return systems.stack(jnp.asarray(positions[None], dtype), cell, numbers), counted
 
-    def _mention_extrapolation(self, *configuration):
-        """Warn, once, of a configuration far from all that the potential was trained on."""
-        covered = self.potential.coverage
+    def _mention_extrapolation(self, member, *configuration):
+        """Warn, once, of a configuration far from all that a potential was trained on."""
+        covered = member.coverage
         if covered is None or self._warned or not (beyond := covered.beyond(*configuration)):
             return
         self._warned = True
-        warnings.warn(f"the potential extrapolates: {beyond}; do not trust its numbers here (said once)", stacklevel=5)
+        warnings.warn(f"the potential extrapolates: {beyond}; do not trust its numbers here (said once)", stacklevel=7)
 
     def _followed(self, frame):
         """Positions in the periodic images that the list knows, or None if a pair may be missing from it.
@@ -119,17 +135,16 @@ class Evaluator:
         positions = frame.positions - jumps @ frame.cell.array
         moved = np.linalg.norm(positions - carried, axis=1).max(initial=0)
         squeeze = np.linalg.svd(deformation, compute_uv=False).min()
-        cutoff = self.potential.cutoff
-        lengths = (cutoff,) if self._own is None else (cutoff, self.potential.reach)
+        lengths = (self._cutoff,) if self._own is None else (self._cutoff, self._reach)
         served = all(squeeze * (length + self.skin) - 2 * moved >= length for length in lengths)
         return positions if served else None
 
     def _list(self, frame, own):
-        n, reach = len(frame), self.potential.cutoff + self.skin
+        n, reach = len(frame), self._cutoff + self.skin
         part, rows, listed = np.arange(n), n, None
         if own is not None:
             own = np.array(own, bool)
-            part = with_halo(frame, own, self.potential.reach + self.skin)
+            part = with_halo(frame, own, self._reach + self.skin)
             if len(part) > self._rows:
                 self._rows = int(SPARE_ROWS * len(part)) + 1
             rows = min(n, self._rows)
@@ -140,10 +155,36 @@ class Evaluator:
             except neighbors.NeighborOverflowError:
                 self._candidates = _rounded_up(neighbors.from_frames(atoms, reach).needed)
                 listed = neighbors.from_frames(atoms, reach, self._candidates, rows)
-            within = listed.mask[: len(part)] & (_squared(atoms, listed) < self.potential.cutoff**2)
+            within = listed.mask[: len(part)] & (_squared(atoms, listed) < self._cutoff**2)
             self._slots = max(self._slots, _rounded_up(within.sum(1).max(initial=0)))
         self._frame, self._own, self._part, self._listed = frame.copy(), own, part, jax.device_put(listed)
         self.lists_made += 1
+
+
+def committee(potentials: Potential | Sequence[Potential]) -> tuple[Potential, ...]:
+    """One potential, or several of the same species, as a tuple.
+
+    Raises TypeError for what is no potential, and ValueError for none at all and for potentials of other species.
+    """
+    members = tuple(potentials) if isinstance(potentials, (list, tuple)) else (potentials,)
+    for member in members:
+        if not isinstance(member, Potential):
+            raise TypeError(f"{member!r} is no potential; give one, as fusedff.load returns it")
+    if not members:
+        raise ValueError("a committee without members; give at least one potential")
+    for n, member in enumerate(members):
+        if member.numbers != members[0].numbers:
+            known, other = (", ".join(chemical_symbols[z] for z in m.numbers) for m in (members[0], member))
+            raise ValueError(f"member 0 of the committee is of {known}, member {n} of {other}; give potentials of one")
+    return members
+
+
+def force_spread(forces: np.ndarray) -> np.ndarray:
+    """Standard deviation over a committee of the force on every atom (n_atoms,), from (n_members, n_atoms, 3), eV/Å.
+
+    It is of vectors: the root of sum |F - mean F|^2 / (n_members - 1).
+    """
+    return np.sqrt(np.sum(np.var(forces, 0, ddof=1), -1))
 
 
 def _squared(frame, listed):

@@ -158,6 +158,8 @@ def stress_against_strain(result: DeformationResult, point: int = 0) -> Figure:
 def elastic_against_temperature(models: Mapping[str, Mapping], points) -> Figure:
     """Constants, pressure and stresses of models (bars: one standard error) against measured ones (black).
 
+    Pale bars are the training error of a committee, the standard deviation over its members.
+
     A model comes as the table that `ElasticResult.by_temperature` returns and records keep.
     """
     points = sorted(points, key=lambda p: p.temperature)
@@ -179,6 +181,10 @@ def elastic_against_temperature(models: Mapping[str, Mapping], points) -> Figure
                     [float(t) for t in table], [e["value"] for e in entries], [e["stderr"] for e in entries],
                     color=style.color_of(model, m), marker=style.MARKERS.get(model, "o"), ls=":", lw=1,
                 )  # fmt: skip
+                for t, entry in zip(table, entries, strict=True):
+                    if "spread" in entry:
+                        low, high = (entry["value"] + sign * entry["spread"] for sign in (-1, 1))
+                        ax.vlines(float(t), low, high, color=style.color_of(model, m), lw=5, alpha=0.3)
             elastic = known and name in names
             _at_least(ax, 0.15 * abs(np.mean([value for _, value in known])) if elastic else 1.0)
             ax.set_title({"P": "pressure"}.get(name, f"σ{name}" if name in stresses else name))

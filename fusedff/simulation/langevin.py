@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ase import Atoms
 
-from fusedff.geometry import neighbors
+from fusedff.geometry import coverage, neighbors, systems
 from fusedff.potential import Evaluation, Potential
 from fusedff.runtime import devices, progress
 from fusedff.runtime import settings as ranges
@@ -199,6 +200,27 @@ def warn_if_lost(ensemble: SimulationCells, trajectory: Trajectory, stacklevel: 
             "train the potential on frames like these",
             stacklevel=stacklevel,
         )
+
+
+def warn_if_far(potential: Potential, ensemble: SimulationCells, positions: jax.Array, stacklevel: int = 3) -> None:
+    """Warn if a cell has come far from all training frames, as `Potential.coverage` knows them.
+
+    `positions` (n_cells, n, 3) are the last of a run. A potential that does not know its training frames says nothing.
+    """
+    if potential.coverage is None or not devices.first():
+        return
+    cells, numbers = np.asarray(ensemble.cells, float), np.asarray(ensemble.numbers)
+    for n, (sites, cell) in enumerate(zip(np.asarray(positions, float), cells, strict=True)):
+        frame = systems.folded(Atoms(numbers, sites, cell=cell, pbc=True))
+        near = neighbors.from_frames(frame, potential.cutoff)
+        found = coverage.of_frames([(frame.positions, cell)], [near])
+        if beyond := potential.coverage.beyond(*found):
+            warnings.warn(
+                f"cell {n} at {float(ensemble.temperature[n]):.0f} K: the potential extrapolates: {beyond}; do not "
+                "trust its averages, or train the potential on frames like these",
+                stacklevel=stacklevel,
+            )
+            return
 
 
 def _without_drift(momenta, mass):

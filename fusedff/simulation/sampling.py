@@ -23,10 +23,12 @@ def sample_crystal(
 ) -> Trajectory:
     """Trajectory of crystals from their lattice sites; lengths are in snapshots.
 
-    It depends on `seed` alone. Warns if atoms have left their lattice sites. Raises `ExplodedTrajectoryError`.
+    It depends on `seed` alone. Warns if atoms have left their lattice sites, and if the last snapshot is far from all
+    that the potential was trained on. Raises `ExplodedTrajectoryError`.
     """
     simulation = langevin.Simulation(cells, settings, potential.cutoff, observe)
     state = langevin.start(cells, jax.random.PRNGKey(seed))
     _, trajectory = simulation.sample(potential, state, equilibration, snapshots, name)
     langevin.warn_if_lost(cells, trajectory, stacklevel=4)
+    langevin.warn_if_far(potential, cells, trajectory.positions[-1], stacklevel=4)
     return trajectory

@@ -257,6 +257,25 @@ def get(name: str) -> Preset:
     return _PRESETS[name]
 
 
+def with_seed(preset: Preset, seed: int) -> Preset:
+    """The preset with all its random numbers from `seed`: initial weights, batches, trajectories, evaluation.
+
+    The trajectories of the evaluation are others than those of the training.
+    """
+    return replace(
+        preset,
+        dft=replace(preset.dft, seed=seed),
+        experiment=replace(preset.experiment, seed=seed),
+        fused=replace(
+            preset.fused,
+            dft=replace(preset.fused.dft, seed=seed),
+            experiment=replace(preset.fused.experiment, seed=seed),
+        ),
+        evaluation=replace(preset.evaluation, seed=seed + 1),
+        seed=seed,
+    )
+
+
 def note(preset: Preset) -> str | None:
     """What must be said wherever results of a preset are seen: that those of `smoke` mean nothing; None for others."""
     if preset.name != SMOKE.name:

@@ -298,9 +298,11 @@ def _gradients(weighted_sum, cutoff, capacity, images, potential, ensemble, posi
 
 
 def warn_if_lost(difftre_trainer: DiffTReTrainer, train_state: loop.TrainState) -> None:
-    """Warn if atoms have left their lattice sites in the last snapshots of a training from state points."""
+    """Warn if the last snapshots of a training are far from all DFT frames, or of a crystal that has been lost."""
+    trajectory = train_state.extra.trajectory
+    dynamics.warn_if_far(difftre_trainer.template, difftre_trainer.ensemble, trajectory.positions[-1])
     if isinstance(difftre_trainer.target, ElasticTarget):  # others may be about liquids
-        dynamics.warn_if_lost(difftre_trainer.ensemble, train_state.extra.trajectory)
+        dynamics.warn_if_lost(difftre_trainer.ensemble, trajectory)
 
 
 def shown(record: dict) -> dict:

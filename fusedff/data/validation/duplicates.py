@@ -61,31 +61,30 @@ def pairs(frames: Sequence[Atoms]) -> Iterator[tuple[int, int]]:
                 yield int(members[first]), int(members[k])
 
 
-def same(one: Atoms, two: Atoms) -> bool:
-    """Whether two frames of the same composition are the same structure."""
-    if np.abs(_gram_lengths(one) - _gram_lengths(two)).max() > CELL:
+def same(one: Atoms, two: Atoms, atoms: float = ATOMS, cell: float = CELL) -> bool:
+    """Whether two frames of the same composition are the same structure within tolerances (Å)."""
+    if np.abs(_gram_lengths(one) - _gram_lengths(two)).max() > cell:
         return False
-    cell = one.cell.array
     first, second = (frame.get_scaled_positions() for frame in (one, two))
-    if (one.numbers == two.numbers).all() and np.abs(_from_mean(first - second) @ cell).max() <= ATOMS:
+    if (one.numbers == two.numbers).all() and np.abs(_from_mean(first - second) @ one.cell.array).max() <= atoms:
         return True
     rarest = min(set(one.numbers.tolist()), key=lambda z: np.sum(one.numbers == z))
     tree = cKDTree(second % 1.0 % 1.0, boxsize=1.0)  # twice, as -1e-17 % 1.0 is 1.0
     # every translation that takes an atom of the rarest element to another; most fail for the next few atoms
     shifts = second[two.numbers == rarest] - first[one.numbers == rarest][0]
     few = (first[:4] + shifts[:, None]) % 1.0 % 1.0
-    off = tree.query(few, distance_upper_bound=4 * ATOMS / _smallest_height(one))[0]
-    return any(_lies_on(first + shift, one, tree, second, two) for shift in shifts[np.isfinite(off).all(1)])
+    off = tree.query(few, distance_upper_bound=4 * atoms / _smallest_height(one))[0]
+    return any(_lies_on(first + shift, one, tree, second, two, atoms) for shift in shifts[np.isfinite(off).all(1)])
 
 
-def _lies_on(shifted, one, tree, second, two) -> bool:
+def _lies_on(shifted, one, tree, second, two, atoms) -> bool:
     """Whether every atom of `one`, at the fractional coordinates `shifted`, has one of `two` where it is."""
     _, partner = tree.query(shifted % 1.0 % 1.0)
     if len(set(partner.tolist())) < len(partner) or (one.numbers != two.numbers[partner]).any():
         return False
     off = shifted - second[partner]
     off = (off - np.rint(off)) @ one.cell.array  # small, but for the origin, which may be rounded itself
-    return bool(np.abs(off - off.mean(0)).max() <= ATOMS)
+    return bool(np.abs(off - off.mean(0)).max() <= atoms)
 
 
 def _smallest_height(frame) -> float:

@@ -115,6 +115,7 @@ def run(
     simulation = dynamics.Simulation(ensemble, gentle, potential.cutoff, partial(_observe, r=tuple(r.tolist())))
     simulation.capacity = capacity  # of a liquid, not of the crystal in the frames
     _, trajectory = simulation.run(potential, state, settings.snapshots, name)
+    dynamics.warn_if_far(potential, ensemble, trajectory.positions[-1])
 
     def over_replicas(per_cell):
         grouped = np.asarray(per_cell, float).reshape(len(frames), settings.replicas, *np.shape(per_cell)[1:])
