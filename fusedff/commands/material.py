@@ -270,6 +270,7 @@ def train(material: Material, say=print) -> dict:
     result = {
         "material": str(material.points[0].crystal),
         "models": found,
+        "outliers": comparison.doubted(dft, split),
         "frames": {part: len(members) for part, members in split._asdict().items()},
         "trained_K": list(preset.train_temperatures),
         "learned_from": storage.digest({"frames": force_matching.sources(material.frames, "all"), "table": points}),
