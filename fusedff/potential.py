@@ -24,7 +24,7 @@ from fusedff.geometry.systems import System
 from fusedff.network.dimenet import DimeNet
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.network.repulsion import repulsion
-from fusedff.runtime import storage
+from fusedff.runtime import devices, storage
 from fusedff.units import strain_from_voigt, to_voigt
 
 
@@ -197,8 +197,10 @@ class Potential:
     def load(cls, path: str | Path) -> "Potential":
         """The potential in a file that `save` wrote, or one that ships with fusedff by its name, e.g. 'titanium-fused'.
 
-        Raises FileNotFoundError, or storage.DamagedFileError for a file that is not a potential or was damaged.
+        Raises FileNotFoundError, storage.DamagedFileError for a file that is not a potential or was damaged, or
+        ValueError where JAX_PLATFORMS asks for a device that is not there.
         """
+        devices.require_platform()
         shipped = {file.stem: file for file in FILES.glob("*.safetensors")}
         path = shipped.get(str(path), Path(path))
         if not path.exists():

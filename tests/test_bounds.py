@@ -72,6 +72,7 @@ METRES = {
     "in metres": bulk("Ar", "fcc", a=5.27e-10, cubic=True),
     "nearly in a plane": Atoms("Ar2", [[0, 0, 0], [3, 3, 0]], cell=[[6, 0, 0], [0, 6, 0], [6, 6, 1e-9]], pbc=True),
     "flat": Atoms("Ar2", [[0, 0, 0], [3, 3, 0]], cell=[[6, 0, 0], [0, 6, 0], [0, 0, 1e-7]], pbc=True),
+    "of atoms that touch": Atoms("Ar2", [[0, 0, 0], [3, 3, 0]], cell=[[6, 0, 0], [0, 6, 0], [0, 0, 0.05]], pbc=True),
     "in a plane": Atoms("Ar2", [[0, 0, 0], [3, 3, 0]], cell=[[6, 0, 0], [6, 0, 0], [0, 0, 6]], pbc=True),
 }
 

@@ -5,6 +5,7 @@ import warnings
 from functools import cache
 
 import numpy as np
+import outputs
 import pytest
 from argon import argon
 from ase.build import bulk
@@ -14,7 +15,7 @@ from ase.io import write
 from copper import copper, relabelled
 
 from fusedff import results
-from fusedff.data import datasets, splits
+from fusedff.data import datasets, deepmd, splits
 from fusedff.data import frames as labelled
 from fusedff.data.validation import duplicates
 from fusedff.potential import Potential
@@ -100,6 +101,28 @@ def test_stress_errors_are_of_the_same_frames_everywhere(cu):
     assert expected["stress"].shape == (12,)
     mean = np.mean(np.abs(predicted["stress"] - expected["stress"]))
     assert label_errors.errors(model(), frames)["stress_mae_GPa"] == pytest.approx(mean, rel=1e-6)
+
+
+def test_a_stress_that_is_not_symmetric_is_refused_by_its_frame_though_ase_would_keep_half_of_it(cu, tmp_path):
+    def edit(text):
+        lines = text.splitlines(keepends=True)
+        stress = re.search(r'stress="(\S+) (\S+) ', lines[7])
+        lines[7] = lines[7].replace(stress[0], f'stress="{stress[1]} {float(stress[2]) + 0.02} ')
+        return "".join(lines)
+
+    assert datasets.load_frames(cu())[1].calc.results["stress"].shape == (6,)
+    with pytest.raises(ValueError, match=r"frame 1 .*stress is not symmetric, entries differ by 0\.02 eV/Å\^3"):
+        datasets.load_frames(cu(edit=edit))
+    outputs.deepmd(tmp_path / "run", twelve()[:3], (3,))
+    virial = np.load(tmp_path / "run" / "set.000" / "virial.npy")
+    virial[1, 1] += 1.0
+    np.save(tmp_path / "run" / "set.000" / "virial.npy", virial)
+    for n, frame in enumerate(deepmd.load(tmp_path / "run")):
+        if n != 1:
+            labelled.check_frame(frame)
+            continue
+        with pytest.raises(ValueError, match="frame 1: stress is not symmetric"):
+            labelled.check_frame(frame, "frame 1")
 
 
 def test_without_any_stress_label_the_error_is_none_and_is_called_so():

@@ -60,6 +60,7 @@ def test_one_command_leaves_models_tables_and_figures(folder):
     summary = storage.read_json(models / "summary.json")
     assert summary["trained_K"] == [300.0]
     assert summary["frames"] == {"train": 16, "validation": 2, "test": 6}
+    assert {doubt["quantity"] for doubt in summary["outliers"]} <= {"energy", "forces", "stress"}
     for name in ("dft", "experiment", "fused"):
         assert Potential.load(models / name / "potential.safetensors").numbers == (29,)
         assert summary["models"][name]["test"]["force_mae_meV_per_A"] > 0

@@ -170,7 +170,7 @@ def test_fused_notebook_records_both_sides(chain):
 
 def test_summary_has_the_promised_schema(chain):
     summary = chain.read("summary.json")
-    assert set(summary) >= {"models", "versions", "seeds", "preset", "wall_seconds"}
+    assert set(summary) >= {"models", "outliers", "versions", "seeds", "preset", "wall_seconds"}
     assert summary["preset"] == "smoke"
     assert summary["wall_seconds"] > 0
     assert set(summary["versions"]) >= {"python", "fusedff", "jax", "jax-md", "dm-haiku", "optax", "ase"}

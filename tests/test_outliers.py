@@ -1,5 +1,6 @@
 """Labels that only a model can doubt: each kind of fault is found, and good frames are left in peace."""
 
+import json
 import warnings
 from functools import cache
 
@@ -12,8 +13,10 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from fusedff.data import frames as labelled
+from fusedff.data.splits import Split
 from fusedff.plotting import data as data_plots
 from fusedff.potential import Potential
+from fusedff.study import comparison, presets
 from fusedff.training import force_matching, outliers
 from fusedff.training.force_matching import ForceMatchingConfig
 
@@ -137,6 +140,16 @@ def test_training_names_the_frames_it_doubts_and_says_nothing_of_good_ones():
         UserWarning, match=r"do not fit their family: hcp-17 \(stress off by .* eV/Å\^3\); look at these"
     ):
         force_matching.train(MODEL, frames[:30], frames[30:], settings)
+
+
+def test_a_summary_lists_them_as_plain_data():
+    frames = clean()
+    FAULTS["forces twice"](frames)
+    doubts = comparison.doubted(MODEL, Split(frames[:30], frames[30:], []))
+    assert json.loads(json.dumps(doubts)) == doubts
+    assert (doubts[0]["config_id"], doubts[0]["quantity"], doubts[0]["unit"]) == ("hcp-17", "forces", "eV/Å")
+    assert comparison.summary({}, presets.get("smoke"), 1.0, doubts)["outliers"] == doubts
+    assert comparison.doubted(MODEL, Split(frames[:3], [], [])) == []  # too few to say what is usual
 
 
 def test_the_picture_marks_the_frames_above_the_threshold():

@@ -199,6 +199,15 @@ def test_a_platform_that_is_not_there_is_one_line(tmp_path):
     assert "Traceback" not in run.stderr
 
 
+def test_a_script_on_a_platform_that_is_not_there_ends_in_the_same_sentence():
+    run = subprocess.run(
+        [sys.executable, "-c", "import fusedff; fusedff.load('titanium-fused')"],
+        env=os.environ | {"JAX_PLATFORMS": "tpu"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert re.search("^ValueError: JAX_PLATFORMS=tpu, but jax finds no such device here.*; unset it", run.stderr, re.M)
+    assert "site-packages/jax" not in run.stderr
+
+
 @pytest.mark.parametrize(("preset", "runs", "says"), [
     ("demmo", "runs", "preset 'demmo' is unknown; use one of smoke"),
     ("smoke", "file", "cannot make .*file/smoke/notebooks .*; name another folder with --runs"),

@@ -328,6 +328,7 @@ def _train_one(material: Material, say) -> dict:
     result = identity | {
         "material": str(material.points[0].crystal),
         "models": found,
+        "outliers": comparison.doubted(dft, split),
         "frames": {part: len(members) for part, members in split._asdict().items()},
         "trained_K": list(preset.train_temperatures),
         "preset": preset.name,

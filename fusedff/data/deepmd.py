@@ -14,7 +14,7 @@ import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers
 
-from fusedff.units import to_voigt
+from fusedff.data.frames import stress_label
 
 ARRAYS = ("box.npy", "coord.npy", "energy.npy", "force.npy")
 VIRIAL = "virial.npy"
@@ -84,8 +84,7 @@ def read_set(
         frame = ase.Atoms(numbers, arrays["coord.npy"][i].reshape(-1, 3), cell=cell, pbc=periodic)
         found = {"energy": arrays["energy.npy"][i].item(), "forces": arrays["force.npy"][i].reshape(-1, 3)}
         if virial and abs(volume := np.linalg.det(cell)) > 0:
-            stress = -arrays[VIRIAL][i].reshape(3, 3) / abs(volume)
-            found["stress"] = to_voigt((stress + stress.T) / 2)
+            found["stress"] = stress_label(-arrays[VIRIAL][i].reshape(3, 3) / abs(volume))
         frame.calc = SinglePointCalculator(frame, **found)
         frames.append(frame)
     return frames

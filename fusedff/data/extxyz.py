@@ -11,7 +11,10 @@ from itertools import islice
 from pathlib import Path
 
 import ase
-from ase.io.extxyz import read_xyz
+import numpy as np
+from ase.io.extxyz import key_val_str_to_dict, read_xyz
+
+from fusedff.data import frames as labelled
 
 _NO_TEXT = {  # by how files begin
     b"\x1f\x8b": "compressed (gzip)",
@@ -40,7 +43,7 @@ def read(path: Path) -> Iterator[ase.Atoms]:
                 block = _block(file, size)
                 if block is None:
                     return
-                frame = next(read_xyz(io.StringIO(block), index=0))
+                frame = _frame(block)
             except Exception as error:  # ASE raises whatever its parser meets
                 raise ValueError(
                     f"{path.name}, frame {n}: cannot be read as extended XYZ ({' '.join(str(error).split())}); "
@@ -48,6 +51,15 @@ def read(path: Path) -> Iterator[ase.Atoms]:
                 ) from error
             yield frame
             n += 1
+
+
+def _frame(block: str) -> ase.Atoms:
+    """The frame of a block, with the whole of its stress: of nine numbers ASE keeps six, symmetric or not."""
+    frame = next(read_xyz(io.StringIO(block), index=0))
+    stress = key_val_str_to_dict(block.split("\n", 2)[1]).get("stress")
+    if np.shape(stress) == (3, 3):
+        frame.calc.results["stress"] = labelled.stress_label(np.asarray(stress, float))
+    return frame
 
 
 def _block(file, size: int) -> str | None:

@@ -20,7 +20,7 @@ from fusedff.units import to_voigt
 MAX_FORCE = 200.0  # eV/Å
 MAX_STRESS = 1.0  # eV/Å^3, 160 GPa
 MAX_ENERGY = 1e6  # eV per atom; all-electron total energies of the heaviest elements stay below
-MIN_HEIGHT, MAX_LENGTH = 0.1, 1e4  # Å, of cells: the number of images within reach grows with their ratio
+MAX_LENGTH = 1e4  # Å, of cells: the number of images within reach grows with length over height
 
 _NO = {"f", "false", "n", "no", "off", "none", "0", "0.0"}
 _YES = {"t", "true", "y", "yes", "on", "1", "1.0"}
@@ -54,6 +54,17 @@ def labels(frame: ase.Atoms) -> Labels:
         forces=np.asarray(found["forces"], float),
         stress=stress if stress.shape == (6,) else to_voigt(stress),
     )
+
+
+def stress_label(stress: np.ndarray) -> np.ndarray:
+    """What is kept of a stress (3, 3): six numbers, or all nine where it is not symmetric, which is refused later."""
+    return stress if _skew(stress) else to_voigt((stress + stress.T) / 2)
+
+
+def _skew(stress) -> float:
+    """By how much entries (i, j) and (j, i) differ, 0 where rounding explains it."""
+    skew = np.abs(stress - stress.T).max()
+    return float(skew) if skew > 0.01 * np.abs(stress).max() + 1e-5 else 0.0
 
 
 def has_stress(frame: ase.Atoms) -> bool:
@@ -139,7 +150,7 @@ def check_geometry(frame: ase.Atoms, where="frame") -> None:
     volume = np.linalg.det(frame.cell.array)
     if abs(volume) <= 1e-6 * max(np.prod(frame.cell.lengths()), 1e-30):
         raise ValueError(f"{where}: the cell has no volume ({volume:g} Å^3); give three independent vectors (Lattice)")
-    if (height := _smallest_height(frame)) < MIN_HEIGHT or frame.cell.lengths().max() > MAX_LENGTH:
+    if (height := _smallest_height(frame)) < neighbors.MIN_HEIGHT or frame.cell.lengths().max() > MAX_LENGTH:
         raise ValueError(
             f"{where}: cell vectors are up to {frame.cell.lengths().max():.3g} Å long, opposite faces {height:.3g} Å "
             "apart; give lengths in Å, and vectors that are not almost parallel"
@@ -248,7 +259,7 @@ def _check_stress(frame, found, where) -> None:
             frame,
             f"{where}: stress of {size:g} eV/Å^3 looks like GPa or kbar; convert it (1 GPa = 0.0062415 eV/Å^3)",
         )
-    if stress.shape == (3, 3) and (skew := np.abs(stress - stress.T).max()) > 0.01 * size + 1e-5:
+    if stress.shape == (3, 3) and (skew := _skew(stress)):
         raise ValueError(
             f"{where}: stress is not symmetric, entries differ by {skew:g} eV/Å^3; give xx xy xz yx yy yz zx zy zz"
         )

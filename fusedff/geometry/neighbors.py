@@ -78,12 +78,14 @@ def image_offsets(cells: np.ndarray, cutoff: float) -> np.ndarray:
 
     (0, 0, 0) alone for large cells. Sorted so that the negative of entry `m` is entry `n_images - 1 - m`.
     """
-    reach = np.floor(cutoff / heights(cells) + 0.5).reshape(-1, 3).max(0)
-    _require_few(cells, cutoff, np.prod(2 * reach + 1))
+    height = heights(cells)
+    reach = np.floor(cutoff / height + 0.5).reshape(-1, 3).max(0)
+    _require_few(height, cutoff, np.prod(2 * reach + 1))
     return lattice_points(reach.astype(int))
 
 
 MOST_IMAGES, MOST_NEIGHBORS = 30_000, 10_000  # of a cell and of an atom; more is another unit, or a flat cell
+MIN_HEIGHT = 0.1  # Å, of periodic cells: in lower ones an atom has thousands of neighbours, or the vectors are skewed
 LARGEST_CELL = 1e6  # Å
 
 
@@ -91,25 +93,24 @@ def pairs(quantities: str, frame: Atoms, cutoff: float, where: str = ""):
     """ASE's `neighbor_list` of a frame, for cells of which it comes to its end.
 
     Raises ValueError, which `where` begins, for a cell so small or so flat that more than `MOST_IMAGES` images or
-    `MOST_NEIGHBORS` atoms lie within the cut-off (Å) of an atom, and for one longer than `LARGEST_CELL`.
+    `MOST_NEIGHBORS` atoms lie within the cut-off (Å) of an atom, for one lower than `MIN_HEIGHT` along a periodic
+    direction, and for one longer than `LARGEST_CELL`.
     """
     if (longest := frame.cell.lengths().max()) > LARGEST_CELL:
         raise ValueError(f"{where}the cell is {longest:.3g} Å long; give lengths in Å")
     if frame.pbc.any():
-        cell = frame.cell.complete().array
-        images = np.prod((2 * np.ceil(cutoff / heights(cell)) + 1)[frame.pbc])
-        _require_few(cell, cutoff, images, where)
+        height = heights(frame.cell.complete().array)[frame.pbc]
+        _require_few(height, cutoff, np.prod(2 * np.ceil(cutoff / height) + 1), where)
         if frame.pbc.all():
-            _require_few(cell, cutoff, len(frame) * 4 / 3 * np.pi * cutoff**3 / frame.get_volume(), where, "atoms")
+            _require_few(height, cutoff, len(frame) * 4 / 3 * np.pi * cutoff**3 / frame.get_volume(), where, "atoms")
     return neighbor_list(quantities, frame, float(cutoff))
 
 
-def _require_few(cells, cutoff, number, where="", of="images"):
-    if not number <= (MOST_IMAGES if of == "images" else MOST_NEIGHBORS):
-        lowest = heights(cells).min()
+def _require_few(height, cutoff, number, where="", of="images"):
+    if height.min() < MIN_HEIGHT or not number <= (MOST_IMAGES if of == "images" else MOST_NEIGHBORS):
         raise ValueError(
-            f"{where}the cell is {lowest:.3g} Å high, with {number:.3g} periodic {of} within {cutoff:g} Å of an atom; "
-            "give lengths in Å and three lattice vectors that are not nearly in a plane"
+            f"{where}the cell is {height.min():.3g} Å high, with {number:.3g} periodic {of} within {cutoff:g} Å of an "
+            "atom; give lengths in Å and three lattice vectors that are not nearly in a plane"
         )
 
 

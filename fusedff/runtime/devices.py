@@ -44,13 +44,17 @@ def require_unforked() -> None:
         )
 
 
-def require_platform() -> None:
-    """Raise ValueError if JAX_PLATFORMS names what is not there: inside a notebook it would be a traceback."""
+def require_platform(release: bool = False) -> None:
+    """Raise ValueError if JAX_PLATFORMS names what is not there, in place of a traceback through jax.
+
+    With `release`, the memory of the devices is left to processes that are started afterwards.
+    """
     wanted = os.environ.get("JAX_PLATFORMS")
     if wanted in (None, "", "cpu"):
         return
     before = os.environ.get(_PREALLOCATE)
-    os.environ[_PREALLOCATE] = "false"  # the kernels will want the memory
+    if release:
+        os.environ[_PREALLOCATE] = "false"
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -59,10 +63,11 @@ def require_platform() -> None:
             f"JAX_PLATFORMS={wanted}, but jax finds no such device here{why}; unset it to use what there is"
         ) from None
     finally:
-        clear_backends()
-        del os.environ[_PREALLOCATE]
-        if before is not None:
-            os.environ[_PREALLOCATE] = before
+        if release:
+            clear_backends()
+            del os.environ[_PREALLOCATE]
+            if before is not None:
+                os.environ[_PREALLOCATE] = before
 
 
 def first() -> bool:

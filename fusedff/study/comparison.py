@@ -21,7 +21,7 @@ from fusedff.potential import Evaluation, Potential
 from fusedff.properties.thermal import elastic
 from fusedff.study import presets, run_folder
 from fusedff.study.presets import Preset
-from fusedff.training import label_errors
+from fusedff.training import label_errors, outliers
 from fusedff.units import GPA
 
 UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "GPa"}  # of what `predictions` returns
@@ -108,10 +108,16 @@ def evaluate_model(potential: Potential, test_frames: Sequence[Atoms], points, p
     }
 
 
-def summary(models: dict[str, dict], preset: Preset, wall_seconds: float) -> dict:
-    """What `summary.json` holds: the verdict on every model, and what it takes to get it again."""
+def doubted(dft: Potential, split: splits.Split) -> list[dict]:
+    """Training and validation frames whose labels the model trained on them doubts, as `summary.json` holds them."""
+    return outliers.as_dicts(outliers.find(dft, [*split.train, *split.validation]))
+
+
+def summary(models: dict[str, dict], preset: Preset, wall_seconds: float, doubts: Sequence[dict] = ()) -> dict:
+    """What `summary.json` holds: the verdict on every model, frames that are `doubted`, and what it takes to repeat."""
     return {
         "models": models,
+        "outliers": list(doubts),
         "versions": run_folder.versions(),
         "seeds": {"training": preset.seed, "evaluation": preset.evaluation.seed},
         "preset": preset.name,

@@ -25,7 +25,7 @@ def execute(preset, root: Path) -> int:
         )
     extras.require("notebooks", "papermill", "ipykernel", "ipywidgets")
     extras.require("phonons", "phonopy", "symfc")
-    devices.require_platform()
+    devices.require_platform(release=True)  # the kernels will want the memory
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # of the kernels, see `jax_setup`
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two kernels' threads would wait for one another
     folder = run_folder.folder(preset.name, root)

@@ -418,8 +418,6 @@ class Validation:
 
 def _doubt(trained, frames, stores) -> None:
     """Warn of frames whose labels do not fit those of their family."""
-    if len(frames) < outliers.FAMILY:
-        return
     worst = list({outlier.frame: outlier for outlier in reversed(outliers.find(trained, frames, stores))}.values())[
         ::-1
     ]

@@ -39,16 +39,23 @@ class Outlier(NamedTuple):
 
 
 def find(potential: Potential, frames: Sequence[Atoms], stores=None) -> list[Outlier]:
-    """Frames whose residuals of a potential score above `SUSPICIOUS`, the highest score first.
+    """Frames whose residuals of a potential score above `SUSPICIOUS`, the highest score first; none of a few frames.
 
     `stores` may hold the same frames, in order, each a `FrameStore` whose neighbours need not be found again.
     """
+    if len(frames) < FAMILY:
+        return []
     found = [
-        Outlier(n, str(frames[n].info.get("config_id", n)), quantity, float(residual[n]), float(score[n]))
+        Outlier(int(n), str(frames[n].info.get("config_id", n)), quantity, float(residual[n]), float(score[n]))
         for quantity, (residual, score) in scores(potential, frames, stores).items()
         for n in np.flatnonzero(score > SUSPICIOUS)
     ]
     return sorted(found, key=lambda outlier: -outlier.score)
+
+
+def as_dicts(found: Sequence[Outlier]) -> list[dict]:
+    """Plain data for JSON, one entry per quantity of a frame; `frame` counts the frames that were given to `find`."""
+    return [outlier._asdict() | {"unit": UNITS[outlier.quantity]} for outlier in found]
 
 
 def scores(potential: Potential, frames: Sequence[Atoms], stores=None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
