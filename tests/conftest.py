@@ -30,7 +30,8 @@ LONG = [
     f"test_{name}.py"
     for name in (
         "notebooks", "material", "dynamics", "elasticity", "thermal_crystals", "deformation", "targets", "lattice",
-        "liquid", "extending", "devices", "fused", "difftre", "benchmarks", "defects", "kernel", "startup",
+        "liquid", "transition", "extending", "devices", "fused", "difftre", "benchmarks", "defects", "kernel",
+        "startup",
     )
 ]  # fmt: skip
 

@@ -26,6 +26,7 @@ from fusedff.units import KB, KJ_MOL
 
 MODEL = argon(cutoff=7.12)  # of this Lennard-Jones crystal, fcc has the lower energy and hcp the softer modes
 FCC, HCP = Crystal("Ar", "fcc", 5.243), Crystal("Ar", "hcp", 3.705, 6.114)
+EDGES = np.linspace(5.22, 5.30, 5)  # Å
 REPEATS = ((2, 1, 1), (2, 2, 1))
 LANGEVIN = LangevinConfig(timestep_fs=8.0, friction_per_ps=10.0, steps_per_snapshot=10, skin=0.4)
 SETTINGS = TransitionConfig(
@@ -112,9 +113,9 @@ CUBE = FreeEnergyConfig(
 )
 
 
-def cubes(temperatures, settings=CUBE):
+def cubes(temperatures, settings=CUBE, edges=(FCC.a, FCC.a)):
     """The 4-atom cube of fcc argon, sampled at two temperatures and along the path at the second."""
-    frames = [crystals.supercell(FCC, (1, 1, 1))] * 2
+    frames = [crystals.unit_cell(replace(FCC, a=a)) for a in edges]
     return free_energy.sample(argon(cutoff=7.12, dtype=jnp.float32), frames, temperatures, settings, name=None)
 
 
@@ -129,6 +130,28 @@ def test_the_free_energy_is_that_of_the_modes_whatever_the_spring_constant():
         assert estimate.stderr < 0.02 * KB * 6.0
         # 0.01 kT for anharmonicity, which is of second order in T: kT is 5 % of epsilon
         assert abs(estimate.value - expected) < 4 * estimate.stderr + 0.01 * KB * 6.0
+
+
+def test_the_enthalpy_of_zero_stress_is_that_of_any_cell_nearby():
+    """Cells 0.5 % too long and too short; the thermal strain is that of the harmonic crystal."""
+
+    def edge(temperature):
+        at = [harmonic(crystals.unit_cell(replace(FCC, a=a)), temperature) for a in EDGES]
+        curvature, slope, _ = np.polyfit(EDGES, at, 2)
+        return -slope / (2 * curvature)
+
+    low, middle, high = (edge(t) for t in (3.0, 6.0, 9.0))
+    found = cubes([6.0, 6.0], replace(CUBE, spring=0.2), (0.995 * middle, 1.005 * middle))
+
+    def difference(means, strain):
+        return np.diff(free_energy.energies(found, means, strain * np.eye(3)).enthalpy)[0]
+
+    raw, corrected = (
+        jackknife(found.observed, lambda means, a=a: difference(means, a)) for a in (0, (high - low) / 6 / middle)
+    )
+    assert raw.value > 6 * raw.stderr
+    # where the stress is no longer linear in the strain: an eighth of what is corrected
+    assert abs(corrected.value) < 4 * corrected.stderr + raw.value / 8
 
 
 def test_a_crystal_that_melts_has_no_free_energy():
