@@ -221,6 +221,10 @@ def summary_lines(result: dict) -> list[str]:
             f"{TITLES[model]:>16}: elastic constants off by {deviation:.1f} ± {noise:.1f}{off} %{marks[0]}, "
             f"|P| up to {pressure:.2f} ± {pressure_noise:.2f}{calm} GPa{marks[1]}, held-out frames "
             f"{energy} meV/atom, {force} meV/Å{marks[2]}, {stress_error(errors)}"
+            + "".join(
+                f", {name} {e['value']:.2f}{_bracket(e.get('spread'), 2)} THz (measured {e['measured']:.2f})"
+                for name, e in found.get("phonons", {}).items()
+            )
         )
     return lines
 

@@ -229,6 +229,41 @@ def test_settings_of_the_file_take_the_place_of_the_presets(folder):
     assert preset.fused.experiment.repeats == preset.evaluation.repeats == (1, 1, 1)
 
 
+def test_phonons_in_the_settings_are_targets_in_the_cell_measured_nearest(folder, capsys):
+    more = """
+[[phonons]]
+name = "X"
+frequency_THz = 7.2
+stderr_THz = 0.05
+temperature_K = 480
+place = 3
+
+[[phonons]]
+name = "shear"
+frequency_THz = 5.1
+temperature_K = 296
+displacements = [[1, 0, 0], [1, 0, 0], [-1, 0, 0], [-1, 0, 0]]
+"""
+    (folder / "study.toml").write_text(SETTINGS + more)
+    assert cli.main(["check", str(folder / "study.toml")]) == 0
+    said = capsys.readouterr().out
+    assert "phonon        X 7.2 ± 0.05 THz" in said
+    assert "phonon        shear 5.1 ± 0.1 THz" in said
+    hot, cold = material.load(folder / "study.toml").phonons
+    assert hot.frame.cell.lengths() == pytest.approx([3.628] * 3)
+    assert cold.frame.cell.lengths() == pytest.approx([3.615] * 3)
+    for old, new, says in (
+        ("place = 3", "", r"study\.toml, \[\[phonons\]\]: which mode is X\? Give either displacements or place"),
+        ("place = 3", "place = 9", r"mode X: place 9 of 9; give 0 to 8"),
+        ("frequency_THz = 7.2", "", "'frequency_THz' is missing; add it"),
+        ("stderr_THz", "stdrr_THz", r"setting 'stdrr_THz' is unknown; did you mean 'stderr_THz'\?"),
+        ("7.2", '"seven"', r"study\.toml, \[\[phonons\]\]: "),
+    ):
+        (folder / "study.toml").write_text(SETTINGS + more.replace(old, new))
+        with pytest.raises(ValueError, match=says):
+            material.load(folder / "study.toml")
+
+
 @pytest.mark.parametrize(("old", "new", "says"), [
     ("frames = ", "framse = ", r"study\.toml: setting 'framse' is unknown; did you mean 'frames'\?"),
     ("epochs = 2", "epoch = 2", r"study\.toml, \[dft\]: setting 'epoch' is unknown; did you mean 'epochs'\?"),

@@ -40,6 +40,7 @@ from fusedff.study import comparison, presets, run_folder
 from fusedff.study.presets import Preset
 from fusedff.study.run_folder import MODELS, RunFolder
 from fusedff.training import difftre, force_matching, fused
+from fusedff.training.phonon_target import Mode, PhononTarget
 
 SHORTEST_EDGE = 7.0  # Å, of the simulated cells, unless `repeats` says otherwise
 SECTIONS = ("network", "dft", "experiment", "fused", "evaluation")  # of a preset, that a file may change
@@ -60,6 +61,12 @@ preset = "demo"                   # smoke (only shows that all runs), demo (minu
 # seed = 0                        # of initial weights, split, batches, trajectories
 # seeds = 5                       # a committee: every model is trained five times; or a list, [0, 1, 2]
 # repeats = [3, 3, 3]             # of the conventional cell, in the simulations; default: edges of 7 Å or more
+# [[phonons]]                     # a mode at the zone centre to learn from as well, at 0 K in the cell measured nearest
+# name = "E2g"                    # to temperature_K; displacements of the atoms of the conventional cell, or
+# frequency_THz = 4.18            # place = 0, among its optical frequencies in ascending order
+# stderr_THz = 0.1
+# temperature_K = 295
+# displacements = [[1, 0, 0], [-1, 0, 0]]
 # [dft]
 # epochs = 200
 # [fused]
@@ -81,6 +88,7 @@ class Material:
     train_points: tuple[StatePoint, ...]  # those that may be learned from, with isothermal constants
     preset: Preset
     seeds: tuple[int, ...] = ()  # of a committee; without them, the one of the preset
+    phonons: tuple[PhononTarget, ...] = ()
 
     @cached_property
     def split(self) -> splits.Split:
@@ -115,7 +123,7 @@ def load(path: str | Path) -> Material:
     except ValueError as error:  # no TOML, no UTF-8
         raise ValueError(f"{path.name}: {error}; `fusedff new` writes a template") from error
     top = {"frames": str, "table": str, "symbol": str, "structure": str, "output": str, "preset": str}
-    _require_known(said, (*top, "seed", "seeds", "repeats", "units", *SECTIONS), path.name)
+    _require_known(said, (*top, "seed", "seeds", "repeats", "units", "phonons", *SECTIONS), path.name)
     for name, kind in top.items():
         if name not in said and name not in ("symbol", "preset", "output"):
             raise ValueError(f"{path.name}: {name!r} is missing; add it (`fusedff new` writes a template)")
@@ -149,7 +157,30 @@ def load(path: str | Path) -> Material:
         train_points = comparison.targets(preset, points)
     except ValueError as error:
         raise ValueError(f"{said['table']}: {error}") from None
-    return Material(here / said.get("output", path.stem), frames, points, train_points, preset, seeds)
+    phonons = _phonons(said.get("phonons", []), points, f"{path.name}, [[phonons]]")
+    return Material(here / said.get("output", path.stem), frames, points, train_points, preset, seeds, phonons)
+
+
+def _phonons(said, points, where: str) -> tuple[PhononTarget, ...]:
+    """Measured frequencies as targets, by the cells that they are compared in."""
+    needed, modes = ("name", "frequency_THz", "temperature_K"), {}
+    if not isinstance(said, list) or not all(isinstance(entry, dict) for entry in said):
+        raise ValueError(f"{where}: {said!r} does not fit; make it a section [[phonons]] for each mode")
+    for entry in said:
+        _require_known(entry, (*needed, "stderr_THz", "displacements", "place"), where)
+        if lacking := [key for key in needed if key not in entry]:
+            raise ValueError(f"{where}: {lacking[0]!r} is missing; add it")
+        if ("displacements" in entry) == ("place" in entry):
+            raise ValueError(f"{where}: which mode is {entry['name']}? Give either displacements or place")
+    try:
+        for entry in said:
+            nearest = min(range(len(points)), key=lambda n: abs(points[n].temperature - entry["temperature_K"]))
+            stderr = [entry["stderr_THz"]] if "stderr_THz" in entry else []
+            which = entry.get("displacements", entry.get("place"))
+            modes.setdefault(nearest, []).append(Mode(entry["name"], entry["frequency_THz"], which, *stderr))
+        return tuple(PhononTarget(crystals.unit_cell(points[n].crystal), tuple(found)) for n, found in modes.items())
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _seeds(said: Mapping, file: str) -> tuple[int, ...]:
@@ -237,6 +268,8 @@ def describe(material: Material) -> str:
         + (f"; each of {', '.join(sources)} has its own zero of energy" if len(sources) > 1 else ""),
         f"measured      {', '.join(measured_names(material.points))} ({point.condition}); trained on {trained} K; "
         f"held out {held + ' K' if held else 'none'}",
+        *(f"phonon        {mode.name} {mode.measured:g} ± {mode.stderr:g} THz"
+          for target in material.phonons for mode in target.modes),
         f"simulations   {len(cell)} atoms, edges {', '.join(f'{x:.1f}' for x in cell.cell.lengths())} Å",
         f"preset        {material.preset.name}: {material.preset.dft.epochs} epochs of force matching, "
         f"{material.preset.experiment.updates} updates from experiment, {material.preset.fused.epochs} fused epochs",
@@ -283,7 +316,9 @@ def _train_one(material: Material, say) -> dict:
     folder = RunFolder(material.output)
     folder.path.mkdir(parents=True, exist_ok=True)
     identity = {
-        "learned_from": storage.digest({"frames": force_matching.sources(material.frames, "all"), "table": points}),
+        "learned_from": storage.digest(
+            {"frames": force_matching.sources(material.frames, "all"), "table": points, "phonons": material.phonons}
+        ),
         "settings": presets.as_dict(preset),
         "versions": run_folder.versions(),
     }
@@ -311,12 +346,12 @@ def _train_one(material: Material, say) -> dict:
     dft = models["dft"]
     models["experiment"], histories["experiment"] = learn(
         "experiment",
-        lambda **kw: difftre.train(dft, points, preset.experiment, **kw),
+        lambda **kw: difftre.train(dft, points, preset.experiment, static=material.phonons, **kw),
         preset.experiment,
     )
     models["fused"], histories["fused"] = learn(
         "fused",
-        lambda **kw: fused.train(dft, points, split.train, preset.fused, **kw),
+        lambda **kw: fused.train(dft, points, split.train, preset.fused, static=material.phonons, **kw),
         preset.fused,
     )
     found = {}
@@ -324,7 +359,7 @@ def _train_one(material: Material, say) -> dict:
         say(f"{results.TITLES[name]}: evaluation at {len(material.points)} temperatures")
         found[name] = comparison.evaluate_model(
             model, split.test, material.points, preset, f"{results.TITLES[name]}: elastic constants"
-        )
+        ) | {"phonons": {name: entry for target in material.phonons for name, entry in target.entries(model).items()}}
     result = identity | {
         "material": str(material.points[0].crystal),
         "models": found,

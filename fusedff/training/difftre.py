@@ -29,7 +29,7 @@ from fusedff.simulation.elasticity import CoupledStrains, Estimator
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import gauss_newton, loop, targets
 from fusedff.training.optimizers import Adam, GaussNewton
-from fusedff.training.targets import ElasticTarget, Target
+from fusedff.training.targets import ElasticTarget, StaticTarget, Target
 from fusedff.units import KB
 
 
@@ -101,7 +101,8 @@ class DiffTReTrainer:
 
     `target` is what to match: any `Target`, or measured state points, which mean their `elastic_target`. In fused
     training `label_sketch` is `ForceMatchingTrainer.gauss_newton_sketch`: among the steps that correct the residuals,
-    Gauss-Newton then takes the one that raises the loss of the labels least.
+    Gauss-Newton then takes the one that raises the loss of the labels least. `static` are further measurements, which
+    need no snapshots.
     """
 
     def __init__(
@@ -111,8 +112,10 @@ class DiffTReTrainer:
         target: Target | Sequence[StatePoint],
         updates: int | None = None,
         label_sketch: Callable | None = None,
+        static: Sequence[StaticTarget] = (),
     ):
         self.settings, self.template, self.label_sketch = settings, template, label_sketch
+        self.static = tuple(static)
         self.target = elastic_target(target, settings) if isinstance(target, Sequence) else target
         self.updates = updates or settings.updates
         self.ensemble = self.target.ensemble
@@ -124,6 +127,12 @@ class DiffTReTrainer:
         # op by op, these would compile for seconds
         self.loss = jax.jit(jax.value_and_grad(partial(targets.loss, self.target)))
         self.residuals = jax.jit(lambda means: (self.target.residuals(means), jax.jacrev(self.target.residuals)(means)))
+        self.static_terms = jax.jit(self._static_terms)
+
+    @property
+    def learned_from(self) -> dict:
+        """The measurements, by which a checkpoint knows what it belongs to."""
+        return {"target": self.target} | ({"static targets": self.static} if self.static else {})
 
     def init(self, params) -> loop.TrainState:
         """Optimizer state and a simulation that has yet to start."""
@@ -139,7 +148,8 @@ class DiffTReTrainer:
         else:
             residuals = jax.eval_shape(self.target.residuals, empty.observed[0])
             n_labels = gauss_newton.ROWS if self.label_sketch else 0
-            state = gauss_newton.init(residuals.size, ravel_pytree(params)[0], n_labels)
+            n_static = jax.eval_shape(self._static_terms, params)[1].size if self.static else 0
+            state = gauss_newton.init(residuals.size + n_static, ravel_pytree(params)[0], n_labels)
         return loop.TrainState(params, state, key, sampled)
 
     def update(self, train_state: loop.TrainState, n: int) -> tuple[loop.TrainState, dict]:
@@ -147,7 +157,8 @@ class DiffTReTrainer:
         potential, halvings, (sampled, energy, observed) = self._sample_with_backtracking(train_state, n)
         w = reweighting.weights(self.beta, energy, sampled.trajectory.energy)
         means = reweighting.averages(w, observed)
-        arrays = train_state, potential, n, sampled.trajectory.positions, w, observed, means
+        values, *static = self.static_terms(potential.params) if self.static else ((),)
+        arrays = train_state, potential, n, sampled.trajectory.positions, w, observed, means, static
         if isinstance(self.settings.optimizer, Adam):
             value, params, state = self._adam(self.settings.optimizer, *arrays)
         else:
@@ -158,26 +169,49 @@ class DiffTReTrainer:
             "halvings": halvings,
             **self.target.report(means),
         }
+        for target, value in zip(self.static, values, strict=True):
+            record |= target.report(value)
         return train_state._replace(params=params, optimizer=state, extra=sampled), record
 
-    def _adam(self, settings: Adam, train_state, potential, n, positions, w, observed, means):
+    def _adam(self, settings: Adam, train_state, potential, n, positions, w, observed, means, static):
         """Loss before, parameters after and optimizer state after a step."""
         value, cotangent = self.loss(means)
         gradient = self._gradient(potential, positions, w, observed, cotangent)
+        if static:
+            value, gradient = _with_static(value, gradient, *static)
         return value, *_step(settings, self.updates, potential.params, train_state.optimizer, gradient)
 
-    def _gauss_newton(self, settings: GaussNewton, train_state, potential, n, positions, w, observed, means):
+    def _gauss_newton(self, settings: GaussNewton, train_state, potential, n, positions, w, observed, means, static):
         """Loss before, parameters after and optimizer state after a step."""
         residuals, slopes = self.residuals(means)
         jacobian = self._jacobian(potential, positions, w, observed, slopes)
+        residuals = np.ravel(residuals)
+        if static:
+            more, rows = static
+            residuals, jacobian = np.append(residuals, more), np.concatenate([jacobian, _rows(rows, len(more))])
         relaxation, damping = settings.relaxation_at(n, self.updates), settings.damping
         params, unravel = ravel_pytree(train_state.params)
-        measured, residuals = np.asarray(ravel_pytree(potential.params)[0]), np.ravel(residuals)
+        measured = np.asarray(ravel_pytree(potential.params)[0])
         state = gauss_newton.step(
             train_state.optimizer, n, relaxation, damping, np.asarray(params), measured, jacobian, residuals,
             self.label_sketch and self.label_sketch(potential.params, n, gauss_newton.ROWS),
         )  # fmt: skip
         return np.sum(residuals**2), unravel(state.params), state
+
+    def _static_terms(self, params):
+        """Of the static targets: their values, all residuals (n,), and derivatives, params with an axis before (n,)."""
+
+        def values(params):
+            return [target.observe(self.template.with_params(params)) for target in self.static]
+
+        def residuals(params):
+            found = [target.residuals(value) for target, value in zip(self.static, values(params), strict=True)]
+            return jnp.concatenate(found)
+
+        found = residuals(params)
+        # one after the other: the gathers of a potential cannot be vmapped
+        rows = jax.lax.map(lambda row: jax.grad(lambda params: row @ residuals(params))(params), jnp.eye(len(found)))
+        return values(params), found, rows
 
     def _sample_with_backtracking(self, train_state, n):
         """Potential, number of halvings, and snapshots with energies and observables.
@@ -236,7 +270,7 @@ class DiffTReTrainer:
                 potential, self.ensemble.subset(cells), positions[:, cells], w[:, cells], observed[:, cells],
                 slopes[state][:, cells], self.beta[cells],
             )  # fmt: skip
-            rows.append(np.concatenate([np.asarray(x).reshape(n, -1) for x in jax.tree.leaves(gradients)], 1))
+            rows.append(_rows(gradients, n))
         return np.concatenate(rows)
 
     def _gradients(self, *arrays):
@@ -245,10 +279,22 @@ class DiffTReTrainer:
         )  # fmt: skip
 
 
+@jax.jit
+def _with_static(value, gradient, residuals, rows):
+    """Loss and gradient with those of the static targets added."""
+    more = jax.tree.map(lambda row: 2 * jnp.tensordot(residuals, row, 1), rows)
+    return value + jnp.sum(residuals**2), jax.tree.map(lambda g, m: g + m.astype(g.dtype), gradient, more)
+
+
 @compilation.jit(n_static=2)
 def _step(adam, updates, params, state, gradient):
     step, state = adam.transformation(updates).update(gradient, state, params)
     return optax.apply_updates(params, step), state
+
+
+def _rows(tree, n):
+    """Derivatives of n numbers as a matrix (n, n_params)."""
+    return np.concatenate([np.asarray(x).reshape(n, -1) for x in jax.tree.leaves(tree)], 1)
 
 
 def _near(cutoff, capacity, images, system):
@@ -306,11 +352,11 @@ def warn_if_lost(difftre_trainer: DiffTReTrainer, train_state: loop.TrainState) 
 
 
 def shown(record: dict) -> dict:
-    """Entries of a record to show: losses, N_eff, and the target's report on the state nearest to 300 K."""
+    """Entries of a record to show: losses, N_eff, the target's report on the state nearest to 300 K, and phonons."""
     temperatures = [float(key.split("@")[1].rstrip("K")) for key in record if "@" in key]
     nearest = f"@{min(temperatures, key=lambda t: abs(t - 300)):g}K" if temperatures else "@"
     of_all = [key for key in ("loss", "dft_loss", "n_eff") if key in record]
-    return {key: record[key] for key in [*of_all, *(key for key in record if key.endswith(nearest))]}
+    return {key: record[key] for key in [*of_all, *(key for key in record if key.endswith((nearest, "_THz")))]}
 
 
 def train(
@@ -319,16 +365,17 @@ def train(
     settings: DiffTReConfig,
     checkpoint: str | Path | None = None,
     on_epoch: Callable[[list[dict]], None] | None = None,
+    static: Sequence[StaticTarget] = (),
 ) -> tuple[Potential, list[dict]]:
-    """Train `start` on a target or measured state points; returns the last potential and the history.
+    """Train `start` on a target or measured state points, and on `static` targets; returns potential and history.
 
     The history holds, for every update, the loss, the smallest N_eff / n_snapshots of any cell and what the target
     reports (for state points: GPa per temperature). `on_epoch(history)` is called after every update, and on resume.
     """
-    difftre_trainer = DiffTReTrainer(settings, start, target)
+    difftre_trainer = DiffTReTrainer(settings, start, target, static=static)
     result = loop.train(
         difftre_trainer.update, difftre_trainer.init(start.params), settings.updates, name="DiffTRe",
-        settings=asdict(settings), learned_from=loop.start_of(start) | {"target": difftre_trainer.target},
+        settings=asdict(settings), learned_from=loop.start_of(start) | difftre_trainer.learned_from,
         checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
     )  # fmt: skip
     warn_if_lost(difftre_trainer, result.train_state)

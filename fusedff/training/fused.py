@@ -12,7 +12,7 @@ from fusedff.runtime import settings as ranges
 from fusedff.training import loop
 from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer, shown, warn_if_lost
 from fusedff.training.force_matching import ForceMatchingConfig, ForceMatchingTrainer, sources
-from fusedff.training.targets import Target
+from fusedff.training.targets import StaticTarget, Target
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,20 @@ def train(
     settings: FusedConfig,
     checkpoint: str | Path | None = None,
     on_epoch: Callable[[list[dict]], None] | None = None,
+    static: Sequence[StaticTarget] = (),
 ) -> tuple[Potential, list[dict]]:
     """Train `start` on a target (or measured state points) and on labelled frames; returns potential and history.
 
+    `static` are further measurements, which need no snapshots.
     The history holds what the target reports of each epoch (for state points: GPa) and the mean DFT training loss.
     `on_epoch(history)` is called after every epoch, and once on resume.
     """
     matching_trainer = ForceMatchingTrainer(settings.dft, start, frames, settings.epochs * settings.dft_epochs)
     updates = settings.epochs * settings.experiment_updates
     difftre_trainer = DiffTReTrainer(
-        settings.experiment, start, target, updates, label_sketch=matching_trainer.gauss_newton_sketch
-    )
+        settings.experiment, start, target, updates, label_sketch=matching_trainer.gauss_newton_sketch,
+        static=static,
+    )  # fmt: skip
     first = difftre_trainer.init(start.params)
     optimizer = {"experiment": first.optimizer, "dft": matching_trainer.init(start.params).optimizer}
 
@@ -86,7 +89,7 @@ def train(
     result = loop.train(
         epoch, first._replace(optimizer=optimizer), settings.epochs, name="fused training",
         settings=asdict(settings),
-        learned_from=loop.start_of(start) | {"target": difftre_trainer.target} | sources(frames, "training"),
+        learned_from=loop.start_of(start) | difftre_trainer.learned_from | sources(frames, "training"),
         checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
     )  # fmt: skip
     warn_if_lost(difftre_trainer, result.train_state)

@@ -50,6 +50,19 @@ class Target(Protocol):
         """Name -> number for the history."""
 
 
+class StaticTarget(Protocol):
+    """A measurement that a potential answers without snapshots, e.g. a harmonic phonon (`phonon_target`)."""
+
+    def observe(self, potential) -> jax.Array:
+        """What was measured, as the potential has it: (n_quantities,)."""
+
+    def residuals(self, values) -> jax.Array:
+        """Weighted deviations from the measurement (n,): the sum of their squares adds to the loss of the snapshots."""
+
+    def report(self, values) -> dict:
+        """Name -> number for the history."""
+
+
 def loss(target: Target, means: jax.Array) -> jax.Array:
     """Sum of the squared residuals, which training minimizes."""
     return jnp.sum(target.residuals(means) ** 2)

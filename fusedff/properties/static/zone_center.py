@@ -1,11 +1,11 @@
 """Optical phonons at the zone centre (Gamma), from the forces on displaced atoms of the primitive cell alone."""
 
-import ase.units
 import numpy as np
 import spglib
 from ase import Atoms
 
-_THZ = 1e3 * ase.units.fs / (2 * np.pi)  # THz per sqrt(eV/Å^2/amu)
+from fusedff.units import THZ
+
 _TOLERANCE = 1e-3  # Å, of symmetry
 _SAME = 1e-2  # THz; frequencies of one mode differ by less
 
@@ -33,7 +33,7 @@ def optical(atoms: Atoms, calculator, displacement: float = 0.01) -> np.ndarray:
     translations = roots[:, None] * np.tile(np.eye(3), (n, 1))
     relative = np.linalg.svd(translations)[0][:, 3:]  # (3 n, 3 n - 3), orthogonal to the translations
     squares = np.linalg.eigvalsh(relative.T @ dynamical @ relative)
-    return _THZ * np.sign(squares) * np.sqrt(np.abs(squares))
+    return np.sign(squares) * np.sqrt(np.abs(squares)) / THZ
 
 
 def modes(frequencies: np.ndarray) -> list[tuple[float, int]]:
