@@ -166,7 +166,7 @@ def committee(potentials: Potential | Sequence[Potential]) -> tuple[Potential, .
 
     Raises TypeError for what is no potential, and ValueError for none at all and for potentials of other species.
     """
-    members = tuple(potentials) if isinstance(potentials, (list, tuple)) else (potentials,)
+    members = tuple(potentials) if isinstance(potentials, Sequence) else (potentials,)
     for member in members:
         if not isinstance(member, Potential):
             raise TypeError(f"{member!r} is no potential; give one, as fusedff.load returns it")
