@@ -12,6 +12,12 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_seta
 # Before jax is imported: the platform is read once. JAX_PLATFORMS=cuda from outside wins: the gpu tests.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+# Three quarters of the time of most tests go to compilation, which takes 40 % of it without optimization; so do the
+# processes that tests start. test_optimization.py holds what comes out against what users get. Where more time goes to
+# long dynamics, `OPTIMIZED = True` in a test file says so.
+if os.environ["JAX_PLATFORMS"] == "cpu":
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 import jax
 import numpy as np
 import pytest
@@ -29,8 +35,8 @@ if cache:
 LONG = [
     f"test_{name}.py"
     for name in (
-        "notebooks", "material", "dynamics", "elasticity", "thermal_crystals", "deformation", "targets", "lattice",
-        "liquid", "transition", "extending", "devices", "fused", "difftre", "benchmarks", "defects", "kernel",
+        "notebooks", "elasticity", "dynamics", "thermal_crystals", "material", "lattice", "deformation", "liquid", "transition",
+        "lammps_ranks", "benchmarks", "targets", "devices", "difftre", "fused", "extending", "defects", "kernel",
         "startup",
     )
 ]  # fmt: skip
@@ -41,9 +47,13 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forget_programs():
-    """Drop what a file has compiled: a process that holds some thousand programs has no memory maps left, and dies."""
+def programs(request):
+    """Optimize or not, and drop what a file has compiled: some thousand programs take all memory maps of a process."""
+    asked = jax.config.read("jax_disable_most_optimizations")
+    if getattr(request.module, "OPTIMIZED", False):
+        jax.config.update("jax_disable_most_optimizations", False)
     yield
+    jax.config.update("jax_disable_most_optimizations", asked)
     jax.clear_caches()
 
 

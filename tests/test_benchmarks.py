@@ -221,6 +221,7 @@ def test_independent_noise_is_noisier_than_coupled(monkeypatch):
     assert np.mean(coupled.stderr) < np.mean(alone.stderr)
 
 
+@pytest.mark.slow
 def test_run_for_a_gpu_measures_on_a_cpu_too_and_writes_stage_by_stage(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")  # the run adds to it
     found = gpu.run(300, tmp_path, dry=True, stages=["machine", "forces", "dynamics", "precision"])

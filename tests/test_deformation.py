@@ -18,6 +18,7 @@ from fusedff.properties.thermal.elastic import ElasticConfig
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
 from fusedff.simulation.langevin import LangevinConfig
 
+OPTIMIZED = True  # long dynamics, see conftest.py
 MODEL = argon(dtype=jnp.float32)
 SQUEEZED = Crystal("Ar", "fcc", 5.15)  # at about 1 kbar
 LANGEVIN = LangevinConfig(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=20, skin=0.6)

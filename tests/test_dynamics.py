@@ -23,6 +23,7 @@ from fusedff.simulation.langevin import (
 )
 from fusedff.units import KB
 
+OPTIMIZED = True  # long dynamics, see conftest.py
 MODEL = argon()
 SETTINGS = LangevinConfig(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=20, skin=0.6)
 

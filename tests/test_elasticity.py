@@ -22,6 +22,7 @@ from fusedff.simulation.langevin import LangevinConfig
 from fusedff.simulation.statistics import jackknife
 from fusedff.units import GPA, KB, strain_from_voigt
 
+OPTIMIZED = True  # long dynamics, see conftest.py
 MODEL = argon()
 SQUEEZED = Crystal("Ar", "fcc", 5.15)  # at about 1 kbar
 LANGEVIN = LangevinConfig(timestep_fs=8.0, friction_per_ps=5.0, steps_per_snapshot=20, skin=0.6)

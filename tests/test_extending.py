@@ -1,5 +1,6 @@
 """The how-tos of docs/extending: their code runs as printed, and gives what they say."""
 
+import inspect
 import re
 import shutil
 from pathlib import Path
@@ -11,6 +12,8 @@ from ase.io import read
 from fusedff.commands import cli
 from fusedff.data import FILES
 from fusedff.runtime import storage
+
+from fusedff.training import force_matching, fused
 
 PAGES = Path(__file__).parents[1] / "docs" / "extending"
 
@@ -49,13 +52,42 @@ def test_a_property_gives_the_cohesive_energy_that_emt_was_fitted_to():
     assert copper.lattice_constant_A == pytest.approx(3.59, abs=0.01)
 
 
-def test_a_material_is_trained_from_frames_and_a_table(tmp_path, monkeypatch):
+def material(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = run("material.md")
     assert (tmp_path / "copper.safetensors").exists()
-    assert {"C11@300K", "dft_loss"} <= set(names["history"][-1])
     assert names["symmetry"] == "tetragonal 4/mmm"
     assert list(names["point"].elastic_stderr) == ["C44"]
+    return names
+
+
+def test_the_steps_for_a_material_fit_together(tmp_path, monkeypatch):
+    """With trainings that return what they get: tests/test_material.py and notebook 09 train by the same calls."""
+    given = {}
+
+    def stand_in(module):
+        signature = inspect.signature(module.train)
+
+        def train(*arguments):
+            given[module.__name__] = signature.bind(*arguments).arguments
+            return arguments[0], []
+
+        return train
+
+    for module in (force_matching, fused):
+        monkeypatch.setattr(module, "train", stand_in(module))
+    names = material(tmp_path, monkeypatch)
+    for bound in given.values():
+        assert bound["start"].numbers == (29,)
+        assert len(bound["frames"]) == 16
+    assert [point.temperature for point in given[fused.__name__]["target"]] == [300.0]
+    assert names["potential"].reference[0] == pytest.approx(names["reference"]["Cu"])
+
+
+@pytest.mark.slow
+def test_a_material_is_trained_from_frames_and_a_table(tmp_path, monkeypatch):
+    names = material(tmp_path, monkeypatch)
+    assert {"C11@300K", "dft_loss"} <= set(names["history"][-1])
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from fusedff.properties.thermal.lattice import LatticeConfig
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.units import GPA, KB
 
+OPTIMIZED = True  # long dynamics, see conftest.py
 MODEL = argon()
 LANGEVIN = LangevinConfig(timestep_fs=8.0, friction_per_ps=10.0, steps_per_snapshot=10, skin=0.4)
 GUESS = {"fcc": Crystal("Ar", "fcc", 5.2), "hcp": Crystal("Ar", "hcp", 3.70, 6.12)}

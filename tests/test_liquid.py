@@ -13,6 +13,7 @@ from fusedff.properties.thermal.liquid import LiquidConfig
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.units import GPA, KB
 
+OPTIMIZED = True  # long dynamics, see conftest.py
 FAST = LangevinConfig(timestep_fs=10.0, friction_per_ps=5.0, steps_per_snapshot=10, skin=1.0)
 MASS_ARGON = 39.95
 

@@ -26,6 +26,8 @@ from fusedff.simulation.langevin import LangevinConfig
 from fusedff.simulation.statistics import jackknife
 from fusedff.units import GPA
 
+OPTIMIZED = True  # long dynamics, see conftest.py
+
 
 @dataclass(frozen=True)
 class Wells:

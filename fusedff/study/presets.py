@@ -149,6 +149,7 @@ _SMOKE_EXPERIMENT = DiffTReConfig(
 _SMOKE_EVALUATION = ElasticConfig(
     repeats=(2, 2, 1), replicas=1, langevin=_SMOKE_MD, equilibration=2, snapshots=10, blocks=5
 )
+_SMOKE_HOT_MD = replace(_HOT_MD, steps_per_snapshot=5)
 _SMOKE_CHECKS = replace(
     _DEMO_CHECKS,
     temperatures=(323, 473),
@@ -157,9 +158,18 @@ _SMOKE_CHECKS = replace(
     lattice=LatticeConfig(
         repeats=(2, 2, 1), replicas=1, langevin=_SMOKE_MD, passes=1, equilibration=2, snapshots=10, blocks=5
     ),
-    liquid=replace(_DEMO_CHECKS.liquid, melting=16, equilibration=2, snapshots=12, diffusive_ps=(0.1, 0.3)),
-    bcc_equilibration=2,
-    bcc_snapshots=10,
+    liquid=replace(
+        _DEMO_CHECKS.liquid,
+        langevin=_SMOKE_HOT_MD,
+        melting=80,
+        equilibration=10,
+        snapshots=40,
+        diffusive_ps=(0.05, 0.15),
+    ),
+    langevin=_SMOKE_HOT_MD,
+    bcc_repeats=(2, 2, 2),
+    bcc_equilibration=10,
+    bcc_snapshots=20,
     phonon_repeats=(2, 2, 2),
     vacancy_repeats=(2, 2, 2),
     volumes=5,
