@@ -12,7 +12,6 @@ from ase.io import read
 from fusedff.commands import cli
 from fusedff.data import FILES
 from fusedff.runtime import storage
-
 from fusedff.training import force_matching, fused
 
 PAGES = Path(__file__).parents[1] / "docs" / "extending"

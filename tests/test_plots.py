@@ -17,7 +17,7 @@ from fusedff.data import datasets
 from fusedff.measurements import experiments
 from fusedff.plotting import comparison as verdict_plots
 from fusedff.plotting import data as data_plots
-from fusedff.plotting import properties, style, trajectories
+from fusedff.plotting import parameters, properties, style, trajectories
 from fusedff.plotting import training as training_plots
 from fusedff.properties.thermal.deformation import DeformationConfig, DeformationResult
 from fusedff.properties.thermal.elastic import ElasticConfig, ElasticResult
@@ -134,6 +134,60 @@ def test_approach_has_a_panel_per_property_and_dashed_measured_values(points):
     dashed = [line for line in visible(fig)[0].lines if line.is_dashed()]
     assert sorted(line.get_ydata()[0] for line in dashed) == pytest.approx([129.9, 175.9])
     assert legend_texts(fig) == ["23 K", "923 K", "measured"]
+
+
+def test_trainings_are_compared_by_each_measure_of_their_cost():
+    adam = [{"simulations": 1, "gradients": n + 1, "sigma": 3.5 - 0.01 * n} for n in range(5)]
+    newton = [{"simulations": n + 1, "gradients": 4 * (n + 1), "sigma": 3.4} for n in range(2)]
+    against = {"simulations": "simulations", "gradients": "gradients"}
+    fig = training_plots.compared({"Adam": adam, "Gauss-Newton": newton}, against, {"sigma": "sigma (Å)"}, {"sigma": 3})
+    require_labels(fig)
+    assert [ax.get_xlabel() for ax in visible(fig)] == ["simulations", "gradients"]
+    assert legend_texts(fig) == ["Adam", "Gauss-Newton"]
+    known, *lines = visible(fig)[1].lines
+    assert known.get_ydata()[0] == 3
+    assert [list(line.get_xdata()) for line in lines] == [[1, 2, 3, 4, 5], [4, 8]]
+
+
+def test_a_reweighted_average_is_beside_the_exact_one_and_its_effective_share():
+    k, noise = np.geomspace(0.25, 4, 9), np.array([0.9, 1.1])
+    fig = parameters.reweighted(k, 1 / k, noise / k[:, None], np.full((9, 2), 0.5), 0.9, "k", "$x^2$ (Å²)")
+    require_labels(fig)
+    average, share = visible(fig)
+    for line in average.lines:  # exact, and the mean of the repeats
+        np.testing.assert_allclose(line.get_ydata(), 1 / k)
+    assert [label.get_text() for label in average.get_xticklabels()] == ["0.25", "0.5", "1", "2", "4"]
+    assert {float(line.get_ydata()[0]) for line in share.lines} == {0.5, 0.9}
+
+
+def test_each_target_is_met_on_a_line_and_both_lines_meet_in_the_truth():
+    x, y = np.linspace(0.5, 1.5, 5), np.linspace(3.3, 3.5, 3)
+    pressure, c11 = np.broadcast_to(y[:, None] - 3.4, (3, 5)), np.broadcast_to(x - 1, (3, 5))
+    targets, points = {"pressure": pressure, "C11": c11}, {"truth": (1, 3.4)}
+    fig = parameters.zero_lines(x, y, targets, points, "epsilon", "sigma (Å)", "GPa")
+    fig.draw_without_rendering()
+    ax, bar = visible(fig)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("epsilon", "sigma (Å)")
+    assert bar.get_ylabel() == "pressure, simulated - measured (GPa)"
+    _, along, across = ax.collections
+    np.testing.assert_allclose(along.get_paths()[0].vertices[:, 1], 3.4)
+    np.testing.assert_allclose(across.get_paths()[0].vertices[:, 0], 1)
+    assert legend_texts(fig) == ["pressure as measured", "C11 as measured", "truth"]
+
+
+def test_steps_that_remove_a_residual_end_on_its_line_and_say_what_they_cost_the_labels():
+    labels, steps = np.diag([2.0, 0.5]), {"shortest": np.array([0.5, 0.5]), "cheapest": np.array([1 / 17, 16 / 17])}
+    fig = parameters.steps(np.array([1.0, 1.0]), -1.0, labels, steps)
+    require_labels(fig)
+    (ax,) = visible(fig)
+    ellipses, _, met = ax.collections
+    np.testing.assert_allclose(met.get_paths()[0].vertices.sum(1), 1)
+    costs = sorted([1 + 1 / 16, 4 / 17**2 + 64 / 17**2])
+    for path, cost in zip(ellipses.get_paths(), costs, strict=True):
+        np.testing.assert_allclose(np.sum((path.vertices @ labels) ** 2, 1), cost, rtol=0.01)  # drawn as polygons
+    assert [text.get_text() for text in ax.texts if text.get_text()] == [
+        "shortest\nlength 0.71, cost 1.1", "cheapest\nlength 0.94, cost 0.24"
+    ]  # fmt: skip
 
 
 def test_parity_reports_the_mean_absolute_error_in_the_unit_of_each_panel():

@@ -8,8 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
-LACKING = {"02", "04", "05", "06", "07", "08"}  # to be brought to the skeleton; this list only ever shrinks
-NOTEBOOKS = {path.stem: path for path in FOLDER.glob("[0-9]*.ipynb") if path.stem[:2] not in LACKING}
+NOTEBOOKS = {path.stem: path for path in FOLDER.glob("[0-9]*.ipynb")}
 SOLUTIONS = {path.stem: path for path in (FOLDER / "solutions").glob("*.ipynb")}
 CLOSING = ["Take-away", "What could go wrong", "Exercises", "References"]
 
@@ -40,13 +39,6 @@ def sentences(text):
 @pytest.fixture(params=[*sorted(NOTEBOOKS), "TEMPLATE"])
 def notebook(request):
     return read(FOLDER / f"{request.param}.ipynb")
-
-
-def test_the_list_of_notebooks_that_lack_the_skeleton_is_true():
-    def has(path):
-        return headings(read(path))[-4:] == CLOSING
-
-    assert {path.stem[:2] for path in FOLDER.glob("[0-9]*.ipynb") if not has(path)} <= LACKING
 
 
 def test_the_title_is_a_question_and_a_table_says_who_after_and_need(notebook):

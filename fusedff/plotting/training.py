@@ -81,3 +81,30 @@ def approach(history: Sequence[Mapping], points, updates: int | None = None) -> 
         handles.append(Line2D([], [], color=style.FAINT, ls=(0, (4, 2)), lw=1.1, label="measured"))
         fig.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return fig
+
+
+def compared(
+    histories: Mapping[str, Sequence[Mapping]], against: Mapping[str, str], keys: Mapping[str, str],
+    known: Mapping[str, float],
+) -> Figure:  # fmt: skip
+    """Several trainings of the same model: a column per quantity, a row per measure of what they cost.
+
+    `histories` is training -> records; `against` and `keys` give entries of the records their labels, e.g.
+    {"simulations": "simulations"} and {"sigma": "sigma (Å)"}. `known` values are dashed.
+    """
+    with style.context():
+        fig, grid = plt.subplots(
+            len(against), len(keys), figsize=(3.6 * len(keys), 2.8 * len(against)), squeeze=False, sharey="col"
+        )
+        for row, (x, xlabel) in zip(grid, against.items(), strict=True):
+            for ax, (key, label) in zip(row, keys.items(), strict=True):
+                if key in known:
+                    ax.axhline(known[key], color=style.COLORS["measured"], ls=(0, (4, 2)), lw=1.1)
+                for k, (name, history) in enumerate(histories.items()):
+                    ax.plot([record[x] for record in history], [record[key] for record in history],
+                            "os^D"[k % 4] + "-", ms=3.5, color=style.color_of(name, 2 * k), label=name)  # fmt: skip
+                ax.set(xlabel=xlabel, ylabel=label)
+                ax.locator_params(axis="x", integer=True)
+        if len(histories) > 1:
+            fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=len(histories))
+    return fig
