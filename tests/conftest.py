@@ -36,8 +36,8 @@ LONG = [
     f"test_{name}.py"
     for name in (
         "notebooks", "elasticity", "dynamics", "thermal_crystals", "material", "lattice", "deformation", "liquid",
-        "transition", "lammps_ranks", "benchmarks", "targets", "devices", "difftre", "fused", "extending", "defects", "kernel",
-        "startup",
+        "transition", "lammps_ranks", "benchmarks", "targets", "devices", "difftre", "fused", "extending", "defects",
+        "kernel", "startup",
     )
 ]  # fmt: skip
 
