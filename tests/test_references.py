@@ -63,12 +63,34 @@ def test_computed_rows_are_what_the_packaged_frames_say():
 @pytest.mark.parametrize(("mode", "axis"), [("E2g", "x"), ("B1g", "z")])
 def test_optical_phonons_are_what_the_displaced_sublattices_say(mode, axis):
     frames = {frame.info["config_id"]: frame for frame in datasets.load_frames()}
-    sizes = np.array([0.10, 0.25])
+    sizes = np.array([0.03, 0.06, 0.10])
     forces = [frames[f"hcp-optical-{axis}{size:+.2f}-v+0.00"].get_forces()[0, "xyz".index(axis)] for size in sizes]
     _, constant = np.polyfit(sizes**2, forces / sizes, 1)  # eV/Å^2, of harmonic and quartic energies
     frequency = np.sqrt(constant / (atomic_masses[22] / 2)) / (2 * np.pi) * units.second / 1e12
     (found,) = references.select(TABLE, "Ti", "hcp", f"phonon_{mode}", "DFT")
     assert frequency == pytest.approx(found.value, abs=0.01)
+
+
+def test_elastic_constants_of_pbe_are_what_the_strained_cells_say():
+    frames = {frame.info["config_id"]: frame for frame in datasets.load_frames()}
+
+    def slope(name, of):
+        up, down = (np.asarray(of(frames[f"hcp-4K-strain-{name}{size:+.3f}"])) for size in (0.01, -0.01))
+        return (up - down) / 0.02
+
+    stress = {name: slope(name, lambda f: f.get_stress() / experiments.GPA) for name in ("xx", "zz", "yz", "xy")}
+    # relaxed ions give way by what the strain pushes the sublattices over how stiff they are against each other
+    push = slope("xx", lambda f: f.get_forces()[1])[1]
+    stiff = -np.mean([frames[f"hcp-optical-x+{size}-v+0.00"].get_forces()[1, 0] / size for size in (0.03, 0.06)])
+    inner = push**2 / stiff / frames["hcp-4K"].get_volume() / experiments.GPA
+    assert stress["xy"][5] == pytest.approx((stress["xx"][0] - stress["xx"][1]) / 2, rel=0.01)
+    found = {
+        "C11": stress["xx"][0] - inner, "C12": stress["xx"][1] + inner, "C13": (stress["xx"][2] + stress["zz"][0]) / 2,
+        "C33": stress["zz"][2], "C44": stress["yz"][3],
+    }  # fmt: skip
+    for name, constant in found.items():
+        (reference,) = references.select(TABLE, "Ti", "hcp", name, "DFT")
+        assert constant == pytest.approx(reference.value, abs=0.3)
 
 
 def test_bulk_moduli_of_titanium_follow_from_the_measured_elastic_constants():
