@@ -142,6 +142,12 @@ def test_difftre_notebook_finds_the_known_answers(chain):
         for name, tolerance in (("epsilon", 0.06), ("sigma", 0.005)):
             assert abs(found[name] / argon["truth"][name] - 1) < tolerance
             assert abs(found[name] - argon["truth"][name]) < 0.4 * abs(argon["start"][name] - argon["truth"][name])
+    cost = argon["cost"]
+    assert cost["Adam"]["simulations"] < cost["Gauss-Newton"]["simulations"]  # what the text says of the figure
+    assert cost["Adam"]["gradients"] == pytest.approx(cost["Gauss-Newton"]["gradients"], rel=0.5)
+    alone = argon["pressure_alone"]  # one target, two parameters: sigma hardly moves, and C11 is anything
+    assert max(alone["sigma"]) / min(alone["sigma"]) < 1.01
+    assert max(alone["C11_GPa"]) > 1.5 * min(alone["C11_GPa"])
 
 
 def test_difftre_notebook_teaches_titanium_what_was_measured(chain):
@@ -160,6 +166,7 @@ def test_fused_notebook_records_both_sides(chain):
     record = chain.read("notebooks/05.json")
     assert record["rounds"] == SMOKE.fused.epochs
     assert record["last"]["dft_loss"] < record["first"]["dft_loss"]
+    assert record["two_parameters"]["cost"]["cheapest step"] < 0.7 * record["two_parameters"]["cost"]["shortest step"]
     assert set(record["test"]) == set(run_folder.MODELS)
     for errors in record["test"].values():
         check_test_errors(errors)
@@ -320,11 +327,25 @@ def test_solutions_show_what_they_say(solved):
         assert of_energy == pytest.approx(3, abs=0.2)
         assert of_force == pytest.approx(2, abs=0.2)
     assert bits["ratio"] == pytest.approx(14, rel=0.05)
+    assert solved["02"]["resumed_differs_by"] == 0
     assert solved["03"]["exploded"]
     noise = solved["03"]["mean_error_bar_GPa"]
     smallest, middle, _ = (noise[strain] for strain in sorted(noise, key=float))
     assert smallest == pytest.approx(middle, rel=0.2)  # proportional to the strain, and divided by it
     assert solved["03"]["mean_error_bar_of_different_GPa"] > 3 * smallest
+    too_soft, soft = (solved["04"]["typical_error"][share] for share in ("0.25", "0.5"))
+    assert soft[-1] < 0.05 < too_soft[-1]  # with 30 000 snapshots: weights of infinite variance do not average out
+    fewer = solved["04"]["simulations"]
+    assert fewer["Gauss-Newton"] < fewer["Adam"]
+    for rows, error in solved["05"]["sketch_error"].items():
+        assert error == pytest.approx((2 / int(rows)) ** 0.5, rel=0.3)
+    assert solved["05"]["moves_most"] == "C13@923K"
+    assert solved["05"]["moved_percent"]["C44@923K"] == pytest.approx(0, abs=1e-6)
+    assert 0.03 < solved["07"]["compressed_by"] < 0.06  # 5 GPa over a bulk modulus of 110 GPa
+    assert 0 < solved["07"]["parabola_percent"] < 1
+    assert not solved["08"]["bcc_stable"]
+    assert 0.2 < solved["08"]["gruneisen"] < 2.5  # of a cell of 16 atoms
+    assert solved["08"]["copper"]["bcc_above_fcc_meV"] > 0
     assert solved["09"]["refused"]
     assert solved["09"]["C44_difference_GPa"] < 1e-3  # heating a cubic crystal gives no shear stress
     relaxed, measured = solved["10"]["relaxed_A"], solved["10"]["measured_A"]
