@@ -5,6 +5,7 @@ import pytest
 import spglib
 from ase import Atoms
 from ase.spacegroup import Spacegroup
+from keating import Keating
 from laue import SPECIAL, Bonds, structure
 from scipy.spatial.transform import Rotation
 
@@ -206,3 +207,12 @@ def test_the_sublattices_of_diamond_move_and_soften_c44_and_those_of_b2_stay():
     found = elastic.run(crystals.unit_cell(b2), Bonds(crystals.unit_cell(b2), 3.3), crystals.symmetry(b2), name=None)
     np.testing.assert_allclose(found.stiffness_gpa, found.clamped_gpa, rtol=1e-6, atol=1e-6)
     assert found.constants_gpa["C12"] == pytest.approx(found.constants_gpa["C44"], rel=1e-4)  # Cauchy, no pressure
+
+
+def test_diamond_of_keating_has_the_constants_of_its_closed_form():
+    """With the sublattices at rest: C44 is a harmonic mean of alpha and beta; carried along, it would be their sum."""
+    silicon = Keating(alpha=3.03, beta=0.86, bond=2.351)
+    a = 4 * silicon.bond / np.sqrt(3)
+    found = elastic.run(crystals.unit_cell(Crystal("Si", "diamond", a)), silicon, "cubic", name=None)
+    assert found.constants_gpa == pytest.approx({name: c / GPA for name, c in silicon.constants.items()}, rel=1e-4)
+    assert found.clamped_gpa[3, 3] == pytest.approx((silicon.alpha + silicon.beta) / a / GPA, rel=1e-3)
