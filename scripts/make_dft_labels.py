@@ -219,6 +219,24 @@ def slabs():
             yield f"hcp-slab-{facet}", f"hcp-slab-{facet}-{layers}{shift:+.2f}", slab
 
 
+def measured_cell():
+    """Yield (config_type, config_id, atoms) of hcp titanium in the cell measured at 4 K, strained and displaced.
+
+    What PBE says of the elastic constants there; and small optical displacements, on which frequencies depend.
+    """
+    hcp = PHASES["hcp"]()
+    for axis in "zx":
+        atoms = hcp.copy()
+        atoms.positions[1, "xyz".index(axis)] += 0.03
+        yield "hcp-optical", f"hcp-optical-{axis}+0.03-v+0.00", atoms
+    cold = bulk("Ti", "hcp", a=2.94398, c=4.67808)
+    yield "hcp-strain", "hcp-4K", cold.copy()
+    modes = {"xx": [1, 0, 0, 0, 0, 0], "zz": [0, 0, 1, 0, 0, 0], "yz": [0, 0, 0, 1, 0, 0], "xy": [0, 0, 0, 0, 0, 1]}
+    for size in (0.01, -0.01):
+        for name, mode in modes.items():
+            yield "hcp-strain", f"hcp-4K-strain-{name}{size:+.3f}", deformed(cold, strain(np.array(mode) * size))
+
+
 def structures():
     """Yield (config_type, config_id, atoms) of the titanium plan: symmetric cells first, then rattled ones.
 
@@ -268,6 +286,7 @@ def structures():
             batch.append(("hcp-rattled-16", rattled(rng, hcp16, 0.15, 0.008, (-0.02, 0.05))))
         for j, (kind, atoms) in enumerate(batch):
             yield kind, f"{kind}-{i:03d}-{j}", atoms
+    yield from measured_cell()
 
 
 def crystal(element, structure, a, c=None) -> tuple:

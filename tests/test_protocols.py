@@ -1,6 +1,7 @@
 """Implementations of a protocol have its methods, with its parameter names."""
 
 import inspect
+import re
 
 import pytest
 
@@ -9,12 +10,14 @@ from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Model
 from fusedff.simulation.elasticity import CoupledStrains, Estimator, StressFluctuation
 from fusedff.training import targets
-from fusedff.training.targets import Target
+from fusedff.training.phonon_target import PhononTarget
+from fusedff.training.targets import StaticTarget, Target
 
 IMPLEMENTATIONS = [
     *((Model, model) for model in (DimeNet, LennardJones)),
     *((Estimator, estimator) for estimator in (CoupledStrains, StressFluctuation)),
-    *((Target, getattr(targets, name)) for name in dir(targets) if name.endswith("Target") and name != "Target"),
+    *((Target, getattr(targets, name)) for name in dir(targets) if re.fullmatch(r"(?!Static)\w+Target", name)),
+    (StaticTarget, PhononTarget),
 ]
 OBSERVE = ("potential", "system", "near", "evaluation")
 WEIGHTED_SUM = ("potential", "system", "near", "coefficients")

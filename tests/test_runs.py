@@ -15,6 +15,7 @@ import pytest
 from argon import argon
 
 from fusedff.commands import cli as command
+from fusedff.potential import Potential
 from fusedff.runtime import storage
 from fusedff.study import notebooks as study
 from fusedff.study import run_folder as runs
@@ -60,7 +61,7 @@ def test_a_folder_of_an_unknown_preset_is_refused(tmp_path):
 
 def test_a_model_that_neither_exists_nor_ships_is_refused_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match="unobtainium is neither a file nor a potential that ships"):
-        runs.load("unobtainium")
+        Potential.load("unobtainium")
 
 
 def test_the_file_of_another_model_is_noticed(tmp_path):
@@ -222,7 +223,6 @@ def test_a_slip_on_the_command_line_is_one_line_and_no_traceback(preset, runs, s
 
 
 def test_a_file_can_be_loaded_by_its_path(tmp_path):
-
     path = tmp_path / "mine.safetensors"
     argon(dtype=jnp.float32).save(path)
-    assert runs.load(str(path)).numbers == (18,)
+    assert Potential.load(str(path)).numbers == (18,)

@@ -292,9 +292,11 @@ def train(material: Material, say=print) -> dict:
     entry, and under `members` what each training found. What an earlier call has finished is not done again, and what
     it was at goes on from its last epoch. `say` gets a line before each step.
     """
-    style.watermark(presets.note(material.preset))
-    if not material.seeds:
-        return _train_one(material, say)
+    with style.watermarked(presets.note(material.preset)):
+        return _train_committee(material, say) if material.seeds else _train_one(material, say)
+
+
+def _train_committee(material: Material, say) -> dict:
     members, found = material.members, {}
     for member in members.values():
         _ = member.split  # an error here comes before hours of training

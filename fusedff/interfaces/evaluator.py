@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -166,7 +167,8 @@ def committee(potentials: Potential | Sequence[Potential]) -> tuple[Potential, .
 
     Raises TypeError for what is no potential, and ValueError for none at all and for potentials of other species.
     """
-    members = tuple(potentials) if isinstance(potentials, Sequence) else (potentials,)
+    several = isinstance(potentials, Sequence) and not isinstance(potentials, str)  # not a name
+    members: tuple[Any, ...] = tuple(potentials) if several else (potentials,)
     for member in members:
         if not isinstance(member, Potential):
             raise TypeError(f"{member!r} is no potential; give one, as fusedff.load returns it")

@@ -7,6 +7,7 @@ return a matplotlib Figure: hand it to `show` with a sentence for readers who ca
 import base64
 import html
 import io
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -79,6 +80,17 @@ def watermark(text: str | None) -> None:
     """Write `text` across every figure that is shown or saved from now on, and into its words; None ends that."""
     global _watermark
     _watermark = text
+
+
+@contextmanager
+def watermarked(text: str | None):
+    """A `watermark` on what is shown or saved within this context."""
+    before = _watermark
+    watermark(text)
+    try:
+        yield
+    finally:
+        watermark(before)
 
 
 def png(fig: Figure, dpi: int = 150) -> bytes:
