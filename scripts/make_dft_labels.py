@@ -235,6 +235,10 @@ def measured_cell():
     for size in (0.01, -0.01):
         for name, mode in modes.items():
             yield "hcp-strain", f"hcp-4K-strain-{name}{size:+.3f}", deformed(cold, strain(np.array(mode) * size))
+    for axis in "xz":
+        atoms = cold.copy()
+        atoms.positions[1, "xyz".index(axis)] += 0.06
+        yield "hcp-strain-inner", f"hcp-4K-optical-{axis}+0.06", atoms
 
 
 def structures():

@@ -68,7 +68,8 @@ class Bad(NamedTuple):
 
 @cache
 def titanium():
-    return [frame for frame in datasets.load_frames() if labelled.use_virial(frame)]
+    # a fixed number, so that halves of a file stay what they are when the data grow
+    return [frame for frame in datasets.load_frames() if labelled.use_virial(frame)][:203]
 
 
 def spoiled(frame: Atoms, energy=1.0, forces=1.0, stress=1.0, lengths=1.0, transposed=False) -> Atoms:

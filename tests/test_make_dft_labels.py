@@ -45,13 +45,14 @@ def test_the_script_needs_neither_gpaw_to_be_read_nor_this_package(script):
     assert "gpaw" not in sys.modules
 
 
-def calculated():
-    """The packaged frames but the atom alone, whose energy was measured."""
-    return [frame for frame in datasets.load_frames() if frame.info["config_id"] != "atom"]
+def calculated(plan_only=False):
+    """The packaged frames but the atom alone, whose energy was measured; and but liquids, which no plan holds."""
+    left_out = ("atom", "liquid") if plan_only else ("atom",)
+    return [frame for frame in datasets.load_frames() if frame.info["config_type"] not in left_out]
 
 
 def test_every_packaged_frame_is_the_structure_the_plan_says(plan):
-    for frame in calculated():
+    for frame in calculated(plan_only=True):
         kind, atoms = plan[frame.info["config_id"]]
         assert frame.info["config_type"] == kind
         np.testing.assert_allclose(frame.cell.array, atoms.cell.array, atol=1e-10)
@@ -66,11 +67,13 @@ def test_no_structure_is_labelled_twice():
 def test_no_packaged_frame_has_a_coarser_k_mesh_than_the_default_settings_say(script):
     for frame in calculated():
         mesh = [int(n) for n in frame.info["k_mesh"].split("x")]
-        assert all(np.array(mesh) >= script.k_mesh(frame))
+        large = float(re.search(r"/([\d.]+)-MP", frame.info.get("dft", script.describe(script.DEFAULTS)))[1])
+        assert large == (0.5 if frame.info["config_type"] == "liquid" else 0.31)
+        assert all(np.array(mesh) >= script.k_mesh(frame, script.DEFAULTS._replace(k_spacing_large=large)))
 
 
 def test_the_plan_is_reproducible_and_physically_sound(script, plan):
-    assert len(plan) == 379  # ids are unique: a dictionary would be shorter
+    assert len(plan) == 381  # ids are unique: a dictionary would be shorter
     for _, name, again in itertools.islice(script.structures(), 90):
         np.testing.assert_array_equal(again.positions, plan[name][1].positions)
         assert script.shortest_distance(again) > 1.95
