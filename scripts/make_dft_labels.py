@@ -61,6 +61,16 @@ PHASES = {
 }
 
 
+# Engineering Voigt strains of size one.
+MODES = {
+    "xx": [1, 0, 0, 0, 0, 0],
+    "zz": [0, 0, 1, 0, 0, 0],
+    "yz": [0, 0, 0, 1, 0, 0],
+    "xy": [0, 0, 0, 0, 0, 1],
+    "ca": [-0.5, -0.5, 1, 0, 0, 0],
+}
+
+
 def deformed(atoms: Atoms, deformation) -> Atoms:
     """A copy under a (3, 3) deformation gradient, fractional coordinates kept."""
     atoms = atoms.copy()
@@ -168,16 +178,10 @@ def inner_modes():
             atoms = deformed(hcp, np.eye(3) * (1 + volume) ** (1 / 3))
             atoms.positions[1, "xyz".index(axis)] += size
             yield "hcp-optical", f"hcp-optical-{axis}{size:+.2f}-v{volume:+.2f}", atoms
-    modes = {
-        "xx": [1, 0, 0, 0, 0, 0],
-        "xy": [0, 0, 0, 0, 0, 1],
-        "ca": [-0.5, -0.5, 1, 0, 0, 0],
-        "yz": [0, 0, 0, 1, 0, 0],
-    }
-    for name, mode in modes.items():
+    for name in ("xx", "xy", "ca", "yz"):
         for size in (0.015, -0.015):
             for shift in (0.03, -0.05):
-                atoms = deformed(hcp, strain(np.array(mode) * size))
+                atoms = deformed(hcp, strain(np.array(MODES[name]) * size))
                 atoms.positions[1, 0 if name == "xy" else 1] += shift
                 yield "hcp-strain-inner", f"hcp-strain-inner-{name}{size:+.3f}{shift:+.2f}", atoms
     rng = np.random.default_rng(77)
@@ -231,10 +235,10 @@ def measured_cell():
         yield "hcp-optical", f"hcp-optical-{axis}+0.03-v+0.00", atoms
     cold = bulk("Ti", "hcp", a=2.94398, c=4.67808)
     yield "hcp-strain", "hcp-4K", cold.copy()
-    modes = {"xx": [1, 0, 0, 0, 0, 0], "zz": [0, 0, 1, 0, 0, 0], "yz": [0, 0, 0, 1, 0, 0], "xy": [0, 0, 0, 0, 0, 1]}
     for size in (0.01, -0.01):
-        for name, mode in modes.items():
-            yield "hcp-strain", f"hcp-4K-strain-{name}{size:+.3f}", deformed(cold, strain(np.array(mode) * size))
+        for name in ("xx", "zz", "yz", "xy"):
+            cell = deformed(cold, strain(np.array(MODES[name]) * size))
+            yield "hcp-strain", f"hcp-4K-strain-{name}{size:+.3f}", cell
     for axis in "xz":
         atoms = cold.copy()
         atoms.positions[1, "xyz".index(axis)] += 0.06
@@ -249,21 +253,14 @@ def structures():
     for phase, make in PHASES.items():
         for v in (-0.10, -0.06, -0.03, 0.0, 0.03, 0.06, 0.10):
             yield f"{phase}-eos", f"{phase}-eos-{v:+.2f}", deformed(make(), np.eye(3) * (1 + v) ** (1 / 3))
-    modes = {
-        "xx": [1, 0, 0, 0, 0, 0],
-        "zz": [0, 0, 1, 0, 0, 0],
-        "yz": [0, 0, 0, 1, 0, 0],
-        "xy": [0, 0, 0, 0, 0, 1],
-        "ca": [-0.5, -0.5, 1, 0, 0, 0],
-    }
     for size in (0.01, 0.025):
         for sign in (1, -1):
-            for name, mode in modes.items():
+            for name, mode in MODES.items():
                 cell = deformed(PHASES["hcp"](), strain(np.array(mode) * sign * size))
                 yield "hcp-strain", f"hcp-strain-{name}{sign * size:+.3f}", cell
     for name in ("zz", "yz", "xy"):
         for size in (0.03, -0.03):
-            cell = deformed(PHASES["bcc"](), strain(np.array(modes[name]) * size))
+            cell = deformed(PHASES["bcc"](), strain(np.array(MODES[name]) * size))
             yield "bcc-strain", f"bcc-strain-{name}{size:+.2f}", cell
 
     yield from broken_bonds()
@@ -313,12 +310,10 @@ def structures_of(element, structure, a, c=None):
     primitive, cell = crystal(element, structure, a, c)
     for v in (-0.10, -0.06, -0.03, 0.0, 0.03, 0.06, 0.10):
         yield f"{structure}-eos", f"{structure}-eos-{v:+.2f}", deformed(primitive, np.eye(3) * (1 + v) ** (1 / 3))
-    modes = {"xx": [1, 0, 0, 0, 0, 0], "yz": [0, 0, 0, 1, 0, 0], "ca": [-0.5, -0.5, 1, 0, 0, 0]}
-    if structure == "hcp":
-        modes |= {"zz": [0, 0, 1, 0, 0, 0], "xy": [0, 0, 0, 0, 0, 1]}
+    modes = ("xx", "yz", "ca", *(("zz", "xy") if structure == "hcp" else ()))
     for size in (0.01, -0.01, 0.025, -0.025):
-        for name, mode in modes.items():
-            strained = deformed(primitive, strain(np.array(mode) * size))
+        for name in modes:
+            strained = deformed(primitive, strain(np.array(MODES[name]) * size))
             yield f"{structure}-strain", f"{structure}-strain-{name}{size:+.3f}", strained
     rng = np.random.default_rng(2024)
     nearest = neighbor_list("d", primitive, 1.2 * max(a, c or a)).min()
