@@ -144,7 +144,7 @@ def _first(models):
 def _cell(entry, digits, measured):
     if measured:
         return f"{entry['measured']:.{digits}f}" if "measured" in entry else "-"
-    return f"{entry['value']:.{digits}f} ± {entry['stderr']:.{digits}f}{_bracket(entry.get('spread'), digits)}"
+    return _with_error(entry, digits) + _bracket(entry.get("spread"), digits)
 
 
 def _bracket(spread, digits):
