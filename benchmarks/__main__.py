@@ -19,7 +19,6 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=record.RESULTS, help="where results go (not of all measurements)")
     parser.add_argument("--dry", action="store_true", help="cells, independent, gpu: tiny sizes, to try it")
     parser.add_argument("--model", default="fused", choices=results.TITLES, help="independent: of those that ship")
-    parser.add_argument("--vasp", type=Path, help="learning: a file of the second set of frames (default: fetched)")
     parser.add_argument("--stages", nargs="*", help=f"gpu: of {', '.join(gpu.STAGES)} (default: all)")
     options = parser.parse_args()
     fusedff.setup()
@@ -65,7 +64,7 @@ def main() -> None:
             record.write(independent.name_of(options.model), text, judged | {"about": about}, options.into)
         print(text)
     elif options.what == "learning":
-        for curve in learning.run(options.into, vasp=options.vasp):
+        for curve in learning.run(options.into):
             text = learning.text(curve, about)
             record.write("learning", text, curve | {"about": about}, options.into)
             record.draw("learning", figures.learning(curve["curve"]), options.into)

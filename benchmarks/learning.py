@@ -37,13 +37,17 @@ def usual(frames: Sequence[Atoms]) -> list[Atoms]:
     return [frame for frame in frames if np.abs(labelled.labels(frame).forces).max() < USUAL_FORCE]
 
 
-def run(into: Path, preset: Preset = HOURS, sizes: Sequence[int] = SIZES, vasp=None) -> Iterator[dict]:
+def run(into: Path, preset: Preset = HOURS, sizes: Sequence[int] = SIZES) -> Iterator[dict]:
     """What was found so far, after every size: preset, data, settings and `curve`, rows with n_frames, epochs and test.
 
-    Fewer frames are seen up to twice as often. `vasp` is a file of the second set, see `comparison.frames`.
+    Fewer frames are seen up to twice as often.
     """
-    split = comparison.frames(preset, vasp)
-    asked = {"preset": preset.name, "data": comparison.data_version(preset), "settings": presets.as_dict(preset.dft)}
+    split = comparison.frames(preset)
+    asked = {
+        "preset": preset.name,
+        "data": comparison.data_version(preset, split),
+        "settings": presets.as_dict(preset.dft),
+    }
     kept = into / "learning.json"
     found = json.loads(kept.read_text()) if kept.exists() else {}
     curve = found["curve"] if all(found.get(key) == value for key, value in record.plain(asked).items()) else []

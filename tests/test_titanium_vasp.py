@@ -222,7 +222,9 @@ def test_without_a_network_one_sentence_says_that_the_embedded_frames_are_used(p
 def test_the_second_set_comes_after_the_embedded_frames_whose_split_stays(published, monkeypatch):
     more = [frame for k in range(10) for frame in made("vasp", 10, 1, f"kind-{k}")]
     monkeypatch.setattr(titanium_vasp, "load", lambda path: more)
-    both, alone = comparison.frames(presets.get("demo"), "some.extxyz"), splits.split(datasets.load_frames())
+    monkeypatch.setenv(comparison.VASP_FILE, "some.extxyz")
+    preset = replace(presets.get("demo"), data="embedded+vasp")
+    both, alone = comparison.frames(preset), splits.split(datasets.load_frames())
     for part, mine, share in zip(both, alone, (70, 10, 20), strict=True):
         assert [f.info["config_id"] for f in part[: len(mine)]] == [f.info["config_id"] for f in mine]
         assert len(part) == len(mine) + share

@@ -1,6 +1,7 @@
 """The comparison the titanium study ends with: three models against DFT and against experiment."""
 
 import hashlib
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,24 +25,25 @@ from fusedff.study.presets import Preset
 from fusedff.training import label_errors, outliers
 from fusedff.units import GPA
 
+VASP_FILE = "FUSEDFF_TITANIUM_VASP"  # environment variable: a file of the second set, where there is no network
 UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "GPa"}  # of what `predictions` returns
 
 
-def frames(preset: Preset, vasp: str | Path | None = None) -> splits.Split:
+def frames(preset: Preset) -> splits.Split:
     """The DFT frames a preset learns from: the embedded ones shared out by family, the paper's as in the paper.
 
-    With `data` 'embedded+vasp', or where `vasp` is a file of them, those of the second public set come after the
-    embedded ones; a warning says so if they cannot be downloaded and are left out.
+    With `data` 'embedded+vasp', those of the second public set come after the embedded ones: from the file that the
+    environment variable `VASP_FILE` names, else downloaded. A warning says so if they cannot be and are left out.
     """
     if preset.data == "paper":
         return splits.paper_split(datasets.load_paper_archive(titanium_paper.fetch_paper_archive()))
     embedded = splits.split(datasets.load_frames())
-    if vasp is None and preset.data == "embedded+vasp":
-        try:
-            vasp = titanium_vasp.fetch()
-        except ConnectionError as error:
-            warnings.warn(f"only the embedded frames are used: {error}", stacklevel=2)
-    if vasp is None:
+    if preset.data == "embedded":
+        return embedded
+    try:
+        vasp = os.environ.get(VASP_FILE) or titanium_vasp.fetch()
+    except ConnectionError as error:
+        warnings.warn(f"only the embedded frames are used: {error}", stacklevel=2)
         return embedded
     more = splits.split(titanium_vasp.load(vasp))
     return splits.Split(*(mine + theirs for mine, theirs in zip(embedded, more, strict=True)))
@@ -59,13 +61,20 @@ def targets(preset: Preset, table: Sequence[StatePoint] | None = None) -> tuple[
     return adiabatic.isothermal(experiments.select(table, temperatures=preset.train_temperatures), table)
 
 
-def data_version(preset: Preset) -> str:
-    """Which DFT data a preset means: they may grow, so that a name alone does not say."""
+def data_version(preset: Preset, split: splits.Split) -> str:
+    """Which DFT data the frames of a preset came from: they may grow, so that a name alone does not say."""
     if preset.data == "paper":
         return f"archive of the paper, git blob {titanium_paper.PAPER_BLOB_IDS['archive']}"
-    digest = hashlib.sha256(datasets.TITANIUM_FRAMES.read_bytes()).hexdigest()
-    more = f"; VASP set, git blob {titanium_vasp.PUBLISHED['git id']}" if preset.data == "embedded+vasp" else ""
-    return f"{datasets.TITANIUM_FRAMES.name}, sha256 {digest}{more}"
+    embedded = f"{datasets.TITANIUM_FRAMES.name}, sha256 {_sha256(datasets.TITANIUM_FRAMES)}"
+    if not any(labelled.source(frame) == titanium_vasp.SOURCE for frame in split.train):
+        return embedded
+    if given := os.environ.get(VASP_FILE):
+        return f"{embedded}; VASP set, {Path(given).name}, sha256 {_sha256(given)}"
+    return f"{embedded}; VASP set, git blob {titanium_vasp.PUBLISHED['git id']}"
+
+
+def _sha256(path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def evaluate(potential: Potential, frames: Sequence[Atoms]) -> Evaluation:
@@ -78,17 +87,19 @@ def evaluate(potential: Potential, frames: Sequence[Atoms]) -> Evaluation:
 
 
 def predictions(potential: Potential, frames: Sequence[Atoms]) -> tuple[dict, dict]:
-    """DFT labels of frames and what `candidate` says: energy (n_frames,), forces (3 n_atoms,), stress (6 n_stressed,).
+    """Labels of frames and what the potential says: energy (n_frames,), forces (3 n_atoms,), stress (6 n_stressed,).
 
     Both are dicts of flat arrays in the units of `UNITS`; frames whose stress is no label (`labelled.use_virial`) are
-    left out of `stress`.
+    left out of `stress`. Energies of another source than the potential's count from a zero fitted to these frames.
     """
     found = evaluate(potential, frames)
+    store = label_errors.store_of(potential, frames)
+    label_errors.fit_zeros(potential, store)
     labels = [labelled.labels(frame) for frame in frames]
     sizes = np.array([len(frame) for frame in frames])
     stressed = np.array([labelled.use_virial(frame) for frame in frames])
     reference = {
-        "energy": np.array([label.energy for label in labels]) / sizes,
+        "energy": (store.energy + [potential.reference_energy(frame.numbers) for frame in frames]) / sizes,
         "forces": np.concatenate([label.forces.ravel() for label in labels]),
         "stress": np.array([label.stress for label in labels])[stressed].ravel() / GPA,
     }
@@ -104,6 +115,7 @@ def evaluate_model(potential: Potential, test_frames: Sequence[Atoms], points, p
     """Errors on held-out frames, and elastic constants on trajectories that no training step saw."""
     return {
         "test": label_errors.errors(potential, test_frames),
+        "by_family": label_errors.errors_by_family(potential, test_frames),
         "experiment": elastic.run(potential, points, preset.evaluation, name).by_temperature(),
     }
 
@@ -115,14 +127,15 @@ def doubted(dft: Potential, split: splits.Split) -> list[dict]:
 
 def summary(models: dict[str, dict], preset: Preset, wall_seconds: float, doubts: Sequence[dict] = ()) -> dict:
     """What `summary.json` holds: the verdict on every model, frames that are `doubted`, and what it takes to repeat."""
+    split = frames(preset)
     return {
         "models": models,
         "outliers": list(doubts),
         "versions": run_folder.versions(),
         "seeds": {"training": preset.seed, "evaluation": preset.evaluation.seed},
         "preset": preset.name,
-        "frames": {part: len(members) for part, members in frames(preset)._asdict().items()},
-        "data": data_version(preset),
+        "frames": {part: len(members) for part, members in split._asdict().items()},
+        "data": data_version(preset, split),
         "settings": presets.as_dict(preset),
         "wall_seconds": wall_seconds,
     }
