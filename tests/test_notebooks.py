@@ -201,7 +201,7 @@ def test_summary_has_the_promised_schema(chain):
 def test_verdict_judges_every_bound_and_keeps_its_figures(chain):
     record = chain.read("notebooks/06.json")
     for bounds in record["bounds"].values():
-        assert set(bounds) == {"elastic", "pressure", "force"}
+        assert set(bounds) == {"elastic", "stress", "force"}
         assert all(bound["met"] == (bound["value"] <= bound["limit"]) for bound in bounds.values())
     assert record["bounds"]["dft"]["force"]["value"] == 1
     assert set(record["figures"]) >= {"models_compared.png", "elastic_against_temperature.png"}

@@ -231,7 +231,7 @@ def test_models_compared_says_how_far_each_model_is_from_both_references(summary
     fig = verdict_plots.models_compared(summary)
     fig.draw_without_rendering()
     titles = [ax.get_title(loc="left") for ax in visible(fig)]
-    assert titles == [*NAMES, "pressure", "energy", "forces", "stress"]
+    assert titles == [*NAMES, "σxx and σzz", "energy", "forces", "stress"]
     assert [ax.get_xlabel() for ax in visible(fig)[-3:]] == ["meV/atom", "meV/Å", "GPa"]
     texts = legend_texts(fig)
     parts = results.by_role(summary["models"]["dft"]["experiment"], summary["settings"]["train_temperatures"])

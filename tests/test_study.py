@@ -16,7 +16,13 @@ def point(deviation, pressure, stderr=1.0):
         name: {"value": value * (1 + deviation * (-1) ** n), "stderr": stderr, "measured": value}
         for n, (name, value) in enumerate(measured.items())
     }
-    return {"elastic": elastic, "pressure": {"value": pressure, "stderr": 0.05, "measured": 0.0}}
+    noise = {"stderr": 0.05, "measured": 0.0}
+    return {
+        "elastic": elastic,
+        "pressure": {"value": pressure} | noise,
+        "stress": {"xx": {"value": -pressure} | noise, "zz": {"value": -pressure / 2} | noise},
+        "lattice": {},
+    }
 
 
 def entry(value, stderr, measured):
@@ -60,7 +66,7 @@ def test_a_constant_that_was_not_measured_is_shown_and_not_judged(result):
     assert results.elastic_deviation(result["models"]["fused"]["experiment"]) == deviation
     lines = results.table(result).splitlines()
     measured, fused = (next(line for line in lines if line.strip().startswith(m)) for m in ("measured", "fused"))
-    assert measured.split()[-2:] == ["-", "0.00"]
+    assert measured.split()[-4:] == ["-", "0.00", "0.00", "0.00"]
     assert "35.0 ± 0.5" in fused
     row = next(r for r in results.rows({"fused": result["models"]["fused"]["experiment"]}) if r["quantity"] == "C66")
     assert row["measured_GPa"] is None
@@ -101,8 +107,8 @@ def test_a_preset_trains_on_isothermal_constants_and_compares_what_was_measured(
     assert {p.condition for p in comparison.measured(presets.get("paper"))} == {"isothermal"}
 
 
-def test_largest_pressure_is_the_worst_in_magnitude_of_all_temperatures():
-    assert results.largest_pressure({"a": point(0, 0.1), "b": point(0, -0.4)}) == (pytest.approx(0.4), 0.05)
+def test_largest_stress_is_the_worst_in_magnitude_of_all_axes_and_temperatures():
+    assert results.largest_stress({"a": point(0, 0.1), "b": point(0, -0.4)}) == (pytest.approx(0.4), 0.05)
 
 
 def test_every_bound_that_is_met_or_not_is_said_to_be(result):

@@ -77,9 +77,10 @@ def off_target(rows: Sequence[Mapping], models: Sequence[str]) -> Figure:
 
 
 def _against_experiment(fig, models, trained):
-    """Deviations of elastic constants and pressure; `models` is name -> temperature -> what was found."""
+    """Deviations of elastic constants and stresses; `models` is name -> temperature -> what was found."""
     temperatures = next(iter(models.values()))
-    names = list(next(iter(temperatures.values()))["elastic"])
+    first = next(iter(temperatures.values()))
+    names, stresses = list(first["elastic"]), list(results.stresses(first))
     fig.suptitle("Against experiment: how far is each simulated property from the measured one?", x=0.01, ha="left")
     grid = fig.add_gridspec(1, len(names) + 2, width_ratios=[*[1] * len(names), 0.12, 1.15])
     shared = None
@@ -93,9 +94,10 @@ def _against_experiment(fig, models, trained):
         else:
             ax.set_ylabel("simulated - measured (%)")
     ax = fig.add_subplot(grid[-1])
-    _deviations(ax, models, lambda point: results.absolute(point["pressure"]), trained)
-    ax.axhspan(-results.BOUNDS["pressure"], results.BOUNDS["pressure"], color="#EDEDED", zorder=0)
-    ax.set_title("pressure")
+    for name in stresses:
+        _deviations(ax, models, lambda point, n=name: results.absolute(results.stresses(point)[n]), trained)
+    ax.axhspan(-results.BOUNDS["stress"], results.BOUNDS["stress"], color="#EDEDED", zorder=0)
+    ax.set_title(" and ".join(stresses))
     ax.set_ylabel("simulated - measured (GPa)")
     held_out = trained and any(float(t) not in set(map(float, trained)) for t in temperatures)
     handles = style.legend_of(models)
@@ -103,9 +105,7 @@ def _against_experiment(fig, models, trained):
         parts = results.by_role(found, trained).values() if held_out else [found]
         means = ", ".join("{:.1f} ± {:.1f}".format(*results.elastic_deviation(part)) for part in parts)
         handle.set_label(f"{handle.get_label()} ({means} %)")
-    handles.append(
-        Patch(color="#EDEDED", label=f"±{results.BOUNDS['elastic']:g} %, ±{results.BOUNDS['pressure']:g} GPa")
-    )
+    handles.append(Patch(color="#EDEDED", label=f"±{results.BOUNDS['elastic']:g} %, ±{results.BOUNDS['stress']:g} GPa"))
     if held_out:
         hollow = {"color": style.FAINT, "marker": "o", "ls": "", "mfc": "white"}
         handles.append(Line2D([], [], **hollow, label="not trained here"))

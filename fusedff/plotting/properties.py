@@ -165,7 +165,7 @@ def elastic_against_temperature(models: Mapping[str, Mapping], points) -> Figure
     points = sorted(points, key=lambda p: p.temperature)
     tables = [list(table.values()) for table in models.values()]
     names = list(tables[0][0]["elastic"] if tables else measured_gpa(points)[0])
-    stresses = tables and min((point.get("stress", {}) for table in tables for point in table), key=len)
+    stresses = list(tables[0][0]["stress"]) if tables else []
     with style.context():
         fig, axes = style.panels(len(names) + 1 + len(stresses), 3)
         for ax, name in zip(axes, [*names, "P", *stresses], strict=True):
@@ -174,9 +174,7 @@ def elastic_against_temperature(models: Mapping[str, Mapping], points) -> Figure
             if known:
                 ax.plot(*zip(*known, strict=True), color=style.COLORS["measured"], marker="D", ms=2.5, lw=1, zorder=1)
             for m, (model, table) in enumerate(models.items()):
-                entries = [
-                    (at["elastic"] | {"P": at["pressure"]} | at.get("stress", {}))[name] for at in table.values()
-                ]
+                entries = [(at["elastic"] | {"P": at["pressure"]} | at["stress"])[name] for at in table.values()]
                 ax.errorbar(
                     [float(t) for t in table], [e["value"] for e in entries], [e["stderr"] for e in entries],
                     color=style.color_of(model, m), marker=style.MARKERS.get(model, "o"), ls=":", lw=1,
