@@ -65,8 +65,11 @@ def data_version(preset: Preset, split: splits.Split) -> str:
     """Which DFT data the frames of a preset came from: they may grow, so that a name alone does not say."""
     if preset.data == "paper":
         return f"archive of the paper, git blob {titanium_paper.PAPER_BLOB_IDS['archive']}"
-    embedded = f"{datasets.TITANIUM_FRAMES.name}, sha256 {_sha256(datasets.TITANIUM_FRAMES)}"
-    if not any(labelled.source(frame) == titanium_vasp.SOURCE for frame in split.train):
+    sources = [labelled.source(frame) for part in split for frame in part]
+    n_vasp = sources.count(titanium_vasp.SOURCE)
+    file = datasets.TITANIUM_FRAMES
+    embedded = f"{file.name}, {len(sources) - n_vasp} frames, sha256 {_sha256(file)}"
+    if not n_vasp:
         return embedded
     if given := os.environ.get(VASP_FILE):
         return f"{embedded}; VASP set, {Path(given).name}, sha256 {_sha256(given)}"
