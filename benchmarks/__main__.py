@@ -4,10 +4,23 @@ import argparse
 from pathlib import Path
 
 import fusedff
-from benchmarks import cells, compare, figures, gpu, independent, learning, noise, record, report, scaling, snapshots
+from benchmarks import (
+    cells,
+    compare,
+    figures,
+    gpu,
+    independent,
+    learning,
+    noise,
+    record,
+    report,
+    scaling,
+    snapshots,
+    starts,
+)
 from fusedff import results
 
-WHAT = ("compare", "scaling", "cells", "memory", "noise", "independent", "learning", "gpu")
+WHAT = ("compare", "scaling", "cells", "memory", "noise", "independent", "learning", "starts", "gpu")
 
 
 def main() -> None:
@@ -62,6 +75,12 @@ def main() -> None:
         for judged in independent.run(options.model, options.into, settings):
             text = independent.text(judged, about)
             record.write(independent.name_of(options.model), text, judged | {"about": about}, options.into)
+        print(text)
+    elif options.what == "starts":
+        for compared in starts.run(options.into):
+            text = starts.text(compared, about)
+            record.write("starts", text, compared | {"about": about}, options.into)
+            record.draw("starts", figures.starts(compared["models"]), options.into)
         print(text)
     elif options.what == "learning":
         for curve in learning.run(options.into):

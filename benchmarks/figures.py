@@ -6,11 +6,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks import cells as cells_
+from benchmarks import starts as starts_
 from benchmarks.compare import Row
 from benchmarks.report import NAMES
 from benchmarks.scaling import Cost
 from benchmarks.snapshots import Need
 from benchmarks.work import LABELS
+from fusedff.measurements import references
 from fusedff.plotting import style
 
 COLORS = {"fusedff": "#0072B2", "tight": "#E69F00", "example": "#D55E00"}
@@ -173,3 +175,53 @@ def learning(curve: list[dict]) -> Figure:
             ax.yaxis.set_minor_formatter(NullFormatter())
         panels[0].legend()
     return fig
+
+
+def starts(models: list[dict]) -> Figure:
+    """Models that meet the same elastic constants, from several starts: the constants, and what was no target.
+
+    Elastic constants relative to the measured ones; energies above hcp as they are; the rest relative to PBE where
+    `references.csv` has a value of it, forces in units of the smallest error.
+    """
+    known = references.select(references.load(), "Ti")
+    energies = [name for name in starts_.QUANTITIES if "energy_above" in name]
+    others = [name for name in starts_.QUANTITIES if name not in energies]
+    units = {name: _pbe(known, name) for name in others if name != "forces"}
+    units["forces"] = min(row["beyond"]["forces"] for row in models if "forces" in row["beyond"])
+    panels = [
+        ("trained on: C at 323 K\nrelative to measured", list(models[0]["elastic"]), 1.0,
+         lambda row, name: row["elastic"][name]["value"] / row["elastic"][name]["measured"]),
+        ("not trained on: energy\nabove hcp (meV/atom)", energies, 0.0, lambda row, name: row["beyond"].get(name)),
+        ("not trained on: relative to\nPBE (forces: to the best)", others, 1.0,
+         lambda row, name: row["beyond"][name] / units[name] if name in row["beyond"] else None),
+    ]  # fmt: skip
+    with style.context():
+        fig, axes = plt.subplots(1, 3, figsize=(10.5, 3.6))
+        for ax, (title, names, zero, value) in zip(axes, panels, strict=True):
+            ax.axvline(zero, color=style.COLORS["measured"], lw=1, zorder=0)
+            for k, model in enumerate(("experiment", "fused")):
+                for row in (row for row in models if row["model"] == model):
+                    found = [(value(row, name), y + 0.2 * (2 * k - 1)) for y, name in enumerate(names)]
+                    look = {"mfc": "white"} if row["start"] == starts_.LENNARD_JONES else {}
+                    points = zip(*((x, y) for x, y in found if x is not None), strict=True)
+                    ax.plot(*points, style.MARKERS[model], color=style.COLORS[model], ms=5, **look)
+            if names is energies:
+                for y, name in enumerate(names):
+                    ax.plot(_pbe(known, name), y, ms=5, **style.REFERENCE["DFT"])
+            ax.set_yticks(
+                range(len(names)), [name.replace("_energy_above_hcp", "").replace("_", " ") for name in names]
+            )
+            ax.set_ylim(len(names) - 0.5, -0.5)
+            ax.set_xlabel(title)
+        keys = style.legend_of(["experiment", "fused"])
+        keys.append(plt.Line2D([], [], ls="", ms=5, label="PBE", **style.REFERENCE["DFT"]))
+        keys.append(plt.Line2D([], [], ls="", marker="o", mfc="white", color="0.4", label="began as Lennard-Jones"))
+        fig.legend(handles=keys, loc="outside upper center", ncols=len(keys))
+    return fig
+
+
+def _pbe(known, name: str) -> float:
+    """The first DFT value of a quantity, named as in a summary of properties at rest."""
+    phase, quantity = (name.split("_")[0], "energy_above_hcp") if "energy_above" in name else ("hcp", name)
+    found = references.select(known, phase=phase, quantity=quantity)
+    return next(reference.value for reference in found if reference.kind == "DFT")

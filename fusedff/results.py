@@ -166,6 +166,15 @@ def off_target_table(rows: Sequence[dict]) -> str:
     return "\n".join(lines)
 
 
+def at_rest_table(constants: dict[str, dict[str, float]]) -> str:
+    """Elastic constants at 0 K (GPa) as text: measured, of the DFT functional and of models, a row each."""
+    names = list(next(iter(constants.values())))
+    lines = [f"{'':>16} " + " ".join(f"{f'{name} / GPa':>10}" for name in names)]
+    for title, values in constants.items():
+        lines.append(f"{TITLES.get(title, title):>16} " + " ".join(f"{values[name]:>10.1f}" for name in names))
+    return "\n".join(lines)
+
+
 def off_target_rows(rows: Sequence[dict]) -> list[dict]:
     """The same for a table file: one row per quantity and model."""
     return [

@@ -8,7 +8,20 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import case, compare, figures, gpu, independent, learning, noise, record, report, sides, titanium
+from benchmarks import (
+    case,
+    compare,
+    figures,
+    gpu,
+    independent,
+    learning,
+    noise,
+    record,
+    report,
+    sides,
+    starts,
+    titanium,
+)
 from benchmarks.__main__ import main
 from benchmarks.compare import DisagreementError, Row
 from benchmarks.mapping import to_chemtrain
@@ -16,9 +29,12 @@ from benchmarks.scaling import Cost
 from benchmarks.snapshots import Need
 from benchmarks.statistics import Spread, paired_ratio, spread
 from fusedff.crystallography import crystals
+from fusedff.data import frames as labelled
 from fusedff.geometry import neighbors, systems
+from fusedff.measurements import experiments
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
+from fusedff.properties.static import summary
 from fusedff.study import presets
 
 TINY = DimeNet(embedding=4, blocks=2, radial=3, spherical=2, interaction=2, basis=2, type_embedding=2, output=4)
@@ -266,3 +282,40 @@ def test_gpu_run_goes_on_after_a_stage_that_fails_and_when_time_is_up(tmp_path, 
     assert found["first"] == {"half": 1, "failed": "RuntimeError: out of memory"}
     assert found["second"] == {"done": True}
     assert gpu.run(5, tmp_path, dry=True)["second"] == {"skipped": "no time left"}
+
+
+def test_starts_share_the_measurements_and_differ_in_what_labels_they_learned_from(tmp_path):
+    smoke = presets.get("smoke")
+    studies = {start: starts.study_of(start, tmp_path, smoke) for start in starts.STARTS}
+    assert {str(study.train_points) for study in studies.values()} == {str(studies["seed 0"].train_points)}
+    assert [studies[f"seed {n}"].preset.seed for n in starts.SEEDS] == list(starts.SEEDS)
+    tests = [[frame.info["config_id"] for frame in studies[f"seed {n}"].split.test] for n in starts.SEEDS]
+    assert tests[0] == tests[1] == tests[2]
+    foreign = studies[starts.LENNARD_JONES].frames
+    assert {labelled.source(frame) for frame in foreign} == {"lennard-jones"}
+    assert len({study.output for study in studies.values()}) == len(starts.STARTS)
+
+
+def test_the_lennard_jones_start_has_the_size_and_stiffness_of_titanium_and_nothing_else(tmp_path):
+    point = experiments.load_state_points()[0]
+    found = summary.run(point.crystal, starts.calculator(), phases=("bcc", "fcc"))
+    value = {entry.quantity: entry.value for entry in found.entries}
+    assert value["a"] == pytest.approx(point.crystal.a, rel=0.005)
+    assert value["bulk_modulus"] == pytest.approx(110, rel=0.05)
+    assert value["fcc_energy_above_hcp"] < 5  # PBE: 55 meV/atom
+    assert value["phonon_B1g"] > 7  # PBE: 5.7 THz
+
+
+def test_the_figure_of_starts_shows_what_models_of_equal_constants_disagree_on():
+    beyond = dict.fromkeys(starts.QUANTITIES, 1.0)
+    elastic = {"C11": {"value": 161.0, "stderr": 1.0, "measured": 160.0}}
+    rows = [
+        {"start": start, "model": model, "elastic": elastic, "beyond": beyond if start != "seed 1" else {}}
+        for start in starts.STARTS
+        for model in ("experiment", "fused")
+    ]
+    fig = figures.starts(rows)
+    assert [[label.get_text() for label in ax.get_yticklabels()] for ax in fig.axes][:2] == [
+        ["C11"], ["bcc", "fcc", "omega"]
+    ]  # fmt: skip
+    assert "| experiment-only | seed 1 | 161.0 | - |" in starts.text({"models": rows, "data": ""}, ABOUT)

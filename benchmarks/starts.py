@@ -1,0 +1,136 @@
+"""How much do elastic constants alone determine? The experiment-only and the fused model from several starts.
+
+All experiment-only models meet the same measured numbers. They began as models of DFT frames (three seeds of weights,
+split and trajectories) or as one of a Lennard-Jones crystal, which has of titanium only its size and bulk modulus. The
+fused models of the trainings on DFT frames stand beside them. Hours on two cores; each training goes on where an
+earlier call stopped.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import all_changes
+from ase.calculators.lj import LennardJones
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from benchmarks import record
+from fusedff import results
+from fusedff.commands import material
+from fusedff.commands.material import Material
+from fusedff.data import datasets
+from fusedff.data import frames as labelled
+from fusedff.interfaces.ase import FusedCalculator
+from fusedff.measurements import experiments
+from fusedff.potential import Potential
+from fusedff.properties.static import defects, summary
+from fusedff.properties.static.relax import NotRelaxedError
+from fusedff.study import comparison, presets
+from fusedff.study.presets import DEMO, Preset
+from fusedff.training import label_errors
+
+SEEDS = (0, 1, 2)
+LENNARD_JONES = "Lennard-Jones"
+STARTS = (*(f"seed {seed}" for seed in SEEDS), LENNARD_JONES)
+SIGMA, EPSILON = 2.663, 0.218  # Å, eV: the nearest neighbours of titanium, and about its bulk modulus
+HIGHEST_FORCE = 20.0  # eV/Å in frames that Lennard-Jones labels: its repulsion is steeper than that of titanium
+AT = 323.0  # K, of the elastic constants that are shown
+
+
+def calculator() -> LennardJones:
+    """A Lennard-Jones crystal of titanium's size."""
+    return LennardJones(sigma=SIGMA, epsilon=EPSILON, rc=5.0, ro=3.8, smooth=True)
+
+
+def lennard_jones(frames: Sequence[Atoms]) -> list[Atoms]:
+    """The same geometries with the energies, forces and stresses of a Lennard-Jones crystal of titanium's size."""
+    found = []
+    for frame in frames:
+        labeller = calculator()
+        labeller.calculate(frame, ["energy", "forces", "stress"], all_changes)
+        kept = {key: labeller.results[key] for key in ("energy", "forces", "stress")}
+        if np.abs(kept["forces"]).max() < HIGHEST_FORCE and len(frame) > 1:
+            copy = frame.copy()
+            copy.info["source"] = "lennard-jones"
+            copy.calc = SinglePointCalculator(copy, **kept)
+            found.append(copy)
+    return found
+
+
+def study_of(start: str, into: Path, preset: Preset = DEMO) -> Material:
+    """The training that a start names, as `fusedff train` would do it."""
+    frames = datasets.load_frames()
+    if start == LENNARD_JONES:
+        frames = tuple(lennard_jones(frames))
+        preset = replace(preset, fused=replace(preset.fused, epochs=1))  # with these labels it means nothing
+    else:
+        preset = presets.with_seed(preset, int(start.split()[1]))
+    points = comparison.measured(preset)
+    return Material(into / start.replace(" ", "-"), frames, points, comparison.targets(preset, points), preset)
+
+
+def run(into: Path, preset: Preset = DEMO, starts: Sequence[str] = STARTS) -> Iterator[dict]:
+    """What was found so far, after every start: {"settings", "models": [{"start", "model", "elastic", "beyond"}]}."""
+    asked = {"settings": presets.as_dict(preset), "data": comparison.data_version(preset, comparison.frames(preset))}
+    kept = into / "starts.json"
+    found = json.loads(kept.read_text()) if kept.exists() else {}
+    rows = found["models"] if all(found.get(key) == value for key, value in record.plain(asked).items()) else []
+    for start in starts:
+        if start not in [row["start"] for row in rows]:
+            study = study_of(start, into / "starts", preset)
+            trained = material.train(study)
+            for model in ("experiment",) if start == LENNARD_JONES else ("experiment", "fused"):
+                potential = Potential.load(study.output / model / "potential.safetensors")
+                point = trained["models"][model]["experiment"][f"{AT:g}"]
+                rows = [
+                    *rows,
+                    {"start": start, "model": model, "elastic": point["elastic"], "beyond": beyond(potential, preset)},
+                ]
+        yield asked | {"models": rows}
+
+
+def beyond(potential: Potential, preset: Preset) -> dict[str, float | None]:
+    """What no target says: phases (meV/atom), phonons (THz), surfaces (J/m^2), forces on held-out frames (meV/Å)."""
+    model = FusedCalculator(potential)
+    point = experiments.select(experiments.load_state_points(), temperatures=[AT])[0]
+    try:
+        rest = summary.run(point.crystal, model, phases=("bcc", "fcc", "omega"))
+    except NotRelaxedError:
+        return {}
+    entries = {e.quantity: e.value for e in rest.entries}
+    wanted = [name for name in entries if "energy_above" in name or name.startswith("phonon_")]
+    found = {name: entries[name] for name in wanted}
+    for facet in ("0001", "10-10"):
+        found[f"surface_energy_{facet}"] = defects.surface(rest.crystal, facet, model, name=None).energy_j_per_m2
+    test = comparison.frames(preset).test
+    compared = replace(potential, source=labelled.source(test[0]))  # by forces, whatever its zero of energy
+    return found | {"forces": label_errors.errors(compared, test)["force_mae_meV_per_A"]}
+
+
+def text(found: dict, about: dict) -> str:
+    """Means and standard deviations over the starts, and every number."""
+    rows = []
+    for model in ("experiment", "fused"):
+        for row in (row for row in found["models"] if row["model"] == model):
+            numbers = [f"{entry['value']:.1f}" for entry in row["elastic"].values()]
+            numbers += [f"{row['beyond'][name]:.{digits}f}" if name in row["beyond"] else "-"
+                        for name, digits in QUANTITIES.items()]  # fmt: skip
+            rows.append([results.TITLES[model], row["start"], *numbers])
+    head = ["model", "start", *(f"{name}, GPa" for name in found["models"][0]["elastic"]), *QUANTITIES]
+    return f"""# What elastic constants alone determine
+
+{record.describe(about)} Elastic constants at {AT:g} K;
+energies above hcp in meV/atom, phonons in THz, surfaces in J/m^2, mean absolute force errors on held-out DFT frames
+in meV/Å. Data: {found["data"]}.
+
+{record.table(head, rows)}
+"""
+
+
+QUANTITIES = {  # digits worth showing
+    "bcc_energy_above_hcp": 0, "fcc_energy_above_hcp": 0, "omega_energy_above_hcp": 0, "phonon_E2g": 2, "phonon_B1g": 2,
+    "surface_energy_0001": 2, "surface_energy_10-10": 2, "forces": 0,
+}  # fmt: skip
