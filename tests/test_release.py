@@ -38,7 +38,7 @@ def finished(tmp_path):
     folder.write("summary.json", RECORD | {"data": "titanium_pbe.extxyz, sha256 0"})
     found = {model: verdict["experiment"] for model, verdict in RECORD["models"].items()}
     folder.write("temperatures.json", {"train": [23, 323], "models": found})  # two of the four stand for held-out ones
-    folder.write("off_target.json", {"rows": [OFF_TARGET]})
+    folder.write("off_target.json", {"rows": [OFF_TARGET], "at_rest": RECORD["at_rest"]})
     return folder
 
 
