@@ -133,6 +133,8 @@ _HOURS_EXPERIMENT = replace(
 # answer about equally well, and less of it only lets in noise.
 _ALONE = {"optimizer": replace(_HOURS_EXPERIMENT.optimizer, damping=0.001)}
 
+_HOURS_EVALUATION = replace(_DEMO_EVALUATION, repeats=_HOURS_EXPERIMENT.repeats, snapshots=140)
+
 HOURS = replace(
     DEMO,
     name="hours",
@@ -146,8 +148,8 @@ HOURS = replace(
         experiment=replace(_HOURS_EXPERIMENT, optimizer=GaussNewton(relaxation=0.6, final_relaxation=0.15)),
         dft=replace(_HOURS_DFT, **_BESIDE_EXPERIMENT, ema=0.0, clip=None),
     ),
-    evaluation=replace(_DEMO_EVALUATION, snapshots=400),
-    checks=replace(_DEMO_CHECKS, temperatures=(), elastic=replace(_DEMO_EVALUATION, snapshots=200)),
+    evaluation=replace(_HOURS_EVALUATION, snapshots=400),
+    checks=replace(_DEMO_CHECKS, temperatures=(), elastic=_HOURS_EVALUATION),
 )
 
 _SMOKE_MD = LangevinConfig(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=4)
