@@ -47,7 +47,16 @@ def elastic_deviation(experiment: dict) -> tuple[float, float]:
     Both are nan where none was. The error propagates the standard errors of the constants; near zero deviation the mean
     of absolute values keeps a part of the noise, so small numbers are upper bounds.
     """
-    entries = [e for point in experiment.values() for e in point["elastic"].values() if "measured" in e]
+    return _mean_deviation(experiment, "elastic")
+
+
+def lattice_deviation(experiment: dict) -> tuple[float, float]:
+    """The same of the lattice parameters at which a model has the measured stress."""
+    return _mean_deviation(experiment, "lattice")
+
+
+def _mean_deviation(experiment, kind):
+    entries = [e for point in experiment.values() for e in point[kind].values() if "measured" in e]
     if not entries:
         return np.nan, np.nan
     off, noise = np.array([relative(entry) for entry in entries]).T

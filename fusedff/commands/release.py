@@ -79,6 +79,7 @@ def front_page(record: dict) -> str:
     forces = [f"{record['models'][model]['test']['force_mae_meV_per_A']:.0f} meV/Å" for model in MODELS]
     rows = {
         "elastic constants, mean deviation from experiment": [_elastic(errors[m], "held_out") for m in MODELS],
+        "lattice constants a and c, mean deviation": [_lattice(errors[m], "held_out") for m in MODELS],
         "stress at the measured lattice constants, largest": [_stress(errors[m], "held_out") for m in MODELS],
         "forces, mean absolute error on DFT frames": forces,
     }
@@ -164,19 +165,25 @@ def _elastic(errors, part):
     return f"{errors[f'elastic_{part}_percent']:.1f} ± {errors[f'elastic_{part}_percent_stderr']:.1f} %"
 
 
+def _lattice(errors, part):
+    return f"{errors[f'lattice_{part}_percent']:.2f} ± {errors[f'lattice_{part}_percent_stderr']:.2f} %"
+
+
 def _stress(errors, part):
     return f"{errors[f'stress_{part}_GPa']:.2f} ± {errors[f'stress_{part}_GPa_stderr']:.2f} GPa"
 
 
 def _deviations(record, model):
-    """Mean deviation of the elastic constants, %, and largest stress, GPa, apart for the two roles of temperatures."""
+    """Deviations of elastic constants and lattice parameters, %, and of stresses, GPa, for both roles of temperatures."""
     found, train = record["temperatures"]["models"][model], record["temperatures"]["train"]
     result = {}
     for part, points in results.by_role(found, train).items():
         elastic, elastic_noise = results.elastic_deviation(points)
+        lattice, lattice_noise = results.lattice_deviation(points)
         stress, stress_noise = results.largest_stress(points)
         result |= {
             f"elastic_{part}_percent": elastic, f"elastic_{part}_percent_stderr": elastic_noise,
+            f"lattice_{part}_percent": lattice, f"lattice_{part}_percent_stderr": lattice_noise,
             f"stress_{part}_GPa": stress, f"stress_{part}_GPa_stderr": stress_noise,
         }  # fmt: skip
     return result
