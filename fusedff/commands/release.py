@@ -174,7 +174,7 @@ def _stress(errors, part):
 
 
 def _deviations(record, model):
-    """Deviations of elastic constants and lattice parameters, %, and of stresses, GPa, for both roles of temperatures."""
+    """Deviations of elastic constants and lattice parameters, %, and of stresses, GPa, by role of temperatures."""
     found, train = record["temperatures"]["models"][model], record["temperatures"]["train"]
     result = {}
     for part, points in results.by_role(found, train).items():
