@@ -133,7 +133,7 @@ _HOURS_EXPERIMENT = replace(
 # answer about equally well, and less of it only lets in noise.
 _ALONE = {"optimizer": replace(_HOURS_EXPERIMENT.optimizer, damping=0.001)}
 
-_HOURS_EVALUATION = replace(_DEMO_EVALUATION, repeats=_HOURS_EXPERIMENT.repeats, snapshots=140)
+_HOURS_EVALUATION = replace(_DEMO_EVALUATION, repeats=_HOURS_EXPERIMENT.repeats, snapshots=80)
 
 HOURS = replace(
     DEMO,
@@ -148,7 +148,7 @@ HOURS = replace(
         experiment=replace(_HOURS_EXPERIMENT, optimizer=GaussNewton(relaxation=0.6, final_relaxation=0.15)),
         dft=replace(_HOURS_DFT, **_BESIDE_EXPERIMENT, ema=0.0, clip=None),
     ),
-    evaluation=replace(_HOURS_EVALUATION, snapshots=400),
+    evaluation=replace(_HOURS_EVALUATION, snapshots=300),
     checks=replace(_DEMO_CHECKS, temperatures=(), elastic=_HOURS_EVALUATION),
 )
 
