@@ -37,7 +37,7 @@ class Properties(NamedTuple):
 class Estimator(Protocol):
     """Elastic constants and pressure from averages; settings of simulations hold one, so it is a frozen dataclass."""
 
-    def ensemble(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:
+    def cells(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:
         """Cells to simulate, ordered by state point and replica."""
         ...
 
@@ -55,7 +55,7 @@ class Estimator(Protocol):
         ...
 
     def properties(
-        self, means: jax.Array, ensemble: SimulationCells, points: Sequence[StatePoint], replicas: int
+        self, means: jax.Array, cells: SimulationCells, points: Sequence[StatePoint], replicas: int
     ) -> Properties:
         """Elastic constants and pressure from averages (n_cells, n_quantities) of what was observed."""
         ...
@@ -71,19 +71,19 @@ def deformed_cells(
     points: Sequence[StatePoint], repeats, replicas: int, stretches: Sequence[np.ndarray], dtype=jnp.float32
 ) -> SimulationCells:
     """Deformed cells, ordered by state point, replica and stretch; those of one replica share random numbers."""
-    sites, cells, temperatures, noise_ids = [], [], [], []
+    sites, lattices, temperatures, noise_ids = [], [], [], []
     for p, point in enumerate(points):
         atoms = crystals.supercell(point.crystal, repeats)
         require_affordable(len(points) * replicas * len(stretches), len(atoms))
         for replica in range(replicas):
             for stretch in stretches:
                 sites.append(atoms.positions @ stretch)
-                cells.append(atoms.cell.array @ stretch)
+                lattices.append(atoms.cell.array @ stretch)
                 temperatures.append(point.temperature)
                 noise_ids.append(p * replicas + replica)
     return SimulationCells(
         jnp.asarray(np.stack(sites), dtype),
-        jnp.asarray(np.stack(cells), dtype),
+        jnp.asarray(np.stack(lattices), dtype),
         jnp.asarray(temperatures, dtype),
         jnp.asarray(noise_ids, jnp.int32),
         jnp.asarray(atoms.numbers, jnp.int32),
@@ -98,18 +98,20 @@ def common_symmetry(points: Sequence[StatePoint]) -> str:
     kinds = {(p.crystal.symbol, p.crystal.structure) for p in points}
     if len(kinds) != 1:
         called = ", ".join(sorted(f"{structure} {symbol}" for symbol, structure in kinds))
-        raise ValueError(f"state points of different crystals ({called}) cannot share an ensemble; train them apart")
+        raise ValueError(
+            f"state points of different crystals ({called}) cannot be simulated together; train them apart"
+        )
     return crystals.symmetry(points[0].crystal)
 
 
-def ideal_gas_pressure(ensemble):
+def ideal_gas_pressure(cells):
     """N kT / V of every cell, eV/Å^3."""
-    return len(ensemble.numbers) * KB * ensemble.temperature / jnp.abs(jnp.linalg.det(ensemble.cells))
+    return len(cells.numbers) * KB * cells.temperature / jnp.abs(jnp.linalg.det(cells.lattice))
 
 
-def total_stress(means, ensemble):
+def total_stress(means, cells):
     """Cauchy stress (n_cells, 3, 3) in eV/Å^3 with its kinetic part, from the mean configurational one (n_cells, 6)."""
-    return from_voigt(means) - ideal_gas_pressure(ensemble)[:, None, None] * jnp.eye(3, dtype=means.dtype)
+    return from_voigt(means) - ideal_gas_pressure(cells)[:, None, None] * jnp.eye(3, dtype=means.dtype)
 
 
 def piola_kirchhoff(cauchy, stretches):
@@ -149,7 +151,7 @@ class CoupledStrains:
             self, "strain", high=0.1, why="give a small strain, 0.001 to 0.02: the error grows as its square"
         )
 
-    def ensemble(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:
+    def cells(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:
         """All cells to simulate: every state point, replica, strain pattern and sign."""
         return deformed_cells(points, repeats, replicas, self._stretches(common_symmetry(points)), dtype)
 
@@ -163,12 +165,12 @@ class CoupledStrains:
     weighted_sum = staticmethod(weighted_stress_sum)
 
     def properties(
-        self, means: jax.Array, ensemble: SimulationCells, points: Sequence[StatePoint], replicas: int
+        self, means: jax.Array, cells: SimulationCells, points: Sequence[StatePoint], replicas: int
     ) -> Properties:
         """Elastic constants and pressure from mean observables (n_cells, 6)."""
         symmetry = common_symmetry(points)
         stretches = np.stack(self._stretches(symmetry))
-        grouped = total_stress(means, ensemble).reshape(len(points), replicas, len(stretches), 3, 3)
+        grouped = total_stress(means, cells).reshape(len(points), replicas, len(stretches), 3, 3)
         voigt = to_voigt(piola_kirchhoff(grouped, stretches)).reshape(len(points), replicas, -1, 2, 6)
         response = (voigt[..., 0, :] - voigt[..., 1, :]) / (2 * self.strain)
         constants = elastic_symmetry.constants_from_response(response, symmetry)
@@ -181,7 +183,7 @@ class CoupledStrains:
 class StressFluctuation:
     """<C_Born> - V/kT cov(sigma_Born) + N kT/V (d_ik d_jl + d_il d_jk): the estimator of the titanium paper."""
 
-    def ensemble(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:
+    def cells(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:
         """One unstrained cell per state point and replica."""
         return deformed_cells(points, repeats, replicas, [np.eye(3)], dtype)
 
@@ -222,14 +224,14 @@ class StressFluctuation:
         return (slope + stiffness) / system.volumes - quadratic, energy
 
     def properties(
-        self, means: jax.Array, ensemble: SimulationCells, points: Sequence[StatePoint], replicas: int
+        self, means: jax.Array, cells: SimulationCells, points: Sequence[StatePoint], replicas: int
     ) -> Properties:
         """Elastic constants and pressure from mean observables (n_cells, 78)."""
         symmetry = common_symmetry(points)
         stress = means[:, :6]
         square, stiffness = (means[:, k : k + 36].reshape(-1, 6, 6) for k in (6, 42))
-        ideal = ideal_gas_pressure(ensemble)
-        volume_over_kt = len(ensemble.numbers) / ideal
+        ideal = ideal_gas_pressure(cells)
+        volume_over_kt = len(cells.numbers) / ideal
         fluctuation = volume_over_kt[:, None, None] * (square - stress[:, :, None] * stress[:, None, :])
         kinetic = ideal[:, None, None] * jnp.diag(jnp.asarray([2, 2, 2, 1, 1, 1], means.dtype))
         total = (stiffness - fluctuation + kinetic).reshape(len(points), replicas, 6, 6)

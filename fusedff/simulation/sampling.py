@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 
 from fusedff.potential import Potential
-from fusedff.simulation import langevin
+from fusedff.simulation import checks, langevin
 from fusedff.simulation.cells import SimulationCells
 from fusedff.simulation.langevin import LangevinConfig, Trajectory
 
@@ -29,6 +29,6 @@ def sample_crystal(
     simulation = langevin.Simulation(cells, settings, potential.cutoff, observe)
     state = langevin.start(cells, jax.random.PRNGKey(seed))
     _, trajectory = simulation.sample(potential, state, equilibration, snapshots, name)
-    langevin.warn_if_lost(cells, trajectory, stacklevel=4)
-    langevin.warn_if_far(potential, cells, trajectory.positions[-1], stacklevel=4)
+    checks.warn_if_lost(cells, trajectory, stacklevel=4)
+    checks.warn_if_far(potential, cells, trajectory.positions[-1], stacklevel=4)
     return trajectory

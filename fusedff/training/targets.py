@@ -29,7 +29,7 @@ from fusedff.units import GPA, KB
 class Target(Protocol):
     """One kind of measurement. `means` are averages of what was observed, (n_cells, n_quantities)."""
 
-    ensemble: SimulationCells  # the cells to simulate
+    cells: SimulationCells  # the cells to simulate
 
     def observe(self, potential, system, near, evaluation) -> jax.Array:
         """What to record of a snapshot: (n_cells, n_quantities)."""
@@ -43,7 +43,7 @@ class Target(Protocol):
     def residuals(self, means) -> jax.Array:
         """Weighted deviations from the measurement, (n_states, n): the sum of their squares is the loss.
 
-        The cells of a state lie side by side in the ensemble, and they alone decide its residuals.
+        The cells of a state lie side by side in `cells`, and they alone decide its residuals.
         """
 
     def report(self, means) -> dict:
@@ -96,8 +96,8 @@ class ElasticTarget:
             )
 
     @cached_property
-    def ensemble(self) -> SimulationCells:
-        return self.estimator.ensemble(self.points, self.repeats, self.replicas)
+    def cells(self) -> SimulationCells:
+        return self.estimator.cells(self.points, self.repeats, self.replicas)
 
     @property
     def observe(self):
@@ -113,7 +113,7 @@ class ElasticTarget:
 
     def properties(self, means):
         """Elastic constants (n_points, n_constants) and stresses (n_points, n_stresses), GPa, over all replicas."""
-        found = self.estimator.properties(means, self.ensemble, self.points, self.replicas)
+        found = self.estimator.properties(means, self.cells, self.points, self.replicas)
         stress = elastic_symmetry.independent_stress(found.stress.mean(1), self.symmetry)
         return found.elastic.mean(1) / GPA, stress / GPA
 
@@ -133,7 +133,7 @@ class ElasticTarget:
 
     def _pressure(self, means):
         """(n_points, 1) GPa."""
-        found = self.estimator.properties(means, self.ensemble, self.points, self.replicas)
+        found = self.estimator.properties(means, self.cells, self.points, self.replicas)
         return found.pressure.mean(1)[:, None] / GPA
 
     def report(self, means) -> dict:
@@ -157,18 +157,18 @@ class RadialTarget:
 
     `measured` (n_states, n_bins) is g at the evenly spaced radii `r` (n_bins,) in Å, see
     `distributions.radial_distribution`; `stderr`, if known, is one standard error of it and divides the deviations. The
-    cells of a state lie side by side in the ensemble, as `cells.replicate` makes them, and are averaged. Raises
+    cells of a state lie side by side, as `cells.replicate` makes them, and are averaged. Raises
     ValueError for radii that do not fit the cells and curves of another shape.
     """
 
-    ensemble: SimulationCells
+    cells: SimulationCells
     r: np.ndarray
     measured: np.ndarray
     weight: float = 1.0
     stderr: float | np.ndarray = 1.0  # like `measured`
 
     def __post_init__(self):
-        distributions.require_radii(self.r, self.ensemble.cells)
+        distributions.require_radii(self.r, self.cells.lattice)
         _require_states(self, (len(self.r),), "g(r)")
 
     def observe(self, potential, system, near, evaluation):
@@ -184,18 +184,18 @@ class RadialTarget:
     def report(self, means) -> dict:
         """Root mean square deviation of g from the measured curve of every state."""
         deviation = np.sqrt(np.mean((np.asarray(_by_state(means, self.measured)) - self.measured) ** 2, 1))
-        return {f"g_rms@{t}": value for t, value in zip(_states(self.ensemble, self.measured), deviation, strict=True)}
+        return {f"g_rms@{t}": value for t, value in zip(_states(self.cells, self.measured), deviation, strict=True)}
 
 
 @dataclass(frozen=True, eq=False)
 class PressureTarget:
     """Pressures (n_states,) in eV/Å^3 of cells of given volume: the mean squared deviation in GPa^2.
 
-    `stderr`, if known, is one standard error of them and divides the deviations. The cells of a state lie side by side
-    in the ensemble, as `cells.replicate` makes them.
+    `stderr`, if known, is one standard error of them and divides the deviations. The cells of a state lie side by side,
+    as `cells.replicate` makes them.
     """
 
-    ensemble: SimulationCells
+    cells: SimulationCells
     measured: np.ndarray
     weight: float = 1.0  # per GPa^2
     stderr: float | np.ndarray = GPA  # eV/Å^3, (n_states,)
@@ -208,7 +208,7 @@ class PressureTarget:
 
     def pressure(self, means):
         """Pressures (n_states,), eV/Å^3."""
-        return _by_state(ideal_gas_pressure(self.ensemble) - means[:, :3].mean(1), self.measured)
+        return _by_state(ideal_gas_pressure(self.cells) - means[:, :3].mean(1), self.measured)
 
     def residuals(self, means):
         return _root_mean(self.weight, (self.pressure(means) - jnp.asarray(self.measured)) / self.stderr)
@@ -216,7 +216,7 @@ class PressureTarget:
     def report(self, means) -> dict:
         """GPa, e.g. P@94K."""
         found = np.asarray(self.pressure(means)) / GPA
-        return {f"P@{t}": value for t, value in zip(_states(self.ensemble, self.measured), found, strict=True)}
+        return {f"P@{t}": value for t, value in zip(_states(self.cells, self.measured), found, strict=True)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +227,7 @@ class HeatCapacityTarget:
     makes them. A variance takes long trajectories: its relative error is sqrt(2 / n) from n independent snapshots.
     """
 
-    ensemble: SimulationCells
+    cells: SimulationCells
     measured: np.ndarray
     weight: float = 1.0
     stderr: float | np.ndarray = 1.0  # k_B per atom, (n_states,), if known: divides the deviations
@@ -245,8 +245,8 @@ class HeatCapacityTarget:
     def heat_capacity(self, means):
         """C_V (n_states,) in k_B per atom."""
         energy, square = _by_state(means, self.measured).T
-        temperature = self.ensemble.temperature[:: self.ensemble.n_cells // len(self.measured)]
-        return 1.5 + (square - energy**2) / (KB * temperature) ** 2 / len(self.ensemble.numbers)
+        temperature = self.cells.temperature[:: self.cells.n_cells // len(self.measured)]
+        return 1.5 + (square - energy**2) / (KB * temperature) ** 2 / len(self.cells.numbers)
 
     def residuals(self, means):
         return _root_mean(self.weight, (self.heat_capacity(means) - jnp.asarray(self.measured)) / self.stderr)
@@ -254,7 +254,7 @@ class HeatCapacityTarget:
     def report(self, means) -> dict:
         """k_B per atom, e.g. Cv@94K."""
         found = np.asarray(self.heat_capacity(means))
-        return {f"Cv@{t}": value for t, value in zip(_states(self.ensemble, self.measured), found, strict=True)}
+        return {f"Cv@{t}": value for t, value in zip(_states(self.cells, self.measured), found, strict=True)}
 
 
 def _root_mean(weight, deviation):
@@ -267,16 +267,16 @@ def _by_state(means, measured):
     return means.reshape(len(measured), -1, *means.shape[1:]).mean(1)
 
 
-def _states(ensemble, measured):
+def _states(cells, measured):
     """The temperature of every state as text."""
-    return [f"{t:g}K" for t in np.asarray(ensemble.temperature)[:: ensemble.n_cells // len(measured)]]
+    return [f"{t:g}K" for t in np.asarray(cells.temperature)[:: cells.n_cells // len(measured)]]
 
 
 def _require_states(target, shape, what):
-    ensemble, measured = target.ensemble, np.asarray(target.measured)
-    if measured.ndim == 0 or measured.shape[1:] != shape or ensemble.n_cells % max(len(measured), 1):
+    cells, measured = target.cells, np.asarray(target.measured)
+    if measured.ndim == 0 or measured.shape[1:] != shape or cells.n_cells % max(len(measured), 1):
         raise ValueError(
-            f"measured {what} of shape {measured.shape} for {ensemble.n_cells} cells; give "
+            f"measured {what} of shape {measured.shape} for {cells.n_cells} cells; give "
             f"{('n_states', *shape)}, and as many cells for every state"
         )
     if not np.isfinite(measured).all():

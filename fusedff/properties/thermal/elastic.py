@@ -14,8 +14,8 @@ import numpy as np
 from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
+from fusedff.properties.thermal.config import SolidConfig
 from fusedff.properties.thermal.lattice import relaxed_lengths
-from fusedff.properties.thermal.sampling import SolidConfig
 from fusedff.simulation.elasticity import CoupledStrains, Estimator
 from fusedff.simulation.langevin import Trajectory
 from fusedff.simulation.sampling import sample_crystal
@@ -103,9 +103,9 @@ def run(
 ) -> ElasticResult:
     """Simulate `potential` at every state point and average; trajectories depend on `settings.seed` alone."""
     estimator, replicas = settings.estimator, settings.replicas
-    ensemble = estimator.ensemble(points, settings.repeats, replicas)
+    cells = estimator.cells(points, settings.repeats, replicas)
     trajectory = sample_crystal(
-        potential, ensemble, settings.langevin, equilibration=settings.equilibration, snapshots=settings.snapshots,
+        potential, cells, settings.langevin, equilibration=settings.equilibration, snapshots=settings.snapshots,
         seed=settings.seed, observe=estimator.observe, name=name,
     )  # fmt: skip
     symmetry = crystals.symmetry(points[0].crystal)
@@ -113,7 +113,7 @@ def run(
     ends = np.cumsum([len(names), 1, len(stresses)])
 
     def statistic(means):
-        found = estimator.properties(means, ensemble, points, replicas)
+        found = estimator.properties(means, cells, points, replicas)
         stress = elastic_symmetry.independent_stress(found.stress, symmetry)
         in_gpa = np.concatenate([found.elastic, found.pressure[..., None], stress], -1) / GPA
         return np.concatenate([in_gpa, relaxed_lengths(found, points)], -1)
@@ -121,9 +121,7 @@ def run(
     estimate = jackknife(trajectory.observed, statistic, settings.blocks)
     stderr = np.split(np.sqrt((estimate.stderr**2).sum(1)) / replicas, ends, axis=1)
     (elastic, pressure, stress, lengths), errors = np.split(estimate.value.mean(1), ends, axis=1), stderr
-    shift = jackknife(
-        with_energy(trajectory), partial(adiabatic_shift, ensemble=ensemble, points=points), settings.blocks
-    )
+    shift = jackknife(with_energy(trajectory), partial(adiabatic_shift, cells=cells, points=points), settings.blocks)
     return ElasticResult(
         tuple(points), names, elastic, errors[0],
         elastic + shift.value / GPA, np.hypot(errors[0], shift.stderr / GPA),
@@ -141,7 +139,7 @@ def with_energy(trajectory: Trajectory) -> np.ndarray:
     return np.concatenate([energy, energy**2, stress, energy * stress], -1)
 
 
-def adiabatic_shift(means, ensemble, points: Sequence[StatePoint]) -> np.ndarray:
+def adiabatic_shift(means, cells, points: Sequence[StatePoint]) -> np.ndarray:
     """C^S - C^T (n_points, n_constants) in eV/Å^3 from means (n_cells, 14) of `with_energy`.
 
     Averages over all cells of a point: strained up and down, they err by the square of the strain. The kinetic parts
@@ -149,8 +147,8 @@ def adiabatic_shift(means, ensemble, points: Sequence[StatePoint]) -> np.ndarray
     """
     means, symmetry = np.asarray(means, float), crystals.symmetry(points[0].crystal)
     energy, square, stress, product = means[:, :1], means[:, 1:2], means[:, 2:8], means[:, 8:]
-    n, temperature = len(ensemble.numbers), np.asarray(ensemble.temperature, float)[:, None]
-    volume = np.abs(np.linalg.det(np.asarray(ensemble.cells, float)))[:, None]
+    n, temperature = len(cells.numbers), np.asarray(cells.temperature, float)[:, None]
+    volume = np.abs(np.linalg.det(np.asarray(cells.lattice, float)))[:, None]
     heat = (square - energy**2) / (KB * temperature**2) + 1.5 * n * KB
     thermal = (product - energy * stress) / (KB * temperature**2) - n * KB / volume * np.array([1, 1, 1, 0, 0, 0])
     heat, thermal, volume, temperature = (

@@ -26,7 +26,7 @@ from ase import Atoms
 
 from fusedff.geometry import neighbors, systems
 from fusedff.potential import Potential
-from fusedff.properties.thermal.sampling import SolidConfig
+from fusedff.properties.thermal.config import SolidConfig
 from fusedff.runtime import settings as ranges
 from fusedff.simulation import elasticity
 from fusedff.simulation.cells import SimulationCells, Springs, replicate
@@ -63,7 +63,7 @@ class Sampled(NamedTuple):
     nodes: np.ndarray  # (n_nodes,) share of the potential
     weights: np.ndarray  # (n_nodes,)
     springs: np.ndarray  # (n,) eV/Å^2
-    ensemble: SimulationCells  # temperatures, then nodes, each times the replicas
+    cells: SimulationCells  # temperatures, then nodes, each times the replicas
     observed: np.ndarray  # (n_snapshots, n_cells, 8): U - U0 and energy of the springs, eV; configurational stress
 
     @property
@@ -107,16 +107,16 @@ def sample(
     x, weights = np.polynomial.legendre.leggauss(settings.nodes)
     nodes, replicas = (x + 1) / 2, settings.replicas
     path = [middle] * len(nodes)
-    ensemble = replicate([*frames, *(frames[m] for m in path)], [*at, *(at[m] for m in path)], replicas)
-    springs = _springs(potential, ensemble, settings, name)
-    ensemble = _on_springs(ensemble, np.repeat([*np.ones(len(at)), *nodes], replicas), springs)
-    trajectory = _crystal(potential, ensemble, settings, settings.snapshots, settings.seed + 1, name)
+    cells = replicate([*frames, *(frames[m] for m in path)], [*at, *(at[m] for m in path)], replicas)
+    springs = _springs(potential, cells, settings, name)
+    cells = _on_springs(cells, np.repeat([*np.ones(len(at)), *nodes], replicas), springs)
+    trajectory = _crystal(potential, cells, settings, settings.snapshots, settings.seed + 1, name)
     energy = jax.jit(Potential.energies)(
         potential, systems.from_atoms(frames), neighbors.from_frames(frames, potential.cutoff)
     )
     binding = np.asarray(energy, float)
     at_rest = np.repeat([*binding, *binding[path]], replicas)
-    moved = np.asarray(trajectory.positions - ensemble.sites, float)
+    moved = np.asarray(trajectory.positions - cells.sites, float)
     spring_energy = np.sum(springs[:, None] / 2 * moved**2, (2, 3))
     observed = np.concatenate(
         [
@@ -127,7 +127,7 @@ def sample(
         -1,
     )
     return Sampled(
-        tuple(frames), np.array(at), potential.total(binding, frames), nodes, weights / 2, springs, ensemble, observed
+        tuple(frames), np.array(at), potential.total(binding, frames), nodes, weights / 2, springs, cells, observed
     )
 
 
@@ -137,7 +137,7 @@ def energies(sampled: Sampled, means, expansion: np.ndarray) -> Energies:
     `expansion` (3, 3) is the thermal strain per K. What stress a cell has left changes its free energy to second
     order only, but its enthalpy by V T (stress : expansion), which is taken off.
     """
-    means, cells, at = np.asarray(means, float), sampled.ensemble, sampled.temperature
+    means, cells, at = np.asarray(means, float), sampled.cells, sampled.temperature
     n, kt = len(cells.numbers), KB * at
     stress = np.asarray(elasticity.total_stress(jnp.asarray(means[:, 2:]), cells), float)
 
@@ -168,32 +168,32 @@ def along_temperature(temperatures, enthalpy, middle: int, free_energy: float) -
     return t * (free_energy / t[middle] + over_t - over_t[middle])
 
 
-def _crystal(potential, ensemble, settings, snapshots, seed, name):
+def _crystal(potential, cells, settings, snapshots, seed, name):
     """Trajectory of a crystal that remains itself; ValueError otherwise."""
     trajectory = sample_crystal(
-        potential, ensemble, settings.langevin, equilibration=settings.equilibration, snapshots=snapshots,
+        potential, cells, settings.langevin, equilibration=settings.equilibration, snapshots=snapshots,
         seed=seed, name=name,
     )  # fmt: skip
-    late = np.asarray(trajectory.positions[snapshots // 2 :], float).mean(0) - np.asarray(ensemble.sites, float)
+    late = np.asarray(trajectory.positions[snapshots // 2 :], float).mean(0) - np.asarray(cells.sites, float)
     off = np.sqrt(np.mean(np.sum(late**2, -1), -1))
-    spacing = np.cbrt(np.abs(np.linalg.det(np.asarray(ensemble.cells, float))) / len(ensemble.numbers))
+    spacing = np.cbrt(np.abs(np.linalg.det(np.asarray(cells.lattice, float))) / len(cells.numbers))
     cell = int(np.argmax(off / spacing))
     if off[cell] > STRAYED * spacing[cell]:
         raise ValueError(
-            f"cell {cell} at {float(ensemble.temperature[cell]):.0f} K: on average, atoms are {off[cell]:.2f} Å from "
+            f"cell {cell} at {float(cells.temperature[cell]):.0f} K: on average, atoms are {off[cell]:.2f} Å from "
             "their sites, so it has melted or become another crystal; choose temperatures at which it is stable, or "
             "larger cells"
         )
     return trajectory
 
 
-def _springs(potential, ensemble, settings, name):
+def _springs(potential, cells, settings, name):
     """Spring constant of every atom (n,): 3 kT over the mean squared displacement of its element."""
-    n, numbers = len(ensemble.numbers), np.asarray(ensemble.numbers)
+    n, numbers = len(cells.numbers), np.asarray(cells.numbers)
     if settings.spring is not None:
         return np.full(n, float(settings.spring))
     # the cells that are to be sampled, so that nothing is compiled for this alone; those of the path not yet on springs
-    free = _on_springs(ensemble, np.ones(ensemble.n_cells), np.zeros(n))
+    free = _on_springs(cells, np.ones(cells.n_cells), np.zeros(n))
     snapshots = max(20, settings.snapshots // 10)
     trajectory = _crystal(potential, free, settings, snapshots, settings.seed, name and f"{name}, springs")
     path = slice(-settings.nodes * settings.replicas, None)
@@ -203,8 +203,8 @@ def _springs(potential, ensemble, settings, name):
     return 3 * KB * float(free.temperature[-1]) * (n - 1) / n / mean
 
 
-def _on_springs(ensemble, coupling, stiffness):
+def _on_springs(cells, coupling, stiffness):
     """The cells with a share of the potential each (n_cells,), and the springs of every atom (n,)."""
-    dtype = ensemble.sites.dtype
-    stiffness = jnp.broadcast_to(jnp.asarray(stiffness, dtype), ensemble.masses.shape)
-    return ensemble._replace(springs=Springs(jnp.asarray(coupling, dtype), stiffness))
+    dtype = cells.sites.dtype
+    stiffness = jnp.broadcast_to(jnp.asarray(stiffness, dtype), cells.masses.shape)
+    return cells._replace(springs=Springs(jnp.asarray(coupling, dtype), stiffness))

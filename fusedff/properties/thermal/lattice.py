@@ -16,7 +16,7 @@ from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.crystallography.crystals import PARAMETERS, Crystal
 from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
-from fusedff.properties.thermal.sampling import SolidConfig
+from fusedff.properties.thermal.config import SolidConfig
 from fusedff.runtime import settings as ranges
 from fusedff.simulation.elasticity import CoupledStrains, Properties
 from fusedff.simulation.sampling import sample_crystal
@@ -98,12 +98,12 @@ def run(
     for n in range(settings.passes):
         snapshots = settings.snapshots if n == settings.passes - 1 else settings.approach
         said = name and f"{name}, pass {n + 1} of {settings.passes}"
-        ensemble = settings.estimator.ensemble(points, settings.repeats, settings.replicas)
+        cells = settings.estimator.cells(points, settings.repeats, settings.replicas)
         trajectory = sample_crystal(
-            potential, ensemble, settings.langevin, equilibration=settings.equilibration, snapshots=snapshots,
+            potential, cells, settings.langevin, equilibration=settings.equilibration, snapshots=snapshots,
             seed=settings.seed + n, observe=settings.estimator.observe, name=said,
         )  # fmt: skip
-        correct = partial(_correct, ensemble=ensemble, points=points, settings=settings, pressure=pressure)
+        correct = partial(_correct, cells=cells, points=points, settings=settings, pressure=pressure)
         found = jackknife(trajectory.observed, correct, settings.blocks)
         _, lengths, residual = np.split(found.value, [1, 1 + len(names)], axis=1)
         points = [
@@ -118,13 +118,13 @@ def run(
     )  # fmt: skip
 
 
-def _correct(means, ensemble, points, settings, pressure):
+def _correct(means, cells, points, settings, pressure):
     """Volume per atom, lattice parameters and the stresses beyond the pressure, from mean observables: (n_points, n).
 
     The stress has its kinetic part N kT / V: the centre of mass counts as an atom, although it rests (see
     `elasticity`), because the free energy that pressure and stiffness derive from is that of all N atoms.
     """
-    found = settings.estimator.properties(means, ensemble, points, settings.replicas)
+    found = settings.estimator.properties(means, cells, points, settings.replicas)
     stress, constants = np.asarray(found.stress.mean(1), float), np.asarray(found.elastic.mean(1), float)
     rows = []
     for point, sigma, values in zip(points, stress, constants, strict=True):
