@@ -23,9 +23,9 @@ def require_affordable(n_cells: int, n_atoms: int) -> None:
 
 
 class Springs(NamedTuple):
-    """Springs between atoms and their sites: cells move with coupling U + (1 - coupling) sum of k/2 |r - site|^2."""
+    """Springs between atoms and their sites: cells have the energy coupling U + (1 - coupling) sum k/2 |r - site|^2."""
 
-    coupling: jax.Array  # (n_cells,), of the potential: 1 is the crystal, 0 an Einstein crystal
+    coupling: jax.Array  # (n_cells,) share of the potential U: 1 is the crystal, 0 an Einstein crystal
     stiffness: jax.Array  # (n_cells, n) k in eV/Å^2
 
 

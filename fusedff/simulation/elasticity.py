@@ -35,7 +35,7 @@ class Properties(NamedTuple):
 
 
 class Estimator(Protocol):
-    """Elastic constants and pressure from averages; settings of simulations hold one, so it is a frozen dataclass."""
+    """A way to get elastic constants and pressure from averages. A frozen dataclass, since settings hold it."""
 
     def cells(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:
         """Cells to simulate, ordered by state point and replica."""
@@ -105,7 +105,7 @@ def common_symmetry(points: Sequence[StatePoint]) -> str:
 
 
 def ideal_gas_pressure(cells):
-    """N kT / V of every cell, eV/Å^3."""
+    """N kT / V (n_cells,) of every cell, eV/Å^3."""
     return len(cells.numbers) * KB * cells.temperature / jnp.abs(jnp.linalg.det(cells.lattice))
 
 
@@ -122,13 +122,16 @@ def piola_kirchhoff(cauchy, stretches):
 
 
 def weighted_stress_sum(potential, system, near, coefficients) -> tuple[jax.Array, jax.Array]:
-    """sum_k coefficients_k stress_k of the configurational stress, as one derivative of the energy, and the energy."""
+    """sum_k coefficients_k stress_k of the configurational stress, and the energy; both (n_cells,), eV/Å^3 and eV.
+
+    The sum is the derivative of the energy along the strain `coefficients` (n_cells, 6), divided by the volume.
+    """
     energy, slope = _along(partial(Potential.strained_energies, potential, system, near), coefficients)
     return slope / system.volumes, energy
 
 
 def _along(function, direction):
-    """What a function of strain (n_cells, 6) is without any, and its slope along a direction, from one evaluation."""
+    """Value of a function of strain at zero strain, and its derivative along `direction` (n_cells, 6)."""
     return jax.jvp(function, (jnp.zeros_like(direction),), (direction,))
 
 
@@ -196,11 +199,12 @@ class StressFluctuation:
 
     @staticmethod
     def weighted_sum(potential, system, near, coefficients) -> tuple[jax.Array, jax.Array]:
-        """sum_k coefficients_k observed_k (n_cells,), contracted before it is differentiated, and the energy.
+        """sum_k coefficients_k observed_k (n_cells,), and the energy (n_cells,) in eV.
 
-        The squared stress is linearized about its value; the stiffness enters through second derivatives of the
-        energy along the principal axes of its coefficients. Equal to the sum in value and first derivative, in a
-        third of the time and a tenth of the memory.
+        Stress and stiffness are never formed: their weighted sums are derivatives of the energy along few directions of
+        strain. For the squared stress, its first-order expansion about the present stress is taken, which has the right
+        value and first derivative. For the stiffness, second derivatives are taken along the principal axes of its
+        coefficients. This takes a third of the time and a tenth of the memory of observing and summing.
         """
         first, square, second = coefficients[:, :6], coefficients[:, 6:42], coefficients[:, 42:]
         square, second = (x.reshape(-1, 6, 6) for x in (square, second))

@@ -2,9 +2,11 @@
 
 All cells (state points x replicas x strains) advance together. Cells with the same `noise_id` get the same random
 numbers, so that most of the thermal noise cancels in differences between them. Neighbour lists are renewed when an atom
-has moved by half the skin, and enlarged when they overflow. A cell with a non-finite energy, a kinetic temperature or a
-force out of all proportion raises `ExplodedTrajectoryError`. Where cells have springs, atoms move on the mixture of
-potential and springs (`cells.Springs`), while energies and observables are those of the potential alone.
+has moved by half the skin, and enlarged when they overflow. A non-finite energy, or a kinetic temperature or force that
+is far too large, raises `ExplodedTrajectoryError`. Cells with springs move on the mixture of potential and springs
+(`cells.Springs`); their energies and observables are those of the potential alone.
+
+The scheme is BAOAB: Leimkuhler & Matthews, J. Chem. Phys. 138, 174102 (2013).
 """
 
 from collections.abc import Callable
@@ -46,14 +48,14 @@ class LangevinConfig:
 
 
 class State(NamedTuple):
-    """Where a simulation stands.
+    """Positions, momenta and random-number keys at one time.
 
-    Positions are not wrapped, so that diffusion can be measured. It takes 1000 Å until single precision resolves no
-    better than 1e-4 Å; in a liquid, where atoms diffuse by some Å^2/ps, that is a microsecond.
+    Positions are not wrapped into the cell, so that diffusion can be measured. Single precision resolves 1e-4 Å up to
+    1000 Å from the origin. An atom of a liquid, which diffuses by about 1 Å^2/ps, comes so far in 0.2 microseconds.
     """
 
     positions: jax.Array  # (n_cells, n, 3) Å
-    momenta: jax.Array  # (n_cells, n, 3)
+    momenta: jax.Array  # (n_cells, n, 3) in ASE's units, sqrt(eV amu)
     key: jax.Array  # (n_cells, 2), equal for cells with the same noise_id
 
 
@@ -168,7 +170,7 @@ class Simulation:
     def _piece(self, potential, state, number, steps_before):
         """The state after `number` snapshots, and these."""
         while True:
-            after, records, needed, first_insane = _advance(
+            after, records, needed, exploded = _advance(
                 self.settings,
                 self.cutoff,
                 self.capacity,
@@ -181,14 +183,14 @@ class Simulation:
             )
             needed = ListCapacity(*(int(n) for n in needed))
             if needed.candidates <= self.capacity.candidates and needed.slots <= self.capacity.slots:
-                self._require_sane(first_insane, steps_before)
+                self._require_stable(exploded, steps_before)
                 return after, jax.tree.map(lambda x: x[:number], records)
             self.capacity = ListCapacity(
                 *(max(have, need + 2) for have, need in zip(self.capacity, needed, strict=True))
             )
 
-    def _require_sane(self, first_insane, steps_before):
-        step, temperature, force = (np.asarray(x) for x in first_insane)
+    def _require_stable(self, exploded, steps_before):
+        step, temperature, force = (np.asarray(x) for x in exploded)
         bad = np.flatnonzero(step >= 0)
         if len(bad):
             cell = int(bad[np.argmin(step[bad])])
@@ -207,7 +209,7 @@ def _without_drift(momenta, mass):
 
 
 def _mixed(cells, positions, forces):
-    """Forces (n_cells, n, 3) of potential and springs in their shares, without what would move the centre of mass."""
+    """Forces (n_cells, n, 3) of the mixture of potential and springs, which leave the centre of mass at rest."""
     if cells.springs is None:
         return forces
     share, stiffness = cells.springs.coupling[:, None, None], cells.springs.stiffness[..., None]
@@ -226,7 +228,7 @@ def _per_call(settings):
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _advance(settings, cutoff, capacity, plan, observe, potential, cells, state, number):
-    """`number` snapshots further: new state, records, list sizes needed and, per cell, the first insane step (or -1).
+    """`number` snapshots further: new state, records, list sizes needed and, per cell, the first exploded step (or -1).
 
     There is room for as many records as a call may have, so that no `number` of them is compiled for itself.
     """
@@ -246,16 +248,16 @@ class _Carry(NamedTuple):
     near: neighbors.Neighbors  # within the cut-off, of the present positions
     evaluation: Evaluation
     needed: ListCapacity  # so far
-    insane: tuple  # per cell: first insane step or -1, temperature and largest force there
+    exploded: tuple  # per cell: first exploded step or -1, temperature and largest force there
     count: jax.Array  # steps
 
 
-def _first_insane(carry, evaluation, temperature, force, wanted):
-    """`carry.insane` after this step: non-finite energy, far too hot, or a force that no integrator follows."""
-    sane = jnp.isfinite(evaluation.energy) & (temperature < 10 * wanted + 1000) & (force < 1e3)
-    now = (jnp.broadcast_to(carry.count, sane.shape), temperature, force)
-    first = ~sane & (carry.insane[0] < 0)
-    return tuple(jnp.where(first, new, old) for new, old in zip(now, carry.insane, strict=True))
+def _exploded(carry, evaluation, temperature, force, wanted):
+    """`carry.exploded` after this step: cells with a non-finite energy, or far too large a temperature or force."""
+    stable = jnp.isfinite(evaluation.energy) & (temperature < 10 * wanted + 1000) & (force < 1e3)
+    now = (jnp.broadcast_to(carry.count, stable.shape), temperature, force)
+    first = ~stable & (carry.exploded[0] < 0)
+    return tuple(jnp.where(first, new, old) for new, old in zip(now, carry.exploded, strict=True))
 
 
 def _advance_cells(settings, cutoff, capacity, plan, observe, potential, cells, state, number):
@@ -290,8 +292,8 @@ def _advance_cells(settings, cutoff, capacity, plan, observe, potential, cells, 
         langevin, listed, listed_at, near, evaluation = baoab(carry.integrator, carry.listed, carry.listed_at)
         needed = jax.tree.map(jnp.maximum, carry.needed, ListCapacity(listed.needed, near.needed))
         temperature, force = kinetic_temperature(langevin.momentum, mass), jnp.max(jnp.abs(langevin.force), (1, 2))
-        insane = _first_insane(carry, evaluation, temperature, force, cells.temperature)
-        return _Carry(langevin, listed, listed_at, near, evaluation, needed, insane, carry.count + 1), None
+        exploded = _exploded(carry, evaluation, temperature, force, cells.temperature)
+        return _Carry(langevin, listed, listed_at, near, evaluation, needed, exploded, carry.count + 1), None
 
     @jax.jit  # so that it is traced once: for its shapes, and again in the loop
     def record(carry):
@@ -315,4 +317,4 @@ def _advance_cells(settings, cutoff, capacity, plan, observe, potential, cells, 
     room = jax.tree.map(lambda x: jnp.zeros((_per_call(settings), *x.shape), x.dtype), jax.eval_shape(record, carry))
     carry, records = jax.lax.fori_loop(0, number, snapshot, (carry, room))
     end = carry.integrator
-    return State(end.position, end.momentum, end.rng), records, devices.largest(carry.needed), carry.insane
+    return State(end.position, end.momentum, end.rng), records, devices.largest(carry.needed), carry.exploded

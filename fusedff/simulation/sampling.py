@@ -21,10 +21,11 @@ def sample_crystal(
     observe: Callable = langevin.observe_stress,
     name: str | None = None,
 ) -> Trajectory:
-    """Trajectory of crystals from their lattice sites; lengths are in snapshots.
+    """Trajectory of crystals that start at their lattice sites; lengths are in snapshots.
 
-    It depends on `seed` alone. Warns if atoms have left their lattice sites, and if the last snapshot is far from all
-    that the potential was trained on. Raises `ExplodedTrajectoryError`.
+    `observe` and `name` are those of `langevin.Simulation`. Random numbers come from `seed` alone. Warns if atoms have
+    left their lattice sites, and if the last snapshot is far from all frames that the potential was trained on. Raises
+    `ExplodedTrajectoryError`.
     """
     simulation = langevin.Simulation(cells, settings, potential.cutoff, observe)
     state = langevin.start(cells, jax.random.PRNGKey(seed))

@@ -1,11 +1,11 @@
-"""Measurements to learn from: what to simulate, what to record of a snapshot, and how far the averages are off.
+"""Targets of DiffTRe: the cells to simulate, what to record of a snapshot, and the deviation from the measurement.
 
 The gradient of an average of per-snapshot quantities O is <dO/d theta> - beta (<O dU/d theta> - <O> <dU/d theta>).
 `weighted_sum` gives the first term, reweighting the others. A target may be a function of several averages:
 `HeatCapacityTarget` records U and U^2 and takes the variance.
 
-Simulations run at constant volume. A lattice constant or a density enters as the pressure of cells of the measured size
-(`PressureTarget`), lattice constants as its stresses (`ElasticTarget`, beside the elastic constants).
+Simulations run at constant volume, in cells of the measured size. A measured density is then a target for the pressure
+(`PressureTarget`), and measured lattice parameters are targets for the stresses (`ElasticTarget`).
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from fusedff.units import GPA, KB
 
 
 class Target(Protocol):
-    """One kind of measurement. `means` are averages of what was observed, (n_cells, n_quantities)."""
+    """One kind of measurement. `means` are averages of what `observe` returned, (n_cells, n_quantities)."""
 
     cells: SimulationCells  # the cells to simulate
 
@@ -35,9 +35,9 @@ class Target(Protocol):
         """What to record of a snapshot: (n_cells, n_quantities)."""
 
     def weighted_sum(self, potential, system, near, coefficients) -> tuple[jax.Array, jax.Array]:
-        """sum_k coefficients_k observed_k, as a function of the parameters, zero where it is none; and the energy.
+        """sum_k coefficients_k observed_k and the energy in eV, both (n_cells,), as functions of the parameters.
 
-        Both (n_cells,), from as few evaluations of the potential as will do.
+        Only the derivative of the sum is used, so it may be zero if what is observed does not depend on the parameters.
         """
 
     def residuals(self, means) -> jax.Array:
@@ -51,13 +51,13 @@ class Target(Protocol):
 
 
 class StaticTarget(Protocol):
-    """A measurement that a potential answers without snapshots, e.g. a harmonic phonon (`phonon_target`)."""
+    """A measurement that follows from the potential without a trajectory, e.g. a harmonic phonon (`phonon_target`)."""
 
     def observe(self, potential) -> jax.Array:
-        """What was measured, as the potential has it: (n_quantities,)."""
+        """The measured quantities as the potential gives them: (n_quantities,)."""
 
     def residuals(self, values) -> jax.Array:
-        """Weighted deviations from the measurement (n,): the sum of their squares adds to the loss of the snapshots."""
+        """Weighted deviations from the measurement (n,): the sum of their squares is added to the loss."""
 
     def report(self, values) -> dict:
         """Name -> number for the history."""
@@ -72,12 +72,13 @@ def loss(target: Target, means: jax.Array) -> jax.Array:
 class ElasticTarget:
     """Elastic constants and stress of crystals: mean squared deviations in GPa^2, each times its weight.
 
-    A crystal of the measured size and shape is at rest when every stress that its symmetry leaves independent
-    (`elastic_symmetry.stress_names`) is minus the measured pressure: so all lattice parameters are targets, where the
-    pressure alone is one number for all of them. Simulated constants are isothermal, and so must be the measured ones:
-    ValueError for adiabatic ones, which `measurements.adiabatic` converts. Constants that were not measured do not
-    count. A deviation is divided by the standard error of its measurement in GPa where a state point gives one: the
-    others count like those known to 1 GPa.
+    A crystal of the measured size and shape is in equilibrium when every stress that its symmetry leaves independent
+    (`elastic_symmetry.stress_names`) is minus the measured pressure. The stresses therefore fix all lattice parameters;
+    the pressure would fix the volume only. Constants that were not measured do not count. Deviations of constants are
+    divided by the standard error of the measurement in GPa; where a state point gives none, by 1 GPa.
+
+    Simulated constants are isothermal. Raises ValueError if the measured ones are adiabatic, which
+    `measurements.adiabatic` converts.
     """
 
     points: Sequence[StatePoint]

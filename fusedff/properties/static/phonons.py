@@ -21,11 +21,14 @@ IMAGINARY = 0.05  # THz; smaller imaginary frequencies are rounding errors of ac
 
 @dataclass(frozen=True)
 class Phonons:
-    """Dispersion along the usual path of the lattice, density of states and heat capacity at constant volume."""
+    """Dispersion along the standard path of the lattice, density of states and heat capacity at constant volume.
+
+    The path is that of `ase.cell.Cell.bandpath` (Setyawan & Curtarolo, Comput. Mater. Sci. 49, 299 (2010)).
+    """
 
     qpoints: np.ndarray  # (n_path, 3) along the path, in reciprocal lattice vectors of the primitive cell
     distances: np.ndarray  # (n_path,) 1/Å, from the start of the path (with 2 pi)
-    ticks: tuple[tuple[float, str], ...]  # where on `distances` the path meets special points, and their names
+    ticks: tuple[tuple[float, str], ...]  # `distances` of the special points of the path, and their names
     special_points: dict[str, np.ndarray]  # name -> (3,), as `qpoints`
     frequencies: np.ndarray  # (n_path, n_branches) THz, ascending
     dos_frequencies: np.ndarray  # (n_dos,) THz
@@ -94,8 +97,9 @@ def run(
 ) -> Phonons:
     """Phonons of a crystal from the forces after small displacements (Å) in a supercell.
 
-    `atoms` is the unit cell, at rest; `repeats` of it should measure twice the cut-off or more. `mesh` (Å) sets the
-    density of the mesh for the density of states: there are mesh / a points along a reciprocal vector 1 / a.
+    `atoms` is the relaxed unit cell; a supercell of `repeats` should measure twice the cut-off or more. `mesh` (Å) sets
+    the density of the mesh for the density of states: there are mesh / a points along a reciprocal vector 1 / a.
+    Heat capacities are those at `temperatures` (K). `name` shows progress.
     """
     lattice = force_constants.finite_displacements(atoms, calculator, repeats, displacement, name)
     return replace(_spectrum(lattice, repeats, temperatures, mesh), displacement=displacement)
@@ -111,13 +115,13 @@ def effective(
     blocks: int = 5,
     name: str | None = "effective phonons",
 ) -> Phonons:
-    """Phonons of the harmonic crystal that fits the forces on snapshots of molecular dynamics best.
+    """Effective phonons of a temperature: of the harmonic crystal that fits the forces in molecular dynamics best.
 
-    `displacements` from the sites (Å) and `forces` (eV/Å), both (n_snapshots, n_atoms, 3), are of `atoms * repeats` in
-    that order: that of `crystals.supercell`, hence of this project's dynamics (forces: `observe_forces`). A structure
-    that is unstable at 0 K but not at the temperature of the snapshots has real frequencies here (Hellman et al., Phys.
-    Rev. B 84, 180301 (2011)). Standard errors: jackknife over `blocks` consecutive parts. Raises ValueError for arrays
-    of another shape, values that are not finite, or fewer snapshots than blocks.
+    `displacements` from the sites (Å) and `forces` (eV/Å), both (n_snapshots, n_atoms, 3), have the atoms in the order
+    of `atoms * repeats`, which is that of `crystals.supercell` and of trajectories of it (forces: `observe_forces`). A
+    structure that is unstable at 0 K but stable at the temperature of the snapshots has real frequencies here (Hellman
+    et al., Phys. Rev. B 84, 180301 (2011)). Standard errors are those of a jackknife over `blocks` consecutive parts.
+    Raises ValueError for arrays of another shape, values that are not finite, or fewer snapshots than blocks.
     """
     displacements, forces = np.asarray(displacements, float), np.asarray(forces, float)
     n_atoms = len(atoms) * int(np.prod(repeats))
@@ -157,7 +161,7 @@ def effective(
 
 
 def observe_forces(potential, system, near, evaluation) -> jax.Array:
-    """Forces (n_cells, 3 n) in eV/Å, as observable of a `dynamics.Simulation`: what `effective` is fitted to."""
+    """Forces (n_cells, 3 n) in eV/Å as observable of a `langevin.Simulation`; `effective` is fitted to them."""
     return evaluation.forces.reshape(system.n_cells, -1)
 
 

@@ -1,9 +1,9 @@
-"""Elastic constants from cells held in finite deformations: the slope at zero strain of their mean stresses.
+"""Elastic constants from their definition: the slope at zero strain of the mean stresses of deformed cells.
 
-The plain definition, as a check of the estimators in `fusedff.simulation.elasticity`. Every deformed cell, at several
-amplitudes, is simulated with random numbers of its own. A parabola is fitted to the mean stresses, because crystals are
-stiffer compressed than stretched, and chi^2 tells whether they lie on it within their errors. It takes far more
-sampling than strained pairs with common random numbers.
+This is a check of the estimators in `fusedff.simulation.elasticity`, and takes far more sampling than strained pairs
+with common random numbers. Every deformed cell, at several amplitudes, is simulated with random numbers of its own. A
+parabola is fitted to the mean stresses, because crystals are stiffer in compression than in tension; chi^2 tells
+whether the stresses lie on it within their errors.
 """
 
 from collections.abc import Sequence
@@ -102,7 +102,7 @@ def run(
         return np.stack([constants[which] for which in elastic_symmetry.elastic_names(symmetry)], -1) / GPA
 
     estimate = jackknife(trajectory.observed, stresses, settings.blocks)
-    # cells that differ by a per cent fluctuate alike: one error for all of them is known better than each one's own
+    # the noise of cells that differ by a per cent is nearly the same, and its mean over them is the better estimate
     stderr = np.sqrt((estimate.stderr**2).mean(1))
     powers = strains[:, None] ** np.arange(3)
     fit = np.linalg.pinv(powers)

@@ -34,8 +34,9 @@ class ElasticConfig(SolidConfig):
 class ElasticResult:
     """Constants and stress per state point in GPa, with standard errors, and what was measured there.
 
-    `lengths` are the lattice parameters at which the stress would be that of the state point: those of the cell,
-    changed by compliance times what the stress is off. That is right for changes of a fraction of a per cent.
+    `lengths` are the lattice parameters at which the stress would be that of the state point. They are those of the
+    cell, strained by the compliance times the difference of the stresses, which is accurate for strains of a fraction
+    of a per cent.
     """
 
     points: tuple[StatePoint, ...]
@@ -67,7 +68,7 @@ class ElasticResult:
         """The numbers as nested plain data: temperature -> elastic, difference, pressure, stress (GPa) and lattice.
 
         `elastic` are adiabatic constants where the measured ones are, else isothermal ones, as `condition` says;
-        `difference` is adiabatic minus isothermal. What was not measured has no entry `measured`.
+        `difference` is adiabatic minus isothermal. Only quantities that were measured have an entry `measured`.
         """
         return {f"{point.temperature:g}": self._at(t, point) for t, point in enumerate(self.points)}
 
@@ -130,9 +131,9 @@ def run(
 
 
 def with_energy(trajectory: Trajectory) -> np.ndarray:
-    """Of every snapshot and cell, U, U^2, the configurational stress and U times it: (n_snapshots, n_cells, 14).
+    """U, U^2, the configurational stress, and U times the stress of snapshots: (n_snapshots, n_cells, 14).
 
-    U is counted from its mean over the trajectory, so that nothing is lost in single precision.
+    U in eV is counted from its mean over the trajectory, so that U^2 loses no digits; stresses are in eV/Å^3.
     """
     energy = np.asarray(trajectory.energy, float)[..., None]
     energy, stress = energy - energy.mean(0), np.asarray(trajectory.observed[..., :6], float)
@@ -142,8 +143,9 @@ def with_energy(trajectory: Trajectory) -> np.ndarray:
 def adiabatic_shift(means, cells, points: Sequence[StatePoint]) -> np.ndarray:
     """C^S - C^T (n_points, n_constants) in eV/Å^3 from means (n_cells, 14) of `with_energy`.
 
-    Averages over all cells of a point: strained up and down, they err by the square of the strain. The kinetic parts
-    count N atoms, the centre of mass among them, as the pressure does.
+    The formula is that of the module. Averages are over all cells of a point; the strains of pairs of cells are
+    opposite, so the error is of second order in the strain. Kinetic energy and pressure are those of N atoms, although
+    the centre of mass rests, as in `elasticity`.
     """
     means, symmetry = np.asarray(means, float), crystals.symmetry(points[0].crystal)
     energy, square, stress, product = means[:, :1], means[:, 1:2], means[:, 2:8], means[:, 8:]

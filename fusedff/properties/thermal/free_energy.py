@@ -3,15 +3,15 @@
 Atoms on independent springs (an Einstein crystal) have a known free energy. On the way to the potential U, with
 U_l = l U + (1 - l) sum k/2 |r - site|^2 (without the energy U0 at the sites), F changes by the integral over l from 0
 to 1 of the mean of dU_l/dl (Frenkel & Ladd, J. Chem. Phys. 81, 3188 (1984)); all l, as nodes of Gauss and Legendre, run
-in one batch. The centre of mass rests all along the path, so that the integrand is finite at its ends.
+in one batch. The centre of mass is fixed for all l, so that the integrand is finite at both ends.
 
 A cell of N atoms then has 3 (N - 1) degrees of freedom. Thermal parts of energies are therefore divided by N - 1, the
 energy at the sites by N; for harmonic atoms the energy per atom is then that of an infinite crystal. The free energy
 lacks the long waves that the cell does not hold, an error of order kT / N (Polson et al., J. Chem. Phys. 112, 5339
 (2000)): in harmonic Lennard-Jones crystals of 64 atoms it is 0.06 kT in fcc and in hcp, and 0.003 kT in their
-difference. Phases that differ more in their sound velocities need two sizes of cells, and 1 / N to zero. To add the
-translation of the centre of mass and to divide by N, as others do, has the same limit and differs by the same amount
-in all phases.
+difference. Phases that differ more in their sound velocities need cells of two sizes, and an extrapolation to
+1 / N = 0. Others add the translation of the centre of mass and divide by N. This has the same limit, and differs from
+the above by the same amount in all phases.
 """
 
 from collections.abc import Sequence
@@ -39,10 +39,10 @@ STRAYED = 0.1  # of the distance between neighbours
 
 @dataclass(frozen=True, kw_only=True)
 class FreeEnergyConfig(SolidConfig):
-    """Settings: `nodes` of the integration, and the `spring` constant.
+    """Settings: number of `nodes` of the integration over l, and the `spring` constant.
 
-    Where a mode of the crystal is softer than a twentieth of the spring or stiffer than twenty times it, eight nodes
-    are off by more than 0.001 kT of that mode.
+    Eight nodes integrate a mode of the crystal to 0.001 kT if its force constant is between a twentieth of the spring
+    constant and twenty times it.
     """
 
     nodes: int = 8
@@ -55,13 +55,13 @@ class FreeEnergyConfig(SolidConfig):
 
 
 class Sampled(NamedTuple):
-    """A crystal as it was sampled, at all temperatures and, at the one in the middle, along the path."""
+    """Trajectories of a crystal at all temperatures, and along the path of l at the one in the middle."""
 
     frames: tuple[Atoms, ...]  # (n_temperatures,), at rest
     temperature: np.ndarray  # (n_temperatures,) K
     static: np.ndarray  # (n_temperatures,) eV, total energies of the frames
-    nodes: np.ndarray  # (n_nodes,) share of the potential
-    weights: np.ndarray  # (n_nodes,)
+    nodes: np.ndarray  # (n_nodes,) l, the share of the potential
+    weights: np.ndarray  # (n_nodes,) of the quadrature, of sum 1
     springs: np.ndarray  # (n,) eV/Å^2
     cells: SimulationCells  # temperatures, then nodes, each times the replicas
     observed: np.ndarray  # (n_snapshots, n_cells, 8): U - U0 and energy of the springs, eV; configurational stress
@@ -100,8 +100,8 @@ def sample(
 ) -> Sampled:
     """Sample a crystal, whose atoms rest on their sites in `frames`, one for every temperature (K).
 
-    Trajectories depend on `settings.seed` alone. Raises ValueError if atoms rest off their sites on the average: the
-    crystal has melted or become another one.
+    Trajectories depend on `settings.seed` alone. Raises ValueError if the mean positions of atoms are far from their
+    sites: the crystal has melted or transformed.
     """
     at, middle = [float(t) for t in temperatures], len(temperatures) // 2
     x, weights = np.polynomial.legendre.leggauss(settings.nodes)
@@ -134,8 +134,8 @@ def sample(
 def energies(sampled: Sampled, means, expansion: np.ndarray) -> Energies:
     """Free energy and enthalpies from the means (n_cells, 8) of what was sampled.
 
-    `expansion` (3, 3) is the thermal strain per K. What stress a cell has left changes its free energy to second
-    order only, but its enthalpy by V T (stress : expansion), which is taken off.
+    `expansion` (3, 3) is the thermal strain per K. The cells should have no stress. A small stress that is left
+    changes the free energy to second order only, but the enthalpy by V T (stress : expansion), which is subtracted.
     """
     means, cells, at = np.asarray(means, float), sampled.cells, sampled.temperature
     n, kt = len(cells.numbers), KB * at
@@ -169,7 +169,7 @@ def along_temperature(temperatures, enthalpy, middle: int, free_energy: float) -
 
 
 def _crystal(potential, cells, settings, snapshots, seed, name):
-    """Trajectory of a crystal that remains itself; ValueError otherwise."""
+    """Trajectory of a crystal; ValueError if its structure changes."""
     trajectory = sample_crystal(
         potential, cells, settings.langevin, equilibration=settings.equilibration, snapshots=snapshots,
         seed=seed, name=name,
@@ -192,7 +192,7 @@ def _springs(potential, cells, settings, name):
     n, numbers = len(cells.numbers), np.asarray(cells.numbers)
     if settings.spring is not None:
         return np.full(n, float(settings.spring))
-    # the cells that are to be sampled, so that nothing is compiled for this alone; those of the path not yet on springs
+    # all cells that will be sampled later, so that nothing is compiled anew; here without springs
     free = _on_springs(cells, np.ones(cells.n_cells), np.zeros(n))
     snapshots = max(20, settings.snapshots // 10)
     trajectory = _crystal(potential, free, settings, snapshots, settings.seed, name and f"{name}, springs")
@@ -204,7 +204,7 @@ def _springs(potential, cells, settings, name):
 
 
 def _on_springs(cells, coupling, stiffness):
-    """The cells with a share of the potential each (n_cells,), and the springs of every atom (n,)."""
+    """The cells with the share `coupling` (n_cells,) of the potential and springs `stiffness` (n,) in eV/Å^2."""
     dtype = cells.sites.dtype
     stiffness = jnp.broadcast_to(jnp.asarray(stiffness, dtype), cells.masses.shape)
     return cells._replace(springs=Springs(jnp.asarray(coupling, dtype), stiffness))

@@ -1,13 +1,13 @@
 """Liquids at constant volume: melting, structure, self-diffusion, energy and pressure.
 
-The crystal one starts from sets the density. It is melted at a higher temperature, brought to its own, and sampled
-with weak friction: friction gamma slows diffusion, for free atoms to kT / (m gamma), in a liquid to about
-D / (1 + m gamma D / kT), which at 0.05/ps is 1 % or less in simple liquids near melting.
+The density is that of the crystal one starts from. It is melted at a higher temperature, equilibrated at its own, and
+then sampled with weak friction. Friction gamma reduces the diffusion coefficient D to about D / (1 + m gamma D / kT);
+at 0.05/ps this changes it by 1 % or less in simple liquids near melting.
 
-D belongs to the simulated number of atoms: in a periodic cube of edge L it is too small by 2.837 kT / (6 pi eta L)
-(Yeh & Hummer, J. Phys. Chem. B 108, 15873 (2004)). With the viscosity eta of Stokes and Einstein (slip) that is about
-one atomic diameter over L of D itself: a fifth for 108 atoms, a tenth for 1000. The viscosity is not computed here, so
-nothing is added; runs at two sizes, against 1 / L, show the limit.
+D also depends on the size of the cell: in a periodic cube of edge L it is too small by 2.837 kT / (6 pi eta L) (Yeh &
+Hummer, J. Phys. Chem. B 108, 15873 (2004)). With the viscosity eta of the Stokes-Einstein relation (slip) the relative
+error is about one atomic diameter over L: a fifth for 108 atoms, a tenth for 1000. The viscosity is not computed here,
+so D is not corrected; from runs with two sizes it can be extrapolated to 1 / L = 0.
 """
 
 from collections.abc import Sequence
