@@ -19,6 +19,7 @@ from fusedff.properties.static import gruneisen, phonons
 from fusedff.simulation import langevin as dynamics
 from fusedff.simulation.elasticity import StressFluctuation
 from fusedff.simulation.langevin import LangevinConfig
+from fusedff.units import PLANCK
 
 A, STIFFNESS = 4.0, 1.5  # Å, eV/Å^2
 SPRINGS = springs(STIFFNESS, A / np.sqrt(2))
@@ -50,7 +51,7 @@ def test_fcc_springs_have_the_dispersion_of_the_textbook(found):
 
 def test_heat_capacity_goes_from_nothing_to_dulong_and_petit(found):
     # at 3000 K, hot and cold, 1 - (hv/kT)^2 / 12 averaged; the three acoustic modes at Gamma are left out
-    x = found.dos_frequencies * phonons._THZ / (8.617333e-5 * 3000)
+    x = found.dos_frequencies * PLANCK / (8.617333e-5 * 3000)
     limit = np.trapezoid(found.dos * (1 - x**2 / 12), found.dos_frequencies)
     assert np.trapezoid(found.dos, found.dos_frequencies) == pytest.approx(3, rel=2e-3)
     assert found.heat_capacity[2] == pytest.approx(limit, rel=1e-3)

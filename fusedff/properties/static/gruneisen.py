@@ -9,16 +9,13 @@ bulk modulus B (G. Grimvall, Thermophysical Properties of Materials, 1999).
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-import ase.units
 import numpy as np
 from ase import Atoms
 
 from fusedff.properties.static import force_constants
 from fusedff.properties.static.phonons import IMAGINARY, TEMPERATURES
 from fusedff.properties.static.relax import Relaxation, relax_crystal
-from fusedff.units import KB
-
-_THZ = 1e12 * ase.units._hplanck / ase.units._e  # eV, a quantum of 1 THz
+from fusedff.units import KB, PLANCK
 
 
 @dataclass(frozen=True)
@@ -111,5 +108,5 @@ def _mode_heat_capacity(frequencies, moving, temperature):
     """Heat capacities of harmonic oscillators in k_B: (x / (2 sinh(x/2)))^2 with x = h frequency / kT."""
     if temperature == 0:
         return np.zeros_like(frequencies)
-    half = np.where(moving, frequencies, 1) * _THZ / (2 * KB * temperature)
+    half = np.where(moving, frequencies, 1) * PLANCK / (2 * KB * temperature)
     return (half / np.sinh(np.minimum(half, 300))) ** 2
