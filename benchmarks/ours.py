@@ -138,9 +138,10 @@ def stored_update(model: Potential, repeats, positions, estimator):
     unstrained = crystals.supercell(titanium.CRYSTAL, repeats).cell.array
     to_each = jnp.linalg.inv(jnp.asarray(unstrained, jnp.float32)) @ difftre_trainer.cells.lattice
     positions = jnp.einsum("sax,cxy->scay", jnp.asarray(positions, jnp.float32), to_each)
-    energy, observed = difftre_trainer._reevaluate(model, positions)
-    trajectory = langevin.Trajectory(positions, energy, observed, energy)
-    train_state = train_state._replace(extra=train_state.extra._replace(trajectory=trajectory))
+    sampled = train_state.extra._replace(trajectory=langevin.Trajectory(positions, (), (), ()))
+    energy, observed = difftre_trainer._reevaluate(model, sampled)
+    sampled = sampled._replace(trajectory=langevin.Trajectory(positions, energy, observed, energy))
+    train_state = train_state._replace(extra=sampled)
     return lambda: difftre_trainer.update(train_state, 1)[0].params
 
 

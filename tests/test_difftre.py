@@ -56,7 +56,7 @@ def reweighted(difftre_trainer, sampled, function):
     """A function of averages at any parameters, from the snapshots of `sampled` alone."""
 
     def of_params(params):
-        energy, observed = difftre_trainer._reevaluate(START.with_params(params), sampled.trajectory.positions)
+        energy, observed = difftre_trainer._reevaluate(START.with_params(params), sampled)
         w = reweighting.weights(difftre_trainer.beta, energy, sampled.trajectory.energy)
         return function(reweighting.averages(w, observed))
 
@@ -70,7 +70,7 @@ def test_the_gradient_is_that_of_the_loss_reweighted_on_the_same_trajectory(esti
     w = reweighting.weights(difftre_trainer.beta, energy, sampled.trajectory.energy)
     np.testing.assert_allclose(reweighting.effective_samples(w), SETTINGS.sampling.snapshots, rtol=1e-12)
     cotangent = jax.grad(partial(targets.loss, difftre_trainer.target))(reweighting.averages(w, observed))
-    found = difftre_trainer._gradient(START, sampled.trajectory.positions, w, observed, cotangent)
+    found = difftre_trainer._gradient(START, sampled, w, observed, cotangent)
     loss = reweighted(difftre_trainer, sampled, partial(targets.loss, difftre_trainer.target))
     for name, h in [("epsilon", 1e-7), ("sigma", 1e-5)]:
         up, down = (loss({**START.params, name: START.params[name] + s * h}) for s in (1, -1))

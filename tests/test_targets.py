@@ -90,10 +90,9 @@ def test_the_gradient_is_that_of_the_reweighted_loss(kind):
     settings = DiffTReConfig(sampling=SamplingConfig(LangevinConfig(10.0, 2.0, 10, 0.6), 2, snapshots=4))
     difftre_trainer = DiffTReTrainer(settings, WRONG, target)
     sampled, _, _ = difftre_trainer._snapshots(WRONG, difftre_trainer.init(WRONG.params).extra, 0)
-    positions = sampled.trajectory.positions
 
     def reweighted(params):
-        energy, found = difftre_trainer._reevaluate(WRONG.with_params(params), positions)
+        energy, found = difftre_trainer._reevaluate(WRONG.with_params(params), sampled)
         w = reweighting.weights(difftre_trainer.beta, energy, sampled.trajectory.energy)
         return w, found, reweighting.averages(w, found)
 
@@ -101,7 +100,7 @@ def test_the_gradient_is_that_of_the_reweighted_loss(kind):
     w, found, means = reweighted(away)
     assert np.ptp(np.asarray(w)) > 1e-3
     gradient = difftre_trainer._gradient(
-        WRONG.with_params(away), positions, w, found, jax.grad(partial(loss, target))(means)
+        WRONG.with_params(away), sampled, w, found, jax.grad(partial(loss, target))(means)
     )
     for name, h in [("epsilon", 1e-6), ("sigma", 1e-6)]:
         up, down = (loss(target, reweighted({**away, name: away[name] + s * h})[2]) for s in (1, -1))

@@ -92,12 +92,11 @@ class DiffTReTrainer:
         """Train state before the first update: the optimizer's, and a simulation that has not begun."""
         key = jax.random.PRNGKey(self.settings.seed)
         positions = jnp.zeros((self.settings.sampling.snapshots, *self.cells.sites.shape), self.cells.sites.dtype)
-        slots = self.simulation.capacity.slots
-        energy, observed = jax.eval_shape(partial(self._reevaluate, self.template, slots=slots), positions)
+        capacity = self.simulation.capacity
+        evaluate = partial(self._evaluate, self.template, slots=capacity.slots)
+        energy, observed = jax.eval_shape(evaluate, positions)
         empty = dynamics.Trajectory(positions, *(jnp.zeros(x.shape, x.dtype) for x in (energy, observed, energy)))
-        sampled = TrajectoryBuffer(
-            dynamics.start(self.cells, key), empty, jnp.asarray(self.simulation.capacity), params
-        )
+        sampled = TrajectoryBuffer(dynamics.start(self.cells, key), empty, jnp.asarray(capacity), params)
         if isinstance(self.settings.optimizer, Adam):
             state = self.settings.optimizer.transformation(self.updates).init(params)
         else:
@@ -194,7 +193,7 @@ class DiffTReTrainer:
         s = self.settings.sampling
         capacity = dynamics.ListCapacity(*(int(x) for x in sampled.capacity))
         if n > 0 and s.reuse_above < 1:
-            energy, observed = self._reevaluate(potential, sampled.trajectory.positions, capacity.slots)
+            energy, observed = self._reevaluate(potential, sampled)
             n_eff = reweighting.effective_samples(reweighting.weights(self.beta, energy, sampled.trajectory.energy))
             if float(jnp.min(n_eff)) > s.reuse_above * s.snapshots:
                 return sampled, energy, observed
@@ -207,8 +206,11 @@ class DiffTReTrainer:
             trajectory.observed,
         )
 
-    def _reevaluate(self, potential, positions, slots):
-        """Energies (n_snapshots, n_cells) and observables of the stored positions with `potential`."""
+    def _reevaluate(self, potential, sampled):
+        """Energies (n_snapshots, n_cells) and observables of the stored snapshots with `potential`."""
+        return self._evaluate(potential, sampled.trajectory.positions, int(sampled.capacity[1]))
+
+    def _evaluate(self, potential, positions, slots):
         return snapshots.evaluate(
             self.target.observe, self.template.cutoff, slots, self.images, potential, self.cells, positions
         )
