@@ -55,7 +55,7 @@ def mean_squared_errors(
 
 
 def deviations(potential: Potential, batch: Batch, total: Callable, offsets=None) -> dict[str, jax.Array]:
-    """Predictions minus labels, each divided by the root of the number of its kind: sums of squares are then means.
+    """Predictions minus labels, divided by the square root of how many there are: sums of squares are then means.
 
     Arrays have the shapes of the labels: energy (n_frames,), force (n_atoms, 3), virial and stress (n_frames, 6).
     """
