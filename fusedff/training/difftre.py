@@ -85,7 +85,7 @@ class DiffTReTrainer:
 
     @property
     def learned_from(self) -> dict:
-        """The measurements, by which a checkpoint knows what it belongs to."""
+        """The measurements by name; a checkpoint is refused for a training on others."""
         return {"target": self.target} | ({"static targets": self.static} if self.static else {})
 
     def init(self, params) -> loop.TrainState:
