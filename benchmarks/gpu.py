@@ -24,13 +24,15 @@ import numpy as np
 from benchmarks import figures, ours, record, titanium
 from benchmarks.case import FRICTION_PER_PS, TEMPERATURE, TIMESTEP_FS
 from benchmarks.statistics import timed
+from fusedff.data.batching import FrameStore
 from fusedff.geometry import neighbors, systems
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Evaluation, Potential
 from fusedff.simulation import cells, langevin
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
 from fusedff.study import comparison, presets
-from fusedff.training import force_matching, fused, loop
+from fusedff.training import force_matching, force_matching_loss, fused, loop
+from fusedff.training.config import ForceMatchingConfig
 
 CHEMTRAIN_EPOCH_S = 239.0  # of fused training on one GPU, as published with chemtrain's titanium example
 STEPS = 20  # of dynamics in one call
@@ -339,12 +341,12 @@ def gradients(plan, left, into, keep):
     runs, units = {}, {}
     for n_cells in plan.gradients:
         labelled = _labelled(_stack(plan, plan.gradient_size, n_cells))
-        store = force_matching.FrameStore(labelled, network.cutoff)
+        store = FrameStore(labelled, network.cutoff)
         batch = store.batch(np.arange(n_cells), n_cells, sum(map(len, labelled)))
-        settings = force_matching.ForceMatchingConfig()
+        settings = ForceMatchingConfig()
 
         def loss(params, batch, settings=settings):
-            return force_matching.loss(settings, network.with_params(params), batch)
+            return force_matching_loss.loss(settings, network.with_params(params), batch)
 
         name = f"force matching, {n_cells} cells"
         runs[name], units[name] = partial(jax.jit(jax.value_and_grad(loss)), network.params, batch), n_cells

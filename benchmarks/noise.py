@@ -84,7 +84,7 @@ def measure(
 ) -> Noise:
     """Simulate, time and average."""
     estimator, replicas = sampler.estimator, sampler.replicas
-    ensemble = estimator.ensemble(points, REPEATS, replicas)
+    ensemble = estimator.cells(points, REPEATS, replicas)
     if not sampler.coupled:
         ensemble = ensemble._replace(noise_id=jnp.arange(ensemble.n_cells, dtype=jnp.int32))
     simulation = dynamics.Simulation(ensemble, sampler.langevin, potential.cutoff, estimator.observe)

@@ -21,6 +21,7 @@ from benchmarks.case import (
 )
 from benchmarks.work import Work, in_scan
 from fusedff.crystallography import crystals, elastic_symmetry
+from fusedff.data.batching import FrameStore
 from fusedff.geometry import neighbors, systems
 from fusedff.measurements.experiments import StatePoint
 from fusedff.network.dimenet import DimeNet
@@ -28,7 +29,8 @@ from fusedff.potential import Potential
 from fusedff.simulation import langevin
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
 from fusedff.simulation.langevin import LangevinConfig
-from fusedff.training import difftre, force_matching
+from fusedff.training import difftre, force_matching_loss
+from fusedff.training.config import DiffTReConfig, ForceMatchingConfig, SamplingConfig
 from fusedff.units import GPA
 
 LANGEVIN = LangevinConfig(timestep_fs=TIMESTEP_FS, friction_per_ps=FRICTION_PER_PS, steps_per_snapshot=STEPS)
@@ -83,7 +85,7 @@ def _points():
 
 
 def md(case: Case) -> Work:
-    ensemble = StressFluctuation().ensemble(_points(), titanium.REPEATS[case.n_atoms])
+    ensemble = StressFluctuation().cells(_points(), titanium.REPEATS[case.n_atoms])
     ensemble = ensemble._replace(sites=jnp.asarray(case.positions[:1], jnp.float32))
     model = _potential(case)
     simulation = langevin.Simulation(ensemble, LANGEVIN, model.cutoff)
@@ -99,12 +101,12 @@ def _force_matching(case):
         frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces, stress=stress)
         frames.append(frame)
     model = _potential(case)
-    store = force_matching.FrameStore(frames[:CELLS], model.cutoff)
+    store = FrameStore(frames[:CELLS], model.cutoff)
     batch = store.batch(np.arange(CELLS), CELLS, CELLS * case.n_atoms)
-    settings = force_matching.ForceMatchingConfig()
+    settings = ForceMatchingConfig()
 
     def gradient(params, batch):
-        return jax.value_and_grad(lambda p: force_matching.loss(settings, model.with_params(p), batch))(params)
+        return jax.value_and_grad(lambda p: force_matching_loss.loss(settings, model.with_params(p), batch))(params)
 
     return gradient, model.params, batch
 
@@ -126,19 +128,20 @@ def difftre_(case: Case, estimator) -> Work:
 
 def stored_update(model: Potential, repeats, positions, estimator):
     """A whole DiffTRe update, optimizer included, from stored snapshots (snapshots, n, 3) of the unstrained cell."""
-    settings = difftre.DiffTReConfig(
+    settings = DiffTReConfig(
         estimator=estimator,
         repeats=repeats,
-        sampling=difftre.SamplingConfig(LANGEVIN, snapshots=len(positions), reuse_above=1e-6),
+        sampling=SamplingConfig(LANGEVIN, snapshots=len(positions), reuse_above=1e-6),
     )
     difftre_trainer = difftre.DiffTReTrainer(settings, model, _points())
     train_state = difftre_trainer.init(model.params)
     unstrained = crystals.supercell(titanium.CRYSTAL, repeats).cell.array
-    to_each = jnp.linalg.inv(jnp.asarray(unstrained, jnp.float32)) @ difftre_trainer.ensemble.cells
+    to_each = jnp.linalg.inv(jnp.asarray(unstrained, jnp.float32)) @ difftre_trainer.cells.lattice
     positions = jnp.einsum("sax,cxy->scay", jnp.asarray(positions, jnp.float32), to_each)
-    energy, observed = difftre_trainer._reevaluate(model, positions)
-    trajectory = langevin.Trajectory(positions, energy, observed, energy)
-    train_state = train_state._replace(extra=train_state.extra._replace(trajectory=trajectory))
+    sampled = train_state.extra._replace(trajectory=langevin.Trajectory(positions, (), (), ()))
+    energy, observed = difftre_trainer._reevaluate(model, sampled)
+    sampled = sampled._replace(trajectory=langevin.Trajectory(positions, energy, observed, energy))
+    train_state = train_state._replace(extra=sampled)
     return lambda: difftre_trainer.update(train_state, 1)[0].params
 
 

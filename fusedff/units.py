@@ -12,6 +12,7 @@ GPA = ase.units.GPa  # eV/Å^3 per GPa
 FS = ase.units.fs  # femtosecond in ASE's time unit, Å sqrt(amu/eV)
 PS = 1000.0 * ase.units.fs  # picosecond in ASE's time unit
 THZ = 2 * np.pi / PS  # angular frequency of 1 THz in ASE's units, sqrt(eV/amu)/Å
+PLANCK = 1e12 * ase.units._hplanck / ase.units._e  # Planck's constant, eV per THz
 KJ_MOL = ase.units.kJ / ase.units.mol  # eV per kJ/mol
 NM = ase.units.nm  # Å per nm
 KJ_MOL_NM3_PER_GPA = GPA / (KJ_MOL / NM**3)  # elastic constants in the paper's unit: kJ/mol/nm^3 per GPa

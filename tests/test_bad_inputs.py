@@ -46,9 +46,7 @@ from fusedff.simulation.elasticity import CoupledStrains
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.study import presets, run_folder
 from fusedff.training import difftre, force_matching, label_errors, loop
-from fusedff.training.difftre import DiffTReConfig, SamplingConfig
-from fusedff.training.force_matching import ForceMatchingConfig
-from fusedff.training.fused import FusedConfig
+from fusedff.training.config import DiffTReConfig, ForceMatchingConfig, FusedConfig, SamplingConfig
 from fusedff.training.optimizers import Adam, GaussNewton
 from fusedff.units import GPA
 

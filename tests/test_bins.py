@@ -128,13 +128,12 @@ def test_bins_serve_large_cells_and_all_pairs_small_ones():
 
 def crystal_in_motion(plan, capacity=None, **settings):
     """15 steps of a crystal of 108 atoms at 60 K, searched by one plan."""
-    ensemble = replicate([crystals.supercell(FCC, (3, 3, 3))], [60.0], dtype=float)
+    cells = replicate([crystals.supercell(FCC, (3, 3, 3))], [60.0], dtype=float)
     settings = LangevinConfig(**{"timestep_fs": 8.0, "steps_per_snapshot": 5, "skin": 0.1} | settings)
-    simulation = Simulation(ensemble, settings, CUTOFF)
-    simulation.plan = plan(ensemble.cells, CUTOFF + settings.skin)
-    simulation.capacity = capacity or simulation.capacity
-    state = langevin.start(ensemble, jax.random.PRNGKey(0))
-    return simulation, *simulation.run(argon(cutoff=CUTOFF), state, 3)
+    simulation = Simulation(cells, settings, CUTOFF)
+    simulation.plan = plan(cells.lattice, CUTOFF + settings.skin)
+    state = langevin.start(cells, jax.random.PRNGKey(0))
+    return simulation, *simulation.run(argon(cutoff=CUTOFF), state, 3, capacity=capacity)
 
 
 CUTOFF = 5.0  # Å, a third of the cell

@@ -23,9 +23,7 @@ from fusedff.runtime import storage
 from fusedff.simulation import cells
 from fusedff.simulation.elasticity import CoupledStrains
 from fusedff.simulation.langevin import LangevinConfig
-from fusedff.training.difftre import DiffTReConfig
-from fusedff.training.force_matching import ForceMatchingConfig
-from fusedff.training.fused import FusedConfig
+from fusedff.training.config import DiffTReConfig, ForceMatchingConfig, FusedConfig
 
 
 @pytest.fixture(autouse=True)
@@ -106,15 +104,15 @@ def test_a_cell_of_metres_in_angstrom_is_refused():
 
 def test_crystals_in_metres_are_refused_before_they_are_simulated():
     crystal = crystals.Crystal("Ar", "fcc", 5.27e-10)
-    ensemble = CoupledStrains().ensemble([StatePoint(50.0, crystal)], (2, 2, 2))
+    ensemble = CoupledStrains().cells([StatePoint(50.0, crystal)], (2, 2, 2))
     with pytest.raises(ValueError, match=r"the cell is 1\.0\d*e-09 Å high"):
-        neighbors.search_plan(ensemble.cells, 9.0)  # what a simulation begins with
+        neighbors.search_plan(ensemble.lattice, 9.0)  # what a simulation begins with
 
 
 def test_more_atoms_than_memory_holds_are_refused():
     with pytest.raises(ValueError, match=r"repeats = \(1000, 1000, 1000\) make 4e\+09 atoms"):
         crystals.supercell(FCC, (1000, 1000, 1000))
     with pytest.raises(ValueError, match="20000 cells of 4000 atoms are more than 10000000 atoms in all"):
-        CoupledStrains().ensemble([StatePoint(50.0, FCC)], (10, 10, 10), 10_000)
+        CoupledStrains().cells([StatePoint(50.0, FCC)], (10, 10, 10), 10_000)
     with pytest.raises(ValueError, match="10000000 cells of 4 atoms"):
         cells.replicate([crystals.unit_cell(FCC)], [50.0], 10**7)

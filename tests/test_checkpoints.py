@@ -11,8 +11,9 @@ from ase.build import bulk
 from fusedff.crystallography.crystals import Crystal
 from fusedff.measurements.experiments import StatePoint
 from fusedff.training import force_matching, fused
-from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer, SamplingConfig
-from fusedff.training.force_matching import ForceMatchingConfig, ForceMatchingTrainer
+from fusedff.training.config import DiffTReConfig, ForceMatchingConfig, FusedConfig, SamplingConfig
+from fusedff.training.difftre import DiffTReTrainer
+from fusedff.training.force_matching import ForceMatchingTrainer
 from fusedff.units import GPA
 
 START = argon(epsilon=0.0085, sigma=3.3)
@@ -71,7 +72,7 @@ CORRECTED = replace(POINT, elastic={**POINT.elastic, "C44": 2.5 * GPA})
 
 
 def fuse(path, points=(POINT,), labelled_frames=None):
-    settings = fused.FusedConfig(
+    settings = FusedConfig(
         epochs=2, experiment=DiffTReConfig(repeats=(1, 1, 1), sampling=SamplingConfig(snapshots=1)), dft=DFT
     )
     return fused.train(START, list(points), labelled_frames or frames(), settings, path)

@@ -9,7 +9,7 @@ from ase.build import bulk
 
 from fusedff.runtime import compilation
 from fusedff.training import force_matching
-from fusedff.training.force_matching import ForceMatchingConfig
+from fusedff.training.config import ForceMatchingConfig
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from fusedff.simulation.cells import replicate
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.simulation.sampling import sample_crystal
 from fusedff.training import force_matching
-from fusedff.training.force_matching import ForceMatchingConfig
+from fusedff.training.config import ForceMatchingConfig
 
 CUTOFF = argon().cutoff
 

@@ -33,9 +33,7 @@ from fusedff.potential import Potential
 from fusedff.runtime import devices
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import force_matching, fused, label_errors
-from fusedff.training.difftre import DiffTReConfig, SamplingConfig
-from fusedff.training.force_matching import ForceMatchingConfig
-from fusedff.training.fused import FusedConfig
+from fusedff.training.config import DiffTReConfig, ForceMatchingConfig, FusedConfig, SamplingConfig
 from fusedff.training.optimizers import Adam
 from fusedff.units import GPA
 

@@ -15,7 +15,8 @@ from fusedff.simulation import langevin, reweighting
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import difftre, targets
-from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer, SamplingConfig
+from fusedff.training.config import DiffTReConfig, SamplingConfig
+from fusedff.training.difftre import DiffTReTrainer
 from fusedff.training.optimizers import Adam, GaussNewton
 from fusedff.units import GPA
 
@@ -24,16 +25,16 @@ from fusedff.units import GPA
 class Coupled(CoupledStrains):
     """In double precision, for derivatives."""
 
-    def ensemble(self, points, repeats, replicas=1):
-        return CoupledStrains.ensemble(self, points, repeats, replicas, jnp.float64)
+    def cells(self, points, repeats, replicas=1):
+        return CoupledStrains.cells(self, points, repeats, replicas, jnp.float64)
 
 
 @dataclass(frozen=True)
 class Fluctuation(StressFluctuation):
     """In double precision, for derivatives."""
 
-    def ensemble(self, points, repeats, replicas=1):
-        return StressFluctuation.ensemble(self, points, repeats, replicas, jnp.float64)
+    def cells(self, points, repeats, replicas=1):
+        return StressFluctuation.cells(self, points, repeats, replicas, jnp.float64)
 
 
 CRYSTAL = Crystal("Ar", "fcc", 5.2)
@@ -55,7 +56,7 @@ def reweighted(difftre_trainer, sampled, function):
     """A function of averages at any parameters, from the snapshots of `sampled` alone."""
 
     def of_params(params):
-        energy, observed = difftre_trainer._reevaluate(START.with_params(params), sampled.trajectory.positions)
+        energy, observed = difftre_trainer._reevaluate(START.with_params(params), sampled)
         w = reweighting.weights(difftre_trainer.beta, energy, sampled.trajectory.energy)
         return function(reweighting.averages(w, observed))
 
@@ -69,7 +70,7 @@ def test_the_gradient_is_that_of_the_loss_reweighted_on_the_same_trajectory(esti
     w = reweighting.weights(difftre_trainer.beta, energy, sampled.trajectory.energy)
     np.testing.assert_allclose(reweighting.effective_samples(w), SETTINGS.sampling.snapshots, rtol=1e-12)
     cotangent = jax.grad(partial(targets.loss, difftre_trainer.target))(reweighting.averages(w, observed))
-    found = difftre_trainer._gradient(START, sampled.trajectory.positions, w, observed, cotangent)
+    found = difftre_trainer._gradient(START, sampled, w, observed, cotangent)
     loss = reweighted(difftre_trainer, sampled, partial(targets.loss, difftre_trainer.target))
     for name, h in [("epsilon", 1e-7), ("sigma", 1e-5)]:
         up, down = (loss({**START.params, name: START.params[name] + s * h}) for s in (1, -1))
@@ -156,7 +157,7 @@ def test_an_interrupted_training_ends_bit_for_bit_where_it_would_have(optimizer,
 
 def test_constants_that_were_not_measured_do_not_count():
     target = difftre.elastic_target(points(C11=4.0, C44=2.0), SETTINGS)
-    means = 1e-3 * jax.random.normal(jax.random.key(0), (target.ensemble.n_cells, 6))
+    means = 1e-3 * jax.random.normal(jax.random.key(0), (target.cells.n_cells, 6))
     constants, stress = (np.asarray(x) for x in target.properties(means))
     deviation = constants[:, [0, 2]] - [4.0, 2.0]
     expected = np.mean(deviation**2) + SETTINGS.stress_weight * np.mean((stress + 0.1) ** 2)
@@ -167,7 +168,7 @@ def test_constants_that_were_not_measured_do_not_count():
 
 def test_with_nothing_but_pressures_the_loss_is_that_of_the_pressures():
     target = difftre.elastic_target(points(), SETTINGS)
-    means = 1e-3 * jax.random.normal(jax.random.key(1), (target.ensemble.n_cells, 6))
+    means = 1e-3 * jax.random.normal(jax.random.key(1), (target.cells.n_cells, 6))
     _, stress = target.properties(means)
     expected = SETTINGS.stress_weight * np.mean((np.asarray(stress) + 0.1) ** 2)
     assert float(targets.loss(target, means)) == pytest.approx(expected, rel=1e-10)
@@ -210,7 +211,7 @@ def test_a_state_point_that_cannot_be_kept_is_an_error(true_points, monkeypatch,
 
 def test_a_training_that_ends_with_a_molten_crystal_says_so(true_points):
     difftre_trainer = difftre.DiffTReTrainer(SETTINGS, START, true_points)
-    train_state, sites = difftre_trainer.init(START.params), difftre_trainer.ensemble.sites
+    train_state, sites = difftre_trainer.init(START.params), difftre_trainer.cells.sites
     liquid = sites + 2.0 * jax.random.normal(jax.random.key(0), (SETTINGS.sampling.snapshots, *sites.shape))
     ended = train_state.extra._replace(trajectory=train_state.extra.trajectory._replace(positions=liquid))
     with pytest.warns(UserWarning, match=r"at \d+ K is no longer the crystal it began as"):

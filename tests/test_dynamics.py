@@ -12,7 +12,7 @@ from argon import FCC, argon, laid_out
 from fusedff.crystallography import crystals
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
-from fusedff.simulation import langevin
+from fusedff.simulation import checks, langevin
 from fusedff.simulation.cells import replicate
 from fusedff.simulation.langevin import (
     ExplodedTrajectoryError,
@@ -43,9 +43,8 @@ def cells(temperatures, streams, repeats=(2, 2, 2), a=FCC.a):
 
 def simulate(ensemble, snapshots, settings=SETTINGS, capacity=None, seed=0):
     simulation = Simulation(ensemble, settings, MODEL.cutoff)
-    if capacity:
-        simulation.capacity = capacity
-    state, trajectory = simulation.run(MODEL, langevin.start(ensemble, jax.random.PRNGKey(seed)), snapshots)
+    state = langevin.start(ensemble, jax.random.PRNGKey(seed))
+    state, trajectory = simulation.run(MODEL, state, snapshots, capacity=capacity)
     return simulation, state, trajectory
 
 
@@ -236,12 +235,12 @@ def test_a_bad_potential_or_state_is_reported_with_temperature_step_force_and_re
     ensemble = ensemble._replace(sites=ensemble.sites.at[0, 1, 1].add(overlap * np.sqrt(0.5)).at[0, 1, 2].add(-overlap))
     model = bad()
     simulation = Simulation(ensemble, SETTINGS, model.cutoff)
-    simulation.capacity = ListCapacity(200, 100)  # lists that grow with the disorder would be compiled again and again
+    roomy = ListCapacity(200, 100)  # lists that grow with the disorder would be compiled again and again
     report = (
         rf"at {temperature:.0f} K exploded: after \d+ steps .*largest force .*eV/Å .*8.0 fs.*shorter timestep, or train"
     )
     with pytest.raises(ExplodedTrajectoryError, match=report):
-        simulation.run(model, langevin.start(ensemble, jax.random.PRNGKey(0)), 20)
+        simulation.run(model, langevin.start(ensemble, jax.random.PRNGKey(0)), 20, capacity=roomy)
 
 
 def test_solid_titanium_at_3000_kelvin_explodes_or_melts_and_either_is_reported(recwarn):
@@ -249,10 +248,11 @@ def test_solid_titanium_at_3000_kelvin_explodes_or_melts_and_either_is_reported(
     hot = replicate([crystals.supercell(crystals.Crystal("Ti", "hcp", 2.95, 4.68), (3, 3, 2))], [3000.0])
     model, settings = Potential.load("titanium-fused"), LangevinConfig(8.0, 10.0, 10, 2.0)
     simulation = Simulation(hot, settings, model.cutoff)
-    simulation.capacity = ListCapacity(160, 56)
     try:
-        _, trajectory = simulation.run(model, langevin.start(hot, jax.random.PRNGKey(0)), 30)
-        langevin.warn_if_lost(hot, trajectory)
+        _, trajectory = simulation.run(
+            model, langevin.start(hot, jax.random.PRNGKey(0)), 30, capacity=ListCapacity(160, 56)
+        )
+        checks.warn_if_lost(hot, trajectory)
         told = str(recwarn.pop().message)
     except ExplodedTrajectoryError as error:
         told = str(error)
@@ -272,17 +272,17 @@ def test_a_crystal_that_melts_is_reported_and_one_that_vibrates_is_not(cold):
     ensemble, _, trajectory = cold
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        langevin.warn_if_lost(ensemble, trajectory)
+        checks.warn_if_lost(ensemble, trajectory)
     hot = cells([1500.0], [0])
     settings = LangevinConfig(timestep_fs=2.0, friction_per_ps=5.0, steps_per_snapshot=40, skin=1.0)
     _, _, trajectory = simulate(hot, 12, settings)
     with pytest.warns(UserWarning, match=r"cell 0 at 1500 K is no longer the crystal.*lower the temperature"):
-        langevin.warn_if_lost(hot, trajectory)
+        checks.warn_if_lost(hot, trajectory)
 
 
 @pytest.mark.parametrize("equilibration", [0, 2])
 def test_sampling_drops_the_equilibration_and_nothing_else(equilibration):
     simulation, _, whole = simulate(cells([60.0], [1]), equilibration + 3)
-    start = langevin.start(simulation.ensemble, jax.random.PRNGKey(0))
+    start = langevin.start(simulation.cells, jax.random.PRNGKey(0))
     _, sampled = simulation.sample(MODEL, start, equilibration, 3)
     np.testing.assert_allclose(sampled.positions, whole.positions[equilibration:], atol=1e-9)

@@ -64,19 +64,19 @@ def static_constants(crystal, relax=True):
 
 def sample(estimator, points, repeats, replicas, equilibration, snapshots, seed=0):
     """An equilibrated trajectory of the estimator's cells in double precision."""
-    ensemble = estimator.ensemble(points, repeats, replicas, jnp.float64)
-    simulation = langevin.Simulation(ensemble, LANGEVIN, MODEL.cutoff, estimator.observe)
-    state = langevin.start(ensemble, jax.random.PRNGKey(seed))
+    cells = estimator.cells(points, repeats, replicas, jnp.float64)
+    simulation = langevin.Simulation(cells, LANGEVIN, MODEL.cutoff, estimator.observe)
+    state = langevin.start(cells, jax.random.PRNGKey(seed))
     state, _ = simulation.run(MODEL, state, equilibration)
-    return ensemble, simulation.run(MODEL, state, snapshots)[1]
+    return cells, simulation.run(MODEL, state, snapshots)[1]
 
 
 def measure(estimator, points, repeats, replicas, equilibration, snapshots, seed=0):
     """Constants and, last, pressure in GPa (n_points, n_constants + 1), with standard errors."""
-    ensemble, trajectory = sample(estimator, points, repeats, replicas, equilibration, snapshots, seed)
+    cells, trajectory = sample(estimator, points, repeats, replicas, equilibration, snapshots, seed)
 
     def statistic(means):
-        found = estimator.properties(means, ensemble, points, replicas)
+        found = estimator.properties(means, cells, points, replicas)
         return np.concatenate([found.elastic, found.pressure[..., None]], -1).mean(1) / GPA
 
     return jackknife(trajectory.observed, statistic, blocks=10)
@@ -195,14 +195,14 @@ def test_the_library_call_gives_the_same_constants_in_single_precision(warm):
 
 def test_full_stiffness_of_a_warm_hcp_crystal_has_c66_of_half_c11_minus_c12():
     points, estimator = [StatePoint(20.0, HCP)], StressFluctuation()
-    ensemble, trajectory = sample(estimator, points, (2, 2, 1), 4, 10, 60)
+    cells, trajectory = sample(estimator, points, (2, 2, 1), 4, 10, 60)
 
     def violation(means):
         """C66 - (C11 - C12) / 2 in GPa, from the formula written out."""
         means = means.mean(0)
         stress, square, born = means[:6], means[6:42].reshape(6, 6), means[42:].reshape(6, 6)
-        volume, kt = abs(np.linalg.det(ensemble.cells[0])), KB * 20.0
-        kinetic = len(ensemble.numbers) * kt / volume * np.diag([2, 2, 2, 1, 1, 1])
+        volume, kt = abs(np.linalg.det(cells.lattice[0])), KB * 20.0
+        kinetic = len(cells.numbers) * kt / volume * np.diag([2, 2, 2, 1, 1, 1])
         c = (born - volume / kt * (square - np.outer(stress, stress)) + kinetic) / GPA
         return np.array([c[5, 5] - (c[0, 0] - c[0, 1]) / 2, c[0, 0]])
 
@@ -213,9 +213,9 @@ def test_full_stiffness_of_a_warm_hcp_crystal_has_c66_of_half_c11_minus_c12():
 
 @pytest.mark.parametrize("estimator", [CoupledStrains(), StressFluctuation()], ids=["coupled", "fluctuation"])
 def test_contracted_observables_are_the_weighted_sum_of_the_observables(estimator, rng):
-    ensemble = estimator.ensemble([StatePoint(20.0, HCP)], (1, 1, 1), 1, jnp.float64)
-    system = ensemble.system(ensemble.sites + 0.1 * rng.normal(size=ensemble.sites.shape))
-    images = neighbors.image_offsets(ensemble.cells, MODEL.cutoff)
+    cells = estimator.cells([StatePoint(20.0, HCP)], (1, 1, 1), 1, jnp.float64)
+    system = cells.system(cells.sites + 0.1 * rng.normal(size=cells.sites.shape))
+    images = neighbors.image_offsets(cells.lattice, MODEL.cutoff)
 
     @jax.jit
     def both(system, coefficients):
@@ -224,7 +224,7 @@ def test_contracted_observables_are_the_weighted_sum_of_the_observables(estimato
         return observed, *estimator.weighted_sum(MODEL, system, near, coefficients), MODEL.energies(system, near)
 
     size = 6 if isinstance(estimator, CoupledStrains) else 78
-    coefficients = jnp.asarray(rng.normal(size=(ensemble.n_cells, size)))
+    coefficients = jnp.asarray(rng.normal(size=(cells.n_cells, size)))
     observed, contracted, energy, alone = both(system, coefficients)
     np.testing.assert_allclose(contracted, jnp.sum(observed * coefficients, -1), rtol=1e-10)
     np.testing.assert_allclose(energy, alone, rtol=1e-12)
@@ -232,15 +232,15 @@ def test_contracted_observables_are_the_weighted_sum_of_the_observables(estimato
 
 def test_the_cells_of_one_replica_share_their_random_numbers_and_no_others_do():
     points = [StatePoint(20.0, HCP), StatePoint(40.0, HCP)]
-    ensemble = CoupledStrains().ensemble(points, (1, 1, 1), 3)
-    np.testing.assert_array_equal(ensemble.noise_id, np.repeat(np.arange(6), 4))
-    np.testing.assert_array_equal(ensemble.temperature, np.repeat([20.0, 40.0], 12))
+    cells = CoupledStrains().cells(points, (1, 1, 1), 3)
+    np.testing.assert_array_equal(cells.noise_id, np.repeat(np.arange(6), 4))
+    np.testing.assert_array_equal(cells.temperature, np.repeat([20.0, 40.0], 12))
 
 
-def test_different_crystals_cannot_share_an_ensemble():
+def test_different_crystals_cannot_be_simulated_together():
     points = [StatePoint(20.0, HCP), StatePoint(20.0, SQUEEZED)]
     with pytest.raises(ValueError, match="different crystals .* train them apart"):
-        CoupledStrains().ensemble(points, (1, 1, 1))
+        CoupledStrains().cells(points, (1, 1, 1))
 
 
 @pytest.mark.parametrize(("crystal", "repeats"), [(SQUEEZED, (1, 1, 1)), (HCP, (2, 2, 1))], ids=["fcc", "hcp"])
@@ -275,9 +275,9 @@ def test_adiabatic_constants_of_a_cold_crystal_follow_from_its_frequencies(cryst
         expected = expected[[0, 1, 4]]
 
     point, strains = StatePoint(temperature, crystal), CoupledStrains(0.002)
-    ensemble, trajectory = sample(strains, [point], repeats, 6, 10, 100, seed=3)
+    cells, trajectory = sample(strains, [point], repeats, 6, 10, 100, seed=3)
     found = jackknife(
-        elastic.with_energy(trajectory), lambda means: elastic.adiabatic_shift(means, ensemble, [point]) / GPA, 10
+        elastic.with_energy(trajectory), lambda means: elastic.adiabatic_shift(means, cells, [point]) / GPA, 10
     )
     assert (found.stderr[0] < 0.1 * expected.max()).all()
     # beside the noise, a few per cent of anharmonicity

@@ -7,11 +7,13 @@ from argon import argon, labelled
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from fusedff.data.batching import FrameStore
 from fusedff.data.datasets import load_frames
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
-from fusedff.training import force_matching, label_errors
-from fusedff.training.force_matching import ForceMatchingConfig, ForceMatchingTrainer, FrameStore
+from fusedff.training import force_matching, force_matching_loss, label_errors
+from fusedff.training.config import ForceMatchingConfig
+from fusedff.training.force_matching import ForceMatchingTrainer
 from fusedff.units import GPA
 
 TRUTH = argon()
@@ -42,7 +44,7 @@ def store():
 
 @jax.jit
 def errors_of(params, batch):
-    return force_matching.mean_squared_errors(TRUTH.with_params(params), batch)
+    return force_matching_loss.mean_squared_errors(TRUTH.with_params(params), batch)
 
 
 def errors(store, indices, n_frames=None, n_atoms=None):
@@ -90,7 +92,7 @@ def test_the_gradient_of_the_loss_is_its_derivative(store, name):
 
     @jax.jit
     def value_and_grad(params):
-        return jax.value_and_grad(lambda p: force_matching.loss(SETTINGS, START.with_params(p), batch))(params)
+        return jax.value_and_grad(lambda p: force_matching_loss.loss(SETTINGS, START.with_params(p), batch))(params)
 
     gradient, h = value_and_grad(START.params)[1], 1e-5 * float(START.params[name][0])
     up, down = (value_and_grad({**START.params, name: START.params[name] + s * h})[0] for s in (1, -1))
@@ -102,7 +104,7 @@ def test_a_sketch_knows_what_a_step_does_to_the_loss(store):
     gauss_newton_sketch = ForceMatchingTrainer(SETTINGS, TRUTH, store.frames).gauss_newton_sketch(TRUTH.params, 0, 512)
     assert gauss_newton_sketch.shape == (512, 2)
     alone = [store.batch(np.array([n]), 1, int(store.sizes[n])) for n in range(5)]
-    frame_loss = jax.jit(lambda params, batch: force_matching.loss(SETTINGS, TRUTH.with_params(params), batch))
+    frame_loss = jax.jit(lambda params, batch: force_matching_loss.loss(SETTINGS, TRUTH.with_params(params), batch))
     for step in ({"epsilon": 1e-6, "sigma": 0.0}, {"epsilon": 0.0, "sigma": 1e-4}, {"epsilon": 1e-6, "sigma": -3e-5}):
         params = {name: TRUTH.params[name] + change for name, change in step.items()}
         rise = np.mean([frame_loss(params, batch) for batch in alone])

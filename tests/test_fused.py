@@ -13,9 +13,9 @@ from fusedff.crystallography.crystals import Crystal
 from fusedff.measurements.experiments import StatePoint
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import fused
-from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer, SamplingConfig
-from fusedff.training.force_matching import ForceMatchingConfig, ForceMatchingTrainer
-from fusedff.training.fused import FusedConfig
+from fusedff.training.config import DiffTReConfig, ForceMatchingConfig, FusedConfig, SamplingConfig
+from fusedff.training.difftre import DiffTReTrainer
+from fusedff.training.force_matching import ForceMatchingTrainer
 from fusedff.training.optimizers import Adam, GaussNewton
 from fusedff.units import GPA
 

@@ -20,7 +20,7 @@ from fusedff.potential import Potential
 from fusedff.simulation import langevin
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
 from fusedff.training import difftre
-from fusedff.training.difftre import DiffTReConfig, SamplingConfig
+from fusedff.training.config import DiffTReConfig, SamplingConfig
 from fusedff.units import GPA
 
 pytestmark = pytest.mark.gpu

@@ -17,11 +17,12 @@ from copper import copper, relabelled
 from fusedff import results
 from fusedff.data import datasets, deepmd, splits
 from fusedff.data import frames as labelled
+from fusedff.data.batching import FrameStore
 from fusedff.data.validation import duplicates
 from fusedff.potential import Potential
 from fusedff.study import comparison
 from fusedff.training import force_matching, label_errors
-from fusedff.training.force_matching import ForceMatchingConfig, FrameStore
+from fusedff.training.config import ForceMatchingConfig
 from fusedff.units import GPA
 
 

@@ -18,7 +18,7 @@ from fusedff.plotting import data as data_plots
 from fusedff.potential import Potential
 from fusedff.study import comparison, presets
 from fusedff.training import force_matching, outliers
-from fusedff.training.force_matching import ForceMatchingConfig
+from fusedff.training.config import ForceMatchingConfig
 
 TRUTH = argon(cutoff=5.0)
 SCALE = 30.0

@@ -17,7 +17,8 @@ from fusedff.properties.static import zone_center
 from fusedff.runtime import storage
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import difftre
-from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer, SamplingConfig
+from fusedff.training.config import DiffTReConfig, SamplingConfig
+from fusedff.training.difftre import DiffTReTrainer
 from fusedff.training.optimizers import GaussNewton
 from fusedff.training.phonon_target import Mode, PhononTarget
 from fusedff.units import GPA, THZ

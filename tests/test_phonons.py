@@ -15,10 +15,11 @@ from pairs import power_law, smooth_lennard_jones, springs
 from fusedff.crystallography import crystals
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.measurements.experiments import StatePoint
-from fusedff.properties.static import phonons
+from fusedff.properties.static import gruneisen, phonons
 from fusedff.simulation import langevin as dynamics
 from fusedff.simulation.elasticity import StressFluctuation
 from fusedff.simulation.langevin import LangevinConfig
+from fusedff.units import PLANCK
 
 A, STIFFNESS = 4.0, 1.5  # Å, eV/Å^2
 SPRINGS = springs(STIFFNESS, A / np.sqrt(2))
@@ -50,7 +51,7 @@ def test_fcc_springs_have_the_dispersion_of_the_textbook(found):
 
 def test_heat_capacity_goes_from_nothing_to_dulong_and_petit(found):
     # at 3000 K, hot and cold, 1 - (hv/kT)^2 / 12 averaged; the three acoustic modes at Gamma are left out
-    x = found.dos_frequencies * phonons._THZ / (8.617333e-5 * 3000)
+    x = found.dos_frequencies * PLANCK / (8.617333e-5 * 3000)
     limit = np.trapezoid(found.dos * (1 - x**2 / 12), found.dos_frequencies)
     assert np.trapezoid(found.dos, found.dos_frequencies) == pytest.approx(3, rel=2e-3)
     assert found.heat_capacity[2] == pytest.approx(limit, rel=1e-3)
@@ -73,7 +74,7 @@ def test_isotopes_vibrate_with_their_own_masses(found):
 def test_a_power_law_has_the_same_gruneisen_parameter_in_every_mode(exponent):
     """Forces scale with the distance: frequencies with r^-(n + 2)/2, hence (n + 2)/6. Two shells within the cut-off."""
     calculator = power_law(exponent, 2.5, 1.1 * A)
-    found = phonons.gruneisen(CUBE, calculator, (2, 2, 2), 2e-3, 0.005, (0.0, 100.0), 20.0, name=None)
+    found = gruneisen.run(CUBE, calculator, (2, 2, 2), 2e-3, 0.005, (0.0, 100.0), 20.0, name=None)
     # the finite changes of volume and position
     moving = np.isfinite(found.parameters)
     assert moving.sum() == found.parameters.size - 3
@@ -91,7 +92,7 @@ def test_an_unstable_crystal_shows_negative_frequencies_and_has_no_heat_capacity
     assert found.frequencies.min() < -1
     assert np.isnan(found.heat_capacity).all()
     with pytest.raises(ValueError, match="Ar2: lowest frequency .* is imaginary"):
-        phonons.gruneisen(cell, calculator, (2, 2, 2), 1e-3, 1e-3, (100.0,), 10.0, name=None)
+        gruneisen.run(cell, calculator, (2, 2, 2), 1e-3, 1e-3, (100.0,), 10.0, name=None)
 
 
 def hcp_snapshots(rng, n_snapshots, noise):
@@ -135,12 +136,12 @@ def test_standard_errors_of_a_fit_say_how_far_off_it_is(rng):
 def test_effective_phonons_of_a_cold_crystal_are_its_phonons():
     """Molecular dynamics of this project at 1 K, with its order of atoms and its forces."""
     model, point = argon(), StatePoint(1.0, FCC)
-    ensemble = StressFluctuation().ensemble([point], (2, 2, 2), 1, jnp.float64)
+    cells = StressFluctuation().cells([point], (2, 2, 2), 1, jnp.float64)
     langevin = LangevinConfig(timestep_fs=10.0, friction_per_ps=5.0, steps_per_snapshot=20, skin=0.6)
-    simulation = dynamics.Simulation(ensemble, langevin, model.cutoff, phonons.observe_forces)
-    state, _ = simulation.run(model, dynamics.start(ensemble, jax.random.PRNGKey(0)), 10)
+    simulation = dynamics.Simulation(cells, langevin, model.cutoff, phonons.observe_forces)
+    state, _ = simulation.run(model, dynamics.start(cells, jax.random.PRNGKey(0)), 10)
     _, trajectory = simulation.run(model, state, 15)
-    displacements = np.asarray(trajectory.positions - ensemble.sites)[:, 0]
+    displacements = np.asarray(trajectory.positions - cells.sites)[:, 0]
     forces = np.asarray(trajectory.observed)[:, 0].reshape(displacements.shape)
     cell = crystals.unit_cell(FCC)
     found = phonons.effective(cell, (2, 2, 2), displacements, forces, (1.0,), 20.0, name=None)

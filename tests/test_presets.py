@@ -7,7 +7,7 @@ import pytest
 from fusedff.network.dimenet import DimeNet
 from fusedff.simulation.elasticity import StressFluctuation
 from fusedff.study import presets
-from fusedff.training.force_matching import ForceMatchingConfig
+from fusedff.training.config import ForceMatchingConfig
 from fusedff.training.optimizers import Adam
 from fusedff.units import KJ_MOL, NM
 

@@ -1,13 +1,18 @@
-"""Implementations of a protocol have its methods, with its parameter names."""
+"""Implementations of a protocol have its methods, with its parameter names; results are plain data the same way."""
 
+import dataclasses
+import importlib
 import inspect
+import pkgutil
 import re
 
 import pytest
 
+from fusedff import properties
 from fusedff.network.dimenet import DimeNet
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Model
+from fusedff.properties.static.relax import Relaxation
 from fusedff.simulation.elasticity import CoupledStrains, Estimator, StressFluctuation
 from fusedff.training import targets
 from fusedff.training.phonon_target import PhononTarget
@@ -42,3 +47,18 @@ def test_an_implementation_uses_the_parameter_names_of_its_protocol(protocol, im
 def test_estimators_and_targets_observe_and_contract_with_the_same_arguments(estimator):
     assert parameters(estimator.observe) == parameters(Target.observe) == OBSERVE
     assert parameters(estimator.weighted_sum) == parameters(Target.weighted_sum) == WEIGHTED_SUM
+
+
+RESULTS = [
+    kind
+    for module in pkgutil.walk_packages(properties.__path__, "fusedff.properties.")
+    for kind in vars(importlib.import_module(module.name)).values()
+    if dataclasses.is_dataclass(kind) and kind.__module__ == module.name
+    if kind is not Relaxation and not kind.__name__.endswith("Config")  # settings
+]
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=lambda kind: kind.__name__)
+def test_every_result_of_a_property_gives_plain_data_by_as_dict(result):
+    assert len(RESULTS) >= 15
+    assert inspect.signature(result.as_dict).parameters.keys() == {"self"}

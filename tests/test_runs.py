@@ -19,7 +19,7 @@ from fusedff.potential import Potential
 from fusedff.runtime import storage
 from fusedff.study import notebooks as study
 from fusedff.study import run_folder as runs
-from fusedff.training.difftre import DiffTReConfig
+from fusedff.training.config import DiffTReConfig
 
 
 def test_a_model_is_kept_with_history_settings_and_versions(tmp_path):

@@ -12,8 +12,10 @@ from ase.build import bulk
 
 from fusedff import results
 from fusedff.data.batching import FrameStore
-from fusedff.training import force_matching, label_errors, outliers
-from fusedff.training.force_matching import ForceMatchingConfig, ForceMatchingTrainer
+from fusedff.training import force_matching, force_matching_loss, label_errors, outliers
+from fusedff.training.config import ForceMatchingConfig
+from fusedff.training.force_matching import ForceMatchingTrainer
+from fusedff.training.validation import Validation
 
 TRUTH = replace(argon(), source="one")
 START = replace(argon(epsilon=0.0085, sigma=3.3), source="one")
@@ -22,8 +24,8 @@ SETTINGS = ForceMatchingConfig(
     epochs=6, batch_atoms=12, learning_rate=2e-4, final_learning_rate=1e-4, energy_weight=2.0, virial_weight=0.0
 )
 
-loss = jax.jit(force_matching.loss, static_argnums=0)
-mean_squared_errors = jax.jit(force_matching.mean_squared_errors)
+loss = jax.jit(force_matching_loss.loss, static_argnums=0)
+mean_squared_errors = jax.jit(force_matching_loss.mean_squared_errors)
 
 
 @cache
@@ -44,6 +46,10 @@ def frames(n=12):
             frame.calc.results["energy"] += SHIFT * len(frame)
         made.append(frame)
     return tuple(made)
+
+
+def validation(trainer, settings, n=12):
+    return Validation(settings, START, frames(n), trainer.store.offset_of, trainer.zeros)
 
 
 def test_the_potential_that_made_the_labels_has_no_error_whatever_the_zero_of_each_source():
@@ -70,8 +76,8 @@ def test_zeros_follow_the_network_while_it_learns():
     steps = 40 * len(trainer.batches(0))
     with_other = sum(any(trainer.store.sources[k] == "other" for k in b) for n in range(40) for b in trainer.batches(n))
     assert with_other <= steps
-    # each batch that holds a frame of the source takes away `FOLLOWING` of what is left
-    assert distance[-1] == pytest.approx(off * (1 - force_matching.FOLLOWING) ** with_other, rel=0.05)
+    # each batch that holds a frame of the source takes away `ZERO_RATE` of what is left
+    assert distance[-1] == pytest.approx(off * (1 - force_matching.ZERO_RATE) ** with_other, rel=0.05)
 
 
 def test_frames_of_two_sources_need_a_potential_that_says_whose_zero_it_has():
@@ -114,9 +120,7 @@ def test_large_weights_of_a_source_are_repetitions_of_its_frames():
         times = np.bincount(np.concatenate(batches))
         np.testing.assert_array_equal(times, np.where(np.arange(24) % 2, 1, 3))
         np.testing.assert_allclose(times * trainer.store.weight, np.where(np.arange(24) % 2, 1, 3.5))
-    np.testing.assert_allclose(
-        force_matching.Validation(trainer, frames(24)).store.weight, times * trainer.store.weight
-    )
+    np.testing.assert_allclose(validation(trainer, settings, 24).store.weight, times * trainer.store.weight)
 
 
 def test_batches_by_atoms_hold_every_frame_once_and_about_equally_many_atoms():
@@ -202,13 +206,12 @@ def test_an_interrupted_training_on_two_sources_ends_bit_for_bit_where_it_would_
 
 def test_validation_in_several_batches_is_validation_in_one():
     trainer = ForceMatchingTrainer(SETTINGS, START, frames())
-    state = trainer.init(START.params)
-    parts = force_matching.Validation(trainer, frames())
+    parts = validation(trainer, SETTINGS)
     assert len(parts.batches) > 1
-    trainer.settings = replace(SETTINGS, batch_atoms=None)
-    whole = force_matching.Validation(trainer, frames())
+    whole = validation(trainer, replace(SETTINGS, batch_atoms=None))
     assert len(whole.batches) == 1
-    assert parts(state) == pytest.approx(whole(state), rel=1e-9)
+    offsets = trainer.init(START.params).optimizer.offsets
+    assert parts(START.params, offsets) == pytest.approx(whole(START.params, offsets), rel=1e-9)
 
 
 def test_errors_by_source_and_family_are_the_errors_of_these_frames():

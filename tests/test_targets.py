@@ -17,7 +17,8 @@ from fusedff.simulation.cells import replicate
 from fusedff.simulation.elasticity import CoupledStrains
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import difftre
-from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer, SamplingConfig
+from fusedff.training.config import DiffTReConfig, SamplingConfig
+from fusedff.training.difftre import DiffTReTrainer
 from fusedff.training.optimizers import Adam
 from fusedff.training.targets import ElasticTarget, HeatCapacityTarget, PressureTarget, RadialTarget, loss
 from fusedff.units import GPA
@@ -48,8 +49,8 @@ def cells(replicas):
 
 def observed(target, seed):
     """What the true liquid shows, with random numbers that no training sees: (n_snapshots, n_cells, n_quantities)."""
-    simulation = langevin.Simulation(target.ensemble, SETTINGS.sampling.langevin, TRUTH.cutoff, target.observe)
-    state = langevin.start(target.ensemble, jax.random.PRNGKey(seed))
+    simulation = langevin.Simulation(target.cells, SETTINGS.sampling.langevin, TRUTH.cutoff, target.observe)
+    state = langevin.start(target.cells, jax.random.PRNGKey(seed))
     state, _ = simulation.run(TRUTH, state, 25)
     return simulation.run(TRUTH, state, 40)[1].observed
 
@@ -70,8 +71,8 @@ def test_a_cold_crystal_has_the_heat_capacity_of_dulong_and_petit():
     """kT/2 for every vibration and every momentum of N atoms, one of which stands for the centre of mass."""
     n, crystal = 32, bulk("Ar", "fcc", a=5.25, cubic=True) * (2, 2, 2)
     target = HeatCapacityTarget(replicate([crystal], [2.0], 16, jnp.float64), [3.0])
-    simulation = langevin.Simulation(target.ensemble, LangevinConfig(10.0, 5.0, 40, 0.4), TRUTH.cutoff, target.observe)
-    state = langevin.start(target.ensemble, jax.random.PRNGKey(2))
+    simulation = langevin.Simulation(target.cells, LangevinConfig(10.0, 5.0, 40, 0.4), TRUTH.cutoff, target.observe)
+    state = langevin.start(target.cells, jax.random.PRNGKey(2))
     state, _ = simulation.run(TRUTH, state, 20)
     found = float(target.heat_capacity(simulation.run(TRUTH, state, 60)[1].observed.mean(0))[0])
     # from 16 x 60 snapshots, some of them correlated: 5 % of the fluctuation, and 1 % of anharmonicity
@@ -89,10 +90,9 @@ def test_the_gradient_is_that_of_the_reweighted_loss(kind):
     settings = DiffTReConfig(sampling=SamplingConfig(LangevinConfig(10.0, 2.0, 10, 0.6), 2, snapshots=4))
     difftre_trainer = DiffTReTrainer(settings, WRONG, target)
     sampled, _, _ = difftre_trainer._snapshots(WRONG, difftre_trainer.init(WRONG.params).extra, 0)
-    positions = sampled.trajectory.positions
 
     def reweighted(params):
-        energy, found = difftre_trainer._reevaluate(WRONG.with_params(params), positions)
+        energy, found = difftre_trainer._reevaluate(WRONG.with_params(params), sampled)
         w = reweighting.weights(difftre_trainer.beta, energy, sampled.trajectory.energy)
         return w, found, reweighting.averages(w, found)
 
@@ -100,7 +100,7 @@ def test_the_gradient_is_that_of_the_reweighted_loss(kind):
     w, found, means = reweighted(away)
     assert np.ptp(np.asarray(w)) > 1e-3
     gradient = difftre_trainer._gradient(
-        WRONG.with_params(away), positions, w, found, jax.grad(partial(loss, target))(means)
+        WRONG.with_params(away), sampled, w, found, jax.grad(partial(loss, target))(means)
     )
     for name, h in [("epsilon", 1e-6), ("sigma", 1e-6)]:
         up, down = (loss(target, reweighted({**away, name: away[name] + s * h})[2]) for s in (1, -1))
@@ -142,7 +142,7 @@ def test_at_rest_is_a_crystal_whose_every_independent_stress_is_minus_the_pressu
     """Of a hexagonal crystal two: a stress that stretches a as much as it shortens c has no pressure, and counts."""
     point = StatePoint(300.0, Crystal("Ti", "hcp", 2.95, 4.68), pressure=0.5 * GPA)
     target = ElasticTarget([point], CoupledStrains(1e-6), (1, 1, 1), 1, elastic_weight=1.0, stress_weight=8.0)
-    ideal = 2 * 8.617333e-5 * 300.0 / target.ensemble.system(target.ensemble.sites).volumes[0]
+    ideal = 2 * 8.617333e-5 * 300.0 / target.cells.system(target.cells.sites).volumes[0]
 
     def found(xx, zz):
         """The loss of a crystal with these stresses (GPa), in all cells alike."""

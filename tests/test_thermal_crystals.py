@@ -75,13 +75,13 @@ def measure(name, estimator, temperature, replicas, snapshots):
     """Constants (GPa) and their standard errors."""
     model, crystal, repeats, step = CASES[name]
     points, settings = [StatePoint(temperature, crystal)], LangevinConfig(step, 5.0, 20, 0.6)
-    ensemble = estimator.ensemble(points, repeats, replicas, jnp.float64)
-    simulation = langevin.Simulation(ensemble, settings, model.cutoff, estimator.observe)
-    state, _ = simulation.run(model, langevin.start(ensemble, jax.random.PRNGKey(0)), 20)
+    cells = estimator.cells(points, repeats, replicas, jnp.float64)
+    simulation = langevin.Simulation(cells, settings, model.cutoff, estimator.observe)
+    state, _ = simulation.run(model, langevin.start(cells, jax.random.PRNGKey(0)), 20)
     trajectory = simulation.run(model, state, snapshots)[1]
 
     def constants(means):
-        return np.asarray(estimator.properties(means, ensemble, points, replicas).elastic)[0].mean(0) / GPA
+        return np.asarray(estimator.properties(means, cells, points, replicas).elastic)[0].mean(0) / GPA
 
     found = jackknife(trajectory.observed, constants, 10)
     names = elastic_symmetry.elastic_names(crystals.symmetry(crystal))

@@ -90,13 +90,13 @@ def test_atoms_on_springs_alone_hold_half_kt_per_degree_of_freedom_and_their_cen
     """Whatever the masses and springs; the potential is not felt but its energy is what the trajectory records."""
     frame = crystals.supercell(FCC, (1, 1, 1))
     frame.set_masses([20.0, 40.0, 60.0, 80.0])
-    ensemble = replicate([frame], [6.0], replicas=24, dtype=float)
+    cells = replicate([frame], [6.0], replicas=24, dtype=float)
     stiffness = jnp.broadcast_to(jnp.array([0.1, 0.3, 0.2, 0.4]), (24, 4))
-    ensemble = ensemble._replace(springs=Springs(jnp.zeros(24), stiffness))
-    simulation = langevin.Simulation(ensemble, LANGEVIN, MODEL.cutoff)
-    _, found = simulation.sample(MODEL, langevin.start(ensemble, jax.random.PRNGKey(0)), 20, 100)
-    moved = found.positions - ensemble.sites
-    np.testing.assert_allclose(jnp.einsum("a,scax->scx", ensemble.masses[0], moved), 0, atol=1e-9)
+    cells = cells._replace(springs=Springs(jnp.zeros(24), stiffness))
+    simulation = langevin.Simulation(cells, LANGEVIN, MODEL.cutoff)
+    _, found = simulation.sample(MODEL, langevin.start(cells, jax.random.PRNGKey(0)), 20, 100)
+    moved = found.positions - cells.sites
+    np.testing.assert_allclose(jnp.einsum("a,scax->scx", cells.masses[0], moved), 0, atol=1e-9)
     energy = np.asarray(jnp.sum(stiffness[..., None] / 2 * moved**2, (2, 3))).mean(0)
     expected = 9 / 2 * KB * 6.0  # 3 (N - 1) degrees of freedom
     error = energy.std(ddof=1) / np.sqrt(24)

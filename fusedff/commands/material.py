@@ -39,7 +39,7 @@ from fusedff.runtime import storage
 from fusedff.study import comparison, presets, run_folder
 from fusedff.study.presets import Preset
 from fusedff.study.run_folder import MODELS, RunFolder
-from fusedff.training import difftre, force_matching, fused
+from fusedff.training import checkpoints, difftre, force_matching, fused
 from fusedff.training.phonon_target import Mode, PhononTarget
 
 SHORTEST_EDGE = 7.0  # Å, of the simulated cells, unless `repeats` says otherwise
@@ -319,7 +319,7 @@ def _train_one(material: Material, say) -> dict:
     folder.path.mkdir(parents=True, exist_ok=True)
     identity = {
         "learned_from": storage.digest(
-            {"frames": force_matching.sources(material.frames, "all"), "table": points, "phonons": material.phonons}
+            {"frames": checkpoints.data_of_frames(material.frames, "all"), "table": points, "phonons": material.phonons}
         ),
         "settings": presets.as_dict(preset),
         "versions": run_folder.versions(),

@@ -23,9 +23,9 @@ def require_affordable(n_cells: int, n_atoms: int) -> None:
 
 
 class Springs(NamedTuple):
-    """Springs between atoms and their sites: cells move with coupling U + (1 - coupling) sum of k/2 |r - site|^2."""
+    """Springs between atoms and their sites: cells have the energy coupling U + (1 - coupling) sum k/2 |r - site|^2."""
 
-    coupling: jax.Array  # (n_cells,), of the potential: 1 is the crystal, 0 an Einstein crystal
+    coupling: jax.Array  # (n_cells,) share of the potential U: 1 is the crystal, 0 an Einstein crystal
     stiffness: jax.Array  # (n_cells, n) k in eV/Å^2
 
 
@@ -33,7 +33,7 @@ class SimulationCells(NamedTuple):
     """The cells to simulate, all with the same atoms."""
 
     sites: jax.Array  # (n_cells, n, 3) Å, positions to start from
-    cells: jax.Array  # (n_cells, 3, 3) Å, rows are lattice vectors
+    lattice: jax.Array  # (n_cells, 3, 3) Å, rows are lattice vectors
     temperature: jax.Array  # (n_cells,) K
     noise_id: jax.Array  # (n_cells,) int32; cells with the same number share their random numbers
     numbers: jax.Array  # (n,) atomic numbers
@@ -42,19 +42,19 @@ class SimulationCells(NamedTuple):
 
     @property
     def n_cells(self) -> int:
-        return self.cells.shape[0]
+        return self.lattice.shape[0]
 
-    def subset(self, cells: slice) -> "SimulationCells":
+    def subset(self, which: slice) -> "SimulationCells":
         """Some of the cells."""
         return self._replace(
-            sites=self.sites[cells], cells=self.cells[cells], temperature=self.temperature[cells],
-            noise_id=self.noise_id[cells], masses=self.masses[cells],
-            springs=jax.tree.map(lambda x: x[cells], self.springs),
+            sites=self.sites[which], lattice=self.lattice[which], temperature=self.temperature[which],
+            noise_id=self.noise_id[which], masses=self.masses[which],
+            springs=jax.tree.map(lambda x: x[which], self.springs),
         )  # fmt: skip
 
     def system(self, positions: jax.Array) -> systems.System:
         """The cells with the given positions (n_cells, n, 3)."""
-        return systems.stack(positions, self.cells, self.numbers)
+        return systems.stack(positions, self.lattice, self.numbers)
 
 
 def replicate(
@@ -90,5 +90,5 @@ def replicate(
 
 
 PER_CELL = SimulationCells(
-    sites=0, cells=0, temperature=0, noise_id=0, numbers=None, masses=0, springs=0
+    sites=0, lattice=0, temperature=0, noise_id=0, numbers=None, masses=0, springs=0
 )  # which axis counts cells

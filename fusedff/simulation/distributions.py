@@ -1,7 +1,7 @@
-"""Where the neighbours of an atom are: radial and angular distributions of snapshots.
+"""Radial and angular distribution functions of the atoms in snapshots.
 
-Histograms are smooth: every value is shared linearly between the two nearest of evenly spaced centres (a triangular
-kernel), so nothing jumps when an atom crosses an edge, and what is counted is counted once.
+Histograms are continuous functions of the positions: each value is shared linearly between the two nearest of evenly
+spaced centres (a triangular kernel). Its two weights add up to one.
 """
 
 import jax
@@ -32,7 +32,7 @@ def shell_volumes(r) -> np.ndarray:
 def require_radii(r, cells) -> None:
     """Raise ValueError unless radii are even steps that start at least one step from zero and fit half of every cell.
 
-    Beyond half the smallest height of a cell (n_cells, 3, 3) an atom would meet several images of the same neighbour.
+    Beyond half the smallest height of a cell (n_cells, 3, 3) several images of the same neighbour would count.
     """
     r = np.asarray(r, float)
     steps = np.diff(r)
@@ -56,8 +56,8 @@ def largest_radius(cells) -> float:
 def radial_distribution(system: System, r) -> jax.Array:
     """g(r) at radii r (n_bins,) in Å that passed `require_radii`: (n_cells, n_bins), without unit.
 
-    All cells hold the same number n of atoms. The number of other atoms in a shell over that of an even spread,
-    (n - 1) / V times the shell's volume: one everywhere for independent atoms, whatever their number.
+    The mean number of other atoms in a shell, divided by that of an even spread, (n - 1) / V times the volume of the
+    shell. With n - 1 instead of n it is one for independent atoms in a cell of any size. All cells hold n atoms.
     """
     fractional = system.positions.reshape(system.n_cells, -1, 3) @ jnp.linalg.inv(system.cells)
     n = fractional.shape[1]
@@ -69,16 +69,19 @@ def radial_distribution(system: System, r) -> jax.Array:
 
 
 def coordination(r, g, density: float, within: float) -> np.ndarray:
-    """Mean number of neighbours up to `within` (Å) of g (..., n_bins) at r; density (n - 1) / V of others, 1/Å^3."""
+    """Mean number of neighbours (...) up to `within` (Å) from g (..., n_bins) at radii r (n_bins,) in Å.
+
+    `density` is that of the other atoms, (n - 1) / V in 1/Å^3, see `radial_distribution`.
+    """
     return density * np.sum(np.asarray(g) * shell_volumes(r) * (np.asarray(r) <= within), -1)
 
 
 def angular_distribution(system: System, near: Neighbors, within: float, angles=ANGLES) -> jax.Array:
-    """Pairs of neighbours per atom and degree at the angles (n_angles,) they make there: (n_cells, n_angles).
+    """Histogram (n_cells, n_angles) of the angles between two neighbours of an atom, in pairs per atom and degree.
 
-    Neighbours are the entries of `near` closer than `within` (Å); pairs are ordered, angles run evenly from 0 to 180
-    degrees. Not divided by the sine: independent directions give a sine. Divide by the integral (trapezoids, which
-    are exact here) for a density.
+    Neighbours are the entries of `near` closer than `within` (Å). Each pair counts twice, in either order. `angles`
+    (n_angles,) run evenly from 0 to 180 degrees. Neighbours in independent directions give a curve proportional to the
+    sine of the angle. Divided by its integral (the trapezoidal rule is exact here) the histogram is a density.
     """
     vectors = displacements(system, near)
     squared = jnp.sum(vectors**2, -1)

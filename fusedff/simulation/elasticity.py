@@ -35,9 +35,9 @@ class Properties(NamedTuple):
 
 
 class Estimator(Protocol):
-    """Elastic constants and pressure from averages; settings of simulations hold one, so it is a frozen dataclass."""
+    """A way to get elastic constants and pressure from averages. A frozen dataclass, since settings hold it."""
 
-    def ensemble(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:
+    def cells(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:
         """Cells to simulate, ordered by state point and replica."""
         ...
 
@@ -55,7 +55,7 @@ class Estimator(Protocol):
         ...
 
     def properties(
-        self, means: jax.Array, ensemble: SimulationCells, points: Sequence[StatePoint], replicas: int
+        self, means: jax.Array, cells: SimulationCells, points: Sequence[StatePoint], replicas: int
     ) -> Properties:
         """Elastic constants and pressure from averages (n_cells, n_quantities) of what was observed."""
         ...
@@ -71,19 +71,19 @@ def deformed_cells(
     points: Sequence[StatePoint], repeats, replicas: int, stretches: Sequence[np.ndarray], dtype=jnp.float32
 ) -> SimulationCells:
     """Deformed cells, ordered by state point, replica and stretch; those of one replica share random numbers."""
-    sites, cells, temperatures, noise_ids = [], [], [], []
+    sites, lattices, temperatures, noise_ids = [], [], [], []
     for p, point in enumerate(points):
         atoms = crystals.supercell(point.crystal, repeats)
         require_affordable(len(points) * replicas * len(stretches), len(atoms))
         for replica in range(replicas):
             for stretch in stretches:
                 sites.append(atoms.positions @ stretch)
-                cells.append(atoms.cell.array @ stretch)
+                lattices.append(atoms.cell.array @ stretch)
                 temperatures.append(point.temperature)
                 noise_ids.append(p * replicas + replica)
     return SimulationCells(
         jnp.asarray(np.stack(sites), dtype),
-        jnp.asarray(np.stack(cells), dtype),
+        jnp.asarray(np.stack(lattices), dtype),
         jnp.asarray(temperatures, dtype),
         jnp.asarray(noise_ids, jnp.int32),
         jnp.asarray(atoms.numbers, jnp.int32),
@@ -98,18 +98,20 @@ def common_symmetry(points: Sequence[StatePoint]) -> str:
     kinds = {(p.crystal.symbol, p.crystal.structure) for p in points}
     if len(kinds) != 1:
         called = ", ".join(sorted(f"{structure} {symbol}" for symbol, structure in kinds))
-        raise ValueError(f"state points of different crystals ({called}) cannot share an ensemble; train them apart")
+        raise ValueError(
+            f"state points of different crystals ({called}) cannot be simulated together; train them apart"
+        )
     return crystals.symmetry(points[0].crystal)
 
 
-def ideal_gas_pressure(ensemble):
-    """N kT / V of every cell, eV/Å^3."""
-    return len(ensemble.numbers) * KB * ensemble.temperature / jnp.abs(jnp.linalg.det(ensemble.cells))
+def ideal_gas_pressure(cells):
+    """N kT / V (n_cells,) of every cell, eV/Å^3."""
+    return len(cells.numbers) * KB * cells.temperature / jnp.abs(jnp.linalg.det(cells.lattice))
 
 
-def total_stress(means, ensemble):
+def total_stress(means, cells):
     """Cauchy stress (n_cells, 3, 3) in eV/Å^3 with its kinetic part, from the mean configurational one (n_cells, 6)."""
-    return from_voigt(means) - ideal_gas_pressure(ensemble)[:, None, None] * jnp.eye(3, dtype=means.dtype)
+    return from_voigt(means) - ideal_gas_pressure(cells)[:, None, None] * jnp.eye(3, dtype=means.dtype)
 
 
 def piola_kirchhoff(cauchy, stretches):
@@ -120,13 +122,16 @@ def piola_kirchhoff(cauchy, stretches):
 
 
 def weighted_stress_sum(potential, system, near, coefficients) -> tuple[jax.Array, jax.Array]:
-    """sum_k coefficients_k stress_k of the configurational stress, as one derivative of the energy, and the energy."""
+    """sum_k coefficients_k stress_k of the configurational stress, and the energy; both (n_cells,), eV/Å^3 and eV.
+
+    The sum is the derivative of the energy along the strain `coefficients` (n_cells, 6), divided by the volume.
+    """
     energy, slope = _along(partial(Potential.strained_energies, potential, system, near), coefficients)
     return slope / system.volumes, energy
 
 
 def _along(function, direction):
-    """What a function of strain (n_cells, 6) is without any, and its slope along a direction, from one evaluation."""
+    """Value of a function of strain at zero strain, and its derivative along `direction` (n_cells, 6)."""
     return jax.jvp(function, (jnp.zeros_like(direction),), (direction,))
 
 
@@ -149,7 +154,7 @@ class CoupledStrains:
             self, "strain", high=0.1, why="give a small strain, 0.001 to 0.02: the error grows as its square"
         )
 
-    def ensemble(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:
+    def cells(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:
         """All cells to simulate: every state point, replica, strain pattern and sign."""
         return deformed_cells(points, repeats, replicas, self._stretches(common_symmetry(points)), dtype)
 
@@ -163,12 +168,12 @@ class CoupledStrains:
     weighted_sum = staticmethod(weighted_stress_sum)
 
     def properties(
-        self, means: jax.Array, ensemble: SimulationCells, points: Sequence[StatePoint], replicas: int
+        self, means: jax.Array, cells: SimulationCells, points: Sequence[StatePoint], replicas: int
     ) -> Properties:
         """Elastic constants and pressure from mean observables (n_cells, 6)."""
         symmetry = common_symmetry(points)
         stretches = np.stack(self._stretches(symmetry))
-        grouped = total_stress(means, ensemble).reshape(len(points), replicas, len(stretches), 3, 3)
+        grouped = total_stress(means, cells).reshape(len(points), replicas, len(stretches), 3, 3)
         voigt = to_voigt(piola_kirchhoff(grouped, stretches)).reshape(len(points), replicas, -1, 2, 6)
         response = (voigt[..., 0, :] - voigt[..., 1, :]) / (2 * self.strain)
         constants = elastic_symmetry.constants_from_response(response, symmetry)
@@ -181,7 +186,7 @@ class CoupledStrains:
 class StressFluctuation:
     """<C_Born> - V/kT cov(sigma_Born) + N kT/V (d_ik d_jl + d_il d_jk): the estimator of the titanium paper."""
 
-    def ensemble(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:
+    def cells(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:
         """One unstrained cell per state point and replica."""
         return deformed_cells(points, repeats, replicas, [np.eye(3)], dtype)
 
@@ -194,11 +199,12 @@ class StressFluctuation:
 
     @staticmethod
     def weighted_sum(potential, system, near, coefficients) -> tuple[jax.Array, jax.Array]:
-        """sum_k coefficients_k observed_k (n_cells,), contracted before it is differentiated, and the energy.
+        """sum_k coefficients_k observed_k (n_cells,), and the energy (n_cells,) in eV.
 
-        The squared stress is linearized about its value; the stiffness enters through second derivatives of the
-        energy along the principal axes of its coefficients. Equal to the sum in value and first derivative, in a
-        third of the time and a tenth of the memory.
+        Stress and stiffness are never formed: their weighted sums are derivatives of the energy along few directions of
+        strain. For the squared stress, its first-order expansion about the present stress is taken, which has the right
+        value and first derivative. For the stiffness, second derivatives are taken along the principal axes of its
+        coefficients. This takes a third of the time and a tenth of the memory of observing and summing.
         """
         first, square, second = coefficients[:, :6], coefficients[:, 6:42], coefficients[:, 42:]
         square, second = (x.reshape(-1, 6, 6) for x in (square, second))
@@ -222,14 +228,14 @@ class StressFluctuation:
         return (slope + stiffness) / system.volumes - quadratic, energy
 
     def properties(
-        self, means: jax.Array, ensemble: SimulationCells, points: Sequence[StatePoint], replicas: int
+        self, means: jax.Array, cells: SimulationCells, points: Sequence[StatePoint], replicas: int
     ) -> Properties:
         """Elastic constants and pressure from mean observables (n_cells, 78)."""
         symmetry = common_symmetry(points)
         stress = means[:, :6]
         square, stiffness = (means[:, k : k + 36].reshape(-1, 6, 6) for k in (6, 42))
-        ideal = ideal_gas_pressure(ensemble)
-        volume_over_kt = len(ensemble.numbers) / ideal
+        ideal = ideal_gas_pressure(cells)
+        volume_over_kt = len(cells.numbers) / ideal
         fluctuation = volume_over_kt[:, None, None] * (square - stress[:, :, None] * stress[:, None, :])
         kinetic = ideal[:, None, None] * jnp.diag(jnp.asarray([2, 2, 2, 1, 1, 1], means.dtype))
         total = (stiffness - fluctuation + kinetic).reshape(len(points), replicas, 6, 6)

@@ -1,4 +1,4 @@
-"""Averages of other parameters from the same snapshots, and their gradient (DiffTRe).
+"""Averages with other parameters from the same snapshots, and their gradient (DiffTRe).
 
 Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021). Snapshots drawn with parameters theta_0 represent theta with
 weights w_s ~ exp(-beta (U_theta(s) - U_theta0(s))). No gradient flows through the dynamics. Arrays are
@@ -20,7 +20,7 @@ def weights(beta: jax.Array, energy: jax.Array, sampled_energy: jax.Array) -> ja
 
 @jax.jit
 def effective_samples(w: jax.Array) -> jax.Array:
-    """N_eff = exp(-sum w ln w) of every cell (n_cells,): n_snapshots for equal weights, 1 when one dominates."""
+    """N_eff = exp(-sum w ln w) of every cell (n_cells,): n_snapshots for equal weights, 1 for a single large one."""
     return jnp.exp(-jnp.sum(jnp.where(w > 0, w * jnp.log(jnp.where(w > 0, w, 1)), 0), 0))
 
 
@@ -41,10 +41,13 @@ def gradient(
 ):
     """d L / d params, where L depends on params through reweighted averages and `cotangent` is dL / d averages.
 
-    With lambda = cotangent and m the averages, dL = sum_s w_s [lambda dO_s - beta (lambda (O_s - m)) dU_s]: the
-    cotangent is contracted first, so each snapshot contributes one scalar. `scalar(params, snapshot, lambda, mu)`
-    must return sum_cells lambda O + mu U, with O and U functions of params. Snapshots are streamed: memory does
-    not grow with their number.
+    With lambda = cotangent and m the averages, dL = sum_s w_s [lambda dO_s - beta (lambda (O_s - m)) dU_s]. Quantities
+    are multiplied with lambda and summed before they are differentiated, so that only one number per snapshot is.
+    `scalar(params, snapshot, lambda, mu)` must return sum_cells lambda O + mu U, with O and U functions of params.
+    Snapshots are treated one after the other: memory does not grow with their number.
+
+    Shapes: w (n_snapshots, n_cells), observed (n_snapshots, n_cells, n_quantities), cotangent (n_cells, n_quantities),
+    beta (n_cells,) in 1/eV.
     """
     centred = observed - averages(w, observed)
     along = w[..., None] * cotangent

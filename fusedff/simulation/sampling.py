@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 
 from fusedff.potential import Potential
-from fusedff.simulation import langevin
+from fusedff.simulation import checks, langevin
 from fusedff.simulation.cells import SimulationCells
 from fusedff.simulation.langevin import LangevinConfig, Trajectory
 
@@ -21,14 +21,15 @@ def sample_crystal(
     observe: Callable = langevin.observe_stress,
     name: str | None = None,
 ) -> Trajectory:
-    """Trajectory of crystals from their lattice sites; lengths are in snapshots.
+    """Trajectory of crystals that start at their lattice sites; lengths are in snapshots.
 
-    It depends on `seed` alone. Warns if atoms have left their lattice sites, and if the last snapshot is far from all
-    that the potential was trained on. Raises `ExplodedTrajectoryError`.
+    `observe` and `name` are those of `langevin.Simulation`. Random numbers come from `seed` alone. Warns if atoms have
+    left their lattice sites, and if the last snapshot is far from all frames that the potential was trained on. Raises
+    `ExplodedTrajectoryError`.
     """
     simulation = langevin.Simulation(cells, settings, potential.cutoff, observe)
     state = langevin.start(cells, jax.random.PRNGKey(seed))
     _, trajectory = simulation.sample(potential, state, equilibration, snapshots, name)
-    langevin.warn_if_lost(cells, trajectory, stacklevel=4)
-    langevin.warn_if_far(potential, cells, trajectory.positions[-1], stacklevel=4)
+    checks.warn_if_lost(cells, trajectory, stacklevel=4)
+    checks.warn_if_far(potential, cells, trajectory.positions[-1], stacklevel=4)
     return trajectory

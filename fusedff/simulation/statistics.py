@@ -1,4 +1,4 @@
-"""From snapshots to numbers with error bars."""
+"""Means over correlated snapshots and their standard errors."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,8 +22,9 @@ class Estimate(NamedTuple):
 def jackknife(samples, statistic: Callable, blocks: int = 5) -> Estimate:
     """`statistic(mean of samples)` with its standard error from a block jackknife over the first axis.
 
-    Works for statistics that are not linear in the mean, such as a covariance. Blocks must be longer than the
-    correlation time; samples (n_snapshots, ...) are cut into `blocks` consecutive ones. Efron & Stein (1981).
+    Samples (n_snapshots, ...) are cut into `blocks` consecutive ones, which must be longer than the correlation time.
+    The statistic need not be linear in the mean; it may be a covariance. Efron & Stein, Ann. Stat. 9, 586 (1981).
+    Raises ValueError for fewer samples than blocks.
     """
     if len(samples) < blocks:
         raise ValueError(f"{len(samples)} snapshots cannot be cut into {blocks} blocks; sample for longer")

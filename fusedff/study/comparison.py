@@ -125,7 +125,7 @@ def evaluate_model(potential: Potential, test_frames: Sequence[Atoms], points, p
 
 def doubted(dft: Potential, split: splits.Split) -> list[dict]:
     """Training and validation frames whose labels the model trained on them doubts, as `summary.json` holds them."""
-    return outliers.as_dicts(outliers.find(dft, [*split.train, *split.validation]))
+    return [outlier.as_dict() for outlier in outliers.find(dft, [*split.train, *split.validation])]
 
 
 def summary(models: dict[str, dict], preset: Preset, wall_seconds: float, doubts: Sequence[dict] = ()) -> dict:

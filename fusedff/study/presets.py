@@ -9,9 +9,7 @@ from fusedff.properties.thermal.lattice import LatticeConfig
 from fusedff.properties.thermal.liquid import LiquidConfig
 from fusedff.simulation.elasticity import StressFluctuation
 from fusedff.simulation.langevin import LangevinConfig
-from fusedff.training.difftre import DiffTReConfig, SamplingConfig
-from fusedff.training.force_matching import ForceMatchingConfig
-from fusedff.training.fused import FusedConfig
+from fusedff.training.config import DiffTReConfig, ForceMatchingConfig, FusedConfig, SamplingConfig
 from fusedff.training.optimizers import Adam, GaussNewton
 
 

@@ -1,12 +1,14 @@
 """Training of a potential on measured averages by differentiable trajectory reweighting (DiffTRe).
 
-Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021). The measurement is a `targets.Target`: cells to simulate, what to
-record of a snapshot, and the deviation of the averages from the measurement.
+Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021). What was measured is a `targets.Target`. It has the cells to simulate,
+says what to record of a snapshot, and gives the deviation of the averages from the measurement. One update samples
+snapshots (or uses the last ones again), reweights them to the present parameters, differentiates the deviations through
+the weighted averages, and takes one optimizer step.
 """
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,88 +23,40 @@ from fusedff.geometry import neighbors
 from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.runtime import compilation, devices
-from fusedff.runtime import settings as ranges
+from fusedff.simulation import checks, reweighting, snapshots
 from fusedff.simulation import langevin as dynamics
-from fusedff.simulation import reweighting
-from fusedff.simulation.cells import PER_CELL
-from fusedff.simulation.elasticity import CoupledStrains, Estimator
-from fusedff.simulation.langevin import LangevinConfig
-from fusedff.training import gauss_newton, loop, targets
+from fusedff.training import checkpoints, gauss_newton, loop, targets
+from fusedff.training.config import DiffTReConfig
 from fusedff.training.optimizers import Adam, GaussNewton
 from fusedff.training.targets import ElasticTarget, StaticTarget, Target
 from fusedff.units import KB
 
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """How trajectories are sampled between updates, and how long they are used; lengths are in snapshots."""
-
-    langevin: LangevinConfig = field(default_factory=LangevinConfig)
-    first_equilibration: int = 100  # before the first trajectory
-    equilibration: int = 10  # before every further one
-    snapshots: int = 700
-    reuse_above: float = 0.9  # sample again when N_eff / n_snapshots falls below this in any cell
-
-    def __post_init__(self):
-        ranges.require(
-            self,
-            count=["snapshots"],
-            whole=["first_equilibration", "equilibration"],
-            not_negative=["reuse_above"],
-        )
-
-
-@dataclass(frozen=True)
-class DiffTReConfig:
-    """Settings of a training from measurements.
-
-    The fields from `elastic_weight` to `replicas` make measured state points a target (`elastic_target`). Any other
-    target brings its own cells and weights.
-    """
-
-    updates: int = 200
-    optimizer: Adam | GaussNewton = field(default_factory=Adam)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    elastic_weight: float = 1.0  # per GPa^2
-    stress_weight: float = 10.0  # per GPa^2, of every independent stress
-    pressure_weight: float = 0.0  # per GPa^2; the paper has it, and not the stresses
-    estimator: Estimator = field(default_factory=CoupledStrains)
-    repeats: tuple[int, int, int] = (5, 5, 3)
-    replicas: int = 1
-    seed: int = 0
-
-    def __post_init__(self):
-        ranges.require(
-            self, count=["updates", "replicas"], not_negative=["elastic_weight", "stress_weight", "pressure_weight"]
-        )
-
-
-MAX_HALVINGS = 4  # times that a step is halved before the state point counts as lost
+MAX_HALVINGS = 4  # of a step whose trajectory explodes, before the training stops with an error
 
 
 class TrajectoryBuffer(NamedTuple):
-    """State of the simulation between updates, and the snapshots in use with their energies."""
+    """The last trajectory, which is kept from update to update, and where its simulation goes on."""
 
-    state: dynamics.State
+    state: dynamics.State  # at the end of the trajectory
     trajectory: dynamics.Trajectory
-    capacity: jax.Array  # (2,) sizes of the neighbour lists
-    params: Any  # with which the snapshots were sampled
+    capacity: jax.Array  # (2,) sizes of the neighbour lists, a `ListCapacity`
+    params: Any  # with which the trajectory was sampled
 
 
 def elastic_target(points: Sequence[StatePoint], settings: DiffTReConfig) -> ElasticTarget:
-    """Elastic constants and stresses of measured state points as a target."""
+    """Elastic constants and stresses of measured state points as a target, with the weights of `settings`."""
     s = settings
     weights = s.elastic_weight, s.stress_weight, s.pressure_weight
     return ElasticTarget(points, s.estimator, s.repeats, s.replicas, *weights)
 
 
 class DiffTReTrainer:
-    """One DiffTRe update: sample or reuse, reweight, differentiate, step.
+    """Updates of DiffTRe: sample or reuse, reweight, differentiate, step.
 
-    `target` is what to match: any `Target`, or measured state points, which mean their `elastic_target`. In fused
-    training `label_sketch` is `ForceMatchingTrainer.gauss_newton_sketch`: among the steps that correct the residuals,
-    Gauss-Newton then takes the one that raises the loss of the labels least. `static` are further measurements, which
-    need no snapshots.
+    `target` is any `Target`, or measured state points, of which `elastic_target` is taken. `static` are further
+    measurements that follow from the potential without a trajectory. In fused training `label_sketch` is
+    `ForceMatchingTrainer.gauss_newton_sketch`: of all steps that correct the residuals, Gauss-Newton then takes the one
+    that raises the loss of the DFT labels least.
     """
 
     def __init__(
@@ -118,31 +72,31 @@ class DiffTReTrainer:
         self.static = tuple(static)
         self.target = elastic_target(target, settings) if isinstance(target, Sequence) else target
         self.updates = updates or settings.updates
-        self.ensemble = self.target.ensemble
+        self.cells = self.target.cells
         self.simulation = dynamics.Simulation(
-            self.ensemble, settings.sampling.langevin, template.cutoff, self.target.observe
+            self.cells, settings.sampling.langevin, template.cutoff, self.target.observe
         )
-        self.images = neighbors.static_offsets(self.ensemble.cells, template.cutoff)
-        self.beta = 1 / (KB * self.ensemble.temperature)
-        # op by op, these would compile for seconds
+        self.images = neighbors.static_offsets(self.cells.lattice, template.cutoff)
+        self.beta = 1 / (KB * self.cells.temperature)
+        # compiled as a whole: operation by operation they would take seconds to compile
         self.loss = jax.jit(jax.value_and_grad(partial(targets.loss, self.target)))
         self.residuals = jax.jit(lambda means: (self.target.residuals(means), jax.jacrev(self.target.residuals)(means)))
         self.static_terms = jax.jit(self._static_terms)
 
     @property
     def learned_from(self) -> dict:
-        """The measurements, by which a checkpoint knows what it belongs to."""
+        """The measurements by name; a checkpoint is refused for a training on others."""
         return {"target": self.target} | ({"static targets": self.static} if self.static else {})
 
     def init(self, params) -> loop.TrainState:
-        """Optimizer state and a simulation that has yet to start."""
+        """Train state before the first update: the optimizer's, and a simulation that has not begun."""
         key = jax.random.PRNGKey(self.settings.seed)
-        positions = jnp.zeros((self.settings.sampling.snapshots, *self.ensemble.sites.shape), self.ensemble.sites.dtype)
-        energy, observed = jax.eval_shape(partial(self._reevaluate, self.template), positions)
+        positions = jnp.zeros((self.settings.sampling.snapshots, *self.cells.sites.shape), self.cells.sites.dtype)
+        capacity = self.simulation.capacity
+        evaluate = partial(self._evaluate, self.template, slots=capacity.slots)
+        energy, observed = jax.eval_shape(evaluate, positions)
         empty = dynamics.Trajectory(positions, *(jnp.zeros(x.shape, x.dtype) for x in (energy, observed, energy)))
-        sampled = TrajectoryBuffer(
-            dynamics.start(self.ensemble, key), empty, jnp.asarray(self.simulation.capacity), params
-        )
+        sampled = TrajectoryBuffer(dynamics.start(self.cells, key), empty, jnp.asarray(capacity), params)
         if isinstance(self.settings.optimizer, Adam):
             state = self.settings.optimizer.transformation(self.updates).init(params)
         else:
@@ -158,7 +112,7 @@ class DiffTReTrainer:
         w = reweighting.weights(self.beta, energy, sampled.trajectory.energy)
         means = reweighting.averages(w, observed)
         values, *static = self.static_terms(potential.params) if self.static else ((),)
-        arrays = train_state, potential, n, sampled.trajectory.positions, w, observed, means, static
+        arrays = train_state, potential, n, sampled, w, observed, means, static
         if isinstance(self.settings.optimizer, Adam):
             value, params, state = self._adam(self.settings.optimizer, *arrays)
         else:
@@ -173,18 +127,18 @@ class DiffTReTrainer:
             record |= target.report(value)
         return train_state._replace(params=params, optimizer=state, extra=sampled), record
 
-    def _adam(self, settings: Adam, train_state, potential, n, positions, w, observed, means, static):
+    def _adam(self, settings: Adam, train_state, potential, n, sampled, w, observed, means, static):
         """Loss before, parameters after and optimizer state after a step."""
         value, cotangent = self.loss(means)
-        gradient = self._gradient(potential, positions, w, observed, cotangent)
+        gradient = self._gradient(potential, sampled, w, observed, cotangent)
         if static:
             value, gradient = _with_static(value, gradient, *static)
         return value, *_step(settings, self.updates, potential.params, train_state.optimizer, gradient)
 
-    def _gauss_newton(self, settings: GaussNewton, train_state, potential, n, positions, w, observed, means, static):
+    def _gauss_newton(self, settings: GaussNewton, train_state, potential, n, sampled, w, observed, means, static):
         """Loss before, parameters after and optimizer state after a step."""
         residuals, slopes = self.residuals(means)
-        jacobian = self._jacobian(potential, positions, w, observed, slopes)
+        jacobian = self._jacobian(potential, sampled, w, observed, slopes)
         residuals = np.ravel(residuals)
         if static:
             more, rows = static
@@ -199,7 +153,10 @@ class DiffTReTrainer:
         return np.sum(residuals**2), unravel(state.params), state
 
     def _static_terms(self, params):
-        """Of the static targets: their values, all residuals (n,), and derivatives, params with an axis before (n,)."""
+        """Values of each static target, residuals (n,) of all of them, and the derivatives of the residuals.
+
+        The derivatives have the structure of params, with an axis (n,) before those of each leaf.
+        """
 
         def values(params):
             return [target.observe(self.template.with_params(params)) for target in self.static]
@@ -232,56 +189,64 @@ class DiffTReTrainer:
             params = jax.tree.map(lambda held, lost: (held + lost) / 2, sampled.params, params)
 
     def _snapshots(self, potential, sampled, n):
-        """Snapshots with energies and observables of `potential`; new ones if too few of the old are effective."""
+        """Snapshots with the energies and observables of `potential`; new ones if N_eff of the last is too small."""
         s = self.settings.sampling
-        self.simulation.capacity = dynamics.ListCapacity(*(int(x) for x in sampled.capacity))
+        capacity = dynamics.ListCapacity(*(int(x) for x in sampled.capacity))
         if n > 0 and s.reuse_above < 1:
-            energy, observed = self._reevaluate(potential, sampled.trajectory.positions)
+            energy, observed = self._reevaluate(potential, sampled)
             n_eff = reweighting.effective_samples(reweighting.weights(self.beta, energy, sampled.trajectory.energy))
             if float(jnp.min(n_eff)) > s.reuse_above * s.snapshots:
                 return sampled, energy, observed
         warm_up = s.equilibration if n else s.first_equilibration
         name = None if n else "first trajectory"
-        state, trajectory = self.simulation.sample(potential, sampled.state, warm_up, s.snapshots, name)
+        state, trajectory = self.simulation.sample(potential, sampled.state, warm_up, s.snapshots, name, capacity)
         return (
             TrajectoryBuffer(state, trajectory, jnp.asarray(self.simulation.capacity), potential.params),
             trajectory.energy,
             trajectory.observed,
         )
 
-    def _reevaluate(self, potential, positions):
-        return _reevaluate(
-            self.target.observe, self.template.cutoff, self.simulation.capacity, self.images,
-            potential, self.ensemble, positions,
-        )  # fmt: skip
+    def _reevaluate(self, potential, sampled):
+        """Energies (n_snapshots, n_cells) and observables of the stored snapshots with `potential`."""
+        return self._evaluate(potential, sampled.trajectory.positions, int(sampled.capacity[1]))
 
-    def _gradient(self, potential, positions, w, observed, cotangent):
-        gradients = self._gradients(potential, self.ensemble, positions, w, observed, cotangent[None], self.beta)
+    def _evaluate(self, potential, positions, slots):
+        return snapshots.evaluate(
+            self.target.observe, self.template.cutoff, slots, self.images, potential, self.cells, positions
+        )
+
+    def _gradient(self, potential, sampled, w, observed, cotangent):
+        """d loss / d params from d loss / d averages."""
+        positions = sampled.trajectory.positions
+        gradients = self._derivatives(
+            sampled, potential, self.cells, positions, w, observed, cotangent[None], self.beta
+        )
         return jax.tree.map(lambda x: x[0], gradients)
 
-    def _jacobian(self, potential, positions, w, observed, slopes):
+    def _jacobian(self, potential, sampled, w, observed, slopes):
         """d residuals / d params (n_residuals, n_params) from d residuals / d averages, by the cells of each state."""
         n_states, n, n_cells, _ = slopes.shape
-        size = n_cells // n_states
+        size, positions = n_cells // n_states, sampled.trajectory.positions
         rows = []
         for state in range(n_states):
-            cells = slice(state * size, (state + 1) * size)
-            gradients = self._gradients(
-                potential, self.ensemble.subset(cells), positions[:, cells], w[:, cells], observed[:, cells],
-                slopes[state][:, cells], self.beta[cells],
+            own = slice(state * size, (state + 1) * size)
+            gradients = self._derivatives(
+                sampled, potential, self.cells.subset(own), positions[:, own], w[:, own], observed[:, own],
+                slopes[state][:, own], self.beta[own],
             )  # fmt: skip
             rows.append(_rows(gradients, n))
         return np.concatenate(rows)
 
-    def _gradients(self, *arrays):
-        return _gradients(
-            self.target.weighted_sum, self.template.cutoff, self.simulation.capacity, self.images, *arrays
-        )  # fmt: skip
+    def _derivatives(self, sampled, *arrays):
+        """`snapshots.derivatives` of the target, with as many neighbour slots as the trajectory had."""
+        return snapshots.derivatives(
+            self.target.weighted_sum, self.template.cutoff, int(sampled.capacity[1]), self.images, *arrays
+        )
 
 
 @jax.jit
 def _with_static(value, gradient, residuals, rows):
-    """Loss and gradient with those of the static targets added."""
+    """Loss and its gradient after adding the sum of the squared residuals (n,) of static targets."""
     more = jax.tree.map(lambda row: 2 * jnp.tensordot(residuals, row, 1), rows)
     return value + jnp.sum(residuals**2), jax.tree.map(lambda g, m: g + m.astype(g.dtype), gradient, more)
 
@@ -293,62 +258,16 @@ def _step(adam, updates, params, state, gradient):
 
 
 def _rows(tree, n):
-    """Derivatives of n numbers as a matrix (n, n_params)."""
+    """Derivatives of n numbers, leaves (n, ...), as one matrix (n, n_params)."""
     return np.concatenate([np.asarray(x).reshape(n, -1) for x in jax.tree.leaves(tree)], 1)
 
 
-def _near(cutoff, capacity, images, system):
-    return neighbors.search_cells(system, cutoff, capacity.slots, np.asarray(images))
-
-
-@compilation.jit(n_static=4)
-def _reevaluate(observe, cutoff, capacity, images, potential, ensemble, positions):
-    """Energies (n_snapshots, n_cells) and observables of stored snapshots, one snapshot at a time."""
-
-    def cells(potential, ensemble, positions):
-        def one(r):
-            system = ensemble.system(r)
-            near = _near(cutoff, capacity, images, system)
-            evaluation = potential.evaluate(system, near)
-            return evaluation.energy, observe(potential, system, near, evaluation)
-
-        return jax.lax.map(one, positions)
-
-    on_devices = devices.shard_map_cells(cells, in_axes=(None, PER_CELL, 1), out_axes=1, n=ensemble.n_cells)
-    return on_devices(potential, ensemble, positions)
-
-
-@compilation.jit(n_static=4)
-def _gradients(weighted_sum, cutoff, capacity, images, potential, ensemble, positions, w, observed, cotangents, beta):
-    """d f / d params for every f in `cotangents` (n, n_cells, n_quantities), which are d f / d averages.
-
-    The snapshots are positions (n_snapshots, n_cells, n_atoms, 3).
-    """
-
-    def cells(potential, ensemble, positions, w, observed, cotangents, beta):
-        def scalar(params, r, along, against):
-            model = potential.with_params(params)
-            system = ensemble.system(r)
-            near = _near(cutoff, capacity, images, system)
-            contracted, energy = weighted_sum(model, system, near, along)
-            return jnp.sum(contracted + against * energy)
-
-        def gradient(cotangent):
-            return reweighting.gradient(scalar, potential.params, positions, w, observed, cotangent, beta)
-
-        return devices.total(jax.lax.map(gradient, cotangents))
-
-    in_axes = (None, PER_CELL, 1, 1, 1, 1, 0)
-    on_devices = devices.shard_map_cells(cells, in_axes, out_axes=None, n=ensemble.n_cells)
-    return on_devices(potential, ensemble, positions, devices.zero_for_repeats(w, 1), observed, cotangents, beta)
-
-
 def warn_if_lost(difftre_trainer: DiffTReTrainer, train_state: loop.TrainState) -> None:
-    """Warn if the last snapshots of a training are far from all DFT frames, or of a crystal that has been lost."""
+    """Warn if the last snapshots of a training are far from all DFT frames or no longer those of the crystal."""
     trajectory = train_state.extra.trajectory
-    dynamics.warn_if_far(difftre_trainer.template, difftre_trainer.ensemble, trajectory.positions[-1])
+    checks.warn_if_far(difftre_trainer.template, difftre_trainer.cells, trajectory.positions[-1])
     if isinstance(difftre_trainer.target, ElasticTarget):  # others may be about liquids
-        dynamics.warn_if_lost(difftre_trainer.ensemble, trajectory)
+        checks.warn_if_lost(difftre_trainer.cells, trajectory)
 
 
 def shown(record: dict) -> dict:
@@ -370,12 +289,14 @@ def train(
     """Train `start` on a target or measured state points, and on `static` targets; returns potential and history.
 
     The history holds, for every update, the loss, the smallest N_eff / n_snapshots of any cell and what the target
-    reports (for state points: GPa per temperature). `on_epoch(history)` is called after every update, and on resume.
+    reports (for state points: GPa per temperature). `on_epoch(history)` is called after every update, and on resume
+    from `checkpoint`. Raises `ExplodedTrajectoryError` if a trajectory explodes although the step was halved
+    `MAX_HALVINGS` times, and what `loop.train` raises.
     """
     difftre_trainer = DiffTReTrainer(settings, start, target, static=static)
     result = loop.train(
         difftre_trainer.update, difftre_trainer.init(start.params), settings.updates, name="DiffTRe",
-        settings=asdict(settings), learned_from=loop.start_of(start) | difftre_trainer.learned_from,
+        settings=asdict(settings), learned_from=checkpoints.data_of_potential(start) | difftre_trainer.learned_from,
         checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
     )  # fmt: skip
     warn_if_lost(difftre_trainer, result.train_state)

@@ -1,45 +1,22 @@
-"""Fused training: alternate updates from measurements (DiffTRe) and from DFT labels (force matching)."""
+"""Fused training: updates from measurements (DiffTRe) and from DFT labels (force matching) in turn.
+
+Röcken & Zavadlav, npj Comput. Mater. 10, 69 (2024). Both change the same parameters, each with its own optimizer. If
+DiffTRe takes Gauss-Newton steps, they are those that raise the loss of the DFT labels least (`gauss_newton`).
+"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 from ase import Atoms
 
 from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
-from fusedff.runtime import settings as ranges
-from fusedff.training import loop
-from fusedff.training.difftre import DiffTReConfig, DiffTReTrainer, shown, warn_if_lost
-from fusedff.training.force_matching import ForceMatchingConfig, ForceMatchingTrainer, sources
+from fusedff.training import checkpoints, loop
+from fusedff.training.config import FusedConfig
+from fusedff.training.difftre import DiffTReTrainer, shown, warn_if_lost
+from fusedff.training.force_matching import ForceMatchingTrainer
 from fusedff.training.targets import StaticTarget, Target
-
-
-@dataclass(frozen=True)
-class FusedConfig:
-    """Settings. Every epoch takes `experiment_updates` DiffTRe steps and `dft_epochs` passes over the frames.
-
-    Each side keeps its own optimizer. `order` is the order within an epoch; the paper starts with the experiment.
-    Gauss-Newton steps from the experiment raise the loss of the labels as little as possible.
-    """
-
-    epochs: int = 200
-    experiment_updates: int = 1
-    dft_epochs: int = 1
-    order: tuple[str, ...] = ("experiment", "dft")
-    experiment: DiffTReConfig = field(default_factory=DiffTReConfig)
-    dft: ForceMatchingConfig = field(
-        default_factory=lambda: ForceMatchingConfig(learning_rate=5e-7, final_learning_rate=5e-9)
-    )
-
-    def __post_init__(self):
-        ranges.require(self, count=["epochs", "experiment_updates", "dft_epochs"])
-        most = ranges.MOST["epochs"][0] // max(self.experiment_updates, self.dft_epochs)
-        ranges.between(self, "epochs", high=most, why=f"give {most} at most with so many updates or passes in each")
-        if sorted(self.order) != ["dft", "experiment"]:
-            raise ValueError(
-                f"order = {self.order}: name 'experiment' and 'dft' once each, in the order they are to learn"
-            )
 
 
 def train(
@@ -53,9 +30,10 @@ def train(
 ) -> tuple[Potential, list[dict]]:
     """Train `start` on a target (or measured state points) and on labelled frames; returns potential and history.
 
-    `static` are further measurements, which need no snapshots.
-    The history holds what the target reports of each epoch (for state points: GPa) and the mean DFT training loss.
-    `on_epoch(history)` is called after every epoch, and once on resume.
+    `static` are further measurements that follow from the potential without a trajectory. The history holds what the
+    target reports of each epoch (for state points: GPa) and the mean training loss of the DFT frames.
+    `on_epoch(history)` is called after every epoch, and once on resume from `checkpoint`. Raises what `difftre.train`
+    and `force_matching.train` raise.
     """
     matching_trainer = ForceMatchingTrainer(settings.dft, start, frames, settings.epochs * settings.dft_epochs)
     updates = settings.epochs * settings.experiment_updates
@@ -89,7 +67,9 @@ def train(
     result = loop.train(
         epoch, first._replace(optimizer=optimizer), settings.epochs, name="fused training",
         settings=asdict(settings),
-        learned_from=loop.start_of(start) | difftre_trainer.learned_from | sources(frames, "training"),
+        learned_from=checkpoints.data_of_potential(start)
+        | difftre_trainer.learned_from
+        | checkpoints.data_of_frames(frames, "training"),
         checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
     )  # fmt: skip
     warn_if_lost(difftre_trainer, result.train_state)

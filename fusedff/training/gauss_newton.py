@@ -1,4 +1,4 @@
-"""Damped Gauss-Newton steps for few residuals and many parameters, with noise in residuals and derivatives.
+"""Damped Gauss-Newton steps for few residuals and many parameters; residuals and derivatives are noisy.
 
 Residuals r (m,) have the Jacobian J = dr/dtheta (m, n), m << n. The step d solves
 
@@ -14,13 +14,13 @@ identity needs G G^T (k, k) alone:
 
     J M^-1 = J - J G^T (f + G G^T)^-1 G .
 
-There are too many labels for G to hold one row each. Every row belongs to one frame: its deviations from the labels are
-added up with random signs and then differentiated (a Rademacher sketch). In the mean over signs, products of different
-deviations vanish, and G^T G is the Gauss-Newton matrix of the label loss.
+There are too many labels for G to hold one row each. A few random combinations of the rows take their place, such that
+G^T G is the Gauss-Newton matrix of the label loss in the mean (`label_sketch`).
 
-Combinations of residuals that the parameters hardly change would ask for the longest steps, most of it noise.
-Levenberg's damping prevents that: J M^-1 J^T + damping * median(diagonal) * 1 is solved instead. The median is over
-residuals that depend on the parameters, not those of constants that were not measured, which are zero.
+Some combinations of residuals hardly depend on the parameters. To correct them takes the longest steps, most of which
+would be a response to noise. Levenberg's damping prevents that: J M^-1 J^T + damping * median(diagonal) * 1 is inverted
+instead of J M^-1 J^T. The median is over the residuals that depend on the parameters; those of constants that were not
+measured are zero.
 
 Assumptions and noise:
 
@@ -32,8 +32,7 @@ Assumptions and noise:
   measured and expected residuals, which is mostly noise, the fraction `relaxation` is.
 
 References: K. Levenberg, Q. Appl. Math. 2, 164 (1944); M. A. Woodbury, Inverting Modified Matrices, Princeton
-Statistical Research Group, Memorandum 42 (1950); M. F. Hutchinson, Commun. Stat. Simul. Comput. 19, 433 (1990), for
-random signs.
+Statistical Research Group, Memorandum 42 (1950).
 """
 
 from typing import NamedTuple
@@ -63,8 +62,8 @@ def step(
 ) -> State:
     """State after the n-th step, from the present parameters (n,).
 
-    Jacobian (m, n) and residuals (m,) belong to the parameters `measured` (n,). These differ from `params` only when a
-    trajectory exploded and the trainer went part of the last step back. `relaxation` is from 0 to 1, `damping` in units
+    Jacobian (m, n) and residuals (m,) belong to the parameters `measured` (n,). These differ from `params` only if a
+    trajectory exploded and the trainer halved the last step. `relaxation` is from 0 to 1, `damping` in units
     of the median of the diagonal of J M^-1 J^T. `labels` (k, n) is a new sketch G, with new random signs.
     """
     state = State(*map(np.asarray, state))  # a checkpoint gives back arrays of jax, which know no double precision

@@ -1,4 +1,4 @@
-"""How far a potential is off the labels of frames: frame by frame, by family and in all."""
+"""Errors of a potential on labelled frames: of each frame, of each family, and of all together."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +15,12 @@ from fusedff.units import GPA
 
 
 def store_of(potential: Potential, frames: Sequence[Atoms], offset_of: Sequence | None = None) -> FrameStore:
-    """The frames for a potential, which must know all their elements; `offset_of` names what other zeros there are."""
+    """The frames as a `FrameStore` whose energies count from the reference energies of `potential`.
+
+    `offset_of` are the (source, atomic number) that have a fitted zero of energy; by default all of the frames that are
+    of another source than the potential. Raises ValueError for elements that the potential does not know, for frames of
+    several sources if it does not name its own, and for a source without a zero.
+    """
     for n, frame in enumerate(frames):
         potential.require_species(frame.numbers, f"frame {n}: ")
     sources = list(dict.fromkeys(map(labelled.source, frames)))
@@ -36,10 +41,11 @@ def store_of(potential: Potential, frames: Sequence[Atoms], offset_of: Sequence 
 
 
 def fit_zeros(potential: Potential, store: FrameStore) -> np.ndarray:
-    """Zeros of energy (n_offsets,), eV per atom, of the other sources; the store's energies count from them thereafter.
+    """Zeros of energy (n_offsets,) of the other sources, eV per atom; they are subtracted from the store's energies.
 
-    Least squares of what the potential leaves of the energies per atom, so that a pre-trained one need not move. First
-    without the potential, as what is evaluated in single precision must be small.
+    They are a least-squares fit to the labels minus the predictions per atom, so that a potential that is already
+    trained need not change. A first fit is to the labels alone: large energies would lose digits in the single
+    precision in which predictions are compared with them.
     """
     fractions = store.offsets / store.sizes[:, None]
     weights = store.weight**0.5
@@ -64,7 +70,7 @@ class FrameErrors(NamedTuple):
     stress_squared: np.ndarray
 
 
-ATOMS_AT_ONCE = 4096  # in a batch whose errors are looked at
+ATOMS_AT_ONCE = 4096  # in a batch
 
 
 def frame_errors(potential: Potential, store: FrameStore) -> FrameErrors:
@@ -101,16 +107,17 @@ def _frame_errors(potential, batch):
 def errors(potential: Potential, frames: Sequence[Atoms]) -> dict[str, float | None]:
     """Mean absolute and root mean square errors on labelled frames: meV/atom, meV/Å and GPa.
 
-    None for stress if no frame has a label of it. Energies of other sources than the potential's own count from a zero
+    None for stress if no frame has a stress label. Energies of other sources than the potential's own count from a zero
     that is fitted to these frames. Raises ValueError without frames.
     """
     return _summary(*_errors_and_sizes(potential, frames))
 
 
 def errors_of_calculator(calculator, frames: Sequence[Atoms]) -> dict[str, float | None]:
-    """`errors` of any ASE calculator, whose zero of energy is fitted to these frames: per source and element.
+    """`errors` of any ASE calculator, after a fit of its zero of energy per source and element to these frames.
 
-    Stresses count where the frames are labelled with them and the calculator knows them.
+    Stresses count where the frames have them as labels and the calculator can compute them. Raises ValueError without
+    frames.
     """
     if not len(frames):
         raise ValueError("no frames to test on: give at least one labelled frame")
@@ -135,7 +142,10 @@ def errors_of_calculator(calculator, frames: Sequence[Atoms]) -> dict[str, float
 
 
 def errors_by_family(potential: Potential, frames: Sequence[Atoms]) -> list[dict]:
-    """`errors` of all frames of each source, and of each of its families: rows with source, family and n_frames."""
+    """`errors` of all frames of each source (family "all"), and of each of its families.
+
+    Every row also has source, family and n_frames. Raises ValueError without frames.
+    """
     found, sizes = _errors_and_sizes(potential, frames)
     source, family = np.array([(labelled.source(f), labelled.family(f)) for f in frames]).T
     rows = []

@@ -1,4 +1,4 @@
-"""The one training loop: epochs, history, checkpoints, early stopping, progress."""
+"""The training loop that all trainings share: epochs, history, checkpoints, early stopping, progress."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -11,15 +11,16 @@ import jax
 import numpy as np
 
 from fusedff.runtime import devices, progress, storage
+from fusedff.training import checkpoints
 
 
 class TrainState(NamedTuple):
-    """Everything that changes during training; with the history it is what a checkpoint holds."""
+    """Everything that changes during training. A checkpoint holds it beside the history."""
 
     params: Any
     optimizer: Any  # state(s) of the optax optimizer(s)
-    key: jax.Array  # for epochs that draw: epoch n from fold_in(key, n), so a resumed run sees the same numbers
-    extra: Any = ()  # what else a trainer carries from epoch to epoch, e.g. trajectories
+    key: jax.Array  # for random numbers: those of epoch n from fold_in(key, n), so that a resumed run has the same
+    extra: Any = ()  # what else a trainer keeps from epoch to epoch, e.g. a trajectory
 
 
 class DivergedError(RuntimeError):
@@ -55,17 +56,16 @@ def train(
     Called again after an interruption, it resumes from `checkpoint` and ends with the same numbers. `settings`, and
     digests of the data in `learned_from` (name -> anything that `storage.digest` takes), must be those that the
     checkpoint was written with. Only one training at a time may use a checkpoint.
-    `watch` names the number in the record whose smallest value marks the best parameters (default: the
-    last ones); `learned` takes them from a train state; `patience` epochs without a better one stop the run. `shown`
-    picks from a record what progress prints; `on_epoch(history)` is called after every epoch, and once on resume.
+
+    The result is the parameters of the epoch with the smallest number called `watch` in its record, or of the last
+    epoch without `watch`; `learned` takes them from a train state. Training stops after `patience` epochs without a
+    smaller number. Progress shows what `shown` takes from a record. `on_epoch(history)` is called after every epoch,
+    and once on resume.
+
     Raises `DivergedError` before anything that is not finite is saved, `progress.Interrupted` for Ctrl-C,
     `storage.InUseError` for a checkpoint that another training uses, ValueError for one with other settings or data.
     """
-    identity = {
-        "training": name,
-        "settings": storage.plain(settings),
-        "learned_from": {what: storage.digest(data) for what, data in (learned_from or {}).items()},
-    }
+    identity = checkpoints.identity(name, settings, learned_from or {})
     with storage.lock(checkpoint) if checkpoint is not None else nullcontext():
         return _train(epoch, train_state, epochs, name, identity, checkpoint, watch, patience, shown, on_epoch, learned)
 
@@ -73,7 +73,7 @@ def train(
 def _train(epoch, train_state, epochs, name, identity, checkpoint, watch, patience, shown, on_epoch, learned):
     best, history, stale = (learned(train_state), np.inf), [], 0
     if checkpoint is not None and Path(checkpoint).exists():
-        train_state, best, history, stale = _resume(checkpoint, train_state, identity)
+        train_state, best, history, stale = checkpoints.resume(checkpoint, train_state, identity)
     on_epoch = on_epoch or (lambda history: None)
     if history:
         on_epoch(history)
@@ -90,13 +90,7 @@ def _train(epoch, train_state, epochs, name, identity, checkpoint, watch, patien
                 score = record[watch] if watch else -n
                 best, stale = ((learned(train_state), score), 0) if score < best[1] else (best, stale + 1)
                 if checkpoint is not None:
-                    metadata = {
-                        **identity,
-                        "history": history,
-                        "best_score": float(best[1]),
-                        "stale": stale,
-                    }
-                    storage.write_tree(checkpoint, {"learner": train_state, "best": best[0]}, metadata)
+                    checkpoints.write(checkpoint, identity, train_state, best, history, stale)
                     kept = n + 1
                 report(shown(record))
                 on_epoch(history)
@@ -112,46 +106,6 @@ def _how_to_go_on(name, kept, epochs, checkpoint):
         f"{name}: interrupted with {kept} of {epochs} epochs done, which {checkpoint} keeps; run this again to go on "
         "from there"
     )
-
-
-def start_of(potential) -> dict[str, Any]:
-    """Model, parameters and reference energies of a potential, under the names that `learned_from` uses."""
-    model = (type(potential.model).__name__, potential.model, potential.numbers, potential.scale, potential.repulsion)
-    return {"model": model, "start parameters": potential.params, "reference energies": potential.reference}
-
-
-def _resume(checkpoint, train_state, identity):
-    stored = storage.read_metadata(checkpoint)
-    if set(identity) - set(stored):
-        raise storage.DamagedFileError(
-            f"{checkpoint} does not say what it was trained from: another version of fusedff wrote it; delete it to "
-            "start again"
-        )
-    if stored["training"] != identity["training"]:
-        raise ValueError(
-            f"{checkpoint} belongs to another kind of training ({stored['training']}, not {identity['training']}); put "
-            "the right file there, or delete it to start again"
-        )
-    for part, what in (("settings", "settings"), ("learned_from", "data")):
-        if changed := _changed(stored[part], identity[part]):
-            raise ValueError(
-                f"{checkpoint} belongs to a run with other {what} ({', '.join(changed)} differ); delete it to start "
-                "again, or choose another run folder"
-            )
-    tree, metadata = storage.read_tree(checkpoint, {"learner": train_state, "best": train_state.params})
-    try:
-        return tree["learner"], (tree["best"], metadata["best_score"]), metadata["history"], metadata["stale"]
-    except KeyError as error:
-        raise storage.DamagedFileError(
-            f"{checkpoint} lacks {error}: another version of fusedff wrote it; delete it to start again"
-        ) from error
-
-
-def _changed(stored, now):
-    """Keys whose values differ."""
-    if not isinstance(stored, dict):
-        return sorted(now)
-    return sorted(key for key in {*stored, *now} if (key in stored, stored.get(key)) != (key in now, now.get(key)))
 
 
 def _require_finite(params, record, where, checkpoint):

@@ -11,7 +11,7 @@ from fusedff.runtime import settings as ranges
 class Adam:
     """Adam with a learning rate that decays exponentially, as in the titanium paper.
 
-    The memories `b1` and `b2` are short because gradients are noisy and change with every new trajectory.
+    The decay rates `b1` and `b2` of its averages are small because gradients change with every new trajectory.
     """
 
     learning_rate: float = 2e-4
@@ -33,11 +33,12 @@ class Adam:
 
 @dataclass(frozen=True)
 class GaussNewton:
-    """Damped Gauss-Newton steps (`fusedff.training.gauss_newton`): a tenth of Adam's updates, each of thrice the cost.
+    """Damped Gauss-Newton steps, see `fusedff.training.gauss_newton`.
 
-    `relaxation` is the fraction of the residuals corrected per step. It decays exponentially, so that the last steps
-    average over the noise of many trajectories. With less `damping`, combinations of residuals that the parameters
-    hardly change are corrected as well, and more of the noise enters.
+    They need about a tenth of Adam's updates, each at about three times the cost. `relaxation` is the fraction of the
+    residuals corrected per step. It decays exponentially, so that the last steps average over the noise of many
+    trajectories. With less `damping`, combinations of residuals that hardly depend on the parameters are corrected as
+    well, and more noise enters.
     """
 
     relaxation: float = 0.6

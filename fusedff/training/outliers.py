@@ -1,9 +1,11 @@
-"""Frames whose labels do not fit their family: what is left of them after training lies far from that of their like.
+"""Wrong labels, found by their residuals: after training they are much larger than those of similar frames.
 
-No rule about one frame finds a transposed cell, a stress of the wrong sign, a net force, doubled forces or another zero
-of energy, as each is a possible label. A potential that learned from all frames doubts them. Residuals are divided by
-the size of the label, as large forces are met less closely than small ones, and scored by median and median absolute
-deviation, as the frames that are looked for would spoil mean and standard deviation.
+A transposed cell, a stress of the wrong sign, a net force, doubled forces or another zero of energy cannot be seen in
+one frame, since each could be a correct label. A potential trained on all frames predicts what is typical, and wrong
+labels deviate from it. Residuals are divided by the size of the label, because large forces are predicted less
+accurately than small ones. The score is a residual's distance from the median of its family in units of the median
+absolute deviation times 1.48, which is the standard deviation of normal residuals; mean and standard deviation would
+be dominated by the wrong labels themselves.
 """
 
 from collections import defaultdict
@@ -20,7 +22,7 @@ from fusedff.training import label_errors
 
 SUSPICIOUS = 7.0  # robust standard deviations
 FLOOR = 0.04  # least standard deviation of residuals, relative to the size of labels
-FAMILY = 8  # frames; smaller families are judged together
+FAMILY = 8  # frames; smaller families of a source are taken together
 SIZES = {"energy": 0.1, "forces": 0.3, "stress": 0.04}  # eV/atom, eV/Å, eV/Å^3: labels count as at least so large
 UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3"}
 
@@ -37,11 +39,15 @@ class Outlier(NamedTuple):
     def __str__(self):
         return f"{self.config_id} ({self.quantity} off by {abs(self.residual):.3g} {UNITS[self.quantity]})"
 
+    def as_dict(self) -> dict:
+        """Plain data for JSON; `frame` counts the frames that were given to `find`."""
+        return self._asdict() | {"unit": UNITS[self.quantity]}
+
 
 def find(potential: Potential, frames: Sequence[Atoms], stores=None) -> list[Outlier]:
-    """Frames whose residuals of a potential score above `SUSPICIOUS`, the highest score first; none of a few frames.
+    """Frames with a residual that scores above `SUSPICIOUS`, highest score first; empty for fewer than `FAMILY` frames.
 
-    `stores` may hold the same frames, in order, each a `FrameStore` whose neighbours need not be found again.
+    `stores` may hold the same frames in the same order, each a `FrameStore`; their neighbour lists are then used.
     """
     if len(frames) < FAMILY:
         return []
@@ -53,16 +59,11 @@ def find(potential: Potential, frames: Sequence[Atoms], stores=None) -> list[Out
     return sorted(found, key=lambda outlier: -outlier.score)
 
 
-def as_dicts(found: Sequence[Outlier]) -> list[dict]:
-    """Plain data for JSON, one entry per quantity of a frame; `frame` counts the frames that were given to `find`."""
-    return [outlier._asdict() | {"unit": UNITS[outlier.quantity]} for outlier in found]
-
-
 def scores(potential: Potential, frames: Sequence[Atoms], stores=None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Residual and score of every frame by quantity, both (n_frames,); nan where there is no label.
+    """Residual (in `UNITS`) and score of every frame by quantity, both (n_frames,); nan where there is no label.
 
-    Families are the frames of one source and `config_type`. The energies of a whole family are held against those of
-    all other frames of that source, too, since another zero of energy is the same for all of its frames.
+    Families are the frames of one source and `config_type`. The median energy of a family is also compared with that of
+    all other frames of its source: a wrong zero of energy is the same in all frames of the family.
     """
     kinds = [(labelled.source(frame), labelled.family(frame)) for frame in frames]
     families = defaultdict(list)

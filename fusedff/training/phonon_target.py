@@ -25,12 +25,12 @@ from fusedff.units import THZ
 
 @dataclass(frozen=True, eq=False)
 class Mode:
-    """One vibration of a cell and its measured frequency in THz; deviations count in units of `stderr`.
+    """One vibrational mode of a cell and its measured frequency in THz; deviations count in units of `stderr`.
 
-    `which` is the place of the frequency among those of the cell in ascending order, from 0, the three translations
-    left out; or the displacements (n_atoms, 3) of the atoms, of any length, e.g. [[1, 0, 0], [-1, 0, 0]] for E2g of hcp
-    and [[0, 0, 1], [0, 0, -1]] for B1g. Places may change in training, displacements stay. Of displacements that are
-    no vibration of their own, the mean of the squared frequencies that they hold counts.
+    `which` is either an index, from 0, of the frequencies in ascending order without the three translations, or the
+    displacements (n_atoms, 3) of the atoms in the mode, of any length: e.g. [[1, 0, 0], [-1, 0, 0]] for E2g of hcp and
+    [[0, 0, 1], [0, 0, -1]] for B1g. Displacements are the safer choice, since the order of the frequencies may change
+    in training. Of a mixture of modes the root of the mean squared frequency, weighted with their shares, is taken.
     """
 
     name: str  # in the history
@@ -43,9 +43,9 @@ class Mode:
 class PhononTarget:
     """Frequencies of optical modes of a crystal: mean squared deviations in units of standard errors, times a weight.
 
-    `frame` is the primitive cell of measured size, or a larger one, whose modes are then also those of the zone
-    boundary that fold to its zone centre. Atoms are at the sites of the frame, which are not relaxed. Raises ValueError
-    for a frame that is no periodic cell or has one atom, for modes that it does not have and frequencies that are not
+    `frame` is the primitive cell of measured size. A supercell of it has more modes, some of which belong to the zone
+    boundary of the primitive cell. Atoms are at the sites of the frame, which are not relaxed. Raises ValueError for a
+    frame that is no periodic cell or has one atom, for modes that it does not have and frequencies that are not
     positive.
     """
 

@@ -1,11 +1,11 @@
-"""Measurements to learn from: what to simulate, what to record of a snapshot, and how far the averages are off.
+"""Targets of DiffTRe: the cells to simulate, what to record of a snapshot, and the deviation from the measurement.
 
 The gradient of an average of per-snapshot quantities O is <dO/d theta> - beta (<O dU/d theta> - <O> <dU/d theta>).
 `weighted_sum` gives the first term, reweighting the others. A target may be a function of several averages:
 `HeatCapacityTarget` records U and U^2 and takes the variance.
 
-Simulations run at constant volume. A lattice constant or a density enters as the pressure of cells of the measured size
-(`PressureTarget`), lattice constants as its stresses (`ElasticTarget`, beside the elastic constants).
+Simulations run at constant volume, in cells of the measured size. A measured density is then a target for the pressure
+(`PressureTarget`), and measured lattice parameters are targets for the stresses (`ElasticTarget`).
 """
 
 from collections.abc import Sequence
@@ -27,23 +27,23 @@ from fusedff.units import GPA, KB
 
 
 class Target(Protocol):
-    """One kind of measurement. `means` are averages of what was observed, (n_cells, n_quantities)."""
+    """One kind of measurement. `means` are averages of what `observe` returned, (n_cells, n_quantities)."""
 
-    ensemble: SimulationCells  # the cells to simulate
+    cells: SimulationCells  # the cells to simulate
 
     def observe(self, potential, system, near, evaluation) -> jax.Array:
         """What to record of a snapshot: (n_cells, n_quantities)."""
 
     def weighted_sum(self, potential, system, near, coefficients) -> tuple[jax.Array, jax.Array]:
-        """sum_k coefficients_k observed_k, as a function of the parameters, zero where it is none; and the energy.
+        """sum_k coefficients_k observed_k and the energy in eV, both (n_cells,), as functions of the parameters.
 
-        Both (n_cells,), from as few evaluations of the potential as will do.
+        Only the derivative of the sum is used, so it may be zero if what is observed does not depend on the parameters.
         """
 
     def residuals(self, means) -> jax.Array:
         """Weighted deviations from the measurement, (n_states, n): the sum of their squares is the loss.
 
-        The cells of a state lie side by side in the ensemble, and they alone decide its residuals.
+        The cells of a state lie side by side in `cells`, and they alone decide its residuals.
         """
 
     def report(self, means) -> dict:
@@ -51,13 +51,13 @@ class Target(Protocol):
 
 
 class StaticTarget(Protocol):
-    """A measurement that a potential answers without snapshots, e.g. a harmonic phonon (`phonon_target`)."""
+    """A measurement that follows from the potential without a trajectory, e.g. a harmonic phonon (`phonon_target`)."""
 
     def observe(self, potential) -> jax.Array:
-        """What was measured, as the potential has it: (n_quantities,)."""
+        """The measured quantities as the potential gives them: (n_quantities,)."""
 
     def residuals(self, values) -> jax.Array:
-        """Weighted deviations from the measurement (n,): the sum of their squares adds to the loss of the snapshots."""
+        """Weighted deviations from the measurement (n,): the sum of their squares is added to the loss."""
 
     def report(self, values) -> dict:
         """Name -> number for the history."""
@@ -72,12 +72,13 @@ def loss(target: Target, means: jax.Array) -> jax.Array:
 class ElasticTarget:
     """Elastic constants and stress of crystals: mean squared deviations in GPa^2, each times its weight.
 
-    A crystal of the measured size and shape is at rest when every stress that its symmetry leaves independent
-    (`elastic_symmetry.stress_names`) is minus the measured pressure: so all lattice parameters are targets, where the
-    pressure alone is one number for all of them. Simulated constants are isothermal, and so must be the measured ones:
-    ValueError for adiabatic ones, which `measurements.adiabatic` converts. Constants that were not measured do not
-    count. A deviation is divided by the standard error of its measurement in GPa where a state point gives one: the
-    others count like those known to 1 GPa.
+    A crystal of the measured size and shape is in equilibrium when every stress that its symmetry leaves independent
+    (`elastic_symmetry.stress_names`) is minus the measured pressure. The stresses therefore fix all lattice parameters;
+    the pressure would fix the volume only. Constants that were not measured do not count. Deviations of constants are
+    divided by the standard error of the measurement in GPa; where a state point gives none, by 1 GPa.
+
+    Simulated constants are isothermal. Raises ValueError if the measured ones are adiabatic, which
+    `measurements.adiabatic` converts.
     """
 
     points: Sequence[StatePoint]
@@ -96,8 +97,8 @@ class ElasticTarget:
             )
 
     @cached_property
-    def ensemble(self) -> SimulationCells:
-        return self.estimator.ensemble(self.points, self.repeats, self.replicas)
+    def cells(self) -> SimulationCells:
+        return self.estimator.cells(self.points, self.repeats, self.replicas)
 
     @property
     def observe(self):
@@ -113,7 +114,7 @@ class ElasticTarget:
 
     def properties(self, means):
         """Elastic constants (n_points, n_constants) and stresses (n_points, n_stresses), GPa, over all replicas."""
-        found = self.estimator.properties(means, self.ensemble, self.points, self.replicas)
+        found = self.estimator.properties(means, self.cells, self.points, self.replicas)
         stress = elastic_symmetry.independent_stress(found.stress.mean(1), self.symmetry)
         return found.elastic.mean(1) / GPA, stress / GPA
 
@@ -133,7 +134,7 @@ class ElasticTarget:
 
     def _pressure(self, means):
         """(n_points, 1) GPa."""
-        found = self.estimator.properties(means, self.ensemble, self.points, self.replicas)
+        found = self.estimator.properties(means, self.cells, self.points, self.replicas)
         return found.pressure.mean(1)[:, None] / GPA
 
     def report(self, means) -> dict:
@@ -157,18 +158,18 @@ class RadialTarget:
 
     `measured` (n_states, n_bins) is g at the evenly spaced radii `r` (n_bins,) in Å, see
     `distributions.radial_distribution`; `stderr`, if known, is one standard error of it and divides the deviations. The
-    cells of a state lie side by side in the ensemble, as `cells.replicate` makes them, and are averaged. Raises
+    cells of a state lie side by side, as `cells.replicate` makes them, and are averaged. Raises
     ValueError for radii that do not fit the cells and curves of another shape.
     """
 
-    ensemble: SimulationCells
+    cells: SimulationCells
     r: np.ndarray
     measured: np.ndarray
     weight: float = 1.0
     stderr: float | np.ndarray = 1.0  # like `measured`
 
     def __post_init__(self):
-        distributions.require_radii(self.r, self.ensemble.cells)
+        distributions.require_radii(self.r, self.cells.lattice)
         _require_states(self, (len(self.r),), "g(r)")
 
     def observe(self, potential, system, near, evaluation):
@@ -184,18 +185,18 @@ class RadialTarget:
     def report(self, means) -> dict:
         """Root mean square deviation of g from the measured curve of every state."""
         deviation = np.sqrt(np.mean((np.asarray(_by_state(means, self.measured)) - self.measured) ** 2, 1))
-        return {f"g_rms@{t}": value for t, value in zip(_states(self.ensemble, self.measured), deviation, strict=True)}
+        return {f"g_rms@{t}": value for t, value in zip(_states(self.cells, self.measured), deviation, strict=True)}
 
 
 @dataclass(frozen=True, eq=False)
 class PressureTarget:
     """Pressures (n_states,) in eV/Å^3 of cells of given volume: the mean squared deviation in GPa^2.
 
-    `stderr`, if known, is one standard error of them and divides the deviations. The cells of a state lie side by side
-    in the ensemble, as `cells.replicate` makes them.
+    `stderr`, if known, is one standard error of them and divides the deviations. The cells of a state lie side by side,
+    as `cells.replicate` makes them.
     """
 
-    ensemble: SimulationCells
+    cells: SimulationCells
     measured: np.ndarray
     weight: float = 1.0  # per GPa^2
     stderr: float | np.ndarray = GPA  # eV/Å^3, (n_states,)
@@ -208,7 +209,7 @@ class PressureTarget:
 
     def pressure(self, means):
         """Pressures (n_states,), eV/Å^3."""
-        return _by_state(ideal_gas_pressure(self.ensemble) - means[:, :3].mean(1), self.measured)
+        return _by_state(ideal_gas_pressure(self.cells) - means[:, :3].mean(1), self.measured)
 
     def residuals(self, means):
         return _root_mean(self.weight, (self.pressure(means) - jnp.asarray(self.measured)) / self.stderr)
@@ -216,7 +217,7 @@ class PressureTarget:
     def report(self, means) -> dict:
         """GPa, e.g. P@94K."""
         found = np.asarray(self.pressure(means)) / GPA
-        return {f"P@{t}": value for t, value in zip(_states(self.ensemble, self.measured), found, strict=True)}
+        return {f"P@{t}": value for t, value in zip(_states(self.cells, self.measured), found, strict=True)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +228,7 @@ class HeatCapacityTarget:
     makes them. A variance takes long trajectories: its relative error is sqrt(2 / n) from n independent snapshots.
     """
 
-    ensemble: SimulationCells
+    cells: SimulationCells
     measured: np.ndarray
     weight: float = 1.0
     stderr: float | np.ndarray = 1.0  # k_B per atom, (n_states,), if known: divides the deviations
@@ -245,8 +246,8 @@ class HeatCapacityTarget:
     def heat_capacity(self, means):
         """C_V (n_states,) in k_B per atom."""
         energy, square = _by_state(means, self.measured).T
-        temperature = self.ensemble.temperature[:: self.ensemble.n_cells // len(self.measured)]
-        return 1.5 + (square - energy**2) / (KB * temperature) ** 2 / len(self.ensemble.numbers)
+        temperature = self.cells.temperature[:: self.cells.n_cells // len(self.measured)]
+        return 1.5 + (square - energy**2) / (KB * temperature) ** 2 / len(self.cells.numbers)
 
     def residuals(self, means):
         return _root_mean(self.weight, (self.heat_capacity(means) - jnp.asarray(self.measured)) / self.stderr)
@@ -254,7 +255,7 @@ class HeatCapacityTarget:
     def report(self, means) -> dict:
         """k_B per atom, e.g. Cv@94K."""
         found = np.asarray(self.heat_capacity(means))
-        return {f"Cv@{t}": value for t, value in zip(_states(self.ensemble, self.measured), found, strict=True)}
+        return {f"Cv@{t}": value for t, value in zip(_states(self.cells, self.measured), found, strict=True)}
 
 
 def _root_mean(weight, deviation):
@@ -267,16 +268,16 @@ def _by_state(means, measured):
     return means.reshape(len(measured), -1, *means.shape[1:]).mean(1)
 
 
-def _states(ensemble, measured):
+def _states(cells, measured):
     """The temperature of every state as text."""
-    return [f"{t:g}K" for t in np.asarray(ensemble.temperature)[:: ensemble.n_cells // len(measured)]]
+    return [f"{t:g}K" for t in np.asarray(cells.temperature)[:: cells.n_cells // len(measured)]]
 
 
 def _require_states(target, shape, what):
-    ensemble, measured = target.ensemble, np.asarray(target.measured)
-    if measured.ndim == 0 or measured.shape[1:] != shape or ensemble.n_cells % max(len(measured), 1):
+    cells, measured = target.cells, np.asarray(target.measured)
+    if measured.ndim == 0 or measured.shape[1:] != shape or cells.n_cells % max(len(measured), 1):
         raise ValueError(
-            f"measured {what} of shape {measured.shape} for {ensemble.n_cells} cells; give "
+            f"measured {what} of shape {measured.shape} for {cells.n_cells} cells; give "
             f"{('n_states', *shape)}, and as many cells for every state"
         )
     if not np.isfinite(measured).all():

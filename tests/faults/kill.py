@@ -31,8 +31,7 @@ def train(folder: Path) -> None:
     from fusedff.simulation.langevin import LangevinConfig
     from fusedff.study import comparison, presets
     from fusedff.training import fused
-    from fusedff.training.difftre import DiffTReConfig, SamplingConfig
-    from fusedff.training.force_matching import ForceMatchingConfig
+    from fusedff.training.config import DiffTReConfig, ForceMatchingConfig, FusedConfig, SamplingConfig
     from fusedff.training.optimizers import Adam
 
     frames = [frame for frame in datasets.load_frames() if frame.info["config_type"] == "hcp-eos"]
@@ -42,7 +41,7 @@ def train(folder: Path) -> None:
         sampling=SamplingConfig(LangevinConfig(1.0, 10.0, 2, 0.5), first_equilibration=2, equilibration=1, snapshots=3),
     )  # fmt: skip
     dft = ForceMatchingConfig(batch=4, learning_rate=1e-3, final_learning_rate=1e-4)
-    settings = fused.FusedConfig(epochs=EPOCHS, experiment=experiment, dft=dft)
+    settings = FusedConfig(epochs=EPOCHS, experiment=experiment, dft=dft)
     reference = datasets.fit_reference_energies(frames)
     start = Potential.create(jax.random.PRNGKey(0), presets.SMOKE.network, reference)
     model, history = fused.train(start, points, frames, settings, folder / "checkpoint.safetensors")

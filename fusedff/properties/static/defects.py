@@ -1,7 +1,7 @@
 """Vacancies, surfaces and stacking faults of elemental crystals at 0 K, for any ASE calculator.
 
-Crystals come as `crystals.Crystal` with the lattice constants of the calculator (`relax.equilibrium` finds them): with
-any other, the strain energy of the crystal would be counted to the defect.
+Crystals must have the lattice constants of the calculator, which `relax.equilibrium` finds. With any others the energy
+of the defect would contain strain energy of the crystal.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -133,9 +133,9 @@ def surface(
 ) -> Surface:
     """Energy of a low-index surface from a slab of `layers` atomic planes with `vacuum` (Å) on either side.
 
-    Facets: fcc 111, 100, 110; bcc 110, 100, 111; hcp 0001 (basal) and 10-10 (prismatic, cut where planes are widest
-    apart). Surfaces keep their 1 x 1 cell: they relax, but do not reconstruct. Raises NotRelaxedError, and ValueError
-    for another facet or an unfit number of layers.
+    Facets: fcc 111, 100, 110; bcc 110, 100, 111; hcp 0001 (basal) and 10-10 (prismatic, between the planes that are
+    widest apart). Atoms relax in the 1 x 1 cell of the surface; reconstructions with larger cells are not found. Raises
+    NotRelaxedError, and ValueError for another facet or a number of layers that does not fit its stacking.
     """
     relaxation = relaxation or Relaxation()
     slab = _block(crystal, facet, layers)
@@ -158,10 +158,11 @@ def stacking_fault(
 ) -> StackingFault:
     """Energy of a stacking fault: hcp basal (I2) or prismatic, fcc intrinsic; planes relaxed along their normal.
 
-    A block of `layers` planes without surfaces, whose cell leans by the shift, so that every `layers` planes there is
-    one fault and nothing else. The basal and fcc faults shift close-packed planes from their hollow to the other one,
-    the prismatic fault shifts the widest spaced {10-10} planes by a/2 along <11-20>, where symmetry makes the energy
-    stationary. Raises NotRelaxedError, and ValueError for another fault or an unfit number of layers.
+    The cell of a periodic block of `layers` planes is sheared by the shift of the fault, while the atoms stay in place:
+    the crystal then has one fault every `layers` planes, and no surfaces. In the basal and the fcc fault, close-packed
+    planes shift from one kind of hollow sites of the plane below to the other. In the prismatic fault, the {10-10}
+    planes that are widest apart shift by a/2 along <11-20>, where the energy is stationary by symmetry. Raises
+    NotRelaxedError, and ValueError for another fault or a number of layers that does not fit its stacking.
     """
     relaxation = relaxation or Relaxation()
     if (crystal.structure, fault) not in _FAULTS:
@@ -179,7 +180,7 @@ def stacking_fault(
 
 
 def _block(crystal: Crystal, facet: str, layers: int) -> Atoms:
-    """Crystal of `layers` planes along z, periodic as it stands, from one wide gap between planes to the next."""
+    """Crystal of `layers` planes along z, periodic in all directions; it is cut where planes are widest apart."""
     facets = _FACETS.get(crystal.structure, {})
     if not facets:
         raise ValueError(f"surfaces and faults of {crystal.structure} are not known; there are {', '.join(_FACETS)}")
@@ -204,7 +205,7 @@ def _block(crystal: Crystal, facet: str, layers: int) -> Atoms:
 def _to_the_other_hollow(block):
     """Shift in the plane (3,) that takes the plane on top of `block` from the hollows it lies in to the others.
 
-    The top plane looks at the next block's bottom plane, which is in hollow +p of its own; the other hollow is -p.
+    If the plane above is at +p relative to the atoms below, in one kind of hollow sites, the other kind is at -p.
     """
     height = block.positions[:, 2]
     across = block.positions[height.argmax()] - block.positions[height.argmin()]

@@ -1,4 +1,4 @@
-"""Elastic constants of a crystal at 0 K with its ions relaxed, for any ASE calculator that knows stress."""
+"""Elastic constants of a crystal at 0 K with relaxed ions, for any ASE calculator that computes stress."""
 
 from dataclasses import asdict, dataclass, field
 
@@ -17,7 +17,7 @@ class StaticElastic:
     """Elastic tensors in GPa, (6, 6) in Voigt order; compliances follow from them."""
 
     stiffness_gpa: np.ndarray  # ions relaxed; in standard axes where a symmetry was named, else in those of the crystal
-    clamped_gpa: np.ndarray  # ions carried along with the strain
+    clamped_gpa: np.ndarray  # ions not relaxed: displaced homogeneously with the strain
     pressure_gpa: float  # of the crystal as it was given
     symmetry: str | None  # which independent constants `constants_gpa` holds
     strain: float
@@ -64,13 +64,15 @@ def run(
     relaxation: Relaxation | None = None,
     name: str | None = "elastic constants",
 ) -> StaticElastic:
-    """C_ij = dS_i/d eta_j of a crystal by central differences, S the second Piola-Kirchhoff stress, ions at rest.
+    """C_ij = dS_i/d eta_j of a crystal by central differences, S the second Piola-Kirchhoff stress, ions relaxed.
 
-    eta is the Lagrangian strain, as in `fusedff.simulation.elasticity`, whose constants become these as T -> 0; at
-    zero pressure they are those of any other definition. The cell is taken as it is: relax it first for equilibrium.
-    `symmetry` is what `crystals.symmetry` says, one of `elastic_symmetry.SYMMETRIES`; the crystal may lie in any axes
-    and is turned into those of `orientation` first. Raises NotRelaxedError, and ValueError for an unknown symmetry, one
-    that the crystal does not have, or a strain outside (0, 0.05].
+    eta is the Lagrangian strain, as in `fusedff.simulation.elasticity`, whose constants have these as the limit T -> 0.
+    At zero pressure all definitions of elastic constants agree. The cell of `atoms` is not relaxed. `symmetry` is that
+    of `crystals.symmetry`, one of `elastic_symmetry.SYMMETRIES`; the crystal may have any orientation and is first
+    turned into the standard axes of `orientation`. `name` shows progress.
+
+    Raises NotRelaxedError, and ValueError for an unknown symmetry, one that the crystal does not have, or a strain
+    outside (0, 0.05].
     """
     if not 0 < strain <= 0.05:
         raise ValueError(f"strain = {strain:g} is no small strain; use one between 1e-4 and 1e-2")

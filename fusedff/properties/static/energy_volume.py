@@ -1,4 +1,4 @@
-"""Energy against volume of crystal structures at 0 K, and which of them is the most stable; any ASE calculator."""
+"""Energy as a function of volume of crystal structures at 0 K, for any ASE calculator."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,7 +14,7 @@ from fusedff.units import GPA
 
 @dataclass(frozen=True)
 class EnergyVolume:
-    """The curve of one structure, and the Birch-Murnaghan equation of state through it."""
+    """Energies of one structure at several volumes, and the Birch-Murnaghan equation of state fitted to them."""
 
     volumes: np.ndarray  # (n_volumes,) Å^3 per atom
     energies: np.ndarray  # (n_volumes,) eV per atom, cell shape and ions relaxed
@@ -86,8 +86,9 @@ def run(
 ) -> EnergyVolumeResult:
     """Energies from (1 - span) to (1 + span) times the equilibrium volume of every structure, and their fits.
 
-    `structures` are cells near rest, e.g. of `crystals.prototype`. Each is brought to zero pressure in its own space
-    group; at every volume, the shape of its cell (c/a) and its ions are relaxed. Fit: Birch, Phys. Rev. 71, 809 (1947).
+    `structures` are cells near equilibrium, e.g. of `crystals.prototype`. Each is relaxed to zero pressure in its own
+    space group; at every volume, the shape of its cell (c/a) and its ions are relaxed. Equation of state: Birch, Phys.
+    Rev. 71, 809 (1947).
     Raises NotRelaxedError, and ValueError for fewer than five volumes or a span that is not in (0, 0.3].
     """
     if n_volumes < 5 or not 0 < span <= 0.3:

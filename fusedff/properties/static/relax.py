@@ -1,6 +1,6 @@
-"""Structures at rest: ions, or ions and cell, moved until forces and stress vanish; for any ASE calculator.
+"""Relaxation of ions, or of ions and cell, until forces and stress vanish; for any ASE calculator.
 
-What comes back is a new structure that carries its energy, forces and stress, so that nobody computes them again.
+Functions return a new structure that holds its energy, forces and stress, so that they need not be computed again.
 """
 
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ _KEPT = ("energy", "free_energy", "forces", "stress")
 
 @dataclass(frozen=True)
 class Relaxation:
-    """When a structure is at rest: no force above `fmax` (eV/Å; cells: no virial per atom above `fmax` eV)."""
+    """Limits of a relaxation: it ends when no force is above `fmax` (eV/Å; for cells: no virial per atom, in eV)."""
 
     fmax: float = 1e-4
     steps: int = 500  # at most
 
 
 class NotRelaxedError(RuntimeError):
-    """A structure that did not come to rest."""
+    """A structure whose forces did not vanish."""
 
 
 def relax_ions(atoms: Atoms, calculator, settings: Relaxation | None = None, name: str | None = None) -> Atoms:
-    """The structure with its ions at rest in the cell as it is; constraints on `atoms` hold.
+    """The structure with its ions relaxed in the given cell; constraints on `atoms` are kept.
 
     `name` shows progress. Raises NotRelaxedError when the forces do not vanish within `settings.steps`.
     """
@@ -44,10 +44,10 @@ def relax_ions(atoms: Atoms, calculator, settings: Relaxation | None = None, nam
 def relax_crystal(
     atoms: Atoms, calculator, settings: Relaxation | None = None, name: str | None = None, fixed_volume: bool = False
 ) -> Atoms:
-    """The crystal with ions and cell at rest, or at its own volume the shape of its cell, in its own space group.
+    """The crystal with ions and cell relaxed in its own space group; with `fixed_volume` of the cell only the shape.
 
-    Forces and stress are projected onto the symmetry of `atoms`, so a crystal on a saddle point, like bcc titanium,
-    stays there. Needs a calculator with stress. Raises NotRelaxedError.
+    Forces and stress are projected onto the symmetry of `atoms`, so that a crystal at a saddle point of the energy,
+    such as bcc titanium, does not transform. Needs a calculator with stress. Raises NotRelaxedError.
     """
     frame = _with(atoms, calculator)
     frame.set_constraint(FixSymmetry(frame, symprec=_SYMMETRY_TOLERANCE))
@@ -55,9 +55,9 @@ def relax_crystal(
 
 
 def relax_normal(atoms: Atoms, calculator, settings: Relaxation | None = None, name: str | None = None) -> Atoms:
-    """The structure with ions, and the height of the cell, at rest along z; nothing moves along x and y.
+    """The structure with ions and cell relaxed along z only, e.g. the distances of planes at a stacking fault.
 
-    For faults, whose planes find their distance. Needs a calculator with stress. Raises NotRelaxedError.
+    Needs a calculator with stress. Raises NotRelaxedError.
     """
     frame = _with(atoms, calculator)
     frame.set_constraint(FixCartesian(range(len(frame)), mask=(True, True, False)))
@@ -66,7 +66,7 @@ def relax_normal(atoms: Atoms, calculator, settings: Relaxation | None = None, n
 
 
 def equilibrium(crystal: Crystal, calculator, settings: Relaxation | None = None) -> Crystal:
-    """The crystal with the lattice constants, and places of its atoms, at which `calculator` finds no stress or force.
+    """The crystal with the lattice constants and positions of atoms at which stress and forces vanish.
 
     Raises NotRelaxedError.
     """

@@ -1,7 +1,7 @@
-"""A crystal at rest in one go, for any ASE calculator: cell, energy-volume curve, elastic constants, optical phonons.
+"""Properties of a crystal at 0 K from one call: cell, energy-volume curve, elastic constants, optical phonons.
 
-Numbers of the literature stand beside those that are found, where `data.references` or a table of measurements has
-some: they are of real crystals, most of them at room temperature, and are no results of the same calculation.
+For any ASE calculator. Values from the literature (`measurements.references`) or from a table of measurements are added
+where there are some. Most of them were measured at room temperature, so that they differ from those of 0 K.
 """
 
 from collections import defaultdict
@@ -25,7 +25,7 @@ _OPTICAL_OF_HCP = {2: "phonon_E2g", 1: "phonon_B1g"}  # by how many modes have t
 
 @dataclass(frozen=True)
 class Entry:
-    """One number: its name as in `data.references`, unit, value, digits worth showing, and what others found."""
+    """One number: its name as in `measurements.references`, unit, value, digits to show, and literature values."""
 
     quantity: str
     unit: str
@@ -40,12 +40,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a calculator says of a crystal at rest."""
+    """Properties of a crystal at 0 K."""
 
-    crystal: Crystal  # with the lattice parameters that were found
+    crystal: Crystal  # relaxed
     entries: tuple[Entry, ...]
     stable: bool  # whether every small strain costs energy
-    left_out: dict[str, str] = field(default_factory=dict)  # what could not be found, and why
+    left_out: dict[str, str] = field(default_factory=dict)  # what could not be computed, and why
 
     def as_dict(self) -> dict:
         """Plain data for JSON."""
@@ -71,7 +71,7 @@ class Summary:
 
 
 def start(symbol: str, structure: str) -> Crystal:
-    """A crystal of one of `crystals.STRUCTURES` from which to relax, of a volume guessed from its elements."""
+    """A crystal of one of `crystals.STRUCTURES` to relax, with a volume estimated from its elements."""
     numbers = crystals.prototype(symbol, structure, 20.0).numbers
     guess = crystals.prototype(symbol, structure, sum(map(_volume, numbers)) / len(numbers))
     a, _, c, *_ = guess.cell.cellpar()
@@ -85,12 +85,12 @@ def run(
     measured: Sequence[StatePoint] = (),
     relaxation: Relaxation | None = None,
 ) -> Summary:
-    """Relax a crystal and find what it is like at rest; any Laue class.
+    """Relax a crystal of any Laue class and compute its properties at 0 K.
 
-    `phases` are other structures (of `crystals.STRUCTURES`, or omega) whose energies above the crystal are wanted, by
-    default hcp, bcc and fcc for an element in one of them; one that does not come to rest is left out. Of `measured`
-    points of the same crystal the coldest stands beside elastic constants. Raises NotRelaxedError, and ValueError for a
-    calculator without stress or an element that it does not know.
+    `phases` are other structures (of `crystals.STRUCTURES`, or omega) whose energies relative to the crystal are
+    computed, by default hcp, bcc and fcc for an element in one of them; one that cannot be relaxed is left out. Of the
+    `measured` points of the same crystal the coldest is given as a reference. Raises NotRelaxedError, and ValueError
+    for a calculator without stress or an element that it does not know.
     """
     relaxation = relaxation or Relaxation()
     try:

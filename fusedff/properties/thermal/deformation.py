@@ -1,9 +1,9 @@
-"""Elastic constants from cells held in finite deformations: the slope at zero strain of their mean stresses.
+"""Elastic constants from their definition: the slope at zero strain of the mean stresses of deformed cells.
 
-The plain definition, as a check of the estimators in `fusedff.simulation.elasticity`. Every deformed cell, at several
-amplitudes, is simulated with random numbers of its own. A parabola is fitted to the mean stresses, because crystals are
-stiffer compressed than stretched, and chi^2 tells whether they lie on it within their errors. It takes far more
-sampling than strained pairs with common random numbers.
+This is a check of the estimators in `fusedff.simulation.elasticity`, and takes far more sampling than strained pairs
+with common random numbers. Every deformed cell, at several amplitudes, is simulated with random numbers of its own. A
+parabola is fitted to the mean stresses, because crystals are stiffer in compression than in tension; chi^2 tells
+whether the stresses lie on it within their errors.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import numpy as np
 from fusedff.crystallography import elastic_symmetry
 from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
-from fusedff.properties.thermal.sampling import SolidConfig
+from fusedff.properties.thermal.config import SolidConfig
 from fusedff.runtime import settings as ranges
 from fusedff.simulation import elasticity
 from fusedff.simulation.sampling import sample_crystal
@@ -87,22 +87,22 @@ def run(
     symmetry, strains = elasticity.common_symmetry(points), np.array(settings.strains)
     patterns = elastic_symmetry.strain_patterns(symmetry)
     stretches = [elasticity.stretch(size * strain_from_voigt(pattern)) for pattern in patterns for size in strains]
-    ensemble = elasticity.deformed_cells(points, settings.repeats, settings.replicas, stretches)
-    ensemble = ensemble._replace(noise_id=jnp.arange(ensemble.n_cells, dtype=jnp.int32))  # nothing in common
+    cells = elasticity.deformed_cells(points, settings.repeats, settings.replicas, stretches)
+    cells = cells._replace(noise_id=jnp.arange(cells.n_cells, dtype=jnp.int32))  # nothing in common
     trajectory = sample_crystal(
-        potential, ensemble, settings.langevin, equilibration=settings.equilibration, snapshots=settings.snapshots,
+        potential, cells, settings.langevin, equilibration=settings.equilibration, snapshots=settings.snapshots,
         seed=settings.seed, name=name,
     )  # fmt: skip
 
     def stresses(means):
-        cauchy = elasticity.total_stress(means, ensemble).reshape(len(points), settings.replicas, len(stretches), 3, 3)
+        cauchy = elasticity.total_stress(means, cells).reshape(len(points), settings.replicas, len(stretches), 3, 3)
         piola = to_voigt(elasticity.piola_kirchhoff(cauchy, np.stack(stretches))).mean(1)
         by_strain = piola.reshape(len(points), len(patterns), len(strains), 6).swapaxes(1, 2)
         constants = elastic_symmetry.constants_from_response(by_strain, symmetry)  # linear, like slopes
         return np.stack([constants[which] for which in elastic_symmetry.elastic_names(symmetry)], -1) / GPA
 
     estimate = jackknife(trajectory.observed, stresses, settings.blocks)
-    # cells that differ by a per cent fluctuate alike: one error for all of them is known better than each one's own
+    # the noise of cells that differ by a per cent is nearly the same, and its mean over them is the better estimate
     stderr = np.sqrt((estimate.stderr**2).mean(1))
     powers = strains[:, None] ** np.arange(3)
     fit = np.linalg.pinv(powers)

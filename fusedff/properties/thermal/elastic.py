@@ -14,8 +14,8 @@ import numpy as np
 from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
+from fusedff.properties.thermal.config import SolidConfig
 from fusedff.properties.thermal.lattice import relaxed_lengths
-from fusedff.properties.thermal.sampling import SolidConfig
 from fusedff.simulation.elasticity import CoupledStrains, Estimator
 from fusedff.simulation.langevin import Trajectory
 from fusedff.simulation.sampling import sample_crystal
@@ -34,8 +34,9 @@ class ElasticConfig(SolidConfig):
 class ElasticResult:
     """Constants and stress per state point in GPa, with standard errors, and what was measured there.
 
-    `lengths` are the lattice parameters at which the stress would be that of the state point: those of the cell,
-    changed by compliance times what the stress is off. That is right for changes of a fraction of a per cent.
+    `lengths` are the lattice parameters at which the stress would be that of the state point. They are those of the
+    cell, strained by the compliance times the difference of the stresses, which is accurate for strains of a fraction
+    of a per cent.
     """
 
     points: tuple[StatePoint, ...]
@@ -67,7 +68,7 @@ class ElasticResult:
         """The numbers as nested plain data: temperature -> elastic, difference, pressure, stress (GPa) and lattice.
 
         `elastic` are adiabatic constants where the measured ones are, else isothermal ones, as `condition` says;
-        `difference` is adiabatic minus isothermal. What was not measured has no entry `measured`.
+        `difference` is adiabatic minus isothermal. Only quantities that were measured have an entry `measured`.
         """
         return {f"{point.temperature:g}": self._at(t, point) for t, point in enumerate(self.points)}
 
@@ -103,9 +104,9 @@ def run(
 ) -> ElasticResult:
     """Simulate `potential` at every state point and average; trajectories depend on `settings.seed` alone."""
     estimator, replicas = settings.estimator, settings.replicas
-    ensemble = estimator.ensemble(points, settings.repeats, replicas)
+    cells = estimator.cells(points, settings.repeats, replicas)
     trajectory = sample_crystal(
-        potential, ensemble, settings.langevin, equilibration=settings.equilibration, snapshots=settings.snapshots,
+        potential, cells, settings.langevin, equilibration=settings.equilibration, snapshots=settings.snapshots,
         seed=settings.seed, observe=estimator.observe, name=name,
     )  # fmt: skip
     symmetry = crystals.symmetry(points[0].crystal)
@@ -113,7 +114,7 @@ def run(
     ends = np.cumsum([len(names), 1, len(stresses)])
 
     def statistic(means):
-        found = estimator.properties(means, ensemble, points, replicas)
+        found = estimator.properties(means, cells, points, replicas)
         stress = elastic_symmetry.independent_stress(found.stress, symmetry)
         in_gpa = np.concatenate([found.elastic, found.pressure[..., None], stress], -1) / GPA
         return np.concatenate([in_gpa, relaxed_lengths(found, points)], -1)
@@ -121,9 +122,7 @@ def run(
     estimate = jackknife(trajectory.observed, statistic, settings.blocks)
     stderr = np.split(np.sqrt((estimate.stderr**2).sum(1)) / replicas, ends, axis=1)
     (elastic, pressure, stress, lengths), errors = np.split(estimate.value.mean(1), ends, axis=1), stderr
-    shift = jackknife(
-        with_energy(trajectory), partial(adiabatic_shift, ensemble=ensemble, points=points), settings.blocks
-    )
+    shift = jackknife(with_energy(trajectory), partial(adiabatic_shift, cells=cells, points=points), settings.blocks)
     return ElasticResult(
         tuple(points), names, elastic, errors[0],
         elastic + shift.value / GPA, np.hypot(errors[0], shift.stderr / GPA),
@@ -132,25 +131,26 @@ def run(
 
 
 def with_energy(trajectory: Trajectory) -> np.ndarray:
-    """Of every snapshot and cell, U, U^2, the configurational stress and U times it: (n_snapshots, n_cells, 14).
+    """U, U^2, the configurational stress, and U times the stress of snapshots: (n_snapshots, n_cells, 14).
 
-    U is counted from its mean over the trajectory, so that nothing is lost in single precision.
+    U in eV is counted from its mean over the trajectory, so that U^2 loses no digits; stresses are in eV/Å^3.
     """
     energy = np.asarray(trajectory.energy, float)[..., None]
     energy, stress = energy - energy.mean(0), np.asarray(trajectory.observed[..., :6], float)
     return np.concatenate([energy, energy**2, stress, energy * stress], -1)
 
 
-def adiabatic_shift(means, ensemble, points: Sequence[StatePoint]) -> np.ndarray:
+def adiabatic_shift(means, cells, points: Sequence[StatePoint]) -> np.ndarray:
     """C^S - C^T (n_points, n_constants) in eV/Å^3 from means (n_cells, 14) of `with_energy`.
 
-    Averages over all cells of a point: strained up and down, they err by the square of the strain. The kinetic parts
-    count N atoms, the centre of mass among them, as the pressure does.
+    The formula is that of the module. Averages are over all cells of a point; the strains of pairs of cells are
+    opposite, so the error is of second order in the strain. Kinetic energy and pressure are those of N atoms, although
+    the centre of mass rests, as in `elasticity`.
     """
     means, symmetry = np.asarray(means, float), crystals.symmetry(points[0].crystal)
     energy, square, stress, product = means[:, :1], means[:, 1:2], means[:, 2:8], means[:, 8:]
-    n, temperature = len(ensemble.numbers), np.asarray(ensemble.temperature, float)[:, None]
-    volume = np.abs(np.linalg.det(np.asarray(ensemble.cells, float)))[:, None]
+    n, temperature = len(cells.numbers), np.asarray(cells.temperature, float)[:, None]
+    volume = np.abs(np.linalg.det(np.asarray(cells.lattice, float)))[:, None]
     heat = (square - energy**2) / (KB * temperature**2) + 1.5 * n * KB
     thermal = (product - energy * stress) / (KB * temperature**2) - n * KB / volume * np.array([1, 1, 1, 0, 0, 0])
     heat, thermal, volume, temperature = (

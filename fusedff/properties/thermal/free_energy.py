@@ -3,15 +3,15 @@
 Atoms on independent springs (an Einstein crystal) have a known free energy. On the way to the potential U, with
 U_l = l U + (1 - l) sum k/2 |r - site|^2 (without the energy U0 at the sites), F changes by the integral over l from 0
 to 1 of the mean of dU_l/dl (Frenkel & Ladd, J. Chem. Phys. 81, 3188 (1984)); all l, as nodes of Gauss and Legendre, run
-in one batch. The centre of mass rests all along the path, so that the integrand is finite at its ends.
+in one batch. The centre of mass is fixed for all l, so that the integrand is finite at both ends.
 
 A cell of N atoms then has 3 (N - 1) degrees of freedom. Thermal parts of energies are therefore divided by N - 1, the
 energy at the sites by N; for harmonic atoms the energy per atom is then that of an infinite crystal. The free energy
 lacks the long waves that the cell does not hold, an error of order kT / N (Polson et al., J. Chem. Phys. 112, 5339
 (2000)): in harmonic Lennard-Jones crystals of 64 atoms it is 0.06 kT in fcc and in hcp, and 0.003 kT in their
-difference. Phases that differ more in their sound velocities need two sizes of cells, and 1 / N to zero. To add the
-translation of the centre of mass and to divide by N, as others do, has the same limit and differs by the same amount
-in all phases.
+difference. Phases that differ more in their sound velocities need cells of two sizes, and an extrapolation to
+1 / N = 0. Others add the translation of the centre of mass and divide by N. This has the same limit, and differs from
+the above by the same amount in all phases.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from ase import Atoms
 
 from fusedff.geometry import neighbors, systems
 from fusedff.potential import Potential
-from fusedff.properties.thermal.sampling import SolidConfig
+from fusedff.properties.thermal.config import SolidConfig
 from fusedff.runtime import settings as ranges
 from fusedff.simulation import elasticity
 from fusedff.simulation.cells import SimulationCells, Springs, replicate
@@ -39,10 +39,10 @@ STRAYED = 0.1  # of the distance between neighbours
 
 @dataclass(frozen=True, kw_only=True)
 class FreeEnergyConfig(SolidConfig):
-    """Settings: `nodes` of the integration, and the `spring` constant.
+    """Settings: number of `nodes` of the integration over l, and the `spring` constant.
 
-    Where a mode of the crystal is softer than a twentieth of the spring or stiffer than twenty times it, eight nodes
-    are off by more than 0.001 kT of that mode.
+    Eight nodes integrate a mode of the crystal to 0.001 kT if its force constant is between a twentieth of the spring
+    constant and twenty times it.
     """
 
     nodes: int = 8
@@ -55,15 +55,15 @@ class FreeEnergyConfig(SolidConfig):
 
 
 class Sampled(NamedTuple):
-    """A crystal as it was sampled, at all temperatures and, at the one in the middle, along the path."""
+    """Trajectories of a crystal at all temperatures, and along the path of l at the one in the middle."""
 
     frames: tuple[Atoms, ...]  # (n_temperatures,), at rest
     temperature: np.ndarray  # (n_temperatures,) K
     static: np.ndarray  # (n_temperatures,) eV, total energies of the frames
-    nodes: np.ndarray  # (n_nodes,) share of the potential
-    weights: np.ndarray  # (n_nodes,)
+    nodes: np.ndarray  # (n_nodes,) l, the share of the potential
+    weights: np.ndarray  # (n_nodes,) of the quadrature, of sum 1
     springs: np.ndarray  # (n,) eV/Å^2
-    ensemble: SimulationCells  # temperatures, then nodes, each times the replicas
+    cells: SimulationCells  # temperatures, then nodes, each times the replicas
     observed: np.ndarray  # (n_snapshots, n_cells, 8): U - U0 and energy of the springs, eV; configurational stress
 
     @property
@@ -100,23 +100,23 @@ def sample(
 ) -> Sampled:
     """Sample a crystal, whose atoms rest on their sites in `frames`, one for every temperature (K).
 
-    Trajectories depend on `settings.seed` alone. Raises ValueError if atoms rest off their sites on the average: the
-    crystal has melted or become another one.
+    Trajectories depend on `settings.seed` alone. Raises ValueError if the mean positions of atoms are far from their
+    sites: the crystal has melted or transformed.
     """
     at, middle = [float(t) for t in temperatures], len(temperatures) // 2
     x, weights = np.polynomial.legendre.leggauss(settings.nodes)
     nodes, replicas = (x + 1) / 2, settings.replicas
     path = [middle] * len(nodes)
-    ensemble = replicate([*frames, *(frames[m] for m in path)], [*at, *(at[m] for m in path)], replicas)
-    springs = _springs(potential, ensemble, settings, name)
-    ensemble = _on_springs(ensemble, np.repeat([*np.ones(len(at)), *nodes], replicas), springs)
-    trajectory = _crystal(potential, ensemble, settings, settings.snapshots, settings.seed + 1, name)
+    cells = replicate([*frames, *(frames[m] for m in path)], [*at, *(at[m] for m in path)], replicas)
+    springs = _springs(potential, cells, settings, name)
+    cells = _on_springs(cells, np.repeat([*np.ones(len(at)), *nodes], replicas), springs)
+    trajectory = _crystal(potential, cells, settings, settings.snapshots, settings.seed + 1, name)
     energy = jax.jit(Potential.energies)(
         potential, systems.from_atoms(frames), neighbors.from_frames(frames, potential.cutoff)
     )
     binding = np.asarray(energy, float)
     at_rest = np.repeat([*binding, *binding[path]], replicas)
-    moved = np.asarray(trajectory.positions - ensemble.sites, float)
+    moved = np.asarray(trajectory.positions - cells.sites, float)
     spring_energy = np.sum(springs[:, None] / 2 * moved**2, (2, 3))
     observed = np.concatenate(
         [
@@ -127,17 +127,17 @@ def sample(
         -1,
     )
     return Sampled(
-        tuple(frames), np.array(at), potential.total(binding, frames), nodes, weights / 2, springs, ensemble, observed
+        tuple(frames), np.array(at), potential.total(binding, frames), nodes, weights / 2, springs, cells, observed
     )
 
 
 def energies(sampled: Sampled, means, expansion: np.ndarray) -> Energies:
     """Free energy and enthalpies from the means (n_cells, 8) of what was sampled.
 
-    `expansion` (3, 3) is the thermal strain per K. What stress a cell has left changes its free energy to second
-    order only, but its enthalpy by V T (stress : expansion), which is taken off.
+    `expansion` (3, 3) is the thermal strain per K. The cells should have no stress. A small stress that is left
+    changes the free energy to second order only, but the enthalpy by V T (stress : expansion), which is subtracted.
     """
-    means, cells, at = np.asarray(means, float), sampled.ensemble, sampled.temperature
+    means, cells, at = np.asarray(means, float), sampled.cells, sampled.temperature
     n, kt = len(cells.numbers), KB * at
     stress = np.asarray(elasticity.total_stress(jnp.asarray(means[:, 2:]), cells), float)
 
@@ -168,32 +168,32 @@ def along_temperature(temperatures, enthalpy, middle: int, free_energy: float) -
     return t * (free_energy / t[middle] + over_t - over_t[middle])
 
 
-def _crystal(potential, ensemble, settings, snapshots, seed, name):
-    """Trajectory of a crystal that remains itself; ValueError otherwise."""
+def _crystal(potential, cells, settings, snapshots, seed, name):
+    """Trajectory of a crystal; ValueError if its structure changes."""
     trajectory = sample_crystal(
-        potential, ensemble, settings.langevin, equilibration=settings.equilibration, snapshots=snapshots,
+        potential, cells, settings.langevin, equilibration=settings.equilibration, snapshots=snapshots,
         seed=seed, name=name,
     )  # fmt: skip
-    late = np.asarray(trajectory.positions[snapshots // 2 :], float).mean(0) - np.asarray(ensemble.sites, float)
+    late = np.asarray(trajectory.positions[snapshots // 2 :], float).mean(0) - np.asarray(cells.sites, float)
     off = np.sqrt(np.mean(np.sum(late**2, -1), -1))
-    spacing = np.cbrt(np.abs(np.linalg.det(np.asarray(ensemble.cells, float))) / len(ensemble.numbers))
+    spacing = np.cbrt(np.abs(np.linalg.det(np.asarray(cells.lattice, float))) / len(cells.numbers))
     cell = int(np.argmax(off / spacing))
     if off[cell] > STRAYED * spacing[cell]:
         raise ValueError(
-            f"cell {cell} at {float(ensemble.temperature[cell]):.0f} K: on average, atoms are {off[cell]:.2f} Å from "
+            f"cell {cell} at {float(cells.temperature[cell]):.0f} K: on average, atoms are {off[cell]:.2f} Å from "
             "their sites, so it has melted or become another crystal; choose temperatures at which it is stable, or "
             "larger cells"
         )
     return trajectory
 
 
-def _springs(potential, ensemble, settings, name):
+def _springs(potential, cells, settings, name):
     """Spring constant of every atom (n,): 3 kT over the mean squared displacement of its element."""
-    n, numbers = len(ensemble.numbers), np.asarray(ensemble.numbers)
+    n, numbers = len(cells.numbers), np.asarray(cells.numbers)
     if settings.spring is not None:
         return np.full(n, float(settings.spring))
-    # the cells that are to be sampled, so that nothing is compiled for this alone; those of the path not yet on springs
-    free = _on_springs(ensemble, np.ones(ensemble.n_cells), np.zeros(n))
+    # all cells that will be sampled later, so that nothing is compiled anew; here without springs
+    free = _on_springs(cells, np.ones(cells.n_cells), np.zeros(n))
     snapshots = max(20, settings.snapshots // 10)
     trajectory = _crystal(potential, free, settings, snapshots, settings.seed, name and f"{name}, springs")
     path = slice(-settings.nodes * settings.replicas, None)
@@ -203,8 +203,8 @@ def _springs(potential, ensemble, settings, name):
     return 3 * KB * float(free.temperature[-1]) * (n - 1) / n / mean
 
 
-def _on_springs(ensemble, coupling, stiffness):
-    """The cells with a share of the potential each (n_cells,), and the springs of every atom (n,)."""
-    dtype = ensemble.sites.dtype
-    stiffness = jnp.broadcast_to(jnp.asarray(stiffness, dtype), ensemble.masses.shape)
-    return ensemble._replace(springs=Springs(jnp.asarray(coupling, dtype), stiffness))
+def _on_springs(cells, coupling, stiffness):
+    """The cells with the share `coupling` (n_cells,) of the potential and springs `stiffness` (n,) in eV/Å^2."""
+    dtype = cells.sites.dtype
+    stiffness = jnp.broadcast_to(jnp.asarray(stiffness, dtype), cells.masses.shape)
+    return cells._replace(springs=Springs(jnp.asarray(coupling, dtype), stiffness))

@@ -1,8 +1,9 @@
-"""Lattice constants and thermal expansion: the cell in which the mean stress of the dynamics is the wanted pressure.
+"""Lattice constants and thermal expansion: the cell in which the mean stress is that of a given pressure.
 
-Every pass runs the crystal at the present lattice constants under coupled strains, which gives stress and stiffness
-together; the next cell is the present one strained by compliance times what is left of the stress. The last such
-correction is part of the result. Cells do not fluctuate, so a few hundred atoms and no barostat suffice.
+Every pass simulates the crystal in a fixed cell under coupled strains (`elasticity.CoupledStrains`), which gives stress
+and stiffness together. The cell of the next pass is the present one, strained by the compliance times the stress that
+is left. The last such correction is part of the result. No barostat is needed, and cells of a few hundred atoms
+suffice.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.crystallography.crystals import PARAMETERS, Crystal
 from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
-from fusedff.properties.thermal.sampling import SolidConfig
+from fusedff.properties.thermal.config import SolidConfig
 from fusedff.runtime import settings as ranges
 from fusedff.simulation.elasticity import CoupledStrains, Properties
 from fusedff.simulation.sampling import sample_crystal
@@ -28,7 +29,7 @@ MOST_STRAIN = 0.1  # of one correction
 
 @dataclass(frozen=True)
 class LatticeConfig(SolidConfig):
-    """Settings. The small strain keeps the pressure of the strained cells, which is too high by its square, right."""
+    """Settings. Strains are small because the mean pressure of the strained cells has an error of second order."""
 
     estimator: CoupledStrains = field(default_factory=partial(CoupledStrains, 0.001))
     passes: int = 3
@@ -88,8 +89,8 @@ def run(
     """Lattice constants of `crystal` at ascending temperatures (K) and a pressure (eV/Å^3).
 
     `crystal` is a first guess within a few per cent. All temperatures run in one batch; trajectories depend on
-    `settings.seed` alone. Raises ValueError for temperatures that are not ascending, or when a correction does not
-    stay below a tenth: the guess is far off, or the crystal is not stable there.
+    `settings.seed` alone. Raises ValueError for temperatures that are not ascending, or when a correction is a strain
+    of 0.1 or more: the guess is far from the equilibrium, or the crystal is not stable at this temperature.
     """
     ascending = np.asarray(temperatures, float)
     if ascending.ndim != 1 or not len(ascending) or (np.diff(ascending) <= 0).any():
@@ -98,12 +99,12 @@ def run(
     for n in range(settings.passes):
         snapshots = settings.snapshots if n == settings.passes - 1 else settings.approach
         said = name and f"{name}, pass {n + 1} of {settings.passes}"
-        ensemble = settings.estimator.ensemble(points, settings.repeats, settings.replicas)
+        cells = settings.estimator.cells(points, settings.repeats, settings.replicas)
         trajectory = sample_crystal(
-            potential, ensemble, settings.langevin, equilibration=settings.equilibration, snapshots=snapshots,
+            potential, cells, settings.langevin, equilibration=settings.equilibration, snapshots=snapshots,
             seed=settings.seed + n, observe=settings.estimator.observe, name=said,
         )  # fmt: skip
-        correct = partial(_correct, ensemble=ensemble, points=points, settings=settings, pressure=pressure)
+        correct = partial(_correct, cells=cells, points=points, settings=settings, pressure=pressure)
         found = jackknife(trajectory.observed, correct, settings.blocks)
         _, lengths, residual = np.split(found.value, [1, 1 + len(names)], axis=1)
         points = [
@@ -118,13 +119,13 @@ def run(
     )  # fmt: skip
 
 
-def _correct(means, ensemble, points, settings, pressure):
-    """Volume per atom, lattice parameters and the stresses beyond the pressure, from mean observables: (n_points, n).
+def _correct(means, cells, points, settings, pressure):
+    """Volume per atom, lattice parameters and excess stresses of each point, from mean observables: (n_points, n).
 
     The stress has its kinetic part N kT / V: the centre of mass counts as an atom, although it rests (see
     `elasticity`), because the free energy that pressure and stiffness derive from is that of all N atoms.
     """
-    found = settings.estimator.properties(means, ensemble, points, settings.replicas)
+    found = settings.estimator.properties(means, cells, points, settings.replicas)
     stress, constants = np.asarray(found.stress.mean(1), float), np.asarray(found.elastic.mean(1), float)
     rows = []
     for point, sigma, values in zip(points, stress, constants, strict=True):
@@ -142,10 +143,10 @@ def _correct(means, ensemble, points, settings, pressure):
 
 
 def relaxed(crystal: Crystal, stress, constants, pressure: float = 0.0) -> tuple[Atoms | None, np.ndarray]:
-    """The cell at which the stress would be that of the pressure, to first order; and the stress (6,) beyond it.
+    """The cell with the stress of the given pressure, to first order, and the excess stress (6,) of the present one.
 
-    `stress` (6,) is the mean stress in the crystal's own cell and `constants` are its elastic constants, all in
-    eV/Å^3. There is no such cell, None, where the strain would not stay below a tenth.
+    `stress` (6,) is the mean stress in the cell of `crystal` and `constants` are its elastic constants, all in eV/Å^3.
+    None instead of the cell if the strain would be 0.1 or more.
     """
     symmetry = crystals.symmetry(crystal)
     excess = elastic_symmetry.reduce_stress(np.asarray(stress, float), symmetry) + pressure * np.array(
@@ -162,7 +163,7 @@ def relaxed(crystal: Crystal, stress, constants, pressure: float = 0.0) -> tuple
 
 
 def relaxed_lengths(found: Properties, points: Sequence[StatePoint]) -> np.ndarray:
-    """Lattice parameters (n_points, replicas, n_lengths) at the pressures of the points, nan where there is none."""
+    """Lattice parameters (n_points, replicas, n_lengths) at the pressures of the points; nan where `relaxed` fails."""
     lengths = np.full((*found.pressure.shape, len(points[0].crystal.parameters)), np.nan)
     for p, replica in np.ndindex(*found.pressure.shape):
         crystal = points[p].crystal

@@ -1,13 +1,13 @@
 """Liquids at constant volume: melting, structure, self-diffusion, energy and pressure.
 
-The crystal one starts from sets the density. It is melted at a higher temperature, brought to its own, and sampled
-with weak friction: friction gamma slows diffusion, for free atoms to kT / (m gamma), in a liquid to about
-D / (1 + m gamma D / kT), which at 0.05/ps is 1 % or less in simple liquids near melting.
+The density is that of the crystal one starts from. It is melted at a higher temperature, equilibrated at its own, and
+then sampled with weak friction. Friction gamma reduces the diffusion coefficient D to about D / (1 + m gamma D / kT);
+at 0.05/ps this changes it by 1 % or less in simple liquids near melting.
 
-D belongs to the simulated number of atoms: in a periodic cube of edge L it is too small by 2.837 kT / (6 pi eta L)
-(Yeh & Hummer, J. Phys. Chem. B 108, 15873 (2004)). With the viscosity eta of Stokes and Einstein (slip) that is about
-one atomic diameter over L of D itself: a fifth for 108 atoms, a tenth for 1000. The viscosity is not computed here, so
-nothing is added; runs at two sizes, against 1 / L, show the limit.
+D also depends on the size of the cell: in a periodic cube of edge L it is too small by 2.837 kT / (6 pi eta L) (Yeh &
+Hummer, J. Phys. Chem. B 108, 15873 (2004)). With the viscosity eta of the Stokes-Einstein relation (slip) the relative
+error is about one atomic diameter over L: a fifth for 108 atoms, a tenth for 1000. The viscosity is not computed here,
+so D is not corrected; from runs with two sizes it can be extrapolated to 1 / L = 0.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ from ase import Atoms
 from fusedff.geometry import neighbors
 from fusedff.potential import Potential
 from fusedff.runtime import settings as ranges
-from fusedff.simulation import cells, distributions
+from fusedff.simulation import checks, distributions
 from fusedff.simulation import langevin as dynamics
-from fusedff.simulation.cells import SimulationCells
+from fusedff.simulation.cells import SimulationCells, replicate
 from fusedff.simulation.elasticity import ideal_gas_pressure
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.simulation.statistics import Estimate, entry
@@ -106,16 +106,15 @@ def run(
     twice the longest time of the fit, and for a crystal that does not melt.
     """
     lags, times = _lags(settings)
-    ensemble = cells.replicate(frames, temperatures, settings.replicas)
+    cells = replicate(frames, temperatures, settings.replicas)
     spacing = settings.spacing
-    r = spacing * np.arange(1, int(distributions.largest_radius(ensemble.cells) / spacing))
-    distributions.require_radii(r, ensemble.cells)
-    state, capacity = _melted(potential, ensemble, settings, name)
+    r = spacing * np.arange(1, int(distributions.largest_radius(cells.lattice) / spacing))
+    distributions.require_radii(r, cells.lattice)
+    state, capacity = _melted(potential, cells, settings, name)
     gentle = replace(settings.langevin, friction_per_ps=settings.friction_per_ps)
-    simulation = dynamics.Simulation(ensemble, gentle, potential.cutoff, partial(_observe, r=tuple(r.tolist())))
-    simulation.capacity = capacity  # of a liquid, not of the crystal in the frames
-    _, trajectory = simulation.run(potential, state, settings.snapshots, name)
-    dynamics.warn_if_far(potential, ensemble, trajectory.positions[-1])
+    simulation = dynamics.Simulation(cells, gentle, potential.cutoff, partial(_observe, r=tuple(r.tolist())))
+    _, trajectory = simulation.run(potential, state, settings.snapshots, name, capacity)
+    checks.warn_if_far(potential, cells, trajectory.positions[-1])
 
     def over_replicas(per_cell):
         grouped = np.asarray(per_cell, float).reshape(len(frames), settings.replicas, *np.shape(per_cell)[1:])
@@ -124,7 +123,7 @@ def run(
     observed = np.asarray(trajectory.observed, float).mean(0)
     radial = over_replicas(observed[:, 1:])
     shell = np.array([first_minimum(r, g) for g in radial.value])
-    n, volumes = len(ensemble.numbers), np.abs(np.linalg.det(np.asarray(ensemble.cells, float)))
+    n, volumes = len(cells.numbers), np.abs(np.linalg.det(np.asarray(cells.lattice, float)))
     per_cell = np.repeat(shell, settings.replicas)
     around = [
         distributions.coordination(r, g, (n - 1) / v, within)
@@ -133,11 +132,11 @@ def run(
     displacement = mean_squared_displacement(np.asarray(trajectory.positions), lags)
     linear = (times >= settings.diffusive_ps[0]) & (times <= settings.diffusive_ps[1])
     diffusion = np.polyfit(times[linear], displacement[:, linear].T, 1)[0] / 6
-    pressure = np.asarray(ideal_gas_pressure(ensemble), float) + observed[:, 0]
-    reference = potential.reference_energy(ensemble.numbers)
+    pressure = np.asarray(ideal_gas_pressure(cells), float) + observed[:, 0]
+    reference = potential.reference_energy(cells.numbers)
     return LiquidResult(
         np.asarray(temperatures, float), r, radial, shell, over_replicas(around), distributions.ANGLES,
-        over_replicas(_angular(ensemble, trajectory.positions, per_cell)), times, over_replicas(displacement),
+        over_replicas(_angular(cells, trajectory.positions, per_cell)), times, over_replicas(displacement),
         over_replicas(diffusion), over_replicas((np.asarray(trajectory.energy, float).mean(0) + reference) / n),
         over_replicas(pressure / GPA), n, np.cbrt(volumes[:: settings.replicas]), settings,
     )  # fmt: skip
@@ -183,35 +182,36 @@ def _lags(settings):
     return lags, lags * step
 
 
-def _melted(potential, ensemble: SimulationCells, settings, name):
+def _melted(potential, cells: SimulationCells, settings, name):
     """The equilibrated liquid and the list sizes it needs; ValueError for atoms that stay near their sites."""
-    hot = ensemble._replace(temperature=settings.melting_factor * ensemble.temperature)
+    hot = cells._replace(temperature=settings.melting_factor * cells.temperature)
     state = dynamics.start(hot, jax.random.PRNGKey(settings.seed))
-    simulation = dynamics.Simulation(hot, settings.langevin, potential.cutoff)
-    state, _ = simulation.run(potential, state, settings.melting, name and f"{name}, melting")
-    moved = np.sqrt(np.mean(np.sum(np.square(state.positions - ensemble.sites), -1), -1))
-    spacing = np.cbrt(np.abs(np.linalg.det(ensemble.cells)) / len(ensemble.numbers))
+    melting = dynamics.Simulation(hot, settings.langevin, potential.cutoff)
+    state, _ = melting.run(potential, state, settings.melting, name and f"{name}, melting")
+    moved = np.sqrt(np.mean(np.sum(np.square(state.positions - cells.sites), -1), -1))
+    spacing = np.cbrt(np.abs(np.linalg.det(cells.lattice)) / len(cells.numbers))
     if (moved < spacing / 2).any():
         cell = int(np.argmin(moved / spacing))
         raise ValueError(
-            f"{float(ensemble.temperature[cell]):g} K: after melting at {float(hot.temperature[cell]):g} K the atoms "
+            f"{float(cells.temperature[cell]):g} K: after melting at {float(hot.temperature[cell]):g} K the atoms "
             f"are {moved[cell]:.2f} Å from their sites, less than half their spacing: still a crystal; raise "
             "melting_factor or melting"
         )
-    simulation.ensemble = ensemble  # the same cells at another temperature: list sizes and compiled code serve again
-    state, _ = simulation.run(potential, state, settings.equilibration, name and f"{name}, equilibration")
-    return state, simulation.capacity
+    liquid = dynamics.Simulation(cells, settings.langevin, potential.cutoff)  # of the same shapes: not compiled anew
+    said = name and f"{name}, equilibration"
+    state, _ = liquid.run(potential, state, settings.equilibration, said, melting.capacity)
+    return state, liquid.capacity
 
 
-def _angular(ensemble, positions, shells, most=100):
+def _angular(cells, positions, shells, most=100):
     """Angular distributions (n_cells, n_angles) of at most `most` evenly spaced snapshots, with integral one."""
     chosen = positions[:: -(-len(positions) // most)]
     found = []
     for start, end in pairwise(np.append(np.flatnonzero(np.diff(shells, prepend=0)), len(shells))):
-        cells, within = slice(start, end), float(shells[start])
-        part, capacity = ensemble.subset(cells), 24
+        which, within = slice(start, end), float(shells[start])
+        part, capacity = cells.subset(which), 24
         while True:
-            angular, needed = _shell_angles(part, chosen[:, cells], within, capacity)
+            angular, needed = _shell_angles(part, chosen[:, which], within, capacity)
             if int(needed) <= capacity:
                 break
             capacity = int(needed)
@@ -222,9 +222,9 @@ def _angular(ensemble, positions, shells, most=100):
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def _shell_angles(ensemble, positions, within, capacity):
+def _shell_angles(cells, positions, within, capacity):
     def one(r):
-        system = ensemble.system(r)
+        system = cells.system(r)
         near = neighbors.search_cells(system, within, capacity, np.zeros((1, 3), int))  # a shell is below half a cell
         return distributions.angular_distribution(system, near, within), near.needed
 

@@ -1,19 +1,21 @@
 """Free-energy difference between two crystal phases at zero pressure, their transition temperature and latent heat.
 
-Each phase in its cell of zero stress (`thermal.lattice`): the free energy at the temperature in the middle by
-integration from an Einstein crystal, the enthalpies at all temperatures (`thermal.free_energy`), and from both the
-Gibbs energy at all temperatures. The phases are in equilibrium where the difference vanishes; the latent heat is the
-difference of the enthalpies there. Integration from an Einstein crystal needs no path between the phases and serves
-crystals that are unstable at 0 K, of which phonons give no free energy; all is sampled in equilibrium, so that blocks
-of the trajectory give the error bars. Everything is classical: well above the Debye temperature quantum corrections
-(hbar omega)^2 / 24 kT per mode nearly cancel between phases.
+For each phase, the cells of zero stress are found at all temperatures (`thermal.lattice`). In these cells, integration
+from an Einstein crystal gives the free energy at the temperature in the middle, and simulations give the enthalpies at
+all temperatures (`thermal.free_energy`). The Gibbs energy at all temperatures follows from both. The phases are in
+equilibrium where its difference vanishes; the latent heat is the difference of the enthalpies there.
 
-To train on a measured transition temperature (Fuchs & Zavadlav, npj Comput. Mater. (2026)), the difference at that
-temperature is a target with the value zero. At constant stress zero, its derivative by the parameters is the difference
-of the mean derivatives of the energy, <dU/d theta> of one phase minus that of the other per atom: no path is
-differentiated, and cells need not follow to first order. DiffTRe would need snapshots of both phases in one state
-point, -kT ln <exp(-(U_theta - U_theta0) / kT)> of each phase as change since they were sampled, and the difference by
-integration from the Einstein crystal whenever they are sampled anew.
+Integration from an Einstein crystal needs no path between the phases. It also works for crystals that are unstable at
+0 K, whose phonons give no free energy. All averages are those of equilibrium simulations, so that blocks of the
+trajectories give the standard errors. Everything is classical: well above the Debye temperature quantum corrections,
+(hbar omega)^2 / 24 kT per mode, nearly cancel between phases.
+
+To train on a measured transition temperature (Fuchs & Zavadlav, npj Comput. Mater. (2026)), the difference of the Gibbs
+energies at that temperature would be a target with the value zero. At zero stress its derivative with respect to the
+parameters is <dU/d theta> of one phase minus that of the other, per atom; neither the path of the integration nor the
+change of the cells contributes to first order. DiffTRe would need three things: snapshots of both phases in one state
+point; the change of each free energy since they were sampled, -kT ln <exp(-(U_theta - U_theta0) / kT)>; and, whenever
+new snapshots are taken, the difference by integration from the Einstein crystal.
 """
 
 from collections.abc import Sequence
@@ -36,8 +38,9 @@ from fusedff.units import KJ_MOL
 class TransitionConfig(FreeEnergyConfig):
     """Settings. Cells of both phases should hold about as many atoms; see `free_energy` on the size of cells.
 
-    `lattice` is for the cells of zero stress, where repeats, dynamics and seed are those of the other settings. It may
-    be short: its errors enter the free energies to second order, and the enthalpies are corrected for them.
+    `lattice` has the settings for the cells of zero stress; its repeats, dynamics and seed are replaced by those of
+    this class. Short runs are enough: errors of the cells enter the free energies to second order only, and the
+    enthalpies are corrected for them.
     """
 
     repeats: tuple[int, int, int] = (4, 4, 4)  # of the first phase
@@ -95,11 +98,11 @@ def run(
     settings: TransitionConfig,
     name: str | None = "phase transition",
 ) -> TransitionResult:
-    """Compare two phases of one substance at two or more ascending temperatures (K), at which both last as crystals.
+    """Compare two phases of one substance at two or more ascending temperatures (K), at which both are (meta)stable.
 
     `phases` are first guesses of their cells, within a few per cent; trajectories depend on `settings.seed` alone.
-    Raises ValueError for fewer temperatures, phases of different composition, and a phase that melts or becomes another
-    one; and what `lattice.run` raises.
+    Raises ValueError for fewer temperatures, for phases of different composition and for a phase that melts or
+    transforms, and what `lattice.run` raises.
     """
     at = np.asarray(temperatures, float)
     names, repeats = _checked(phases, at, settings)

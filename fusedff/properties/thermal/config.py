@@ -1,4 +1,4 @@
-"""Settings that all thermal averages of a crystal share."""
+"""Settings that all simulations of crystals at finite temperature share."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from fusedff.simulation.langevin import LangevinConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SolidConfig:
-    """Cells, dynamics, lengths in snapshots, and the number of blocks for standard errors."""
+    """Size and number of cells, dynamics, lengths in snapshots, and the number of blocks for standard errors."""
 
     repeats: tuple[int, int, int] = (5, 5, 3)
     replicas: int = 4

@@ -1,0 +1,57 @@
+"""Checks of a trajectory: whether its atoms still form the crystal, and whether the potential extrapolates."""
+
+import warnings
+
+import jax
+import numpy as np
+from ase import Atoms
+
+from fusedff.geometry import coverage, neighbors, systems
+from fusedff.potential import Potential
+from fusedff.runtime import devices
+from fusedff.simulation.cells import SimulationCells
+from fusedff.simulation.langevin import Trajectory
+
+LOST = 0.3  # of the distance between neighbours
+
+
+def warn_if_lost(cells: SimulationCells, trajectory: Trajectory, stacklevel: int = 3) -> None:
+    """Warn if atoms have left their lattice sites (melting or a phase change).
+
+    The limit is a root mean square distance from the sites of `LOST` times the distance between neighbours, which is
+    about the cube root of the volume per atom. By Lindemann's criterion crystals melt at 0.10 to 0.15. The second half
+    of the trajectory counts.
+    """
+    late = trajectory.positions[len(trajectory.positions) // 2 :] - cells.sites
+    distance = np.sqrt(np.mean(np.sum(np.asarray(late, float) ** 2, -1), (0, 2)))
+    spacing = np.abs(np.linalg.det(np.asarray(cells.lattice, float)) / len(cells.numbers)) ** (1 / 3)
+    cell = int(np.argmax(distance / spacing))
+    if distance[cell] > LOST * spacing[cell] and devices.first():
+        warnings.warn(
+            f"cell {cell} at {float(cells.temperature[cell]):.0f} K is no longer the crystal it began as: atoms are "
+            f"{distance[cell]:.2f} Å from their sites; its averages are of something else, lower the temperature, or "
+            "train the potential on frames like these",
+            stacklevel=stacklevel,
+        )
+
+
+def warn_if_far(potential: Potential, cells: SimulationCells, positions: jax.Array, stacklevel: int = 3) -> None:
+    """Warn if a cell is far from all training frames: closer pairs or other numbers of neighbours than any of them.
+
+    `positions` (n_cells, n, 3) in Å are the last of a run. Nothing is checked without `Potential.coverage`, which a
+    training sets.
+    """
+    if potential.coverage is None or not devices.first():
+        return
+    numbers, lattices = np.asarray(cells.numbers), np.asarray(cells.lattice, float)
+    for n, (sites, cell) in enumerate(zip(np.asarray(positions, float), lattices, strict=True)):
+        frame = systems.folded(Atoms(numbers, sites, cell=cell, pbc=True))
+        near = neighbors.from_frames(frame, potential.cutoff)
+        found = coverage.of_frames([(frame.positions, cell)], [near])
+        if beyond := potential.coverage.beyond(*found):
+            warnings.warn(
+                f"cell {n} at {float(cells.temperature[n]):.0f} K: the potential extrapolates: {beyond}; do not "
+                "trust its averages, or train the potential on frames like these",
+                stacklevel=stacklevel,
+            )
+            return

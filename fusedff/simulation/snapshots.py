@@ -1,0 +1,67 @@
+"""Stored snapshots with other parameters: energies and observables, and derivatives of reweighted averages.
+
+Snapshots are evaluated one after the other, so that memory does not grow with their number; cells are shared among the
+devices. Neighbours are searched anew in each snapshot, with `slots` slots per atom within `cutoff` (Å) and the periodic
+`images` of `neighbors.static_offsets`.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fusedff.geometry import neighbors
+from fusedff.runtime import compilation, devices
+from fusedff.simulation import reweighting
+from fusedff.simulation.cells import PER_CELL
+
+
+@compilation.jit(n_static=4)
+def evaluate(observe, cutoff, slots, images, potential, cells, positions):
+    """Energies (n_snapshots, n_cells) in eV and observables (n_snapshots, n_cells, n_quantities) of snapshots.
+
+    `positions` (n_snapshots, n_cells, n, 3) are those of `cells`; `observe` is called as `Simulation` does.
+    """
+
+    def on_device(potential, cells, positions):
+        def one(r):
+            system = cells.system(r)
+            near = _near(cutoff, slots, images, system)
+            evaluation = potential.evaluate(system, near)
+            return evaluation.energy, observe(potential, system, near, evaluation)
+
+        return jax.lax.map(one, positions)
+
+    on_devices = devices.shard_map_cells(on_device, in_axes=(None, PER_CELL, 1), out_axes=1, n=cells.n_cells)
+    return on_devices(potential, cells, positions)
+
+
+@compilation.jit(n_static=4)
+def derivatives(weighted_sum, cutoff, slots, images, potential, cells, positions, w, observed, cotangents, beta):
+    """d f / d params of each of n functions f of reweighted averages; leaves have an axis (n,) before those of params.
+
+    `cotangents` (n, n_cells, n_quantities) are the derivatives of the functions with respect to the averages, `w`
+    (n_snapshots, n_cells) the weights of the snapshots, `observed` (n_snapshots, n_cells, n_quantities) what `evaluate`
+    gives, and `beta` (n_cells,) is 1 / kT in 1/eV. `weighted_sum(potential, system, near, coefficients)` returns
+    sum_k coefficients_k observed_k and the energy, both (n_cells,). Formula: `reweighting.gradient`.
+    """
+
+    def on_device(potential, cells, positions, w, observed, cotangents, beta):
+        def scalar(params, r, along, against):
+            model = potential.with_params(params)
+            system = cells.system(r)
+            near = _near(cutoff, slots, images, system)
+            contracted, energy = weighted_sum(model, system, near, along)
+            return jnp.sum(contracted + against * energy)
+
+        def gradient(cotangent):
+            return reweighting.gradient(scalar, potential.params, positions, w, observed, cotangent, beta)
+
+        return devices.total(jax.lax.map(gradient, cotangents))
+
+    in_axes = (None, PER_CELL, 1, 1, 1, 1, 0)
+    on_devices = devices.shard_map_cells(on_device, in_axes, out_axes=None, n=cells.n_cells)
+    return on_devices(potential, cells, positions, devices.zero_for_repeats(w, 1), observed, cotangents, beta)
+
+
+def _near(cutoff, slots, images, system):
+    return neighbors.search_cells(system, cutoff, slots, np.asarray(images))

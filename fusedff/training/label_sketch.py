@@ -1,0 +1,63 @@
+"""Random projections of the derivatives of the label loss, which Gauss-Newton steps use as a penalty.
+
+The Gauss-Newton matrix of the label loss is D^T D, where D holds the derivatives of all weighted deviations from the
+labels: too many rows to store. A Rademacher sketch replaces them by a few rows. Each row belongs to one frame, whose
+deviations are added up with random signs before they are differentiated. In the mean over signs the products of two
+different deviations vanish, so that G^T G of the sketch G is D^T D (M. F. Hutchinson, Commun. Stat. Simul. Comput. 19,
+433 (1990)). `gauss_newton` says what it is used for.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from fusedff.data.batching import FrameStore
+from fusedff.potential import Potential
+from fusedff.runtime import compilation
+from fusedff.training import force_matching_loss
+from fusedff.training.config import ForceMatchingConfig
+
+
+def sketch(
+    settings: ForceMatchingConfig,
+    template: Potential,
+    store: FrameStore,
+    frames: Sequence[int] | np.ndarray,
+    params,
+    n: int,
+    rows: int,
+) -> np.ndarray:
+    """G (rows, n_params), such that a short step d raises the mean loss of a frame by |G d|^2 beside its slope times d.
+
+    `frames` are indices of frames in `store`, of which a random permutation gives one frame per row; `n`, the number of
+    the step, and `settings.seed` choose permutation and signs.
+    """
+    seed, n_atoms = settings.seed, int(store.sizes.max())
+    shuffled = [np.random.default_rng([seed, n, k]).permutation(frames) for k in range(-(-rows // len(frames)))]
+    alone = [store.collate(index, 1, n_atoms) for index in np.concatenate(shuffled)[:rows, None]]
+    keys = jax.random.split(jax.random.fold_in(jax.random.PRNGKey(seed), n), rows)
+    found = _rows(settings, template, params, jax.tree.map(lambda *x: np.stack(x), *alone), keys)
+    return np.asarray(found) / rows**0.5
+
+
+@compilation.jit(n_static=1)
+def _rows(settings, template, params, batches, keys):
+    """For every batch the derivative of its weighted deviations, added up with random signs: (n_batches, n_params)."""
+
+    def signed(params, batch, key):
+        found = force_matching_loss.deviations(template.with_params(params), batch, lambda x: x)
+        weighted, _ = ravel_pytree(
+            {
+                name: (weight * force_matching_loss.weight_of(name, batch)) ** 0.5 * found[name]
+                for name, weight in force_matching_loss.weights(settings).items()
+            }
+        )
+        return jnp.vdot(jax.random.rademacher(key, weighted.shape, weighted.dtype), weighted)
+
+    def row(batch_and_key):
+        return ravel_pytree(jax.grad(signed)(params, *batch_and_key))[0]
+
+    return jax.lax.map(row, (batches, keys))
