@@ -61,11 +61,11 @@ def _cost(repeats):
     found = {}
 
     def measure():
-        ensemble = replicate([atoms], [TEMPERATURE])
-        simulation = langevin.Simulation(ensemble, settings, model.cutoff)
-        state = langevin.start(ensemble, jax.random.PRNGKey(0))
+        simulated = replicate([atoms], [TEMPERATURE])
+        simulation = langevin.Simulation(simulated, settings, model.cutoff)
+        state = langevin.start(simulated, jax.random.PRNGKey(0))
         found["step"], found["processor"] = timed(lambda: simulation.run(model, state, 1)[0], **FEW)
-        search = partial(jax.jit(neighbors.search_cells, static_argnums=(1, 2, 3)), ensemble.system(state.positions))
+        search = partial(jax.jit(neighbors.search_cells, static_argnums=(1, 2, 3)), simulated.system(state.positions))
         reach, slots = model.cutoff + settings.skin, simulation.capacity.candidates
         found["lists"], _ = timed(lambda: search(reach, slots, simulation.plan), **FEW)
         found["search"] = "bins" if isinstance(simulation.plan, neighbors.Bins) else "all pairs"
