@@ -38,7 +38,8 @@ def main(arguments=None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where this one ended", file=sys.stderr)
+        goes_on = "a training goes on from its last epoch, and labelling from its last label, with the same command"
+        print(f"\ninterrupted; {goes_on}", file=sys.stderr)
         return 130
 
 
