@@ -347,7 +347,11 @@ def structures_from(path):
         if not atoms.pbc.all():
             raise ValueError(f"{path}, frame {i} ({name}): not periodic; set pbc to T T T and give a cell")
         seen.add(name)
-        yield str(atoms.info.get("config_type", "unlabelled")), name, atoms
+        kind, run = str(atoms.info.get("config_type", "unlabelled")), atoms.info.get("run")
+        if run is None and "config_id" not in atoms.info:
+            run = name  # else what stands before # would be, the same for all
+        atoms.info = {} if run is None else {"run": run}  # not the source of other labels
+        yield kind, name, atoms
 
 
 def k_mesh(atoms: Atoms, settings=DEFAULTS):

@@ -73,6 +73,27 @@ def test_a_cubic_table_of_another_metal_needs_no_c(table):
     assert point.elastic_gpa == pytest.approx({"C11": 106.7, "C12": 60.4, "C44": 28.3})
 
 
+def test_a_cubic_crystal_may_be_given_by_its_density(table):
+    """4.2110 Å is what Isaak, Anderson and Goto's density of MgO at 300 K, 3.585 g/cm^3, comes to (to 4 digits)."""
+    (mgo,) = experiments.load_state_points(
+        table("temperature_K,density_g_cm3,C44_GPa", "300,3.585,"), "MgO", "rocksalt"
+    )
+    assert mgo.crystal.a == pytest.approx(4.2110, abs=2e-4)  # half the last digit of the density: 0.0002 Å
+    (pyrite,) = experiments.load_state_points(
+        table("temperature_K,density_g_cm3", "300,5.0"), structure=structure("cubic")
+    )
+    cell = crystals.unit_cell(pyrite.crystal)
+    assert cell.get_masses().sum() / (0.602214076 * cell.get_volume()) == pytest.approx(5.0, rel=1e-6)
+    for header, row, says in (
+        ("temperature_K,a_A,density_g_cm3", "300,4.211,3.585", "unknown column 'density_g_cm3'"),
+        ("temperature_K,density_g_cm3", "300,3585", r"a = 0\.42\d* is no lattice constant"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            experiments.load_state_points(table(header, row), "MgO", "rocksalt")
+    with pytest.raises(ValueError, match="unknown column 'density_g_cm3'"):
+        experiments.load_state_points(table("temperature_K,density_g_cm3", "300,4.5"), "Ti", "hcp")
+
+
 def test_a_row_without_elastic_constants_gives_only_the_pressure(table):
     path = table(HEADER + ",pressure_GPa", ROW + ",0.5", "# a note", "", "350,2.95,4.68,,,,,,held-out,")
     first, second = experiments.load_state_points(path)

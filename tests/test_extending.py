@@ -2,17 +2,21 @@
 
 import inspect
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.io import read
+from pairs import Pairs
 
 from fusedff.commands import cli
+from fusedff.commands import material as material_command
 from fusedff.data import FILES
+from fusedff.interfaces import calculators
 from fusedff.runtime import storage
-from fusedff.training import force_matching, fused
+from fusedff.training import difftre, force_matching, fused
 
 PAGES = Path(__file__).parents[1] / "docs" / "extending"
 
@@ -109,12 +113,10 @@ def test_the_frames_of_a_compound_are_labels_of_the_structures_of_its_page(compo
         np.testing.assert_allclose(frame.positions, structure.positions, atol=1e-7)
         np.testing.assert_allclose(frame.cell, structure.cell, atol=1e-7)
         assert frame.info["dft"] == "GPAW-PBE-PW700-k0.26/0.8-MP0.2"  # as the command of the page says
-    assert cli.main(["label", "structures.extxyz", "my_labels.extxyz"]) == 0
-    (command,) = (line for line in blocks("compound.md", "bash") if "mpirun" in line)
+    label, command = (block for block in blocks("compound.md", "bash") if "label" in block)
+    assert cli.main(shlex.split(label)[1:]) == 0
     printed = re.search(r"mpirun .*", capsys.readouterr().out).group().split()
-    assert [Path(word).name for word in printed] == [Path(word).name for word in command.split()[1:] if word != "\\"][
-        :-4
-    ]
+    assert [Path(word).name for word in printed] == [Path(word).name for word in command.split()[1:] if word != "\\"]
 
 
 def test_the_table_and_the_settings_of_a_compound_are_understood(compound, capsys):
@@ -141,3 +143,40 @@ def test_every_page_is_listed():
     assert {f"extending/{page.stem}" for page in PAGES.glob("*.md")} == set(
         re.findall(r"^(extending/\w+)$", index, re.M)
     )
+
+
+def soft_repulsion():
+    """2 eV (1 - r / 5 Å)^3, which ends smoothly."""
+    return Pairs(lambda r: 2 * (1 - r / 5) ** 3, lambda r: -1.2 * (1 - r / 5) ** 2, 5.0)
+
+
+def test_the_steps_from_a_universal_potential_fit_together(tmp_path, monkeypatch, capsys):
+    """With a potential of pairs in the place of CHGNet, and without the training."""
+    page = "../universal_potentials.md"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(calculators.KNOWN, "chgnet", f"{__name__}:soft_repulsion")
+    run(page)
+    (settings,) = blocks(page, "toml")
+    Path("study.toml").write_text(settings)
+    commands = [line for block in blocks(page, "bash") for line in block.splitlines()]
+    for name in ("label", "check"):
+        (command,) = (line for line in commands if line.startswith(f"fusedff {name} "))
+        assert cli.main(shlex.split(command)[1:]) == 0
+    said, text = capsys.readouterr().out, (PAGES / page).read_text()
+    (number,) = re.findall(r"The (\d+) structures", text)
+    assert f"labelled    {number} of {number} structures, 0 of them before; 0 failed" in said
+    assert f"frames        {number}: " in said
+    assert "trained on 23, 323, 623, 923 K" in said
+    cells, atoms, updates, calls = re.search(
+        r"in (\d+) cells of (\d+) atoms.* its (\d+) fused epochs,\s+([\d ]+) evaluations", text, flags=re.DOTALL
+    ).groups()
+    loaded = material_command.load("study.toml")
+    sampling, target = (
+        loaded.preset.fused.experiment.sampling,
+        difftre.elastic_target(loaded.train_points, loaded.preset.fused.experiment),
+    )
+    assert target.ensemble.sites.shape == (int(cells), int(atoms), 3)
+    snapshots = sampling.first_equilibration - sampling.equilibration
+    snapshots += int(updates) * (sampling.equilibration + sampling.snapshots)
+    assert int(calls.replace(" ", "")) == int(cells) * snapshots * sampling.langevin.steps_per_snapshot
+    assert int(updates) == loaded.preset.fused.epochs

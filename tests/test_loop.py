@@ -141,7 +141,7 @@ def test_a_second_training_on_one_checkpoint_is_refused(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
 
     def meanwhile(state, n):
-        with pytest.raises(storage.InUseError, match="is being written by another training"):
+        with pytest.raises(storage.InUseError, match="is being written by another process"):
             train(checkpoint=path)
         return epoch(state, n)
 

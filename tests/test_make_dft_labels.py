@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.io import read, write
 from ase.neighborlist import neighbor_list
 
-from fusedff.data import datasets
+from fusedff.data import datasets, splits
 from fusedff.data import frames as labelled
+from fusedff.interfaces import calculators
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "make_dft_labels.py"
 
@@ -181,6 +183,22 @@ def test_all_structures_are_read_past_blank_lines_and_whatever_the_file_is_calle
     one = (tmp_path / "mine.extxyz").read_text().splitlines(True)
     path.write_text("".join([*one[:3], "\n", *one[3:], "\n"]))
     assert [name for _, name, _ in script.structures_from(path)] == ["mine@300K.extxyz#0", "mine@300K.extxyz#1"]
+
+
+def test_structures_without_ids_are_a_run_each_and_of_no_other_source(script, tmp_path):
+    """So that their labels can be shared out for training, validation and test, with a zero of energy of their own."""
+    structures = [bulk("Al", "fcc", a=a) for a in np.linspace(3.9, 4.2, 10)]
+    for atoms in structures:
+        atoms.info.update(config_type="fcc-eos", source="chgnet")
+    write(tmp_path / "mine.extxyz", structures)
+    frames = []
+    for kind, name, atoms in script.structures_from(tmp_path / "mine.extxyz"):
+        energy, forces, stress = calculators.labels(EMT(), atoms)
+        frames.append(script.with_labels(atoms, kind, name, energy, forces, stress))
+    write(tmp_path / "out.extxyz", frames)
+    found = datasets.load_frames(tmp_path / "out.extxyz")
+    assert [len(part) for part in splits.split(found)] == [7, 1, 2]
+    assert {labelled.source(frame) for frame in found} == {"gpaw"}
 
 
 @pytest.mark.skipif(not (shutil.which("mpirun") and os.path.exists("/usr/bin/python3")), reason="needs mpirun")

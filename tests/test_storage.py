@@ -117,7 +117,7 @@ def test_a_lock_keeps_others_out_until_its_process_is_dead(tmp_path):
         [sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(storage.InUseError, match="checkpoint.safetensors is being written by another training; wait"):
+    with pytest.raises(storage.InUseError, match="checkpoint.safetensors is being written by another process; wait"):
         storage.lock(path).__enter__()
     holder.kill()
     holder.communicate()

@@ -33,12 +33,13 @@ def main(arguments=None) -> int:
     options = parser.parse_args(arguments)
     try:
         return COMMANDS[options.command].run(options)
-    # no extra, no room, no right to write, nonsense to read, a structure that does not come to rest
+    # no extra, no room, no right to write, a file in use, nonsense to read, a structure that does not come to rest
     except (ImportError, OSError, ValueError, NotRelaxedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; a training goes on from its last epoch with the same command", file=sys.stderr)
+        goes_on = "a training goes on from its last epoch, and labelling from its last label, with the same command"
+        print(f"\ninterrupted; {goes_on}", file=sys.stderr)
         return 130
 
 
@@ -84,13 +85,42 @@ def _convert(options) -> int:
 def _label_arguments(parser) -> None:
     parser.add_argument("structures", type=Path, help="extended-XYZ file of periodic structures")
     parser.add_argument("output", type=Path, help="extended-XYZ file that labelled frames are appended to")
-    parser.add_argument("--processes", type=int, default=2, help="MPI processes (default: 2)")
+    parser.add_argument("--calculator", metavar="MODEL", help="label with it, here and now, instead of GPAW")
+    parser.add_argument("--set", nargs="+", default=[], type=_setting, metavar="KEY=VALUE",
+                        help="settings of that calculator, e.g. sigma=2.3")  # fmt: skip
+    parser.add_argument("--source", help="what frames call it; its zero of energy is its own (default: MODEL)")
+    gpaw = parser.add_argument_group("of GPAW")
+    gpaw.add_argument("--processes", type=int, help="MPI processes (default: 2)")
+    for name, metavar, text in (
+        ("cutoff", "EV", "plane-wave cut-off (default: 500 eV)"),
+        ("k-spacing", "K", "of k-points, in 1/Å with 2π, for cells of fewer than 4 atoms (default: 0.26)"),
+        ("k-spacing-large", "K", "the same of larger cells (default: 0.31)"),
+        ("smearing", "EV", "Methfessel-Paxton width (default: 0.2 eV)"),
+    ):
+        gpaw.add_argument(f"--{name}", dest=name, type=float, metavar=metavar, help=text)
 
 
 def _label(options) -> int:
+    import fusedff
     from fusedff.commands import labelling
+    from fusedff.runtime import devices
 
-    print(labelling.plan(options.structures, options.output, options.processes).report())
+    given = {name: value for name, value in vars(options).items() if value not in (None, [])}
+    gpaw = {name: given[name] for name in labelling.OF_GPAW if name in given}
+    if options.calculator is None:
+        if foreign := [name for name in ("set", "source") if name in given]:
+            raise ValueError(f"--{foreign[0]} is for --calculator, which is not given; name one, or leave it out")
+        print(labelling.plan(options.structures, options.output, options.processes or 2, gpaw).report())
+    else:
+        if foreign := [*gpaw, *(["processes"] if "processes" in given else [])]:
+            raise ValueError(f"--{foreign[0]} is a setting of GPAW, not of {options.calculator}; leave it out")
+        devices.require_platform()
+        fusedff.setup()
+        found = labelling.label(
+            options.structures, options.output, options.calculator, dict(options.set), options.source,
+            say=lambda text: print(text, flush=True),
+        )  # fmt: skip
+        print(found.report())
     print(f'next        frames = "{options.output.name}" in a settings file beside it (`fusedff new`)')
     return 0
 
@@ -242,13 +272,20 @@ examples:
         _convert_arguments, _convert,
     ),
     "label": Command(
-        "check structures and say how to label them with DFT (GPAW)", """\
-Labels are made by scripts/make_dft_labels.py of a checkout, under MPI with the Python that GPAW is installed for. This
-command reads the structures, refuses what cannot be labelled, and prints the command line to run. For structures of an
-elemental crystal (volumes, strains, displaced atoms) that script also has plans of its own: --element in its --help.
+        "label structures with any ASE calculator, or check them and say how to label them with DFT (GPAW)", """\
+With --calculator (named as for `fusedff evaluate`), structures are labelled here and now and appended to the output,
+with `source` named after the calculator. One that fails is skipped, and said. Interrupt it whenever you like: the same
+command labels what is missing.
 
-example:
-  fusedff label structures.extxyz frames.extxyz --processes 4""",
+Without, by GPAW: labels are made by scripts/make_dft_labels.py of a checkout, under MPI with the Python that GPAW is
+installed for. This command reads the structures, refuses what cannot be labelled, and prints the command line to run.
+For structures of an elemental crystal (volumes, strains, displaced atoms) that script also has plans of its own:
+--element in its --help.
+
+examples:
+  fusedff label structures.extxyz chgnet.extxyz --calculator chgnet
+  fusedff label structures.extxyz lj.extxyz --calculator lj --set sigma=3.4 epsilon=0.0104 rc=10
+  fusedff label structures.extxyz frames.extxyz --processes 4 --cutoff 700 --k-spacing-large 0.8""",
         _label_arguments, _label,
     ),
     "propose": Command(

@@ -1,19 +1,31 @@
-"""Structures to label with DFT: checked here, labelled by `scripts/make_dft_labels.py` of a checkout.
+"""Structures to label: by GPAW, for which the command is said here, or by any ASE calculator, which is run here.
 
-The script stands alone, because GPAW runs under MPI with the Python that it is installed for, mostly the system's.
+GPAW runs under MPI with the Python that it is installed for, mostly the system's, so that `scripts/make_dft_labels.py`
+of a checkout, which labels with it, stands alone.
 """
 
+import importlib.metadata
+import io
 import shlex
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import ase.io
 import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from fusedff.data import extxyz
 from fusedff.data import frames as labelled
+from fusedff.interfaces import calculators
+from fusedff.runtime import storage
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_dft_labels.py"
 PYTHON = "/usr/bin/python3"  # where the packages of Debian and Ubuntu put GPAW
+OF_GPAW = ("cutoff", "k-spacing", "k-spacing-large", "smearing")  # settings of the script, as it spells them
+SECONDS_BETWEEN_SAVES = 10.0
 
 
 @dataclass(frozen=True)
@@ -34,40 +46,186 @@ class Plan:
             f"{self.n_done} are labelled already",
             "needs       GPAW and its PAW datasets (Debian, Ubuntu: apt-get install gpaw gpaw-data)",
             f"run         {self.command}",
-            "            PBE, plane waves of 500 eV: see its --help. Interrupt it whenever you like: the same command",
-            "            labels what is missing. What does not converge is skipped, and said.",
+            "            PBE; other elements may need another cut-off and k-point spacing than titanium (--help).",
+            "            Interrupt it whenever you like: the same command labels what is missing. What does not",
+            "            converge is skipped, and said.",
         ])  # fmt: skip
 
 
-def plan(structures: str | Path, output: str | Path, processes: int = 2) -> Plan:
-    """Check structures (extended XYZ; labels in it are not looked at) and say how to label them into `output`.
+def plan(
+    structures: str | Path, output: str | Path, processes: int = 2, settings: Mapping[str, float] | None = None
+) -> Plan:
+    """Check structures (extended XYZ; labels in it are not looked at) and say how GPAW labels them into `output`.
 
-    Raises FileNotFoundError, or ValueError naming file, frame and remedy for what cannot be labelled: no periodic cell,
-    atoms that nearly touch, an id that was used before; and where there is no script, outside of a checkout.
+    `settings` are of `OF_GPAW`. Raises FileNotFoundError, or ValueError naming file, frame and remedy for what cannot
+    be labelled: no periodic cell, atoms that nearly touch, an id that was used before; settings that are not positive;
+    and where there is no script, outside of a checkout.
     """
     structures, output = Path(structures), Path(output)
     if not SCRIPT.is_file():
         raise FileNotFoundError(f"{SCRIPT} does not exist: it comes with a checkout of the project, not the package")
     if processes < 1:
         raise ValueError(f"{processes} processes can do nothing; give 1 or more")
-    if structures.exists() and output.exists() and structures.samefile(output):
-        raise ValueError(f"{output} holds the structures themselves; name another file for their labels")
-    frames, first = list(extxyz.read(structures)), {}
-    if not frames:
-        raise ValueError(f"{structures.name} has no frames; give at least one structure")
-    for n, frame in enumerate(frames):
-        name = str(frame.info.get("config_id", f"{structures.name}#{n}"))  # as the script calls it
-        labelled.check_geometry(frame, f"{structures.name}, frame {n}")
-        if name in first:
-            raise ValueError(
-                f"{structures.name}, frame {n}: config_id {name!r} is that of frame {first[name]} too; give its own"
-            )
-        first[name] = n
+    for name, value in (settings or {}).items():
+        if not value > 0:
+            raise ValueError(f"--{name} {value:g} is not positive; leave it out for the default")
+    frames = _structures(structures, output)
     done = {str(frame.info.get("config_id")) for frame in extxyz.read(output)} if output.exists() else set()
-    sizes = [len(frame) for frame in frames]
+    sizes = [len(frame) for frame in frames.values()]
     words = ["mpirun", "-np", str(processes), PYTHON, str(SCRIPT), str(output), "--structures", str(structures)]
+    for name, value in (settings or {}).items():
+        words += [f"--{name}", f"{value:g}"]
     return Plan(
-        len(frames), len(done & set(first)), (min(sizes), max(sizes)),
-        tuple(np.unique([symbol for frame in frames for symbol in frame.symbols]).tolist()),
+        len(frames), len(done & set(frames)), (min(sizes), max(sizes)),
+        tuple(np.unique([symbol for frame in frames.values() for symbol in frame.symbols]).tolist()),
         f"OMP_NUM_THREADS=1 {shlex.join(words)}",
     )  # fmt: skip
+
+
+def _structures(path: Path, output: Path) -> dict[str, Atoms]:
+    """The structures of a file by `config_id`, which the script gives them too; each can be labelled."""
+    if path.exists() and output.exists() and path.samefile(output):
+        raise ValueError(f"{output} holds the structures themselves; name another file for their labels")
+    frames, first = {}, {}
+    for n, frame in enumerate(extxyz.read(path)):
+        name = str(frame.info.get("config_id", f"{path.name}#{n}"))
+        labelled.check_geometry(frame, f"{path.name}, frame {n}")
+        if name in frames:
+            raise ValueError(
+                f"{path.name}, frame {n}: config_id {name!r} is that of frame {first[name]} too; give its own"
+            )
+        if "config_id" not in frame.info:
+            frame.info.setdefault("run", name)  # as `datasets.load_frames` takes the structures themselves
+        frames[name], first[name] = frame, n
+    if not frames:
+        raise ValueError(f"{path.name} has no frames; give at least one structure")
+    return frames
+
+
+# ---- by any ASE calculator ----
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What a calculator has labelled."""
+
+    n_structures: int
+    n_before: int  # labelled by earlier calls
+    n_new: int
+    failed: dict[str, str]  # `config_id` -> why it has no labels
+
+    def report(self) -> str:
+        """The same in a line."""
+        return (
+            f"labelled    {self.n_before + self.n_new} of {self.n_structures} structures, {self.n_before} of them "
+            f"before; {len(self.failed)} failed"
+        )
+
+
+def label(
+    structures: str | Path,
+    output: str | Path,
+    model: str,
+    settings: Mapping | None = None,
+    source: str | None = None,
+    say=print,
+) -> Labelling:
+    """Append the structures of an extended-XYZ file with labels of a calculator (`calculators.by_name`) to `output`.
+
+    Frames get `source` (default: the calculator's name) and `calculator`, which names its package, version and
+    settings. A structure that fails is skipped, and said. What the output holds is not done again; it is written every
+    few seconds, whole or not at all, also at an interruption. `say` gets a line for each structure.
+
+    Raises what `plan` and `calculators.by_name` raise, `storage.InUseError` while another process labels into `output`,
+    and ValueError for an output with labels of another calculator or another structure of the same id, and where no
+    structure can be labelled.
+    """
+    structures, output = Path(structures), Path(output)
+    calculator = calculators.by_name(model, settings)
+    source = source or (Path(model).stem if Path(model).exists() else model)
+    says = {"source": source, "calculator": _described(model, calculator, settings or {})}
+    frames = _structures(structures, output)
+    with storage.lock(output):
+        done = _done(output, frames, says)
+        content, new, failed, saved = output.read_bytes() if output.exists() else b"", 0, {}, (time.monotonic(), 0)
+        try:
+            for number, (name, frame) in enumerate(frames.items(), start=1):
+                if name in done:
+                    continue
+                place, began = f"{number}/{len(frames)} {name}", time.monotonic()
+                try:
+                    found = _labelled(frame, calculator, {"config_id": name, **says})
+                except Exception as error:  # of whoever wrote it
+                    failed[name] = " ".join(str(error).split()) or type(error).__name__
+                    say(f"{place}: no labels ({failed[name]}), skipped")
+                    continue
+                content, new = content + _text(found), new + 1
+                energy, forces, _ = labelled.labels(found)
+                say(
+                    f"{place}: {len(found)} atoms, {energy / len(found):.4f} eV/atom, "
+                    f"max |F| {np.abs(forces).max():.3f} eV/Å, {time.monotonic() - began:.1f} s"
+                )
+                if time.monotonic() - saved[0] > SECONDS_BETWEEN_SAVES:
+                    storage.write_bytes(output, content)
+                    saved = time.monotonic(), new
+        finally:
+            if new > saved[1]:
+                storage.write_bytes(output, content)
+    if failed and not new and not done & set(frames):
+        name, why = next(iter(failed.items()))
+        raise ValueError(f"{model} labels none of {len(frames)} structures ({name}: {why}); take another calculator")
+    return Labelling(len(frames), len(done & set(frames)), new, failed)
+
+
+def _described(model: str, calculator, settings: Mapping) -> str:
+    """A calculator with the version of its package and its settings, to tell its labels from others."""
+    package = type(calculator).__module__.split(".")[0]
+    try:
+        version = [f"({package} {importlib.metadata.version(package)})"]
+    except importlib.metadata.PackageNotFoundError:  # not installed, or under another name
+        version = []
+    return " ".join([model, *version, *(f"{key}={value}" for key, value in sorted(settings.items()))])
+
+
+def _done(output: Path, frames: Mapping[str, Atoms], says: Mapping[str, str]) -> set[str]:
+    """Ids in the output; ValueError if one of `frames` was another structure there, or has labels of another kind."""
+    done = set()
+    for n, frame in enumerate(extxyz.read(output) if output.exists() else ()):
+        name = str(frame.info.get("config_id", n))
+        done.add(name)
+        if name not in frames:
+            continue
+        where, wanted = f"{output.name}, frame {n} ({name})", frames[name]
+        for key, value in says.items():
+            if str(frame.info.get(key)) != value:
+                raise ValueError(
+                    f"{where}: its {key} is {frame.info.get(key)}, now {value}; write to another file, or use the same"
+                )
+        same = np.array_equal(frame.numbers, wanted.numbers) and all(
+            np.allclose(one, two, rtol=0, atol=1e-6)
+            for one, two in ((frame.cell.array, wanted.cell.array), (frame.positions, wanted.positions))
+        )
+        if not same:
+            raise ValueError(f"{where}: another structure is to be labelled under this id now; write to another file")
+    return done
+
+
+def _labelled(structure: Atoms, calculator, says: Mapping[str, str]) -> Atoms:
+    """The structure with labels and ids and nothing else; ValueError for labels that cannot be learned from."""
+    found = calculators.labels(calculator, structure)
+    frame = Atoms(structure.numbers, structure.positions, cell=structure.cell, pbc=structure.pbc)
+    frame.info = {"config_type": labelled.family(structure), **says}
+    if "run" in structure.info:
+        frame.info["run"] = str(structure.info["run"])
+    results = {"energy": found.energy, "forces": found.forces}
+    if "stress" in calculator.implemented_properties:
+        results["stress"] = found.stress
+    frame.calc = SinglePointCalculator(frame, **results)
+    labelled.check_labels(frame, "label")
+    return frame
+
+
+def _text(frame: Atoms) -> bytes:
+    text = io.StringIO()
+    ase.io.write(text, frame, format="extxyz")
+    return text.getvalue().encode()

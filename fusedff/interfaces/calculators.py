@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
+from fusedff.data.frames import Labels
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.potential import Potential
 
@@ -47,6 +50,22 @@ def by_name(name: str, settings: Mapping | None = None) -> BaseCalculator:
     if not isinstance(calculator, BaseCalculator):
         raise ValueError(f"{name}: {factory} makes a {type(calculator).__name__}, which is no ASE calculator")
     return calculator
+
+
+def labels(calculator: BaseCalculator, structure: Atoms) -> Labels:
+    """What a calculator says of a structure, whose constraints are left out; the stress is nan where it has none.
+
+    The energy is the free energy, from which forces derive, where the calculator tells it from another.
+    """
+    atoms = structure.copy()
+    atoms.set_constraint()
+    atoms.calc = calculator
+    free, stress = (name in calculator.implemented_properties for name in ("free_energy", "stress"))
+    return Labels(
+        energy=float(atoms.get_potential_energy(force_consistent=free)),
+        forces=np.array(atoms.get_forces(), float),
+        stress=np.array(atoms.get_stress(), float) if stress else np.full(6, np.nan),
+    )
 
 
 def potential_of(calculator) -> Potential | None:

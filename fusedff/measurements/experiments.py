@@ -1,12 +1,12 @@
 """Measured state points: what an experiment says of a crystal at one temperature, read from a table.
 
 A table is CSV with `#` comments and the columns temperature_K, the lattice parameters that the symmetry of the crystal
-leaves free (of a_A, b_A, c_A, alpha_deg, beta_deg, gamma_deg; cubic: a_A alone), and what was measured of the
-elastic constants of its class in standard axes (`crystallography.orientation`): `<name>_GPa`, with standard errors in
-`<name>_stderr_GPa`. Optional are pressure_GPa (0 where absent), role (`train` or `held-out`; `train` where absent) and
-condition: `adiabatic` (ultrasound) or `isothermal` (where absent), see `adiabatic`. Cells of what was not
-measured, or of an unknown error, are empty. A row without constants says at which lattice parameters the pressure is
-known.
+leaves free (of a_A, b_A, c_A, alpha_deg, beta_deg, gamma_deg; cubic: a_A alone, or density_g_cm3 in its place), and
+what was measured of the elastic constants of its class in standard axes (`crystallography.orientation`): `<name>_GPa`,
+with standard errors in `<name>_stderr_GPa`. Optional are pressure_GPa (0 where absent), role (`train` or `held-out`;
+`train` where absent) and condition: `adiabatic` (ultrasound) or `isothermal` (where absent), see `adiabatic`. Cells of
+what was not measured, or of an unknown error, are empty. A row without constants says at which lattice parameters the
+pressure is known.
 """
 
 import warnings
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import ase
+import ase.units
 import numpy as np
 
 from fusedff.crystallography import crystals, elastic_symmetry
@@ -37,6 +38,7 @@ UNITS = {"GPa": 1.0, "Pa": 1e9, "bar": 1e4, "MPa": 1e3, "kbar": 10.0, "Mbar": 0.
 STIFFEST_PRESSURE, STRONGEST_TENSION = 0.5, -0.1  # of C11; compressed crystals stiffen, stretched ones break
 LONGITUDINAL = ("C11", "C22", "C33")
 MOST_EXPANSION = 0.15  # of edges, against the structure a table is about, and of radians for angles
+DENSITY = "density_g_cm3"
 COLUMNS = {name: f"{name}_{'A' if name in 'abc' else 'deg'}" for name in PARAMETERS}
 
 
@@ -196,7 +198,8 @@ def _reference(symbol, structure) -> Crystal:
 
 def _check_header(header, reference: Crystal, file: str) -> None:
     line, columns = header
-    required = ["temperature_K", *(COLUMNS[name] for name in reference.parameters)]
+    lattice = [DENSITY] if _by_density(columns, reference) else [COLUMNS[name] for name in reference.parameters]
+    required = ["temperature_K", *lattice]
     names = elastic_symmetry.elastic_names(crystals.symmetry(reference))
     optional = [
         *(f"{name}{kind}_GPa" for kind in ("", "_stderr") for name in names),
@@ -222,8 +225,7 @@ def _state_point(cells, reference: Crystal, units: str | None, where: str) -> St
     temperature = csv.positive(cells["temperature_K"], "temperature_K", where)
     if temperature > MAX_TEMPERATURE:
         raise ValueError(f"{where}: temperature_K is {temperature:g}, where no crystal is left; give Kelvin")
-    lattice = {x: csv.positive(cells[COLUMNS[x]], COLUMNS[x], where) for x in reference.parameters}
-    crystal = _crystal(reference, lattice, where)
+    crystal = _crystal(reference, _lattice(cells, reference, where), where)
     elastic_gpa, stderr = _elastic_gpa(cells, crystal, units, where)
     pressure = csv.number(cells.get("pressure_GPa", "") or "0", "pressure_GPa", where)
     if abs(pressure) > MAX_PRESSURE_GPA:
@@ -244,6 +246,19 @@ def _state_point(cells, reference: Crystal, units: str | None, where: str) -> St
         elastic_stderr={name: value * GPA for name, value in stderr.items()},
         condition=_one_of(cells, "condition", CONDITIONS, where),
     )
+
+
+def _by_density(columns, reference: Crystal) -> bool:
+    """Whether a table gives the density, which is as much as the edge of a cubic crystal, instead of it."""
+    return DENSITY in columns and COLUMNS["a"] not in columns and list(reference.parameters) == ["a"]
+
+
+def _lattice(cells, reference: Crystal, where: str) -> dict[str, float]:
+    if not _by_density(cells, reference):
+        return {x: csv.positive(cells[COLUMNS[x]], COLUMNS[x], where) for x in reference.parameters}
+    density = csv.positive(cells[DENSITY], DENSITY, where)
+    grams = crystals.unit_cell(reference).get_masses().sum() * 1e3 * ase.units._amu
+    return {"a": float(1e8 * (grams / density) ** (1 / 3))}
 
 
 def _one_of(cells, column: str, known, where: str) -> str:

@@ -33,7 +33,7 @@ class DamagedFileError(ValueError):
     """A file that cannot be read, or does not hold what it should."""
 
 
-class InUseError(RuntimeError):
+class InUseError(OSError):
     """A file that another process, or another training in this one, is writing."""
 
 
@@ -136,8 +136,8 @@ def lock(path: str | Path) -> Generator[None]:
     with file:
         if not _hold(file):
             raise InUseError(
-                f"{path} is being written by another training; wait until that one has ended, or give this one "
-                "another checkpoint or run folder"
+                f"{path} is being written by another process; wait until that one has ended, or let this one write to "
+                "another file or folder"
             )
         try:
             yield

@@ -10,6 +10,7 @@ from ase import Atoms
 
 from fusedff.data import frames as labelled
 from fusedff.data.batching import FrameStore
+from fusedff.interfaces import calculators
 from fusedff.potential import Potential
 from fusedff.units import GPA
 
@@ -121,19 +122,14 @@ def errors_of_calculator(calculator, frames: Sequence[Atoms]) -> dict[str, float
     """
     if not len(frames):
         raise ValueError("no frames to test on: give at least one labelled frame")
-    sizes, labels = np.array([len(frame) for frame in frames]), [labelled.labels(frame) for frame in frames]
-    free = "free_energy" in calculator.implemented_properties  # of which the forces are derivatives
+    sizes = np.array([len(frame) for frame in frames])
     found = FrameErrors(*np.full((len(FrameErrors._fields), len(frames)), np.nan))
-    for n, (frame, label) in enumerate(zip(frames, labels, strict=True)):
-        copy = frame.copy()
-        copy.set_constraint()
-        copy.calc = calculator
-        force = copy.get_forces() - label.forces
-        found.energy[n] = (copy.get_potential_energy(force_consistent=free) - label.energy) / len(frame)
+    for n, frame in enumerate(frames):
+        label, said = labelled.labels(frame), calculators.labels(calculator, frame)
+        force, stress = said.forces - label.forces, said.stress - label.stress  # nan where one has no stress
+        found.energy[n] = (said.energy - label.energy) / len(frame)
         found.force_absolute[n], found.force_squared[n] = np.mean(np.abs(force)), np.mean(force**2)
-        if np.isfinite(label.stress).all() and "stress" in calculator.implemented_properties:
-            stress = copy.get_stress() - label.stress
-            found.stress_absolute[n], found.stress_squared[n] = np.mean(np.abs(stress)), np.mean(stress**2)
+        found.stress_absolute[n], found.stress_squared[n] = np.mean(np.abs(stress)), np.mean(stress**2)
     pairs = sorted({(labelled.source(frame), int(z)) for frame in frames for z in frame.numbers})
     counts = [[np.mean(f.numbers == z) * (labelled.source(f) == source) for source, z in pairs] for f in frames]
     counts = np.array(counts)
