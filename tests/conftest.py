@@ -42,8 +42,8 @@ LONG = [
     f"test_{name}.py"
     for name in (
         "notebooks", "elasticity", "dynamics", "thermal_crystals", "material", "lattice", "deformation", "liquid",
-        "transition", "lammps_ranks", "benchmarks", "targets", "devices", "difftre", "fused", "extending", "defects",
-        "kernel", "startup",
+        "transition", "solutions", "lammps_ranks", "benchmarks", "targets", "devices", "difftre", "fused", "extending",
+        "defects", "kernel", "startup",
     )
 ]  # fmt: skip
 
@@ -61,6 +61,18 @@ def programs(request):
     yield
     jax.config.update("jax_disable_most_optimizations", asked)
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def compile_once(tmp_path_factory):
+    """Processes that tests start share what they compile, those of all workers, for as long as this run lasts."""
+    base = tmp_path_factory.getbasetemp()
+    cache = os.environ.get("FUSEDFF_TEST_CACHE") or (base.parent if worker else base) / "compiled"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", os.path.expanduser(cache))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA warns at length about every program that it finds there
+        yield
 
 
 @pytest.fixture
