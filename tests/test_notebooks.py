@@ -1,7 +1,7 @@
 """Every notebook runs from top to bottom, leaves the numbers it claims, and is committed as a reader should find it.
 
-The chain is executed once with the `smoke` preset, as `python -m fusedff run` does with any other, in two kernels at a
-time: what a notebook needs from another is named in `NEEDS`.
+The chain is executed once with the `smoke` preset, as `python -m fusedff run` does with any other; what a notebook
+needs from another is named in `NEEDS`.
 """
 
 import csv
