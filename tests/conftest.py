@@ -1,6 +1,7 @@
 """Every test runs on the CPU, in double precision, from a fixed seed; every worker on cores of its own."""
 
 import os
+from importlib.metadata import version
 
 # Before NumPy and JAX count the cores. Workers that each start a thread per core spend most of their time waiting for
 # one another's threads: pinned, two of them take a third of the time.
@@ -12,11 +13,16 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_seta
 # Before jax is imported: the platform is read once. JAX_PLATFORMS=cuda from outside wins: the gpu tests.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-# Three quarters of the time of most tests go to compilation, which takes 40 % of it without optimization; so do the
+# Three quarters of the time of most tests go to compilation, which takes 40 % of it without optimization, and about
+# half of that with the older of XLA's two ways to write loops, in one piece because a worker has one core. So do the
 # processes that tests start. test_optimization.py holds what comes out against what users get. Where more time goes to
 # long dynamics, `OPTIMIZED = True` in a test file says so.
 if os.environ["JAX_PLATFORMS"] == "cpu":
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    if version("jaxlib").startswith("0.10."):  # XLA ends a process that asks for what it does not know
+        os.environ.setdefault(
+            "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+        )
 
 import jax
 import numpy as np
@@ -36,8 +42,8 @@ LONG = [
     f"test_{name}.py"
     for name in (
         "notebooks", "elasticity", "dynamics", "thermal_crystals", "material", "lattice", "deformation", "liquid",
-        "transition", "lammps_ranks", "benchmarks", "targets", "devices", "difftre", "fused", "extending", "defects",
-        "kernel", "startup",
+        "transition", "solutions", "lammps_ranks", "benchmarks", "targets", "devices", "difftre", "fused", "extending",
+        "defects", "kernel", "startup",
     )
 ]  # fmt: skip
 
@@ -55,6 +61,18 @@ def programs(request):
     yield
     jax.config.update("jax_disable_most_optimizations", asked)
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def compile_once(tmp_path_factory):
+    """Processes that tests start share what they compile, those of all workers, for as long as this run lasts."""
+    base = tmp_path_factory.getbasetemp()
+    cache = os.environ.get("FUSEDFF_TEST_CACHE") or (base.parent if worker else base) / "compiled"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", os.path.expanduser(cache))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA warns at length about every program that it finds there
+        yield
 
 
 @pytest.fixture

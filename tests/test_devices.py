@@ -105,10 +105,10 @@ def numbers(results) -> dict[str, np.ndarray]:
 
 def launch(n_devices, *arguments):
     """This file as a program with so many CPU devices."""
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={n_devices}", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={n_devices}"
     return subprocess.Popen(
         [sys.executable, __file__, *map(str, arguments)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, **flags, "JAX_ENABLE_X64": "1"},
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"},
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Every notebook runs from top to bottom, leaves the numbers it claims, and is committed as a reader should find it.
 
-The chain is executed once with the `smoke` preset, as `python -m fusedff run` does with any other, in two kernels at a
-time: what a notebook needs from another is named in `NEEDS`.
+The chain is executed once with the `smoke` preset, as `python -m fusedff run` does with any other; what a notebook
+needs from another is named in `NEEDS`.
 """
 
 import csv
@@ -9,77 +9,34 @@ import importlib.metadata
 import importlib.util
 import json
 import math
-import os
 import re
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import nbformat
-import papermill
 import pytest
+from papermilled import FOLDER, NOTEBOOKS, execute, execute_all, numbers
 
 from fusedff.data import FILES
 from fusedff.potential import Potential
 from fusedff.study import presets, run_folder
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
-NOTEBOOKS = {path.stem[:2]: path for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))}
-SOLUTIONS = {path.stem[:2]: path for path in sorted((FOLDER / "solutions").glob("[0-9][0-9]_*.ipynb"))}
 STUDY = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10")
 NEEDS = {"05": ("04",), "06": ("04", "05")}
 SHIPPED = [FILES / f"titanium-{model}.safetensors" for model in run_folder.MODELS]
 SMOKE = presets.get("smoke")
 
 
-def execute(number: str, root: Path, output: Path, notebooks=NOTEBOOKS) -> dict:
-    """Run one notebook as a user would, with `root` for its run folder; its metadata afterwards."""
-    output.mkdir(parents=True, exist_ok=True)
-    done = papermill.execute_notebook(
-        notebooks[number], output / notebooks[number].name, {"PRESET": "smoke", "RUNS": str(root)}, cwd=str(FOLDER),
-        kernel_name="python3", progress_bar=False, execution_timeout=600,
-    )  # fmt: skip
-    return done.metadata["papermill"]
-
-
-@pytest.fixture(scope="module")
-def compile_once(tmp_path_factory):
-    """Kernels share what they compile: the simulations of 03 to 06 are largely the same programs."""
-    cache = os.environ.get("FUSEDFF_TEST_CACHE") or tmp_path_factory.mktemp("jax-cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(Path(cache).expanduser()))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        patch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA warns at length about every program that it finds there
-        yield
-
-
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory, compile_once):
     """All notebooks of the study, executed once; run folder and seconds per notebook."""
     root = tmp_path_factory.mktemp("runs")
-    running, seconds = {}, {}
+    seconds = {}
 
-    def run_after_its_needs(number):
-        for needed in NEEDS.get(number, ()):
-            running[needed].result()
-        seconds[number] = execute(number, root, root / "executed")["duration"]
+    def run(number):
+        seconds[number] = execute(NOTEBOOKS[number], root, root / "executed")["duration"]
 
-    # A waiting notebook holds a thread, so longest chain first; what needs nothing fills the gaps.
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        for number in ("04", "08", "02", "00", "05", "09", "01", "03", "10", "06", "07"):
-            running[number] = pool.submit(run_after_its_needs, number)
-    for future in running.values():
-        future.result()
+    execute_all(("04", "08", "02", "00", "05", "09", "01", "03", "10", "06", "07"), run, NEEDS)
     print("seconds per notebook:", {n: round(s) for n, s in sorted(seconds.items())})
     return run_folder.folder("smoke", root)
-
-
-def numbers(data):
-    """Every number in nested plain data."""
-    if isinstance(data, dict):
-        data = list(data.values())
-    if isinstance(data, list):
-        return [x for item in data for x in numbers(item)]
-    return [data] if isinstance(data, int | float) and not isinstance(data, bool) else []
 
 
 def check_test_errors(errors):
@@ -290,68 +247,9 @@ def test_every_picture_says_in_words_what_it_shows(chain, number):
 def test_finished_training_returns_at_once_and_keeps_its_time(chain, tmp_path):
     """Running a notebook again trains nothing: the history stays, and so does what the training took."""
     before, seconds = chain.history("dft"), chain.seconds("dft")
-    execute("02", chain.path.parent, tmp_path)
+    execute(NOTEBOOKS["02"], chain.path.parent, tmp_path)
     assert chain.history("dft") == before
     assert seconds <= chain.seconds("dft")
-
-
-@pytest.fixture(scope="module")
-def solved(chain):
-    """The records of all solutions, executed after the notebooks, whose models and compiled code they use."""
-    root = chain.path.parent
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        running = [pool.submit(execute, n, root, root / "executed" / "solutions", SOLUTIONS) for n in SOLUTIONS]
-    for future in running:
-        future.result()
-    return {number: chain.read(f"solutions/{number}.json") for number in SOLUTIONS}
-
-
-@pytest.mark.parametrize("number", SOLUTIONS)
-def test_solutions_of_the_exercises_run_and_leave_finite_numbers(solved, number):
-    assert numbers(solved[number])
-    assert all(math.isfinite(x) for x in numbers(solved[number]))
-
-
-def test_solutions_show_what_they_say(solved):
-    """Of those whose numbers mean something also with `smoke`."""
-    fives = solved["00"]["bulk_modulus_GPa"]["fives"]
-    assert 0.3 < max(fives) - min(fives) < 3
-    assert 0 < solved["00"]["expansion_per_K"]["c"] < solved["00"]["expansion_per_K"]["a"] < 1.2e-5
-    assert 50 < solved["00"]["c_shortest_K"] < 250
-    assert solved["00"]["refused"]
-    bits = solved["01"]
-    assert bits["bottom"]["64"] < 1e-4 * bits["bottom"]["32"]
-    assert bits["best_step_A"]["64"] < bits["best_step_A"]["32"]
-    assert max(bits["mirror_change"].values()) < 1e-10
-    for of_energy, of_force in bits["powers"].values():  # 3 and 2, up to the next power over a finite range
-        assert of_energy == pytest.approx(3, abs=0.2)
-        assert of_force == pytest.approx(2, abs=0.2)
-    assert bits["ratio"] == pytest.approx(14, rel=0.05)
-    assert solved["02"]["resumed_differs_by"] == 0
-    assert solved["03"]["exploded"]
-    noise = solved["03"]["mean_error_bar_GPa"]
-    smallest, middle, _ = (noise[strain] for strain in sorted(noise, key=float))
-    assert smallest == pytest.approx(middle, rel=0.2)  # proportional to the strain, and divided by it
-    assert solved["03"]["mean_error_bar_of_different_GPa"] > 3 * smallest
-    too_soft, soft = (solved["04"]["typical_error"][share] for share in ("0.25", "0.5"))
-    assert soft[-1] < 0.05 < too_soft[-1]  # with 30 000 snapshots: weights of infinite variance do not average out
-    fewer = solved["04"]["simulations"]
-    assert fewer["Gauss-Newton"] < fewer["Adam"]
-    for rows, error in solved["05"]["sketch_error"].items():
-        assert error == pytest.approx((2 / int(rows)) ** 0.5, rel=0.3)
-    assert solved["05"]["moves_most"] == "C13@923K"
-    assert solved["05"]["moved_percent"]["C44@923K"] == pytest.approx(0, abs=1e-6)
-    assert 0.03 < solved["07"]["compressed_by"] < 0.06  # 5 GPa over a bulk modulus of 110 GPa
-    assert 0 < solved["07"]["parabola_percent"] < 1
-    assert not solved["08"]["bcc_stable"]
-    assert 0.2 < solved["08"]["gruneisen"] < 2.5  # of a cell of 16 atoms
-    assert solved["08"]["copper"]["bcc_above_fcc_meV"] > 0
-    assert solved["09"]["refused"]
-    assert solved["09"]["C44_difference_GPa"] < 1e-3  # heating a cubic crystal gives no shear stress
-    relaxed, measured = solved["10"]["relaxed_A"], solved["10"]["measured_A"]
-    for axis in "ac":
-        off = {model: abs(edges[axis] - measured[axis]) for model, edges in relaxed.items()}
-        assert off["titanium-fused"] < off["titanium-dft"]
 
 
 @pytest.mark.slow
@@ -361,7 +259,7 @@ def test_solutions_show_what_they_say(solved):
 )
 @pytest.mark.parametrize("number", ["03", "04", "05", "06"])
 def test_notebook_starts_from_the_shipped_models_where_nothing_was_trained(number, tmp_path, compile_once):
-    execute(number, tmp_path, tmp_path / "executed")
+    execute(NOTEBOOKS[number], tmp_path, tmp_path / "executed")
     record = run_folder.folder("smoke", tmp_path).read(f"notebooks/{number}.json")
     assert all(math.isfinite(x) for x in numbers(record))
 
