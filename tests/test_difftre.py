@@ -111,10 +111,9 @@ NEWTON = replace(SETTINGS, updates=5, optimizer=GaussNewton(relaxation=0.6, fina
 def test_the_jacobian_is_that_of_the_reweighted_residuals():
     difftre_trainer = DiffTReTrainer(NEWTON, START, points(C11=4.0, C12=2.0, C44=2.0))
     sampled, energy, observed = difftre_trainer._snapshots(START, difftre_trainer.init(START.params).extra, 0)
-    positions = sampled.trajectory.positions
     w = reweighting.weights(difftre_trainer.beta, energy, sampled.trajectory.energy)
     slopes = difftre_trainer.residuals(reweighting.averages(w, observed))[1]
-    found = difftre_trainer._jacobian(START, positions, w, observed, slopes)
+    found = difftre_trainer._jacobian(START, sampled, w, observed, slopes)
     residuals = reweighted(difftre_trainer, sampled, lambda means: np.ravel(difftre_trainer.target.residuals(means)))
     for column, (name, h) in enumerate([("epsilon", 1e-7), ("sigma", 1e-5)]):  # in the order of the tree's leaves
         up, down = (residuals({**START.params, name: START.params[name] + s * h}) for s in (1, -1))
