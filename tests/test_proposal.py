@@ -69,7 +69,9 @@ def test_the_command_writes_structures_without_labels(frames, tmp_path, monkeypa
         assert frame.info["forces_std"] == pytest.approx(chosen.spread[n], abs=1e-4)
         assert frame.calc is None
         np.testing.assert_allclose(frame.positions, frames[n].positions, atol=1e-7)
-    assert {"config_type": "hot", "run": "md-3"}.items() <= (first if chosen.chosen[0] == 1 else second).info.items()
+    hot, other = (first, second) if chosen.chosen[0] == 1 else (second, first)
+    assert {"config_type": "hot", "run": "md-3"}.items() <= hot.info.items()
+    assert other.info["run"] == other.info["config_id"]  # it named none: a run of its own
     assert cli.main(asked) == 2
     assert "next.extxyz exists already" in capsys.readouterr().err
 

@@ -22,7 +22,6 @@ from fusedff.potential import Potential
 from fusedff.runtime import storage
 
 APART = 0.15  # Å; atoms of a crystal at room temperature move further between two independent snapshots
-_KEPT = ("config_type", "run")  # of what a frame says of itself
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ def rank(
 def propose(path: str | Path, models: Sequence[str], count: int, into: str | Path, apart: float = APART) -> Proposal:
     """Write the frames of an extended-XYZ file that `rank` chooses to the new file `into`, without labels.
 
-    They keep `config_type` and `run`; `config_id` says file and frame, `forces_std` the spread in eV/Å. Raises what
-    `Potential.load` and `rank` raise, and FileExistsError.
+    They keep `config_type` and `run`; frames that name no run are one each. `config_id` says file and frame,
+    `forces_std` the spread in eV/Å. Raises what `Potential.load` and `rank` raise, and FileExistsError.
     """
     path, into = Path(path), Path(into)
     if into.exists():
@@ -87,8 +86,11 @@ def propose(path: str | Path, models: Sequence[str], count: int, into: str | Pat
     found, structures = rank(frames, [Potential.load(name) for name in models], count, apart, f"{path.name}, "), []
     for n in found.chosen:
         frame = Atoms(frames[n].numbers, frames[n].positions, cell=frames[n].cell, pbc=frames[n].pbc)
-        frame.info = {key: frames[n].info[key] for key in _KEPT if key in frames[n].info}
-        frame.info |= {"config_id": f"{path.name}#{n}", "forces_std": round(float(found.spread[n]), 6)}
+        name = f"{path.name}#{n}"
+        frame.info = {
+            "config_type": labelled.family(frames[n]), "run": labelled.run(frames[n]) or name, "config_id": name,
+            "forces_std": round(float(found.spread[n]), 6),
+        }  # fmt: skip
         structures.append(frame)
     text = io.StringIO()
     ase.io.write(text, structures, format="extxyz")
