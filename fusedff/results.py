@@ -18,7 +18,7 @@ def committee(members: Sequence):
 
     Of entries the mean `value`, its standard error of the sampling `stderr` (that of one member over the square root of
     their number), and `spread`, the standard deviation over the members: what another training would change, with the
-    sampling error of one member in it. Numbers are averaged; what else there is, is taken from the first member.
+    sampling error of one member in it. Numbers that differ are averaged; what else there is, is taken from the first member.
     """
     first = members[0]
     if isinstance(first, dict) and "value" in first:
@@ -27,7 +27,11 @@ def committee(members: Sequence):
         return first | {"value": float(np.mean(values)), "stderr": stderr, "spread": float(np.std(values, ddof=1))}
     if isinstance(first, dict):
         return {key: committee([member[key] for member in members]) for key in first}
-    return float(np.mean(members)) if isinstance(first, (int, float)) else first
+    if isinstance(first, list):
+        return [committee(entries) for entries in zip(*members, strict=True)]
+    if isinstance(first, (int, float)) and any(member != first for member in members):
+        return float(np.mean(members))
+    return first
 
 
 def absolute(entry: dict) -> tuple[float, float]:

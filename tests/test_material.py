@@ -80,6 +80,7 @@ def found_with(seed):
         "elastic": {name: dict(entry) for name in ("C11", "C12", "C44")},
         "pressure": {"value": 0.1 * seed, "stderr": 0.1, "measured": 0.0},
         "stress": {"xx": {"value": -0.1 * seed, "stderr": 0.1, "measured": 0.0}},
+        "lattice": {"a": {"value": 3.61 + 0.01 * seed, "stderr": 0.001, "measured": 3.615}},
     }
     errors = {
         f"{what}_{kind}": 10.0 + seed

@@ -141,8 +141,9 @@ def test_summary_has_the_promised_schema(chain):
     assert all(isinstance(seed, int) for seed in summary["seeds"].values())
     assert set(summary["models"]) == set(run_folder.MODELS)
     for model in summary["models"].values():
-        assert set(model) == {"test", "experiment"}
+        assert set(model) == {"test", "by_family", "experiment"}
         check_test_errors(model["test"])
+        assert [row["family"] for row in model["by_family"]][0] == "all"
         assert set(model["experiment"]) == {"23", "323", "623", "923"}
         for point in model["experiment"].values():
             assert set(point) == {"condition", "elastic", "difference", "pressure", "stress", "lattice"}

@@ -189,3 +189,8 @@ def test_the_table_of_a_committee_shows_the_training_error_apart_from_the_sampli
     row = next(iter(results.rows({"fused": committee["models"]["fused"]["experiment"]})))
     assert (row["stderr_GPa"], row["spread_GPa"]) == pytest.approx((1 / 2**0.5, 6 / 2**0.5))
     assert "(" not in results.table(result).split("bound")[0].splitlines()[1]
+
+
+def test_a_committee_of_tables_is_a_table_of_means():
+    members = [[{"family": "all", "n_frames": 7, "energy": 1.0 + seed, "stress": None}] for seed in range(3)]
+    assert results.committee(members) == [{"family": "all", "n_frames": 7, "energy": 2.0, "stress": None}]
