@@ -18,7 +18,7 @@ def committee(members: Sequence):
 
     Of entries the mean `value`, its standard error of the sampling `stderr` (that of one member over the square root of
     their number), and `spread`, the standard deviation over the members: what another training would change, with the
-    sampling error of one member in it. Numbers that differ are averaged; what else there is, is taken from the first member.
+    sampling error of one member in it. Numbers that differ are averaged; all else is that of the first member.
     """
     first = members[0]
     if isinstance(first, dict) and "value" in first:
