@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import resuming
 from argon import argon
 
 from fusedff.crystallography.crystals import Crystal
@@ -135,23 +136,11 @@ def with_reuse_above(settings, share):
 def test_an_interrupted_training_ends_bit_for_bit_where_it_would_have(optimizer, true_points, tmp_path, monkeypatch):
     # reuse is on: the snapshots kept from one update to the next must survive, too
     settings = replace(with_reuse_above(SETTINGS, 0.5), updates=4, optimizer=optimizer)
-    whole, history = difftre.train(START, true_points, settings)
-    update, path = DiffTReTrainer.update, tmp_path / "checkpoint.safetensors"
-
-    def interrupted(self, train_state, n):
-        if n == 2:
-            raise KeyboardInterrupt
-        return update(self, train_state, n)
-
-    monkeypatch.setattr(DiffTReTrainer, "update", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        difftre.train(START, true_points, settings, path)
-    monkeypatch.setattr(DiffTReTrainer, "update", update)
-    resumed, resumed_history = difftre.train(START, true_points, settings, path)
-    assert resumed_history == history
+    _, history = resuming.check(
+        lambda *checkpoint: difftre.train(START, true_points, settings, *checkpoint),
+        DiffTReTrainer, "update", 2, tmp_path / "checkpoint.safetensors", monkeypatch,
+    )  # fmt: skip
     assert history[1]["n_eff"] < 1  # really reused
-    for name in whole.params:
-        np.testing.assert_array_equal(resumed.params[name], whole.params[name])
 
 
 def test_constants_that_were_not_measured_do_not_count():

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import resuming
 from argon import argon, labelled
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -123,22 +124,10 @@ def test_training_moves_towards_the_parameters_that_made_the_labels():
 
 
 def test_an_interrupted_training_ends_bit_for_bit_where_it_would_have(tmp_path, monkeypatch):
-    path, epoch = tmp_path / "checkpoint.safetensors", ForceMatchingTrainer.epoch
-    whole, history = force_matching.train(START, frames()[:4], frames()[4:], SETTINGS)
-
-    def interrupted(self, train_state, n):
-        if n == 2:
-            raise KeyboardInterrupt
-        return epoch(self, train_state, n)
-
-    monkeypatch.setattr(ForceMatchingTrainer, "epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        force_matching.train(START, frames()[:4], frames()[4:], SETTINGS, path)
-    monkeypatch.setattr(ForceMatchingTrainer, "epoch", epoch)
-    resumed, resumed_history = force_matching.train(START, frames()[:4], frames()[4:], SETTINGS, path)
-    assert resumed_history == history
-    for name in whole.params:
-        np.testing.assert_array_equal(resumed.params[name], whole.params[name])
+    resuming.check(
+        lambda *checkpoint: force_matching.train(START, frames()[:4], frames()[4:], SETTINGS, *checkpoint),
+        ForceMatchingTrainer, "epoch", 2, tmp_path / "checkpoint.safetensors", monkeypatch,
+    )  # fmt: skip
 
 
 def test_a_network_learns_from_a_few_embedded_frames():

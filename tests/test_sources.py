@@ -6,6 +6,7 @@ from functools import cache
 import jax
 import numpy as np
 import pytest
+import resuming
 from argon import argon, evaluate, labelled
 from ase import Atoms
 from ase.build import bulk
@@ -182,22 +183,11 @@ def test_the_average_of_the_parameters_is_what_training_returns():
 
 def test_an_interrupted_training_on_two_sources_ends_bit_for_bit_where_it_would_have(tmp_path, monkeypatch):
     settings = replace(SETTINGS, ema=0.95, clip=1.0, force_scale=0.5, source_weights=(("one", 3.0),), epochs=4)
-    path, epoch = tmp_path / "checkpoint.safetensors", ForceMatchingTrainer.epoch
-    whole, history = force_matching.train(START, frames()[:8], frames()[8:], settings)
-
-    def interrupted(self, train_state, n):
-        if n == 2:
-            raise KeyboardInterrupt
-        return epoch(self, train_state, n)
-
-    monkeypatch.setattr(ForceMatchingTrainer, "epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        force_matching.train(START, frames()[:8], frames()[8:], settings, path)
-    monkeypatch.setattr(ForceMatchingTrainer, "epoch", epoch)
-    resumed, resumed_history = force_matching.train(START, frames()[:8], frames()[8:], settings, path)
-    assert resumed_history == history
-    for one, two in zip(jax.tree.leaves(whole.params), jax.tree.leaves(resumed.params), strict=True):
-        np.testing.assert_array_equal(one, two)
+    path = tmp_path / "checkpoint.safetensors"
+    resuming.check(
+        lambda *checkpoint: force_matching.train(START, frames()[:8], frames()[8:], settings, *checkpoint),
+        ForceMatchingTrainer, "epoch", 2, path, monkeypatch,
+    )  # fmt: skip
     renamed = [Atoms(frame, calculator=frame.calc, info=dict(frame.info)) for frame in frames()[:8]]
     renamed[1].info["source"] = "one"
     with pytest.raises(ValueError, match=r"other data \(labels of the training frames"):

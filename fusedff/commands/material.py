@@ -327,6 +327,33 @@ def _train_one(material: Material, say) -> dict:
     if finished := _finished(folder, identity):
         say(f"{folder.path}: finished before")
         return finished
+    models, histories = _three_models(material, folder, say)
+    found = {}
+    for name, model in models.items():
+        say(f"{results.TITLES[name]}: evaluation at {len(material.points)} temperatures")
+        found[name] = comparison.evaluate_model(
+            model, split.test, material.points, preset, f"{results.TITLES[name]}: elastic constants"
+        ) | {"phonons": {name: entry for target in material.phonons for name, entry in target.entries(model).items()}}
+    result = identity | {
+        "material": str(material.points[0].crystal),
+        "models": found,
+        "outliers": comparison.doubted(models["dft"], split),
+        "frames": {part: len(members) for part, members in split._asdict().items()},
+        "trained_K": list(preset.train_temperatures),
+        "preset": preset.name,
+        "seconds": {name: folder.seconds(name) for name in MODELS},
+    }
+    _write(material, result, _comparisons(material, result) | {
+        **{f"parity-{name}": data_plots.parity(*comparison.predictions(model, split.test), comparison.UNITS)
+           for name, model in models.items()},
+        **{f"training-{name}": training_plots.approach(histories[name], points) for name in ("experiment", "fused")},
+    })  # fmt: skip
+    return result
+
+
+def _three_models(material: Material, folder: RunFolder, say) -> tuple[dict, dict]:
+    """The models by name, each kept as soon as it is trained, and the histories of their trainings."""
+    preset, split, points = material.preset, material.split, material.train_points
     source = statistics.mode(map(labelled.source, split.train))  # whose zero of energy becomes the potential's
     start = Potential.create(
         jax.random.PRNGKey(preset.seed), preset.network, datasets.fit_reference_energies(split.train, source),
@@ -356,27 +383,7 @@ def _train_one(material: Material, say) -> dict:
         lambda **kw: fused.train(dft, points, split.train, preset.fused, static=material.phonons, **kw),
         preset.fused,
     )
-    found = {}
-    for name, model in models.items():
-        say(f"{results.TITLES[name]}: evaluation at {len(material.points)} temperatures")
-        found[name] = comparison.evaluate_model(
-            model, split.test, material.points, preset, f"{results.TITLES[name]}: elastic constants"
-        ) | {"phonons": {name: entry for target in material.phonons for name, entry in target.entries(model).items()}}
-    result = identity | {
-        "material": str(material.points[0].crystal),
-        "models": found,
-        "outliers": comparison.doubted(dft, split),
-        "frames": {part: len(members) for part, members in split._asdict().items()},
-        "trained_K": list(preset.train_temperatures),
-        "preset": preset.name,
-        "seconds": {name: folder.seconds(name) for name in MODELS},
-    }
-    _write(material, result, _comparisons(material, result) | {
-        **{f"parity-{name}": data_plots.parity(*comparison.predictions(model, split.test), comparison.UNITS)
-           for name, model in models.items()},
-        **{f"training-{name}": training_plots.approach(histories[name], points) for name in ("experiment", "fused")},
-    })  # fmt: skip
-    return result
+    return models, histories
 
 
 def _finished(folder: RunFolder, identity: Mapping) -> dict | None:
