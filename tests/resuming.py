@@ -6,7 +6,7 @@ import pytest
 
 
 def check(train, trainer, step: str, at: int, path, monkeypatch) -> tuple:
-    """`train(*checkpoint)`, interrupted in step `at` of `trainer` and continued, against one go, whose result it returns.
+    """`train(*checkpoint)`, interrupted in step `at` and continued, against one go, whose result is returned.
 
     `step` names the method of `trainer` that makes one step, `step(self, train_state, n)`.
     """
