@@ -1,7 +1,8 @@
 """Training, validation and test frames: by run, stratified by source and family, fixed for good when a dataset grows.
 
-Snapshots of one simulation are nearly the same: shared out among the parts, they would make a test of what was learned
-by heart. A dataset whose frames were made one by one has as many runs as frames.
+Snapshots of one simulation are nearly the same. Shared out among the parts, they would put copies of training frames
+into the test part, and its errors would be too small. A dataset whose frames were made one by one has as many runs as
+frames.
 """
 
 import hashlib

@@ -58,7 +58,7 @@ _SMALL = DimeNet(
 # What tells elastic constants soonest (`python -m benchmarks noise`): long steps, whose bias is too small to see, and
 # frequent snapshots, which cost nothing where no second derivatives are taken.
 _DEMO_MD = LangevinConfig(timestep_fs=8.0, friction_per_ps=10.0, steps_per_snapshot=5)
-# So few frames are soon learned by heart: four times the epochs, and forces on frames never seen are a third worse.
+# So few frames are soon overfitted: with four times the epochs, forces on held-out frames are a third worse.
 _DEMO_DFT = ForceMatchingConfig(
     epochs=100,
     batch=8,
@@ -74,8 +74,8 @@ _DEMO_EXPERIMENT = DiffTReConfig(
     sampling=SamplingConfig(_DEMO_MD, first_equilibration=20, equilibration=2, snapshots=20, reuse_above=1.0),
 )  # fmt: skip
 
-# Little weight on DFT's stress: of the crystal at its measured volume the experiment knows better. In the end DFT falls
-# silent, so that the experiment meets its targets.
+# Little weight on DFT's stress labels, which contradict the measured stress of the crystal. The learning rate of the DFT
+# half ends near zero, so that the last updates from the experiment meet their targets.
 _BESIDE_EXPERIMENT = {
     "optimizer": "adam", "learning_rate": 2e-5, "final_learning_rate": 2e-7, "virial_weight": 0.5
 }  # fmt: skip
