@@ -74,8 +74,8 @@ _DEMO_EXPERIMENT = DiffTReConfig(
     sampling=SamplingConfig(_DEMO_MD, first_equilibration=20, equilibration=2, snapshots=20, reuse_above=1.0),
 )  # fmt: skip
 
-# Little weight on DFT's stress labels, which contradict the measured stress of the crystal. The learning rate of the DFT
-# half ends near zero, so that the last updates from the experiment meet their targets.
+# Little weight on DFT's stress labels, which contradict the measured stress of the crystal. The learning rate of DFT
+# ends near zero, so that the last updates from the experiment meet their targets.
 _BESIDE_EXPERIMENT = {
     "optimizer": "adam", "learning_rate": 2e-5, "final_learning_rate": 2e-7, "virial_weight": 0.5
 }  # fmt: skip
