@@ -223,5 +223,4 @@ def starts(models: list[dict]) -> Figure:
 def _pbe(known, name: str) -> float:
     """The first DFT value of a quantity, named as in a summary of properties at rest."""
     phase, quantity = (name.split("_")[0], "energy_above_hcp") if "energy_above" in name else ("hcp", name)
-    found = references.select(known, phase=phase, quantity=quantity)
-    return next(reference.value for reference in found if reference.kind == "DFT")
+    return references.select(known, phase=phase, quantity=quantity, kind="DFT")[0].value

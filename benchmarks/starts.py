@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import all_changes
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -23,6 +22,7 @@ from fusedff.commands import material
 from fusedff.commands.material import Material
 from fusedff.data import datasets
 from fusedff.data import frames as labelled
+from fusedff.interfaces import calculators
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.measurements import experiments
 from fusedff.potential import Potential
@@ -49,13 +49,11 @@ def lennard_jones(frames: Sequence[Atoms]) -> list[Atoms]:
     """The same geometries with the energies, forces and stresses of a Lennard-Jones crystal of titanium's size."""
     found = []
     for frame in frames:
-        labeller = calculator()
-        labeller.calculate(frame, ["energy", "forces", "stress"], all_changes)
-        kept = {key: labeller.results[key] for key in ("energy", "forces", "stress")}
-        if np.abs(kept["forces"]).max() < HIGHEST_FORCE and len(frame) > 1:
+        labels = calculators.labels(calculator(), frame)
+        if np.abs(labels.forces).max() < HIGHEST_FORCE and len(frame) > 1:
             copy = frame.copy()
             copy.info["source"] = "lennard-jones"
-            copy.calc = SinglePointCalculator(copy, **kept)
+            copy.calc = SinglePointCalculator(copy, **labels._asdict())
             found.append(copy)
     return found
 
@@ -74,7 +72,8 @@ def study_of(start: str, into: Path, preset: Preset = DEMO) -> Material:
 
 def run(into: Path, preset: Preset = DEMO, starts: Sequence[str] = STARTS) -> Iterator[dict]:
     """What was found so far, after every start: {"settings", "models": [{"start", "model", "elastic", "beyond"}]}."""
-    asked = {"settings": presets.as_dict(preset), "data": comparison.data_version(preset, comparison.frames(preset))}
+    split = comparison.frames(preset)
+    asked = {"settings": presets.as_dict(preset), "data": comparison.data_version(preset, split)}
     kept = into / "starts.json"
     found = json.loads(kept.read_text()) if kept.exists() else {}
     rows = found["models"] if all(found.get(key) == value for key, value in record.plain(asked).items()) else []
@@ -85,14 +84,12 @@ def run(into: Path, preset: Preset = DEMO, starts: Sequence[str] = STARTS) -> It
             for model in ("experiment",) if start == LENNARD_JONES else ("experiment", "fused"):
                 potential = Potential.load(study.output / model / "potential.safetensors")
                 point = trained["models"][model]["experiment"][f"{AT:g}"]
-                rows = [
-                    *rows,
-                    {"start": start, "model": model, "elastic": point["elastic"], "beyond": beyond(potential, preset)},
-                ]
+                found = {"elastic": point["elastic"], "beyond": beyond(potential, split.test)}
+                rows = [*rows, {"start": start, "model": model} | found]
         yield asked | {"models": rows}
 
 
-def beyond(potential: Potential, preset: Preset) -> dict[str, float | None]:
+def beyond(potential: Potential, test: Sequence[Atoms]) -> dict[str, float | None]:
     """What no target says: phases (meV/atom), phonons (THz), surfaces (J/m^2), forces on held-out frames (meV/Å)."""
     model = FusedCalculator(potential)
     point = experiments.select(experiments.load_state_points(), temperatures=[AT])[0]
@@ -105,13 +102,12 @@ def beyond(potential: Potential, preset: Preset) -> dict[str, float | None]:
     found = {name: entries[name] for name in wanted}
     for facet in ("0001", "10-10"):
         found[f"surface_energy_{facet}"] = defects.surface(rest.crystal, facet, model, name=None).energy_j_per_m2
-    test = comparison.frames(preset).test
     compared = replace(potential, source=labelled.source(test[0]))  # by forces, whatever its zero of energy
     return found | {"forces": label_errors.errors(compared, test)["force_mae_meV_per_A"]}
 
 
 def text(found: dict, about: dict) -> str:
-    """Means and standard deviations over the starts, and every number."""
+    """Every number of every model."""
     rows = []
     for model in ("experiment", "fused"):
         for row in (row for row in found["models"] if row["model"] == model):

@@ -148,7 +148,8 @@ def test_a_summary_lists_them_as_plain_data():
     doubts = comparison.doubted(MODEL, Split(frames[:30], frames[30:], []))
     assert json.loads(json.dumps(doubts)) == doubts
     assert (doubts[0]["config_id"], doubts[0]["quantity"], doubts[0]["unit"]) == ("hcp-17", "forces", "eV/Å")
-    assert comparison.summary({}, presets.get("smoke"), 1.0, doubts)["outliers"] == doubts
+    smoke = presets.get("smoke")
+    assert comparison.summary({}, smoke, comparison.frames(smoke), 1.0, doubts)["outliers"] == doubts
     assert comparison.doubted(MODEL, Split(frames[:3], [], [])) == []  # too few to say what is usual
 
 

@@ -44,7 +44,8 @@ def result():
         "experiment": model(0.01, 0.1, 300.0),
         "fused": model(0.02, -0.2, 63.0),
     }
-    return comparison.summary(models, presets.get("smoke"), 12.0)
+    smoke = presets.get("smoke")
+    return comparison.summary(models, smoke, comparison.frames(smoke), 12.0)
 
 
 def test_deviation_is_the_mean_relative_error_with_propagated_noise():

@@ -4,7 +4,6 @@ The energy that is kept is the one that the forces derive from (`frames.energy_o
 energy, not the energy extrapolated to zero smearing that VASP prints beside it.
 """
 
-import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.formats import UnknownFileTypeError, filetype
 
-from fusedff.data import datasets, deepmd, dft_outputs
+from fusedff.data import datasets, deepmd, dft_outputs, extxyz
 from fusedff.data import frames as labelled
 from fusedff.data.dft_outputs import FORMATS, Read
 from fusedff.data.validation import duplicates
@@ -129,9 +128,7 @@ def convert(inputs: Sequence[str | Path], output: str | Path, settings: Settings
         why = "; ".join(f"{n}: {reason}" for reason, n in dropped.items()) or "the files hold none"
         raise ValueError(f"no frame is left of {sum(read.values())} ({why}); give files with energies and forces")
     frames = datasets.checked(kept, output.name)
-    text = io.StringIO()
-    ase.io.write(text, frames, format="extxyz")
-    storage.write_bytes(output, text.getvalue().encode())
+    storage.write_bytes(output, extxyz.encode(frames))
     return Conversion(frames, dict(read), dict(dropped), smearing, own_runs)
 
 

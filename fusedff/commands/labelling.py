@@ -5,14 +5,12 @@ of a checkout, which labels with it, stands alone.
 """
 
 import importlib.metadata
-import io
 import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -159,7 +157,7 @@ def label(
                     failed[name] = " ".join(str(error).split()) or type(error).__name__
                     say(f"{place}: no labels ({failed[name]}), skipped")
                     continue
-                content, new = content + _text(found), new + 1
+                content, new = content + extxyz.encode(found), new + 1
                 energy, forces, _ = labelled.labels(found)
                 say(
                     f"{place}: {len(found)} atoms, {energy / len(found):.4f} eV/atom, "
@@ -223,9 +221,3 @@ def _labelled(structure: Atoms, calculator, says: Mapping[str, str]) -> Atoms:
     frame.calc = SinglePointCalculator(frame, **results)
     labelled.check_labels(frame, "label")
     return frame
-
-
-def _text(frame: Atoms) -> bytes:
-    text = io.StringIO()
-    ase.io.write(text, frame, format="extxyz")
-    return text.getvalue().encode()

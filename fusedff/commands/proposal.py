@@ -5,12 +5,10 @@ the training data leave the potential undetermined. H. S. Seung et al., Proc. CO
 potentials: L. Zhang et al., Phys. Rev. Mater. 3, 023804 (2019), whose model deviation is the measure used here.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase import Atoms
 
@@ -92,9 +90,7 @@ def propose(path: str | Path, models: Sequence[str], count: int, into: str | Pat
             "forces_std": round(float(found.spread[n]), 6),
         }  # fmt: skip
         structures.append(frame)
-    text = io.StringIO()
-    ase.io.write(text, structures, format="extxyz")
-    storage.write_bytes(into, text.getvalue().encode())
+    storage.write_bytes(into, extxyz.encode(structures))
     return found
 
 

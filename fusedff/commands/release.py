@@ -78,13 +78,13 @@ def front_page(record: dict) -> str:
     errors = {model: _deviations(record, model) for model in MODELS}
     forces = [f"{record['models'][model]['test']['force_mae_meV_per_A']:.0f} meV/Å" for model in MODELS]
     rows = {
-        "elastic constants, mean deviation from experiment": [_elastic(errors[m], "held_out") for m in MODELS],
-        "lattice constants a and c, mean deviation": [_lattice(errors[m], "held_out") for m in MODELS],
-        "stress at the measured lattice constants, largest": [_stress(errors[m], "held_out") for m in MODELS],
+        "elastic constants, mean deviation from experiment": [_said(errors[m], "elastic", "held_out") for m in MODELS],
+        "lattice constants a and c, mean deviation": [_said(errors[m], "lattice", "held_out") for m in MODELS],
+        "stress at the measured lattice constants, largest": [_said(errors[m], "stress", "held_out") for m in MODELS],
         "forces, mean absolute error on DFT frames": forces,
     }
     words = "; ".join(
-        f"{results.TITLES[model]} {_elastic(errors[model], 'held_out')} and {force}"
+        f"{results.TITLES[model]} {_said(errors[model], 'elastic', 'held_out')} and {force}"
         for model, force in zip(MODELS, forces, strict=True)
     )
     table = [
@@ -106,7 +106,7 @@ def results_page(released: Path, record: dict) -> str:
     by_family = results.error_table({model: found["by_family"] for model, found in record["models"].items()})
     frames, errors = record["frames"], {model: _deviations(record, model) for model in MODELS}
     words = "; ".join(
-        f"{results.TITLES[model]} {_elastic(found, 'trained')} and {_elastic(found, 'held_out')}"
+        f"{results.TITLES[model]} {_said(found, 'elastic', 'trained')} and {_said(found, 'elastic', 'held_out')}"
         for model, found in errors.items()
     )
     return f"""# Results: three models of titanium
@@ -127,7 +127,7 @@ were measured; the stresses along a and c, which vanish at the measured lattice 
 ```
 
 At the measured temperatures that were not trained on, the fused model's elastic constants are off by
-{_elastic(errors["fused"], "held_out")}, its stresses by up to {_stress(errors["fused"], "held_out")}
+{_said(errors["fused"], "elastic", "held_out")}, its stresses by up to {_said(errors["fused"], "stress", "held_out")}
 ([notebook 07](_notebooks/07_targets_and_held_out_temperatures)).
 
 ## At rest: the error of the functional and that of the fit
@@ -161,16 +161,18 @@ From [notebook 08](_notebooks/08_beyond_the_targets). `?` marks a reference that
 _PARTS = ("trained", "held_out")
 
 
-def _elastic(errors, part):
-    return f"{errors[f'elastic_{part}_percent']:.1f} ± {errors[f'elastic_{part}_percent_stderr']:.1f} %"
+# Of each deviation what measures it, its unit as in names, its unit as text and digits worth showing.
+_MEASURES = {
+    "elastic": (results.elastic_deviation, "percent", "%", 1),
+    "lattice": (results.lattice_deviation, "percent", "%", 2),
+    "stress": (results.largest_stress, "GPa", "GPa", 2),
+}
 
 
-def _lattice(errors, part):
-    return f"{errors[f'lattice_{part}_percent']:.2f} ± {errors[f'lattice_{part}_percent_stderr']:.2f} %"
-
-
-def _stress(errors, part):
-    return f"{errors[f'stress_{part}_GPa']:.2f} ± {errors[f'stress_{part}_GPa_stderr']:.2f} GPa"
+def _said(errors, measure, part):
+    _, name, unit, digits = _MEASURES[measure]
+    value, noise = (errors[f"{measure}_{part}_{name}{end}"] for end in ("", "_stderr"))
+    return f"{value:.{digits}f} ± {noise:.{digits}f} {unit}"
 
 
 def _deviations(record, model):
@@ -178,14 +180,8 @@ def _deviations(record, model):
     found, train = record["temperatures"]["models"][model], record["temperatures"]["train"]
     result = {}
     for part, points in results.by_role(found, train).items():
-        elastic, elastic_noise = results.elastic_deviation(points)
-        lattice, lattice_noise = results.lattice_deviation(points)
-        stress, stress_noise = results.largest_stress(points)
-        result |= {
-            f"elastic_{part}_percent": elastic, f"elastic_{part}_percent_stderr": elastic_noise,
-            f"lattice_{part}_percent": lattice, f"lattice_{part}_percent_stderr": lattice_noise,
-            f"stress_{part}_GPa": stress, f"stress_{part}_GPa_stderr": stress_noise,
-        }  # fmt: skip
+        for measure, (deviation, name, _, _) in _MEASURES.items():
+            result[f"{measure}_{part}_{name}"], result[f"{measure}_{part}_{name}_stderr"] = deviation(points)
     return result
 
 
@@ -204,8 +200,8 @@ def model_card(folder: RunFolder, record: dict) -> str:
     for model in MODELS:
         errors = record["models"][model]["test"] | _deviations(record, model)
         cells = [
-            *(_elastic(errors, part) for part in _PARTS),
-            *(_stress(errors, part) for part in _PARTS),
+            *(_said(errors, "elastic", part) for part in _PARTS),
+            *(_said(errors, "stress", part) for part in _PARTS),
             f"{errors['energy_mae_meV_per_atom']:.1f} meV/atom", f"{errors['force_mae_meV_per_A']:.0f} meV/Å",
             results.stress_error(errors),
         ]  # fmt: skip

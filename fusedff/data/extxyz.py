@@ -1,16 +1,18 @@
-"""Reading extended-XYZ files frame by frame; what a file announces is held against what it has before memory is taken.
+"""Extended XYZ: frames as text, and files read frame by frame.
 
+What a file announces is held against what it has before memory is taken.
 ASE parses each frame. Frames are cut out here, because ASE's own reader stops at a blank line, takes `@` in a file
 name for an index, and allocates whatever number of columns a frame announces.
 """
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import ase
+import ase.io
 import numpy as np
 from ase.io.extxyz import key_val_str_to_dict, read_xyz
 
@@ -25,6 +27,13 @@ _NO_TEXT = {  # by how files begin
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
+
+
+def encode(frames: ase.Atoms | Sequence[ase.Atoms]) -> bytes:
+    """Frames with their labels as the content of an extended-XYZ file."""
+    text = io.StringIO()
+    ase.io.write(text, frames, format="extxyz")
+    return text.getvalue().encode()
 
 
 def read(path: Path) -> Iterator[ase.Atoms]:

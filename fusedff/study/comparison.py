@@ -116,9 +116,10 @@ def predictions(potential: Potential, frames: Sequence[Atoms]) -> tuple[dict, di
 
 def evaluate_model(potential: Potential, test_frames: Sequence[Atoms], points, preset: Preset, name: str) -> dict:
     """Errors on held-out frames, and elastic constants on trajectories that no training step saw."""
+    test, by_family = label_errors.errors_and_families(potential, test_frames)
     return {
-        "test": label_errors.errors(potential, test_frames),
-        "by_family": label_errors.errors_by_family(potential, test_frames),
+        "test": test,
+        "by_family": by_family,
         "experiment": elastic.run(potential, points, preset.evaluation, name).by_temperature(),
     }
 
@@ -128,9 +129,10 @@ def doubted(dft: Potential, split: splits.Split) -> list[dict]:
     return [outlier.as_dict() for outlier in outliers.find(dft, [*split.train, *split.validation])]
 
 
-def summary(models: dict[str, dict], preset: Preset, wall_seconds: float, doubts: Sequence[dict] = ()) -> dict:
+def summary(
+    models: dict[str, dict], preset: Preset, split: splits.Split, wall_seconds: float, doubts: Sequence[dict] = ()
+) -> dict:
     """What `summary.json` holds: the verdict on every model, frames that are `doubted`, and what it takes to repeat."""
-    split = frames(preset)
     return {
         "models": models,
         "outliers": list(doubts),

@@ -111,7 +111,7 @@ def errors(potential: Potential, frames: Sequence[Atoms]) -> dict[str, float | N
     None for stress if no frame has a stress label. Energies of other sources than the potential's own count from a zero
     that is fitted to these frames. Raises ValueError without frames.
     """
-    return _summary(*_errors_and_sizes(potential, frames))
+    return errors_and_families(potential, frames)[0]
 
 
 def errors_of_calculator(calculator, frames: Sequence[Atoms]) -> dict[str, float | None]:
@@ -142,7 +142,16 @@ def errors_by_family(potential: Potential, frames: Sequence[Atoms]) -> list[dict
 
     Every row also has source, family and n_frames. Raises ValueError without frames.
     """
-    found, sizes = _errors_and_sizes(potential, frames)
+    return errors_and_families(potential, frames)[1]
+
+
+def errors_and_families(potential: Potential, frames: Sequence[Atoms]) -> tuple[dict[str, float | None], list[dict]]:
+    """`errors` and `errors_by_family` from one evaluation of the frames."""
+    if not len(frames):
+        raise ValueError("no frames to test on: give at least one labelled frame; a small split may have none")
+    store = store_of(potential, frames)
+    fit_zeros(potential, store)
+    found, sizes = frame_errors(potential, store), store.sizes
     source, family = np.array([(labelled.source(f), labelled.family(f)) for f in frames]).T
     rows = []
     for s in dict.fromkeys(source.tolist()):
@@ -150,15 +159,7 @@ def errors_by_family(potential: Potential, frames: Sequence[Atoms]) -> list[dict
         for name, members in chosen.items():
             summary = _summary(FrameErrors(*(values[members] for values in found)), sizes[members])
             rows.append({"source": s, "family": str(name), "n_frames": int(members.sum())} | summary)
-    return rows
-
-
-def _errors_and_sizes(potential, frames):
-    if not len(frames):
-        raise ValueError("no frames to test on: give at least one labelled frame; a small split may have none")
-    store = store_of(potential, frames)
-    fit_zeros(potential, store)
-    return frame_errors(potential, store), store.sizes
+    return _summary(found, sizes), rows
 
 
 def _summary(found: FrameErrors, sizes) -> dict[str, float | None]:
