@@ -68,9 +68,10 @@ _DEMO_DFT = ForceMatchingConfig(
     energy_weight=10.0,
     virial_weight=5.0,
 )
-# Gauss-Newton: a tenth of Adam's updates. New snapshots in each: those kept for several would teach their noise.
+# Gauss-Newton: a tenth of Adam's updates. New snapshots in each: those kept for several would teach their noise. With
+# derivatives at a quarter of them an update takes less than half the time, and the losses fall alike.
 _DEMO_EXPERIMENT = DiffTReConfig(
-    updates=8, optimizer=GaussNewton(relaxation=0.6, final_relaxation=0.2), stress_weight=100.0, repeats=(3, 3, 3),
+    updates=8, optimizer=GaussNewton(0.6, 0.2, jacobian_every=4), stress_weight=100.0, repeats=(3, 3, 3),
     sampling=SamplingConfig(_DEMO_MD, first_equilibration=20, equilibration=2, snapshots=20, reuse_above=1.0),
 )  # fmt: skip
 
@@ -124,7 +125,7 @@ _HOURS_DFT = ForceMatchingConfig(
     virial_weight=5.0, source_weights=(("gpaw", 5.0),), force_scale=2.0, ema=0.998, clip=10.0,
 )  # fmt: skip
 _HOURS_EXPERIMENT = replace(
-    _DEMO_EXPERIMENT, updates=16, optimizer=GaussNewton(relaxation=0.6, final_relaxation=0.1), repeats=(4, 4, 3),
+    _DEMO_EXPERIMENT, updates=16, optimizer=GaussNewton(0.6, 0.1, jacobian_every=4), repeats=(4, 4, 3),
     sampling=replace(_DEMO_EXPERIMENT.sampling, snapshots=18),
 )  # fmt: skip
 # More rounds average more noise: less damping. Not where steps spare what the labels taught: there, all deviations
@@ -143,7 +144,7 @@ HOURS = replace(
         DEMO.fused,
         epochs=24,
         dft_epochs=1,  # of three thousand frames
-        experiment=replace(_HOURS_EXPERIMENT, optimizer=GaussNewton(relaxation=0.6, final_relaxation=0.15)),
+        experiment=replace(_HOURS_EXPERIMENT, optimizer=replace(_HOURS_EXPERIMENT.optimizer, final_relaxation=0.15)),
         dft=replace(_HOURS_DFT, **_BESIDE_EXPERIMENT, ema=0.0, clip=None),
     ),
     evaluation=replace(_HOURS_EVALUATION, snapshots=300),

@@ -138,7 +138,7 @@ class DiffTReTrainer:
     def _gauss_newton(self, settings: GaussNewton, train_state, potential, n, sampled, w, observed, means, static):
         """Loss before, parameters after and optimizer state after a step."""
         residuals, slopes = self.residuals(means)
-        jacobian = self._jacobian(potential, sampled, w, observed, slopes)
+        jacobian = self._jacobian(potential, *_every(settings.jacobian_every, sampled, w, observed), slopes)
         residuals = np.ravel(residuals)
         if static:
             more, rows = static
@@ -242,6 +242,12 @@ class DiffTReTrainer:
         return snapshots.derivatives(
             self.target.weighted_sum, self.template.cutoff, int(sampled.capacity[1]), self.images, *arrays
         )
+
+
+def _every(n, sampled, w, observed):
+    """Every n-th snapshot, with weights that sum up to one."""
+    trajectory, w, observed = jax.tree.map(lambda x: x[::n], (sampled.trajectory, w, observed))
+    return sampled._replace(trajectory=trajectory), w / w.sum(0), observed
 
 
 @jax.jit

@@ -38,15 +38,17 @@ class GaussNewton:
     They need about a tenth of Adam's updates, each at about three times the cost. `relaxation` is the fraction of the
     residuals corrected per step. It decays exponentially, so that the last steps average over the noise of many
     trajectories. With less `damping`, combinations of residuals that hardly depend on the parameters are corrected as
-    well, and more noise enters.
+    well, and more noise enters. Derivatives are taken at every `jacobian_every`-th snapshot: those of a snapshot cost
+    more than simulating it, and as they are averaged over updates, few will do.
     """
 
     relaxation: float = 0.6
     final_relaxation: float = 0.2
     damping: float = 0.03
+    jacobian_every: int = 1
 
     def __post_init__(self):
-        ranges.require(self, positive=["relaxation", "final_relaxation", "damping"])
+        ranges.require(self, positive=["relaxation", "final_relaxation", "damping"], count=["jacobian_every"])
         for name in ("relaxation", "final_relaxation"):
             ranges.between(self, name, high=1, why="a whole step is 1, and less averages over noise")
 
