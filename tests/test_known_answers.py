@@ -28,6 +28,9 @@ repeats = {repeats}
 output = "models"
 preset = "demo"
 evaluation.langevin.timestep_fs = 4.0
+evaluation.snapshots = 60
+experiment.updates = 4
+fused.epochs = 6
 experiment.sampling.langevin.timestep_fs = 4.0
 fused.experiment.sampling.langevin.timestep_fs = 4.0
 """
