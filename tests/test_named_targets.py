@@ -274,6 +274,7 @@ def assert_one_sentence(folder, capsys, says):
     assert re.search(says, said), said
 
 
+@pytest.mark.filterwarnings("ignore:argon, P at density")
 def test_a_simulation_that_explodes_is_said_and_leaves_no_number(folder, monkeypatch):
     """An untaught model may not bear a liquid, and the evaluation of the others is not lost."""
 

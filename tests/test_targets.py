@@ -10,7 +10,7 @@ from fusedff.crystallography.crystals import Crystal
 from fusedff.measurements.experiments import StatePoint
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
-from fusedff.simulation import langevin, reweighting
+from fusedff.simulation import distributions, langevin, reweighting
 from fusedff.simulation.cells import replicate
 from fusedff.simulation.elasticity import CoupledStrains
 from fusedff.simulation.langevin import LangevinConfig
@@ -177,6 +177,25 @@ def test_curves_and_pressures_count_in_units_of_their_standard_errors():
     assert float(half) == pytest.approx(4 * float(one))
     with pytest.raises(ValueError, match=r"standard errors of g\(r\) of shape \(1, 29\); give one positive number"):
         RadialTarget(ensemble, R, measured, stderr=0 * stderr)
+
+
+def test_partial_curves_count_the_neighbours_of_a_species_around_another():
+    """In rocksalt: 6 unlike neighbours at a / 2, 12 like ones at a / sqrt(2); of one species around the other none."""
+    a, r = 4.2, 0.1 * np.arange(1, 40)
+    salt = replicate([bulk("NaCl", "rocksalt", a=a, cubic=True) * (2, 2, 2)], [100.0], 1, jnp.float64)
+    counts = {}
+    for name, pair in (("unlike", (11, 17)), ("like", (17, 17)), ("all", None)):
+        target = RadialTarget(salt, r, np.ones((1, len(r))), pair=pair)
+        g = np.asarray(target.observe(None, salt.system(salt.sites), None, None))[0]
+        n = {"unlike": 32, "like": 31, "all": 63}[name]  # that may be neighbours
+        counts[name] = [
+            distributions.coordination(r, g, n / (2 * a) ** 3, d) for d in (a / 2 + 0.15, a / 2**0.5 + 0.15)
+        ]
+    np.testing.assert_allclose(counts["unlike"], [6, 6], rtol=1e-9)
+    np.testing.assert_allclose(counts["like"], [0, 12], rtol=1e-9)
+    np.testing.assert_allclose(counts["all"], [6, 18], rtol=1e-9)
+    with pytest.raises(ValueError, match="the cells have no pair of the elements"):
+        RadialTarget(salt, r, np.ones((1, len(r))), pair=(11, 19))
 
 
 def test_curves_that_do_not_fit_the_cells_are_refused():

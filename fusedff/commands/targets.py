@@ -49,9 +49,14 @@ class Measured:
     sampling: Mapping = field(default_factory=dict)  # what differs from the settings of other simulations
     key: str | None = None  # in the history, if it is not the name
 
-    def in_training(self, sampling: SamplingConfig) -> StaticTarget | Simulated:
+    @property
+    def cells(self) -> SimulationCells | None:
+        """The cells to simulate; None for a target that needs no simulation."""
+        return getattr(self.target, "cells", None)
+
+    def in_training(self, sampling: SamplingConfig) -> Target | StaticTarget | Simulated:
         """The target for a training that samples as `sampling` says."""
-        if not hasattr(self.target, "cells"):
+        if self.cells is None:
             return self.target
         return Simulated(self.target, sections.changed(sampling, self.sampling, self.name), self.name)
 
@@ -184,7 +189,7 @@ class RadialDistribution(State):
                 f"{self.file} has {radii[0]:g} to {radii[-1]:g} Å, of which the cell (half of it: {half:.1f} Å) leaves "
                 f"{len(steps)} steps of {self.spacing_A:g} Å; give a larger cell or smaller spacing_A"
             )
-        r = self.spacing_A * steps
+        r = np.round(self.spacing_A * steps, 6)
         errors = self.stderr if stderr is None else np.interp(r, radii, stderr)[None]
         pair = self.pair and tuple(atomic_numbers[symbol] for symbol in self.pair)
         target = RadialTarget(cells, r, np.interp(r, radii, g)[None], self.weight, errors, pair)
@@ -280,8 +285,8 @@ def elements(targets: Sequence[Measured]) -> dict[str, str]:
     """Chemical symbols in the cells of targets, with the name of a target that has them."""
     return {
         symbol: one.name
-        for one in targets if hasattr(one.target, "cells")
-        for symbol in Atoms(np.asarray(one.target.cells.numbers)).symbols
+        for one in targets if one.cells is not None
+        for symbol in Atoms(np.asarray(one.cells.numbers)).symbols
     }  # fmt: skip
 
 
@@ -301,12 +306,12 @@ def evaluate(
     entries, lines = {}, {}
     for one in targets:
         known = {"measured": one.measured, "unit": one.unit}
-        if not hasattr(one.target, "cells"):
+        if one.cells is None:
             (value,) = one.target.report(jax.jit(one.target.observe)(potential)).values()
             entries[one.name] = {"value": float(value), "stderr": None} | known
             continue
         try:
-            observed = _sampled(one, potential, settings, sampling, f"{name}: {one.name}")
+            observed = _sampled(one, one.cells, potential, settings, sampling, f"{name}: {one.name}")
         except langevin.ExplodedTrajectoryError as error:
             warnings.warn(f"{name}, {one.name}: {error}", stacklevel=2)
             observed = None
@@ -330,11 +335,10 @@ def _curve(target: RadialTarget, observed, blocks) -> dict:
     return {name: curve.tolist() for name, curve in curves.items()}
 
 
-def _sampled(one: Measured, potential, settings, sampling, name):
+def _sampled(one: Measured, cells: SimulationCells, potential, settings, sampling, name):
     """What the target observes (n_snapshots, n_cells, n_quantities), at least as long as in a training."""
     own = sections.changed(sampling, one.sampling, one.name)
     dynamics = sections.changed(settings.langevin, one.sampling.get("langevin", {}), one.name)
-    cells = one.target.cells
     simulation = langevin.Simulation(cells, dynamics, potential.cutoff, one.target.observe)
     _, trajectory = simulation.sample(
         potential, langevin.start(cells, jax.random.PRNGKey(settings.seed)),

@@ -144,11 +144,11 @@ def read(path: Path) -> tuple[ase.Atoms, str]:
         raise FileNotFoundError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give {FILES}")
     kind = {".cif": "cif", ".xyz": "extxyz", ".extxyz": "extxyz"}.get(path.suffix.lower(), "vasp")
     try:
-        atoms = ase.io.read(str(path), format=kind)
+        atoms: ase.Atoms = ase.io.read(str(path), format=kind)  # ty: ignore[invalid-assignment]: one frame
     except Exception as error:  # ASE raises whatever its parser meets
         said = " ".join(str(error).split())
         raise ValueError(f"{path.name}: cannot be read as {kind} ({said}); give {FILES}") from error
-    occupancy = atoms.info.get("occupancy", {})  # ty: ignore[missing-union-attribute]: one frame
+    occupancy = atoms.info.get("occupancy", {})
     shares = [share for site in occupancy.values() for share in site.values()]
     if any(share < 1 for share in shares):
         raise ValueError(f"{path.name}: a site is occupied by {min(shares):g} of an atom; give whole atoms")

@@ -102,27 +102,26 @@ class DiffTReTrainer:
     def update(self, train_state: loop.TrainState, n: int) -> tuple[loop.TrainState, dict]:
         """Train state after one optimizer step, and the record of the averages before it."""
         potential, halvings, kept, found = self._find_with_backtracking(train_state, n)
-        step = self._adam if isinstance(self.settings.optimizer, Adam) else self._gauss_newton
-        value, params, state = step(train_state, potential, n, found)
+        if isinstance(self.settings.optimizer, Adam):
+            value, params, state = self._adam(self.settings.optimizer, train_state, potential, found)
+        else:
+            value, params, state = self._gauss_newton(self.settings.optimizer, train_state, potential, n, found)
         n_eff = min((one.n_eff for one in found if isinstance(one, Averages)), default=1.0)
         record = {"loss": value, "n_eff": n_eff, "halvings": halvings}
         for term, one in zip(self.terms, found, strict=True):
             record |= term.report(one)
         return train_state._replace(params=params, optimizer=state, extra=kept), record
 
-    def _adam(self, train_state, potential, n, found):
+    def _adam(self, settings: Adam, train_state, potential, found):
         """Loss before, parameters after and optimizer state after a step."""
         values, gradients = zip(
             *(term.gradient(potential, one) for term, one in zip(self.terms, found, strict=True)), strict=True
         )
         gradient = jax.tree.map(lambda own, *more: sum((g.astype(own.dtype) for g in more), own), *gradients)
-        return sum(values), *_step(
-            self.settings.optimizer, self.updates, potential.params, train_state.optimizer, gradient
-        )
+        return sum(values), *_step(settings, self.updates, potential.params, train_state.optimizer, gradient)
 
-    def _gauss_newton(self, train_state, potential, n, found):
+    def _gauss_newton(self, settings: GaussNewton, train_state, potential, n, found):
         """Loss before, parameters after and optimizer state after a step."""
-        settings: GaussNewton = self.settings.optimizer
         residuals, jacobian = map(
             np.concatenate,
             zip(*(term.jacobian(potential, one) for term, one in zip(self.terms, found, strict=True)), strict=True),
