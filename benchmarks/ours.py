@@ -134,14 +134,14 @@ def stored_update(model: Potential, repeats, positions, estimator):
         sampling=SamplingConfig(LANGEVIN, snapshots=len(positions), reuse_above=1e-6),
     )
     difftre_trainer = difftre.DiffTReTrainer(settings, model, _points())
-    train_state = difftre_trainer.init(model.params)
+    train_state, (term,) = difftre_trainer.init(model.params), difftre_trainer.terms
     unstrained = crystals.supercell(titanium.CRYSTAL, repeats).cell.array
-    to_each = jnp.linalg.inv(jnp.asarray(unstrained, jnp.float32)) @ difftre_trainer.cells.lattice
+    to_each = jnp.linalg.inv(jnp.asarray(unstrained, jnp.float32)) @ term.cells.lattice
     positions = jnp.einsum("sax,cxy->scay", jnp.asarray(positions, jnp.float32), to_each)
-    sampled = train_state.extra._replace(trajectory=langevin.Trajectory(positions, (), (), ()))
-    energy, observed = difftre_trainer._reevaluate(model, sampled)
+    sampled = train_state.extra[0]._replace(trajectory=langevin.Trajectory(positions, (), (), ()))
+    energy, observed = term._reevaluate(model, sampled)
     sampled = sampled._replace(trajectory=langevin.Trajectory(positions, energy, observed, energy))
-    train_state = train_state._replace(extra=sampled)
+    train_state = train_state._replace(extra=(sampled,))
     return lambda: difftre_trainer.update(train_state, 1)[0].params
 
 

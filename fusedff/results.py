@@ -2,7 +2,8 @@
 
 Results are plain data as records hold them. An entry has `value`, `stderr` (of the sampling) and, where there is one,
 `measured`; of a committee also `spread`, the training error, see `committee`. A point has `elastic`, `pressure`,
-`stress` and `lattice`, see `ElasticResult.by_temperature`.
+`stress` and `lattice`, see `ElasticResult.by_temperature`. A model may have `targets`, entries by name, and
+`in_training`, their last values in training.
 """
 
 from collections.abc import Sequence
@@ -18,9 +19,12 @@ def committee(members: Sequence):
 
     Of entries the mean `value`, its standard error of the sampling `stderr` (that of one member over the square root of
     their number), and `spread`, the standard deviation over the members: what another training would change, with the
-    sampling error of one member in it. Numbers that differ are averaged; all else is that of the first member.
+    sampling error of one member in it. Numbers that differ are averaged; what one member lacks (None), all lack; all
+    else is that of the first member.
     """
     first = members[0]
+    if None in members or (isinstance(first, dict) and None in [member.get("value", 0) for member in members]):
+        return None if None in members else first | {"value": None, "stderr": None, "spread": None}
     if isinstance(first, dict) and "value" in first:
         values, noise = ([member[key] for member in members] for key in ("value", "stderr"))
         stderr = None if None in noise else float(np.linalg.norm(noise) / len(noise))
@@ -134,13 +138,58 @@ def table(result: dict) -> str:
         for t, point in found.items():
             cells = [_cell(entry_of(point), digits, title == "measured") for _, digits, entry_of in columns]
             lines.append(f"{title:>16} {t:>6} " + " ".join(f"{cell:>{wide}}" for cell in cells))
-    lines += ["", *summary_lines(result)]
+    lines += ["", *target_lines(models), *summary_lines(result)]
     if "members" in result:
         lines.append(
             f"means over {len(result['members'])} trainings (seeds {', '.join(result['members'])}) ± one standard "
             "error of the sampling; in brackets the training error: the standard deviation over the trainings"
         )
     return "\n".join(lines)
+
+
+def target_lines(models: dict[str, dict]) -> list[str]:
+    """A line on each target that is no elastic constant: measured, and of the models; at the end an empty line.
+
+    Of a curve the number is its root mean square deviation from the measured one. In square brackets follows what the
+    last update of the training saw.
+    """
+    lines = []
+    for name, first in _targets(next(iter(models.values()))).items():
+        unit, digits = (f" {first['unit']}", 2) if first["unit"] else ("", 3)
+        found = ", ".join(
+            f"{TITLES.get(model, model)} {_cell(_targets(one)[name], digits, False)}"
+            + (f" [{one['in_training'][name]:.{digits}f}]" if name in one["in_training"] else "")
+            for model, one in models.items()
+        )
+        what = f"measured {first['measured']:g}{unit}" if unit else "root mean square deviation from the measured curve"
+        lines.append(f"{name:>16}: {what}; {found}")
+    return [*lines, ""] if lines else []
+
+
+def target_rows(models: dict[str, dict]) -> list[dict]:
+    """The targets that are no elastic constants, a row per model and target, with what training saw last."""
+    return [
+        {"model": model, "target": name, "unit": entry["unit"]}
+        | {key: entry.get(key) for key in _columns(entry)}
+        | {"deviation": None if entry["value"] is None else absolute(entry)[0]}
+        | {"in_training": found["in_training"].get(name)}
+        for model, found in models.items()
+        for name, entry in _targets(found).items()
+    ]
+
+
+def curve_rows(models: dict[str, dict]) -> list[dict]:
+    """Curves of models at the same radii, a row per radius: what was measured, and each model with its error."""
+    first = next(iter(models.values()))
+    return [
+        {"r_A": r, "measured": g}
+        | {f"{model}{kind}": curve[f"g{kind}"][n] for model, curve in models.items() for kind in ("", "_stderr")}
+        for n, (r, g) in enumerate(zip(first["r_A"], first["measured"], strict=True))
+    ]
+
+
+def _targets(found):
+    return found.get("targets", {})
 
 
 def _first(models):
@@ -199,6 +248,8 @@ def off_target_rows(rows: Sequence[dict]) -> list[dict]:
 
 
 def _with_error(entry, digits):
+    if entry["value"] is None:
+        return "exploded"
     noise = "" if entry["stderr"] is None else f" ± {entry['stderr']:.{digits}f}"
     return f"{entry['value']:.{digits}f}{noise}"
 
@@ -237,10 +288,6 @@ def summary_lines(result: dict) -> list[str]:
             f"{TITLES[model]:>16}: elastic constants off by {deviation:.1f} ± {noise:.1f}{off} %{marks[0]}, "
             f"stresses by up to {stress:.2f} ± {stress_noise:.2f}{calm} GPa{marks[1]}, held-out frames "
             f"{energy} meV/atom, {force} meV/Å{marks[2]}, {stress_error(errors)}"
-            + "".join(
-                f", {name} {e['value']:.2f}{_bracket(e.get('spread'), 2)} THz (measured {e['measured']:.2f})"
-                for name, e in found.get("phonons", {}).items()
-            )
         )
     return lines
 

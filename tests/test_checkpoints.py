@@ -84,7 +84,7 @@ def test_a_corrected_table_and_the_file_of_another_model_are_refused(tmp_path, m
     monkeypatch.setattr(ForceMatchingTrainer, "epoch", lambda self, train_state, n: (train_state, 2.0))
     path = tmp_path / "checkpoint.safetensors"
     fuse(path)
-    with pytest.raises(ValueError, match=r"other data \(target differ\)"):
+    with pytest.raises(ValueError, match=r"other data \(measurements differ\)"):
         fuse(path, [CORRECTED])
     with pytest.raises(ValueError, match=r"other data \(labels of the training frames differ\)"):
         fuse(path, labelled_frames=frames(argon(epsilon=0.02)))

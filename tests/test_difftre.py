@@ -53,12 +53,17 @@ def points(**elastic_gpa):
     return [StatePoint(t, CRYSTAL, elastic, pressure=0.1 * GPA) for t in (10.0, 20.0)]
 
 
-def reweighted(difftre_trainer, sampled, function):
+def first_snapshots(term, potential):
+    """What a term finds before the first update."""
+    return term.find(potential, term.init(potential.params, jax.random.PRNGKey(0)), 0)[1]
+
+
+def reweighted(term, sampled, function):
     """A function of averages at any parameters, from the snapshots of `sampled` alone."""
 
     def of_params(params):
-        energy, observed = difftre_trainer._reevaluate(START.with_params(params), sampled)
-        w = reweighting.weights(difftre_trainer.beta, energy, sampled.trajectory.energy)
+        energy, observed = term._reevaluate(START.with_params(params), sampled)
+        w = reweighting.weights(term.beta, energy, sampled.trajectory.energy)
         return function(reweighting.averages(w, observed))
 
     return of_params
@@ -66,13 +71,11 @@ def reweighted(difftre_trainer, sampled, function):
 
 @pytest.mark.parametrize("estimator", [Coupled(), Fluctuation()], ids=["coupled", "fluctuation"])
 def test_the_gradient_is_that_of_the_loss_reweighted_on_the_same_trajectory(estimator):
-    difftre_trainer = DiffTReTrainer(replace(SETTINGS, estimator=estimator), START, points(C11=4.0, C12=2.0, C44=2.0))
-    sampled, energy, observed = difftre_trainer._snapshots(START, difftre_trainer.init(START.params).extra, 0)
-    w = reweighting.weights(difftre_trainer.beta, energy, sampled.trajectory.energy)
-    np.testing.assert_allclose(reweighting.effective_samples(w), SETTINGS.sampling.snapshots, rtol=1e-12)
-    cotangent = jax.grad(partial(targets.loss, difftre_trainer.target))(reweighting.averages(w, observed))
-    found = difftre_trainer._gradient(START, sampled, w, observed, cotangent)
-    loss = reweighted(difftre_trainer, sampled, partial(targets.loss, difftre_trainer.target))
+    (term,) = difftre.terms_of(points(C11=4.0, C12=2.0, C44=2.0), replace(SETTINGS, estimator=estimator), START)
+    averages = first_snapshots(term, START)
+    assert float(averages.n_eff) == pytest.approx(1, rel=1e-12)
+    _, found = term.gradient(START, averages)
+    loss = reweighted(term, averages.sampled, partial(targets.loss, term.target))
     for name, h in [("epsilon", 1e-7), ("sigma", 1e-5)]:
         up, down = (loss({**START.params, name: START.params[name] + s * h}) for s in (1, -1))
         # an identity, whatever the trajectory: h^2 and rounding are all that separates the two
@@ -83,14 +86,13 @@ def test_the_gradient_is_that_of_the_loss_reweighted_on_the_same_trajectory(esti
 def true_points():
     """State points with what argon itself gives, by the estimator that will learn from them."""
     truth = argon()
-    difftre_trainer = DiffTReTrainer(SETTINGS, truth, points(C11=1.0))
-    sampled, _, observed = difftre_trainer._snapshots(truth, difftre_trainer.init(truth.params).extra, 0)
-    constants, stress = difftre_trainer.target.properties(observed.mean(0))
+    (term,) = difftre.terms_of(points(C11=1.0), SETTINGS, truth)
+    constants, stress = term.target.properties(first_snapshots(term, truth).means)
     return [
         StatePoint(
             p.temperature, CRYSTAL, dict(zip(("C11", "C12", "C44"), c * GPA, strict=True)), pressure=-float(q[0]) * GPA
         )
-        for p, c, q in zip(difftre_trainer.target.points, np.asarray(constants), stress, strict=True)
+        for p, c, q in zip(term.target.points, np.asarray(constants), stress, strict=True)
     ]
 
 
@@ -110,14 +112,12 @@ NEWTON = replace(SETTINGS, updates=5, optimizer=GaussNewton(relaxation=0.6, fina
 
 
 @pytest.mark.parametrize("every", [1, 3])
-def test_the_jacobian_is_that_of_the_reweighted_residuals(every):
-    difftre_trainer = DiffTReTrainer(NEWTON, START, points(C11=4.0, C12=2.0, C44=2.0))
-    sampled, energy, observed = difftre_trainer._snapshots(START, difftre_trainer.init(START.params).extra, 0)
-    w = reweighting.weights(difftre_trainer.beta, energy, sampled.trajectory.energy)
-    sampled, w, observed = difftre._every(every, sampled, w, observed)
-    slopes = difftre_trainer.residuals(reweighting.averages(w, observed))[1]
-    found = difftre_trainer._jacobian(START, sampled, w, observed, slopes)
-    residuals = reweighted(difftre_trainer, sampled, lambda means: np.ravel(difftre_trainer.target.residuals(means)))
+def test_the_jacobian_is_that_of_the_residuals_reweighted_on_the_snapshots_it_is_taken_from(every):
+    (term,) = difftre.terms_of(points(C11=4.0, C12=2.0, C44=2.0), NEWTON, START)
+    averages = first_snapshots(term, START)
+    _, found = term.jacobian(START, averages, every)
+    some = averages.every(every).sampled
+    residuals = reweighted(term, some, lambda means: np.ravel(term.target.residuals(means)))
     for column, (name, h) in enumerate([("epsilon", 1e-7), ("sigma", 1e-5)]):  # in the order of the tree's leaves
         up, down = (residuals({**START.params, name: START.params[name] + s * h}) for s in (1, -1))
         expected = (up - down) / (2 * h)
@@ -203,8 +203,9 @@ def test_a_state_point_that_cannot_be_kept_is_an_error(true_points, monkeypatch,
 
 def test_a_training_that_ends_with_a_molten_crystal_says_so(true_points):
     difftre_trainer = difftre.DiffTReTrainer(SETTINGS, START, true_points)
-    train_state, sites = difftre_trainer.init(START.params), difftre_trainer.cells.sites
+    train_state, sites = difftre_trainer.init(START.params), difftre_trainer.terms[0].cells.sites
     liquid = sites + 2.0 * jax.random.normal(jax.random.key(0), (SETTINGS.sampling.snapshots, *sites.shape))
-    ended = train_state.extra._replace(trajectory=train_state.extra.trajectory._replace(positions=liquid))
+    (kept,) = train_state.extra
+    ended = (kept._replace(trajectory=kept.trajectory._replace(positions=liquid)),)
     with pytest.warns(UserWarning, match=r"at \d+ K is no longer the crystal it began as"):
         difftre.warn_if_lost(difftre_trainer, train_state._replace(extra=ended))

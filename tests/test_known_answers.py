@@ -1,6 +1,6 @@
 """`fusedff train` on a diamond crystal and on a B2 compound, whose labeller has elastic constants that are known.
 
-python -m pytest -m slow tests/test_known_answers.py
+Some ten minutes each on one core: python -m pytest -m slow tests/test_known_answers.py
 """
 
 import numpy as np
@@ -80,8 +80,9 @@ def test_diamond_is_found_from_its_labels_with_its_sublattices_relaxed(tmp_path)
     expected = {name: value / GPA for name, value in SILICON.constants.items()}
     assert known.constants_gpa == pytest.approx(expected, rel=1e-3)
     assert known.clamped_gpa[3, 3] > 1.4 * expected["C44"]
-    assert found["dft"] == pytest.approx(expected, rel=0.15)
-    assert found["fused"] == pytest.approx(expected, rel=0.05)
+    # after 35 frames C44, which the inner displacement softens, is 8 % off; sampling errors at 20 K are 0.2 GPa
+    assert found["dft"] == pytest.approx(expected, rel=0.12)
+    assert found["fused"] == pytest.approx(expected, rel=0.02)
 
 
 def test_a_b2_compound_is_found_from_its_labels(tmp_path):
@@ -89,5 +90,5 @@ def test_a_b2_compound_is_found_from_its_labels(tmp_path):
     found, known = study(tmp_path, "NiAl", "cesiumchloride", 2.84, Ions({"Ni": 0.0, "Al": 0.0}, morse), [2, 2, 2])
     expected = known.constants_gpa
     assert expected["C12"] == pytest.approx(expected["C44"], rel=1e-3)
-    assert found["dft"] == pytest.approx(expected, rel=0.15)
-    assert found["fused"] == pytest.approx(expected, rel=0.05)
+    assert found["dft"] == pytest.approx(expected, rel=0.12)
+    assert found["fused"] == pytest.approx(expected, rel=0.02)

@@ -14,7 +14,7 @@ from ase.build import bulk
 from ase.io import write
 from copper import copper, relabelled
 
-from fusedff.commands import cli, material
+from fusedff.commands import cli, material, targets
 from fusedff.data import datasets, splits
 from fusedff.plotting import style
 from fusedff.potential import Potential
@@ -33,6 +33,20 @@ repeats = [1, 1, 1]
 
 [dft]
 epochs = 2
+"""
+TARGETS = """
+[[targets]]
+kind = "phonon"
+name = "X"
+frequency_THz = 7.2
+temperature_K = 480
+place = 3
+
+[[targets]]
+kind = "radial_distribution"
+file = "gr.csv"
+temperature_K = 300
+repeats = [2, 1, 1]
 """
 TABLE = """\
 temperature_K,a_A,C11_GPa,C12_GPa,C44_GPa,role
@@ -94,7 +108,7 @@ def instant(monkeypatch):
     """Trainings that take no time and keep their start, evaluations that find `found_with`; what was trained."""
     trained = []
 
-    def learn(start, *arguments, checkpoint, static=()):
+    def learn(start, *arguments, checkpoint):
         trained.append((checkpoint.parent.relative_to(checkpoint.parents[2]).as_posix(), start, arguments))
         return start, [{"epoch": 0, "C11@300K": 160.0}]
 
@@ -155,6 +169,50 @@ def test_a_finished_training_is_not_done_again_unless_settings_or_models_are_oth
     with pytest.raises(TypeError):  # other settings
         material.train(material.load(folder / "study.toml").members["0"])
     assert material.train(zero)["models"] == storage.plain(result)["members"]["0"]
+
+
+@pytest.fixture
+def targeted(folder):
+    """A study with two further targets."""
+    (folder / "study.toml").write_text(SETTINGS + TARGETS)
+    (folder / "gr.csv").write_text("r_A,g\n1.0,0\n1.6,0.1\n2.4,2\n")
+    return folder
+
+
+def check_targets(models):
+    """What a study with two further targets leaves in its folder."""
+    summary = storage.read_json(models / "summary.json")
+    assert summary["models"]["fused"]["targets"]["X"]["measured"] == 7.2
+    assert set(summary["models"]["fused"]["in_training"]) == {"X", "g(r)"}
+    with open(models / "tables" / "targets.csv", newline="") as file:
+        assert [row["target"] for row in csv.DictReader(file)] == 3 * ["X", "g(r)"]
+    with open(models / "tables" / "g-r.csv", newline="") as file:
+        assert {"r_A", "measured", "fused", "fused_stderr"} < set(next(csv.DictReader(file)))
+    assert (models / "figures" / "g-r.png").exists()
+    assert "X: measured 7.2 THz; DFT-only " in (models / "MODELS.md").read_text()
+
+
+def test_targets_by_name_are_in_tables_figures_and_card(targeted, instant, monkeypatch):
+    history = [{"epoch": 0, "C11@300K": 160.0, "X_THz": 7.0, "g(r)": 0.2}]
+    for trainer in (difftre, fused):
+        monkeypatch.setattr(trainer, "train", lambda start, measured, *arguments, **options: (start, history))
+    curve = {"r_A": [1.0, 1.1], "measured": [0.0, 0.1], "g": [0.1, 0.0], "g_stderr": [0.01, 0.02]}
+    values = {"X": (7.1, None, 7.2, "THz"), "g(r)": (0.2, 0.01, 0.0, "")}
+    entries = {
+        name: dict(zip(("value", "stderr", "measured", "unit"), one, strict=True)) for name, one in values.items()
+    }
+    monkeypatch.setattr(targets, "evaluate", lambda *arguments: {"targets": entries, "curves": {"g(r)": curve}})
+    result = material.train(material.load(targeted / "study.toml"))
+    assert result["models"]["dft"]["in_training"] == {}
+    assert result["models"]["fused"]["in_training"] == {"X": 7.0, "g(r)": 0.2}
+    check_targets(targeted / "models")
+
+
+@pytest.mark.slow
+def test_targets_by_name_are_trained_and_evaluated(targeted):
+    """Minutes: a network, a phonon and a g(r), `python -m pytest -m slow tests/test_material.py`."""
+    assert cli.main(["train", str(targeted / "study.toml")]) == 0
+    check_targets(targeted / "models")
 
 
 def test_a_compound_and_a_structure_from_a_file_are_described(folder, capsys):
@@ -228,41 +286,6 @@ def test_settings_of_the_file_take_the_place_of_the_presets(folder):
     assert (preset.dft.epochs, preset.fused.epochs) == (2, 3)
     assert preset.fused.experiment.elastic_weight == 2.0
     assert preset.fused.experiment.repeats == preset.evaluation.repeats == (1, 1, 1)
-
-
-def test_phonons_in_the_settings_are_targets_in_the_cell_measured_nearest(folder, capsys):
-    more = """
-[[phonons]]
-name = "X"
-frequency_THz = 7.2
-stderr_THz = 0.05
-temperature_K = 480
-place = 3
-
-[[phonons]]
-name = "shear"
-frequency_THz = 5.1
-temperature_K = 296
-displacements = [[1, 0, 0], [1, 0, 0], [-1, 0, 0], [-1, 0, 0]]
-"""
-    (folder / "study.toml").write_text(SETTINGS + more)
-    assert cli.main(["check", str(folder / "study.toml")]) == 0
-    said = capsys.readouterr().out
-    assert "phonon        X 7.2 ± 0.05 THz" in said
-    assert "phonon        shear 5.1 ± 0.1 THz" in said
-    hot, cold = material.load(folder / "study.toml").phonons
-    assert hot.frame.cell.lengths() == pytest.approx([3.628] * 3)
-    assert cold.frame.cell.lengths() == pytest.approx([3.615] * 3)
-    for old, new, says in (
-        ("place = 3", "", r"study\.toml, \[\[phonons\]\]: which mode is X\? Give either displacements or place"),
-        ("place = 3", "place = 9", r"mode X: place 9 of 9; give 0 to 8"),
-        ("frequency_THz = 7.2", "", "'frequency_THz' is missing; add it"),
-        ("stderr_THz", "stdrr_THz", r"setting 'stdrr_THz' is unknown; did you mean 'stderr_THz'\?"),
-        ("7.2", '"seven"', r"study\.toml, \[\[phonons\]\]: "),
-    ):
-        (folder / "study.toml").write_text(SETTINGS + more.replace(old, new))
-        with pytest.raises(ValueError, match=says):
-            material.load(folder / "study.toml")
 
 
 @pytest.mark.parametrize(("old", "new", "says"), [

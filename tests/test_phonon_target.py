@@ -21,6 +21,7 @@ from fusedff.training.config import DiffTReConfig, SamplingConfig
 from fusedff.training.difftre import DiffTReTrainer
 from fusedff.training.optimizers import GaussNewton
 from fusedff.training.phonon_target import Mode, PhononTarget
+from fusedff.training.targets import ElasticTarget
 from fusedff.units import GPA, THZ
 
 HCP = Crystal("Ar", "hcp", 3.70, 6.05)
@@ -89,7 +90,7 @@ def test_a_training_meets_a_frequency_beside_elastic_constants():
     e2g = float(target(Mode("E2g", 1.0, E2G)).observe(truth)[0])
     c33 = difftre.train(truth, [point], replace(SETTINGS, updates=1))[1][0]["C33@4K"]
     measured = [replace(point, elastic={"C33": c33 * GPA})]
-    _, history = difftre.train(START, measured, SETTINGS, static=[target(Mode("E2g", e2g, E2G, 0.005))])
+    _, history = difftre.train(START, [*measured, target(Mode("E2g", e2g, E2G, 0.005))], SETTINGS)
     assert abs(history[0]["E2g_THz"] / e2g - 1) > 0.05
     assert abs(history[0]["C33@4K"] / c33 - 1) > 0.1
     # E2g has no noise; C33 has that of 8 correlated snapshots, and so has the C33 that is aimed at
@@ -97,26 +98,28 @@ def test_a_training_meets_a_frequency_beside_elastic_constants():
     assert history[-1]["C33@4K"] == pytest.approx(c33, rel=0.03)
 
 
-def test_losses_and_gradients_of_static_targets_are_added():
-    phonon = target(Mode("E2g", 0.7, E2G))
-    point = StatePoint(4.0, HCP, {"C33": 4 * GPA})
-    trainer = DiffTReTrainer(SETTINGS, START, [point], static=[phonon, phonon])
-    values, residuals, rows = trainer.static_terms(START.params)
-    assert [value.shape for value in values] == [(1,), (1,)]
-    same, other = target(Mode("E2g", 0.7, E2G)), target(Mode("E2g", 0.71, E2G))  # what a checkpoint belongs to
-    known = {key: storage.digest(trainer.learned_from | {"static targets": (one, one)})
-             for key, one in (("same", same), ("other", other))}  # fmt: skip
-    assert known["same"] == storage.digest(trainer.learned_from) != known["other"]
-    gradient = {name: jnp.ones(1) for name in START.params}
-    loss, total = difftre._with_static(jnp.float32(3.0), gradient, residuals, rows)
+def test_a_phonon_adds_its_loss_and_its_gradient():
+    phonon, point = target(Mode("E2g", 0.7, E2G)), StatePoint(4.0, HCP, {"C33": 4 * GPA})
+    known = {
+        measured: storage.digest(
+            DiffTReTrainer(SETTINGS, START, [target(Mode("E2g", measured, E2G)), point]).learned_from
+        )
+        for measured in (0.7, 0.71)
+    }
+    trainer = DiffTReTrainer(SETTINGS, START, [phonon, point])
+    assert known[0.7] == storage.digest(trainer.learned_from) != known[0.71]  # what a checkpoint belongs to
+    elastic, static = trainer.terms  # state points come first
+    assert isinstance(elastic.target, ElasticTarget)
+    _, found = static.find(START, (), 0)
 
     def alone(params):
         return jnp.sum(phonon.residuals(phonon.observe(START.with_params(params))) ** 2)
 
-    value, slope = jax.value_and_grad(alone)(START.params)
-    assert float(loss) == pytest.approx(3 + 2 * float(value), rel=1e-5)
+    expected, slope = jax.value_and_grad(alone)(START.params)
+    value, gradient = static.gradient(START, found)
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
     for name in gradient:
-        assert float(total[name][0]) == pytest.approx(1 + 2 * float(slope[name][0]), rel=1e-4)
+        assert float(gradient[name][0]) == pytest.approx(float(slope[name][0]), rel=1e-4)
 
 
 def test_what_is_no_mode_is_refused():

@@ -1,7 +1,5 @@
 """Targets other than elastic constants: the structure and the pressure of a liquid whose parameters are known."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,15 +10,15 @@ from fusedff.crystallography.crystals import Crystal
 from fusedff.measurements.experiments import StatePoint
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
-from fusedff.simulation import langevin, reweighting
+from fusedff.simulation import distributions, langevin, reweighting
 from fusedff.simulation.cells import replicate
 from fusedff.simulation.elasticity import CoupledStrains
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training import difftre
 from fusedff.training.config import DiffTReConfig, SamplingConfig
-from fusedff.training.difftre import DiffTReTrainer
 from fusedff.training.optimizers import Adam
 from fusedff.training.targets import ElasticTarget, HeatCapacityTarget, PressureTarget, RadialTarget, loss
+from fusedff.training.terms import Averages
 from fusedff.units import GPA
 
 # 32 atoms at 60 % of the density of the crystal: they melt by themselves
@@ -81,31 +79,32 @@ def test_a_cold_crystal_has_the_heat_capacity_of_dulong_and_petit():
 
 
 @pytest.mark.parametrize("kind", ["radial", "pressure", "heat"])
-def test_the_gradient_is_that_of_the_reweighted_loss(kind):
+def test_gradient_and_jacobian_are_those_of_the_reweighted_residuals(kind):
     target = {
         "radial": RadialTarget(cells(2), R, np.where(R > 3.4, 1.0, 0.0)[None]),
         "pressure": PressureTarget(cells(2), [0.2 * GPA]),
         "heat": HeatCapacityTarget(cells(2), [2.5]),
     }[kind]
     settings = DiffTReConfig(sampling=SamplingConfig(LangevinConfig(10.0, 2.0, 10, 0.6), 2, snapshots=4))
-    difftre_trainer = DiffTReTrainer(settings, WRONG, target)
-    sampled, _, _ = difftre_trainer._snapshots(WRONG, difftre_trainer.init(WRONG.params).extra, 0)
+    (term,) = difftre.terms_of(target, settings, WRONG)
+    sampled, _ = term.find(WRONG, term.init(WRONG.params, jax.random.PRNGKey(0)), 0)
 
     def reweighted(params):
-        energy, found = difftre_trainer._reevaluate(WRONG.with_params(params), sampled)
-        w = reweighting.weights(difftre_trainer.beta, energy, sampled.trajectory.energy)
-        return w, found, reweighting.averages(w, found)
+        energy, found = term._reevaluate(WRONG.with_params(params), sampled)
+        w = reweighting.weights(term.beta, energy, sampled.trajectory.energy)
+        return Averages(sampled, w, found, reweighting.averages(w, found))
 
     away = {**WRONG.params, "epsilon": 1.01 * WRONG.params["epsilon"]}  # where weights differ
-    w, found, means = reweighted(away)
-    assert np.ptp(np.asarray(w)) > 1e-3
-    gradient = difftre_trainer._gradient(
-        WRONG.with_params(away), sampled, w, found, jax.grad(partial(loss, target))(means)
-    )
-    for name, h in [("epsilon", 1e-6), ("sigma", 1e-6)]:
-        up, down = (loss(target, reweighted({**away, name: away[name] + s * h})[2]) for s in (1, -1))
-        # an identity: only h^2 and rounding separate the two
-        assert float(gradient[name][0]) == pytest.approx(float(up - down) / (2 * h), rel=1e-5)
+    found = reweighted(away)
+    assert np.ptp(np.asarray(found.weights)) > 1e-3
+    _, gradient = term.gradient(WRONG.with_params(away), found)
+    residuals, jacobian = term.jacobian(WRONG.with_params(away), found)
+    for column, (name, h) in enumerate([("epsilon", 1e-6), ("sigma", 1e-6)]):
+        up, down = (np.ravel(target.residuals(reweighted({**away, name: away[name] + s * h}).means)) for s in (1, -1))
+        slope = (up - down) / (2 * h)
+        # identities: only h^2 and rounding separate the two
+        np.testing.assert_allclose(jacobian[:, column], slope, rtol=1e-5, atol=1e-6 * np.abs(slope).max())
+        assert float(gradient[name][0]) == pytest.approx(2 * residuals @ slope, rel=1e-5)
 
 
 def test_replicas_are_averaged_before_they_are_compared_and_states_are_not():
@@ -178,6 +177,25 @@ def test_curves_and_pressures_count_in_units_of_their_standard_errors():
     assert float(half) == pytest.approx(4 * float(one))
     with pytest.raises(ValueError, match=r"standard errors of g\(r\) of shape \(1, 29\); give one positive number"):
         RadialTarget(ensemble, R, measured, stderr=0 * stderr)
+
+
+def test_partial_curves_count_the_neighbours_of_a_species_around_another():
+    """In rocksalt: 6 unlike neighbours at a / 2, 12 like ones at a / sqrt(2); of one species around the other none."""
+    a, r = 4.2, 0.1 * np.arange(1, 40)
+    salt = replicate([bulk("NaCl", "rocksalt", a=a, cubic=True) * (2, 2, 2)], [100.0], 1, jnp.float64)
+    counts = {}
+    for name, pair in (("unlike", (11, 17)), ("like", (17, 17)), ("all", None)):
+        target = RadialTarget(salt, r, np.ones((1, len(r))), pair=pair)
+        g = np.asarray(target.observe(None, salt.system(salt.sites), None, None))[0]
+        n = {"unlike": 32, "like": 31, "all": 63}[name]  # that may be neighbours
+        counts[name] = [
+            distributions.coordination(r, g, n / (2 * a) ** 3, d) for d in (a / 2 + 0.15, a / 2**0.5 + 0.15)
+        ]
+    np.testing.assert_allclose(counts["unlike"], [6, 6], rtol=1e-9)
+    np.testing.assert_allclose(counts["like"], [0, 12], rtol=1e-9)
+    np.testing.assert_allclose(counts["all"], [6, 18], rtol=1e-9)
+    with pytest.raises(ValueError, match="the cells have no pair of the elements"):
+        RadialTarget(salt, r, np.ones((1, len(r))), pair=(11, 19))
 
 
 def test_curves_that_do_not_fit_the_cells_are_refused():

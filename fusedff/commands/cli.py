@@ -299,7 +299,7 @@ example:
         _propose_arguments, _propose,
     ),
     "check": Command(
-        "read a settings file, its frames and its table, and say what would be learned", """\
+        "read a settings file, its frames and its measurements, and say what would be learned", """\
 example:
   fusedff check copper/study.toml""",
         _settings_argument, _check,

@@ -3,14 +3,12 @@
 The settings are those of a preset, with what the file says in their place. Below the folder `output`::
 
     dft/ experiment/ fused/   models with their histories, settings and checkpoints (`study.run_folder`)
-    summary.json, MODELS.md   errors, elastic constants, settings, versions; the same to be read
+    summary.json, MODELS.md   errors, elastic constants, other targets, settings, versions; the same to be read
     tables/ figures/          CSV and PNG
 
 With several `seeds` all that is in a folder `seed-N` for each of them, and the last two lines hold means and spreads.
 """
 
-import dataclasses
-import difflib
 import statistics
 import time
 import tomllib
@@ -25,6 +23,8 @@ import numpy as np
 from ase import Atoms
 
 from fusedff import results
+from fusedff.commands import sections, targets
+from fusedff.commands.targets import Measured
 from fusedff.crystallography import crystals
 from fusedff.data import datasets, splits
 from fusedff.data import frames as labelled
@@ -40,7 +40,6 @@ from fusedff.study import comparison, presets, run_folder
 from fusedff.study.presets import Preset
 from fusedff.study.run_folder import MODELS, RunFolder
 from fusedff.training import checkpoints, difftre, force_matching, fused
-from fusedff.training.phonon_target import Mode, PhononTarget
 
 SHORTEST_EDGE = 7.0  # Å, of the simulated cells, unless `repeats` says otherwise
 SECTIONS = ("network", "dft", "experiment", "fused", "evaluation")  # of a preset, that a file may change
@@ -61,16 +60,29 @@ preset = "demo"                   # smoke (only shows that all runs), demo (minu
 # seed = 0                        # of initial weights, split, batches, trajectories
 # seeds = 5                       # a committee: every model is trained five times; or a list, [0, 1, 2]
 # repeats = [3, 3, 3]             # of the conventional cell, in the simulations; default: edges of 7 Å or more
-# [[phonons]]                     # a mode at the zone centre to learn from as well, at 0 K in the cell measured nearest
-# name = "E2g"                    # to temperature_K; displacements of the atoms of the conventional cell, or
-# frequency_THz = 4.18            # place = 0, among its optical frequencies in ascending order
-# stderr_THz = 0.1
-# temperature_K = 295
-# displacements = [[1, 0, 0], [-1, 0, 0]]
 # [dft]
 # epochs = 200
 # [fused]
 # epochs = 24
+
+# Further measurements to learn from, a section [[targets]] each. A mode at the zone centre, at 0 K in the cell measured
+# nearest to temperature_K: displacements of the atoms of the conventional cell, or place = 0, among its optical
+# frequencies in ascending order.
+# [[targets]]
+# kind = "phonon"
+# name = "E2g"
+# frequency_THz = 4.18
+# stderr_THz = 0.1
+# temperature_K = 295
+# displacements = [[1, 0, 0], [-1, 0, 0]]
+# A liquid, in a cell of its own that is scaled to the density; also kind = "density" and kind = "heat_capacity".
+# [[targets]]
+# kind = "radial_distribution"
+# file = "liquid_gr.csv"          # r_A, g and, if known, stderr
+# structure = "liquid.extxyz"     # a snapshot of the liquid to start from; without it, the crystal of the table
+# density_g_cm3 = 4.1
+# temperature_K = 1973
+# sampling.langevin.timestep_fs = 2.0
 """
 TABLE_TEMPLATE = """\
 # Citation of the measurements
@@ -88,7 +100,7 @@ class Material:
     train_points: tuple[StatePoint, ...]  # those that may be learned from, with isothermal constants
     preset: Preset
     seeds: tuple[int, ...] = ()  # of a committee; without them, the one of the preset
-    phonons: tuple[PhononTarget, ...] = ()
+    targets: tuple[Measured, ...] = ()
 
     @cached_property
     def split(self) -> splits.Split:
@@ -123,7 +135,7 @@ def load(path: str | Path) -> Material:
     except ValueError as error:  # no TOML, no UTF-8
         raise ValueError(f"{path.name}: {error}; `fusedff new` writes a template") from error
     top = {"frames": str, "table": str, "symbol": str, "structure": str, "output": str, "preset": str}
-    _require_known(said, (*top, "seed", "seeds", "repeats", "units", "phonons", *SECTIONS), path.name)
+    sections.require_known(said, (*top, "seed", "seeds", "repeats", "units", "targets", *SECTIONS), path.name)
     for name, kind in top.items():
         if name not in said and name not in ("symbol", "preset", "output"):
             raise ValueError(f"{path.name}: {name!r} is missing; add it (`fusedff new` writes a template)")
@@ -145,11 +157,8 @@ def load(path: str | Path) -> Material:
     )
     files = said["frames"] if isinstance(said["frames"], list) else [said["frames"]]
     frames = datasets.load_files([here / name for name in files])
-    needed = crystals.unit_cell(points[0].crystal).symbols
-    if absent := sorted(set(needed) - {symbol for frame in frames for symbol in frame.symbols}):
-        raise ValueError(
-            f"{', '.join(files)}: no frame contains {absent[0]}, which the crystal of {said['table']} does; add frames"
-        )
+    crystal = dict.fromkeys(crystals.unit_cell(points[0].crystal).symbols, f"the crystal of {said['table']}")
+    _require_elements(crystal, frames, files)
     seeds = _seeds(said, path.name)
     preset = _preset(presets.get(said.get("preset", "demo")), said, points, path.name)
     points = comparison.measured(preset, points)
@@ -157,30 +166,16 @@ def load(path: str | Path) -> Material:
         train_points = comparison.targets(preset, points)
     except ValueError as error:
         raise ValueError(f"{said['table']}: {error}") from None
-    phonons = _phonons(said.get("phonons", []), points, f"{path.name}, [[phonons]]")
-    return Material(here / said.get("output", path.stem), frames, points, train_points, preset, seeds, phonons)
+    place = targets.Place(here, points, preset.evaluation.repeats, preset.experiment.sampling)
+    further = targets.load(said.get("targets", []), place, path.name)
+    _require_elements(targets.elements(further), frames, files)
+    return Material(here / said.get("output", path.stem), frames, points, train_points, preset, seeds, further)
 
 
-def _phonons(said, points, where: str) -> tuple[PhononTarget, ...]:
-    """Measured frequencies as targets, by the cells that they are compared in."""
-    needed, modes = ("name", "frequency_THz", "temperature_K"), {}
-    if not isinstance(said, list) or not all(isinstance(entry, dict) for entry in said):
-        raise ValueError(f"{where}: {said!r} does not fit; make it a section [[phonons]] for each mode")
-    for entry in said:
-        _require_known(entry, (*needed, "stderr_THz", "displacements", "place"), where)
-        if lacking := [key for key in needed if key not in entry]:
-            raise ValueError(f"{where}: {lacking[0]!r} is missing; add it")
-        if ("displacements" in entry) == ("place" in entry):
-            raise ValueError(f"{where}: which mode is {entry['name']}? Give either displacements or place")
-    try:
-        for entry in said:
-            nearest = min(range(len(points)), key=lambda n: abs(points[n].temperature - entry["temperature_K"]))
-            stderr = [entry["stderr_THz"]] if "stderr_THz" in entry else []
-            which = entry.get("displacements", entry.get("place"))
-            modes.setdefault(nearest, []).append(Mode(entry["name"], entry["frequency_THz"], which, *stderr))
-        return tuple(PhononTarget(crystals.unit_cell(points[n].crystal), tuple(found)) for n, found in modes.items())
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {error}") from error
+def _require_elements(needed: Mapping[str, str], frames, files) -> None:
+    """Raise ValueError unless all elements (symbol -> what has it) are in a frame."""
+    for symbol in sorted(set(needed) - {symbol for frame in frames for symbol in frame.symbols}):
+        raise ValueError(f"{', '.join(files)}: no frame contains {symbol}, which {needed[symbol]} does; add frames")
 
 
 def _seeds(said: Mapping, file: str) -> tuple[int, ...]:
@@ -214,41 +209,13 @@ def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
         fused=replace(base.fused, experiment=replace(base.fused.experiment, **cells)),
         evaluation=replace(base.evaluation, **cells),
     )
-    return _changed(preset, {name: said[name] for name in SECTIONS if name in said}, file)
+    return sections.changed(preset, {name: said[name] for name in SECTIONS if name in said}, file)
 
 
 def repeats_of(crystal: crystals.Crystal) -> tuple[int, int, int]:
     """How often the conventional cell is repeated for edges of 7 Å or more."""
     a, b, c = np.ceil(SHORTEST_EDGE / crystals.unit_cell(crystal).cell.lengths() - 1e-6)
     return int(a), int(b), int(c)
-
-
-def _changed(settings, said: Mapping, where: str):
-    """Settings with the fields of a section of the file; sections within it are settings within them."""
-    fields = [f.name for f in dataclasses.fields(settings)]
-    _require_known(said, fields, where)
-    values = {}
-    for name, value in said.items():
-        before = getattr(settings, name)
-        if dataclasses.is_dataclass(before) != isinstance(value, dict):
-            remedy = f"make it a section [{name}]" if dataclasses.is_dataclass(before) else "it has no settings inside"
-            raise ValueError(f"{where}: {name} = {value!r} does not fit; {remedy}")
-        if isinstance(value, dict):
-            values[name] = _changed(before, value, f"{where}, [{name}]")
-        else:
-            values[name] = tuple(value) if isinstance(value, list) else value
-    try:
-        return replace(settings, **values)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _require_known(said, known, where) -> None:
-    for name in said:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise ValueError(f"{where}: setting {name!r} is unknown; {hint}")
 
 
 def describe(material: Material) -> str:
@@ -268,8 +235,7 @@ def describe(material: Material) -> str:
         + (f"; each of {', '.join(sources)} has its own zero of energy" if len(sources) > 1 else ""),
         f"measured      {', '.join(measured_names(material.points))} ({point.condition}); trained on {trained} K; "
         f"held out {held + ' K' if held else 'none'}",
-        *(f"phonon        {mode.name} {mode.measured:g} ± {mode.stderr:g} THz"
-          for target in material.phonons for mode in target.modes),
+        *targets.describe(material.targets),
         f"simulations   {len(cell)} atoms, edges {', '.join(f'{x:.1f}' for x in cell.cell.lengths())} Å",
         f"preset        {material.preset.name}: {material.preset.dft.epochs} epochs of force matching, "
         f"{material.preset.experiment.updates} updates from experiment, {material.preset.fused.epochs} fused epochs",
@@ -319,7 +285,7 @@ def _train_one(material: Material, say) -> dict:
     folder.path.mkdir(parents=True, exist_ok=True)
     identity = {
         "learned_from": storage.digest(
-            {"frames": checkpoints.data_of_frames(material.frames, "all"), "table": points, "phonons": material.phonons}
+            {"frames": checkpoints.data_of_frames(material.frames, "all"), "table": points, "targets": material.targets}
         ),
         "settings": presets.as_dict(preset),
         "versions": run_folder.versions(),
@@ -331,9 +297,15 @@ def _train_one(material: Material, say) -> dict:
     found = {}
     for name, model in models.items():
         say(f"{results.TITLES[name]}: evaluation at {len(material.points)} temperatures")
-        found[name] = comparison.evaluate_model(
-            model, split.test, material.points, preset, f"{results.TITLES[name]}: elastic constants"
-        ) | {"phonons": {name: entry for target in material.phonons for name, entry in target.entries(model).items()}}
+        found[name] = (
+            comparison.evaluate_model(
+                model, split.test, material.points, preset, f"{results.TITLES[name]}: elastic constants"
+            )
+            | targets.evaluate(
+                material.targets, model, preset.evaluation, preset.experiment.sampling, results.TITLES[name]
+            )
+            | {"in_training": {one.name: one.last(histories[name]) for one in material.targets if name != "dft"}}
+        )
     result = identity | {
         "material": str(material.points[0].crystal),
         "models": found,
@@ -360,6 +332,9 @@ def _three_models(material: Material, folder: RunFolder, say) -> tuple[dict, dic
         preset.energy_scale, source=source,
     )  # fmt: skip
 
+    def measured(settings):
+        return [*points, *(one.in_training(settings.sampling) for one in material.targets)]
+
     def learn(name, train_one, settings):
         say(f"{results.TITLES[name]}: training")
         began = time.monotonic()
@@ -375,12 +350,12 @@ def _three_models(material: Material, folder: RunFolder, say) -> tuple[dict, dic
     dft = models["dft"]
     models["experiment"], histories["experiment"] = learn(
         "experiment",
-        lambda **kw: difftre.train(dft, points, preset.experiment, static=material.phonons, **kw),
+        lambda **kw: difftre.train(dft, measured(preset.experiment), preset.experiment, **kw),
         preset.experiment,
     )
     models["fused"], histories["fused"] = learn(
         "fused",
-        lambda **kw: fused.train(dft, points, split.train, preset.fused, static=material.phonons, **kw),
+        lambda **kw: fused.train(dft, measured(preset.fused.experiment), split.train, preset.fused, **kw),
         preset.fused,
     )
     return models, histories
@@ -404,6 +379,10 @@ def _write(material: Material, result: Mapping, figures: Mapping) -> None:
         for seed, one in result.get("members", {str(material.preset.seed): models}).items()
         for name, found in one.items()
     ])  # fmt: skip
+    if rows := results.target_rows(models):
+        folder.write_table("targets", rows)
+    for name, of_models in _curves(models).items():
+        folder.write_table(targets.file_name(name), results.curve_rows(of_models))
     storage.write_bytes(folder.path / "MODELS.md", model_card(material, result).encode())
     for name, figure in figures.items():
         storage.write_bytes(folder.path / "figures" / f"{name}.png", style.png(figure))
@@ -419,7 +398,23 @@ def _comparisons(material: Material, result: Mapping) -> dict:
             {name: found["experiment"] for name, found in models.items()}, material.points
         ),
         "errors": comparison_plots.held_out({name: found["test"] for name, found in models.items()}),
+        **{targets.file_name(name): _curve_figure(name, found) for name, found in _curves(models).items()},
     }
+
+
+def _curves(models) -> dict[str, dict]:
+    """Curves by target and model, without those of models whose simulation exploded."""
+    of_targets = {
+        name: {model: found["curves"][name] for model, found in models.items() if found["curves"][name]}
+        for name in models["fused"].get("curves", {})
+    }
+    return {name: found for name, found in of_targets.items() if found}
+
+
+def _curve_figure(name, of_models):
+    lines = {model: tuple(np.array(c[key]) for key in ("r_A", "g", "g_stderr")) for model, c in of_models.items()}
+    first = next(iter(of_models.values()))
+    return properties.curves(lines, "r (Å)", "g(r)", heading=name, measured=(first["r_A"], first["measured"]))
 
 
 def model_card(material: Material, result: Mapping) -> str:

@@ -121,7 +121,7 @@ def from_structure(structure: str | Path | ase.Atoms | Crystal, tolerance: float
     """
     if isinstance(structure, Crystal):
         return structure
-    atoms, where = (structure, "structure") if isinstance(structure, ase.Atoms) else _read(Path(structure))
+    atoms, where = (structure, "structure") if isinstance(structure, ase.Atoms) else read(Path(structure))
     if not len(atoms) or not atoms.pbc.all() or not abs(atoms.get_volume()) > 0:
         said = f"{len(atoms)} atoms, periodic along {atoms.pbc.tolist()}"
         raise ValueError(f"{where}: {said}, are no crystal; give one with its cell")
@@ -135,16 +135,20 @@ def from_structure(structure: str | Path | ase.Atoms | Crystal, tolerance: float
     return Crystal(formula, made, **{name: values[name] for name in orientation.free_parameters(found)})
 
 
-def _read(path):
+def read(path: Path) -> tuple[ase.Atoms, str]:
+    """The structure in a POSCAR, CIF or extended-XYZ file (the last frame), and the name of the file.
+
+    Raises FileNotFoundError, or ValueError for what cannot be read and for sites that atoms share.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give {FILES}")
     kind = {".cif": "cif", ".xyz": "extxyz", ".extxyz": "extxyz"}.get(path.suffix.lower(), "vasp")
     try:
-        atoms = ase.io.read(str(path), format=kind)
+        atoms: ase.Atoms = ase.io.read(str(path), format=kind)  # ty: ignore[invalid-assignment]: one frame
     except Exception as error:  # ASE raises whatever its parser meets
         said = " ".join(str(error).split())
         raise ValueError(f"{path.name}: cannot be read as {kind} ({said}); give {FILES}") from error
-    occupancy = atoms.info.get("occupancy", {})  # ty: ignore[missing-union-attribute]: one frame
+    occupancy = atoms.info.get("occupancy", {})
     shares = [share for site in occupancy.values() for share in site.values()]
     if any(share < 1 for share in shares):
         raise ValueError(f"{path.name}: a site is occupied by {min(shares):g} of an atom; give whole atoms")
@@ -178,12 +182,19 @@ def unit_cell(crystal: Crystal) -> ase.Atoms:
 def supercell(crystal: Crystal, repeats) -> ase.Atoms:
     """The unit cell repeated (n_a, n_b, n_c) times; the paper's 150-atom hcp cell is (5, 5, 3).
 
+    Raises what `repeated` raises.
+    """
+    return repeated(unit_cell(crystal), repeats)
+
+
+def repeated(cell: ase.Atoms, repeats) -> ase.Atoms:
+    """A cell repeated (n_a, n_b, n_c) times.
+
     Raises ValueError unless repeats are three positive whole numbers of a supercell that fits into memory.
     """
     counts = np.asarray(repeats)
     if counts.shape != (3,) or not np.issubdtype(counts.dtype, np.integer) or (counts < 1).any():
         raise ValueError(f"repeats = {repeats!r}: give three positive whole numbers, e.g. (5, 5, 3)")
-    cell = unit_cell(crystal)
     if (n_atoms := len(cell) * float(np.prod(counts.astype(float)))) > MOST_ATOMS:
         raise ValueError(f"repeats = {repeats!r} make {n_atoms:.3g} atoms; give fewer, up to {MOST_ATOMS} atoms fit")
     return cell * tuple(int(n) for n in counts)

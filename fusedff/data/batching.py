@@ -63,13 +63,12 @@ class FrameStore:
         self.weight = np.ones(len(self.frames))
         found = {(s, int(z)) for s, f in zip(self.sources, self.frames, strict=True) for z in f.numbers if s != main}
         self.offset_of = sorted(found if main else ()) if offset_of is None else list(offset_of)
-        self.offsets = np.array(
-            [
-                [np.sum(f.numbers == z) * (s == source) for source, z in self.offset_of]
-                for s, f in zip(self.sources, self.frames, strict=True)
-            ],
-            float,
-        ).reshape(len(self.frames), len(self.offset_of))
+        self.offsets = labelled.count(self.frames, self.offset_of)
+
+    def labels(self) -> list[labelled.Labels]:
+        """The labels of every frame, energies as they count here; nan where the stress is no label."""
+        stress = np.where(self.has_virial[:, None] > 0, self.stress, np.nan)
+        return [labelled.Labels(*one) for one in zip(self.energy, self.forces, stress, strict=True)]
 
     def coverage(self) -> Coverage:
         """Closest pair and numbers of neighbours in all frames."""

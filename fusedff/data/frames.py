@@ -85,6 +85,11 @@ def source(frame: ase.Atoms) -> str:
     return str(frame.info.get("source", ""))
 
 
+def count(frames, pairs) -> np.ndarray:
+    """Atoms (n_frames, n_pairs) of every frame that are of each of `pairs` of a source and an atomic number."""
+    return np.array([[np.sum(f.numbers == z) * (source(f) == of) for of, z in pairs] for f in frames], float)
+
+
 def family(frame: ase.Atoms) -> str:
     """The kind of structure: `config_type`."""
     return str(frame.info.get("config_type", "unlabelled"))

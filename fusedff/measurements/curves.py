@@ -1,7 +1,28 @@
-"""Columns of a table held against smooth curves: which rows are off."""
+"""Measured curves: read from a table, and columns of a table held against smooth ones."""
+
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import t as student
+
+from fusedff.measurements import csv
+
+
+def load(path: str | Path) -> dict[str, np.ndarray]:
+    """The columns of a CSV table of numbers by name, each (n_rows,).
+
+    Raises FileNotFoundError, or ValueError naming file, line and remedy.
+    """
+    path = Path(path)
+    (line, columns), *rows = csv.read_rows(path)
+    if len(set(columns)) < len(columns) or not rows:
+        raise ValueError(f"{path.name}, line {line}: give a header of different names and at least one row of numbers")
+    found = []
+    for line, row in rows:
+        where = f"{path.name}, line {line}"
+        cells = csv.cells(columns, row, where)
+        found.append([csv.number(cells[column], column, where) for column in columns])
+    return dict(zip(columns, np.array(found).T, strict=True))
 
 
 def off_curve(x: np.ndarray, y: np.ndarray) -> dict[int, float]:

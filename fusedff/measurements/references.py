@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fusedff.data import FILES
-from fusedff.measurements import csv
+from fusedff.measurements import csv, curves
 
 REFERENCES = FILES / "references.csv"
 CURVES = {  # measured curves that ship, by name
@@ -95,12 +95,7 @@ def load_curve(name: str) -> tuple[np.ndarray, np.ndarray]:
     """
     if name not in CURVES:
         raise ValueError(f"no curve is called {name!r}; there are {', '.join(map(repr, CURVES))}")
-    (_, columns), *rows = csv.read_rows(CURVES[name])
-    file = CURVES[name].name
-    found = [
-        [csv.number(*pair, f"{file}, line {line}") for pair in zip(row, columns, strict=True)] for line, row in rows
-    ]
-    x, y = np.array(found).T
+    x, y = curves.load(CURVES[name]).values()
     return x, y
 
 

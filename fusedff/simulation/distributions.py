@@ -53,19 +53,22 @@ def largest_radius(cells) -> float:
     return float(np.min(1 / np.linalg.norm(np.linalg.inv(np.asarray(cells, float)), axis=-2)) / 2)
 
 
-def radial_distribution(system: System, r) -> jax.Array:
+def radial_distribution(system: System, r, pair=None) -> jax.Array:
     """g(r) at radii r (n_bins,) in Å that passed `require_radii`: (n_cells, n_bins), without unit.
 
     The mean number of other atoms in a shell, divided by that of an even spread, (n - 1) / V times the volume of the
-    shell. With n - 1 instead of n it is one for independent atoms in a cell of any size. All cells hold n atoms.
+    shell. With n - 1 instead of n it is one for independent atoms in a cell of any size. All cells hold n atoms. A
+    partial g(r) counts, around the atoms of the first of two masks `pair` (n,), those of the second.
     """
     fractional = system.positions.reshape(system.n_cells, -1, 3) @ jnp.linalg.inv(system.cells)
     n = fractional.shape[1]
     delta = fractional[:, :, None] - fractional[:, None]
     nearest = (delta - jnp.round(delta)) @ system.cells[:, None]
-    others = ~jnp.eye(n, dtype=bool)
+    others = ~np.eye(n, dtype=bool)
+    if pair is not None:
+        others &= np.outer(*pair)
     count = smooth_histogram(jnp.linalg.norm(nearest, axis=-1), others, r)
-    return count * system.volumes[:, None] / (n * (n - 1) * jnp.asarray(shell_volumes(r), count.dtype))
+    return count * system.volumes[:, None] / (others.sum() * jnp.asarray(shell_volumes(r), count.dtype))
 
 
 def coordination(r, g, density: float, within: float) -> np.ndarray:

@@ -60,3 +60,22 @@ def gradient(
 
     zero = jax.tree.map(jnp.zeros_like, params)
     return jax.lax.scan(add, zero, (snapshots, along, against))[0]
+
+
+def gradients(energies: Callable, params, snapshots, w, observed, cotangents, beta):
+    """`gradient` of each of n functions whose observables do not depend on params: `cotangents` (n, n_cells, ...).
+
+    Leaves have an axis (n,) before those of params. `energies(params, snapshot)` returns U (n_cells,). Every cell of
+    every snapshot is differentiated once, whatever n is.
+    """
+    against = -beta * jnp.einsum("sc,scq,kcq->skc", w, observed - averages(w, observed), cotangents)
+
+    def add(total, item):
+        snapshot, factors = item
+        _, pull = jax.vjp(lambda params: energies(params, snapshot), params)
+        # one after the other: the gathers of a potential cannot be vmapped
+        of_cells = jax.lax.map(lambda cell: pull(cell)[0], jnp.eye(len(beta), dtype=w.dtype))
+        return jax.tree.map(lambda sum_, of: sum_ + jnp.tensordot(factors, of, 1), total, of_cells), None
+
+    zero = jax.tree.map(lambda x: jnp.zeros((len(cotangents), *x.shape), x.dtype), params)
+    return jax.lax.scan(add, zero, (snapshots, against))[0]

@@ -42,16 +42,28 @@ def derivatives(weighted_sum, cutoff, slots, images, potential, cells, positions
     `cotangents` (n, n_cells, n_quantities) are the derivatives of the functions with respect to the averages, `w`
     (n_snapshots, n_cells) the weights of the snapshots, `observed` (n_snapshots, n_cells, n_quantities) what `evaluate`
     gives, and `beta` (n_cells,) is 1 / kT in 1/eV. `weighted_sum(potential, system, near, coefficients)` returns
-    sum_k coefficients_k observed_k and the energy, both (n_cells,). Formula: `reweighting.gradient`.
+    sum_k coefficients_k observed_k and the energy, both (n_cells,); None for observables that do not depend on the
+    parameters. Formula: `reweighting.gradient`.
     """
 
     def on_device(potential, cells, positions, w, observed, cotangents, beta):
+        def energies(params, r):
+            system = cells.system(r)
+            return potential.with_params(params).energies(system, _near(cutoff, slots, images, system))
+
         def scalar(params, r, along, against):
-            model = potential.with_params(params)
+            if weighted_sum is None:
+                return jnp.sum(against * energies(params, r))
             system = cells.system(r)
             near = _near(cutoff, slots, images, system)
-            contracted, energy = weighted_sum(model, system, near, along)
+            contracted, energy = weighted_sum(potential.with_params(params), system, near, along)
             return jnp.sum(contracted + against * energy)
+
+        if weighted_sum is None and len(cotangents) > len(beta):
+            # many functions of the same snapshots, e.g. a curve: the energies of the cells are differentiated once
+            return devices.total(
+                reweighting.gradients(energies, potential.params, positions, w, observed, cotangents, beta)
+            )
 
         def gradient(cotangent):
             return reweighting.gradient(scalar, potential.params, positions, w, observed, cotangent, beta)

@@ -95,23 +95,20 @@ def predictions(potential: Potential, frames: Sequence[Atoms]) -> tuple[dict, di
     Both are dicts of flat arrays in the units of `UNITS`; frames whose stress is no label (`labelled.use_virial`) are
     left out of `stress`. Energies of another source than the potential's count from a zero fitted to these frames.
     """
-    found = evaluate(potential, frames)
     store = label_errors.store_of(potential, frames)
-    label_errors.fit_zeros(potential, store)
-    labels = [labelled.labels(frame) for frame in frames]
-    sizes = np.array([len(frame) for frame in frames])
-    stressed = np.array([labelled.use_virial(frame) for frame in frames])
-    reference = {
-        "energy": (store.energy + [potential.reference_energy(frame.numbers) for frame in frames]) / sizes,
-        "forces": np.concatenate([label.forces.ravel() for label in labels]),
-        "stress": np.array([label.stress for label in labels])[stressed].ravel() / GPA,
-    }
-    predicted = {
-        "energy": np.asarray(found.energy) / sizes,
-        "forces": np.asarray(found.forces).ravel(),
-        "stress": np.asarray(found.stress)[stressed].ravel() / GPA,
-    }
-    return reference, predicted
+    found = label_errors.predict(potential, store)
+    label_errors.fit_zeros(store, found)
+    stressed = store.has_virial > 0
+
+    def flat(labels):
+        energy = [one.energy + potential.reference_energy(f.numbers) for one, f in zip(labels, frames, strict=True)]
+        return {
+            "energy": np.array(energy) / store.sizes,
+            "forces": np.concatenate([one.forces.ravel() for one in labels]),
+            "stress": np.array([one.stress for one in labels])[stressed].ravel() / GPA,
+        }
+
+    return flat(store.labels()), flat(found)
 
 
 def evaluate_model(potential: Potential, test_frames: Sequence[Atoms], points, preset: Preset, name: str) -> dict:

@@ -3,44 +3,35 @@
 Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021). What was measured is a `targets.Target`. It has the cells to simulate,
 says what to record of a snapshot, and gives the deviation of the averages from the measurement. One update samples
 snapshots (or uses the last ones again), reweights them to the present parameters, differentiates the deviations through
-the weighted averages, and takes one optimizer step.
+the weighted averages, and takes one optimizer step for all targets together (`terms`).
 """
 
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from fusedff.geometry import neighbors
 from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.runtime import compilation, devices
-from fusedff.simulation import checks, reweighting, snapshots
+from fusedff.simulation import checks
 from fusedff.simulation import langevin as dynamics
-from fusedff.training import checkpoints, gauss_newton, loop, targets
+from fusedff.training import checkpoints, gauss_newton, loop
 from fusedff.training.config import DiffTReConfig
 from fusedff.training.optimizers import Adam, GaussNewton
 from fusedff.training.targets import ElasticTarget, StaticTarget, Target
-from fusedff.units import KB
+from fusedff.training.terms import Averages, SampledTerm, Simulated, StaticTerm
 
 MAX_HALVINGS = 4  # of a step whose trajectory explodes, before the training stops with an error
 
 
-class TrajectoryBuffer(NamedTuple):
-    """The last trajectory, which is kept from update to update, and where its simulation goes on."""
-
-    state: dynamics.State  # at the end of the trajectory
-    trajectory: dynamics.Trajectory
-    capacity: jax.Array  # (2,) sizes of the neighbour lists, a `ListCapacity`
-    params: Any  # with which the trajectory was sampled
+Term = SampledTerm | StaticTerm
+Measurements = Target | StaticTarget | Simulated | Sequence[StatePoint | Target | StaticTarget | Simulated]
 
 
 def elastic_target(points: Sequence[StatePoint], settings: DiffTReConfig) -> ElasticTarget:
@@ -50,99 +41,90 @@ def elastic_target(points: Sequence[StatePoint], settings: DiffTReConfig) -> Ela
     return ElasticTarget(points, s.estimator, s.repeats, s.replicas, *weights)
 
 
+def terms_of(
+    target: Measurements, settings: DiffTReConfig, template: Potential
+) -> tuple[SampledTerm | StaticTerm, ...]:
+    """The terms of the loss for what was measured: one target, or a list of measured state points and targets.
+
+    Of the state points `elastic_target` is taken. Every target with cells has a simulation of its own, as long as
+    `settings` say, or as it says itself (`Simulated`).
+    """
+    listed = list(target) if isinstance(target, Sequence) else [target]
+    points = [one for one in listed if isinstance(one, StatePoint)]
+    rest = [one for one in listed if not isinstance(one, StatePoint)]
+    if points or not rest:
+        rest = [elastic_target(points, settings), *rest]
+    return tuple(_term(one, settings.sampling, template) for one in rest)
+
+
+def _term(target, sampling, template):
+    if isinstance(target, Simulated):
+        return SampledTerm(target.target, target.sampling, template, target.name)
+    return SampledTerm(target, sampling, template) if hasattr(target, "cells") else StaticTerm(target, template)
+
+
 class DiffTReTrainer:
     """Updates of DiffTRe: sample or reuse, reweight, differentiate, step.
 
-    `target` is any `Target`, or measured state points, of which `elastic_target` is taken. `static` are further
-    measurements that follow from the potential without a trajectory. In fused training `label_sketch` is
-    `ForceMatchingTrainer.gauss_newton_sketch`: of all steps that correct the residuals, Gauss-Newton then takes the one
-    that raises the loss of the DFT labels least.
+    `target` is what `terms_of` takes. In fused training `label_sketch` is `ForceMatchingTrainer.gauss_newton_sketch`:
+    of all steps that correct the residuals, Gauss-Newton then takes the one that raises the loss of the DFT labels
+    least.
     """
 
     def __init__(
         self,
         settings: DiffTReConfig,
         template: Potential,
-        target: Target | Sequence[StatePoint],
+        target: Measurements,
         updates: int | None = None,
         label_sketch: Callable | None = None,
-        static: Sequence[StaticTarget] = (),
     ):
         self.settings, self.template, self.label_sketch = settings, template, label_sketch
-        self.static = tuple(static)
-        self.target = elastic_target(target, settings) if isinstance(target, Sequence) else target
+        self.terms = terms_of(target, settings, template)
         self.updates = updates or settings.updates
-        self.cells = self.target.cells
-        self.simulation = dynamics.Simulation(
-            self.cells, settings.sampling.langevin, template.cutoff, self.target.observe
-        )
-        self.images = neighbors.static_offsets(self.cells.lattice, template.cutoff)
-        self.beta = 1 / (KB * self.cells.temperature)
-        # compiled as a whole: operation by operation they would take seconds to compile
-        self.loss = jax.jit(jax.value_and_grad(partial(targets.loss, self.target)))
-        self.residuals = jax.jit(lambda means: (self.target.residuals(means), jax.jacrev(self.target.residuals)(means)))
-        self.static_terms = jax.jit(self._static_terms)
 
     @property
     def learned_from(self) -> dict:
-        """The measurements by name; a checkpoint is refused for a training on others."""
-        return {"target": self.target} | ({"static targets": self.static} if self.static else {})
+        """The measurements; a checkpoint is refused for a training on others."""
+        return {"measurements": [(term.target, getattr(term, "sampling", None)) for term in self.terms]}
 
     def init(self, params) -> loop.TrainState:
-        """Train state before the first update: the optimizer's, and a simulation that has not begun."""
+        """Train state before the first update: the optimizer's, and simulations that have not begun."""
         key = jax.random.PRNGKey(self.settings.seed)
-        positions = jnp.zeros((self.settings.sampling.snapshots, *self.cells.sites.shape), self.cells.sites.dtype)
-        capacity = self.simulation.capacity
-        evaluate = partial(self._evaluate, self.template, slots=capacity.slots)
-        energy, observed = jax.eval_shape(evaluate, positions)
-        empty = dynamics.Trajectory(positions, *(jnp.zeros(x.shape, x.dtype) for x in (energy, observed, energy)))
-        sampled = TrajectoryBuffer(dynamics.start(self.cells, key), empty, jnp.asarray(capacity), params)
+        kept = tuple(term.init(params, jax.random.fold_in(key, k) if k else key) for k, term in enumerate(self.terms))
         if isinstance(self.settings.optimizer, Adam):
             state = self.settings.optimizer.transformation(self.updates).init(params)
         else:
-            residuals = jax.eval_shape(self.target.residuals, empty.observed[0])
-            n_labels = gauss_newton.ROWS if self.label_sketch else 0
-            n_static = jax.eval_shape(self._static_terms, params)[1].size if self.static else 0
-            state = gauss_newton.init(residuals.size + n_static, ravel_pytree(params)[0], n_labels)
-        return loop.TrainState(params, state, key, sampled)
+            n = sum(term.n_residuals(params, own) for term, own in zip(self.terms, kept, strict=True))
+            state = gauss_newton.init(n, ravel_pytree(params)[0], gauss_newton.ROWS if self.label_sketch else 0)
+        return loop.TrainState(params, state, key, kept)
 
     def update(self, train_state: loop.TrainState, n: int) -> tuple[loop.TrainState, dict]:
         """Train state after one optimizer step, and the record of the averages before it."""
-        potential, halvings, (sampled, energy, observed) = self._sample_with_backtracking(train_state, n)
-        w = reweighting.weights(self.beta, energy, sampled.trajectory.energy)
-        means = reweighting.averages(w, observed)
-        values, *static = self.static_terms(potential.params) if self.static else ((),)
-        arrays = train_state, potential, n, sampled, w, observed, means, static
+        potential, halvings, kept, found = self._find_with_backtracking(train_state, n)
         if isinstance(self.settings.optimizer, Adam):
-            value, params, state = self._adam(self.settings.optimizer, *arrays)
+            value, params, state = self._adam(self.settings.optimizer, train_state, potential, found)
         else:
-            value, params, state = self._gauss_newton(self.settings.optimizer, *arrays)
-        record = {
-            "loss": value,
-            "n_eff": jnp.min(reweighting.effective_samples(w)) / len(w),
-            "halvings": halvings,
-            **self.target.report(means),
-        }
-        for target, value in zip(self.static, values, strict=True):
-            record |= target.report(value)
-        return train_state._replace(params=params, optimizer=state, extra=sampled), record
+            value, params, state = self._gauss_newton(self.settings.optimizer, train_state, potential, n, found)
+        n_eff = min((one.n_eff for one in found if isinstance(one, Averages)), default=1.0)
+        record = {"loss": value, "n_eff": n_eff, "halvings": halvings}
+        for term, one in zip(self.terms, found, strict=True):
+            record |= term.report(one)
+        return train_state._replace(params=params, optimizer=state, extra=kept), record
 
-    def _adam(self, settings: Adam, train_state, potential, n, sampled, w, observed, means, static):
+    def _adam(self, settings: Adam, train_state, potential, found):
         """Loss before, parameters after and optimizer state after a step."""
-        value, cotangent = self.loss(means)
-        gradient = self._gradient(potential, sampled, w, observed, cotangent)
-        if static:
-            value, gradient = _with_static(value, gradient, *static)
-        return value, *_step(settings, self.updates, potential.params, train_state.optimizer, gradient)
+        values, gradients = zip(
+            *(term.gradient(potential, one) for term, one in zip(self.terms, found, strict=True)), strict=True
+        )
+        gradient = jax.tree.map(lambda own, *more: sum((g.astype(own.dtype) for g in more), own), *gradients)
+        return sum(values), *_step(settings, self.updates, potential.params, train_state.optimizer, gradient)
 
-    def _gauss_newton(self, settings: GaussNewton, train_state, potential, n, sampled, w, observed, means, static):
+    def _gauss_newton(self, settings: GaussNewton, train_state, potential, n, found):
         """Loss before, parameters after and optimizer state after a step."""
-        residuals, slopes = self.residuals(means)
-        jacobian = self._jacobian(potential, *_every(settings.jacobian_every, sampled, w, observed), slopes)
-        residuals = np.ravel(residuals)
-        if static:
-            more, rows = static
-            residuals, jacobian = np.append(residuals, more), np.concatenate([jacobian, _rows(rows, len(more))])
+        every, pairs = settings.jacobian_every, zip(self.terms, found, strict=True)
+        both = zip(*(term.jacobian(potential, one, every) for term, one in pairs), strict=True)
+        residuals, jacobian = map(np.concatenate, both)
         relaxation, damping = settings.relaxation_at(n, self.updates), settings.damping
         params, unravel = ravel_pytree(train_state.params)
         measured = np.asarray(ravel_pytree(potential.params)[0])
@@ -152,109 +134,26 @@ class DiffTReTrainer:
         )  # fmt: skip
         return np.sum(residuals**2), unravel(state.params), state
 
-    def _static_terms(self, params):
-        """Values of each static target, residuals (n,) of all of them, and the derivatives of the residuals.
-
-        The derivatives have the structure of params, with an axis (n,) before those of each leaf.
-        """
-
-        def values(params):
-            return [target.observe(self.template.with_params(params)) for target in self.static]
-
-        def residuals(params):
-            found = [target.residuals(value) for target, value in zip(self.static, values(params), strict=True)]
-            return jnp.concatenate(found)
-
-        found = residuals(params)
-        # one after the other: the gathers of a potential cannot be vmapped
-        rows = jax.lax.map(lambda row: jax.grad(lambda params: row @ residuals(params))(params), jnp.eye(len(found)))
-        return values(params), found, rows
-
-    def _sample_with_backtracking(self, train_state, n):
-        """Potential, number of halvings, and snapshots with energies and observables.
+    def _find_with_backtracking(self, train_state, n):
+        """Potential, number of halvings, and for every term what it keeps and what it found.
 
         If a trajectory explodes, the last step is halved, back towards the parameters of the last stable simulation, up
         to `MAX_HALVINGS` times.
         """
-        params, sampled = train_state.params, train_state.extra
+        params = train_state.params
         for halvings in range(MAX_HALVINGS + 1):
-            potential = self.template.with_params(params)
+            potential, kept, found = self.template.with_params(params), [], []
             try:
-                return potential, halvings, self._snapshots(potential, sampled, n)
+                for term, own in zip(self.terms, train_state.extra, strict=True):
+                    for results, one in zip((kept, found), term.find(potential, own, n), strict=True):
+                        results.append(one)
+                return potential, halvings, tuple(kept), found
             except dynamics.ExplodedTrajectoryError as error:
                 if n == 0 or halvings == MAX_HALVINGS:
                     raise
                 if devices.first():
                     warnings.warn(f"update {n}: {error}. Going half of the step back", stacklevel=2)
-            params = jax.tree.map(lambda held, lost: (held + lost) / 2, sampled.params, params)
-
-    def _snapshots(self, potential, sampled, n):
-        """Snapshots with the energies and observables of `potential`; new ones if N_eff of the last is too small."""
-        s = self.settings.sampling
-        capacity = dynamics.ListCapacity(*(int(x) for x in sampled.capacity))
-        if n > 0 and s.reuse_above < 1:
-            energy, observed = self._reevaluate(potential, sampled)
-            n_eff = reweighting.effective_samples(reweighting.weights(self.beta, energy, sampled.trajectory.energy))
-            if float(jnp.min(n_eff)) > s.reuse_above * s.snapshots:
-                return sampled, energy, observed
-        warm_up = s.equilibration if n else s.first_equilibration
-        name = None if n else "first trajectory"
-        state, trajectory = self.simulation.sample(potential, sampled.state, warm_up, s.snapshots, name, capacity)
-        return (
-            TrajectoryBuffer(state, trajectory, jnp.asarray(self.simulation.capacity), potential.params),
-            trajectory.energy,
-            trajectory.observed,
-        )
-
-    def _reevaluate(self, potential, sampled):
-        """Energies (n_snapshots, n_cells) and observables of the stored snapshots with `potential`."""
-        return self._evaluate(potential, sampled.trajectory.positions, int(sampled.capacity[1]))
-
-    def _evaluate(self, potential, positions, slots):
-        return snapshots.evaluate(
-            self.target.observe, self.template.cutoff, slots, self.images, potential, self.cells, positions
-        )
-
-    def _gradient(self, potential, sampled, w, observed, cotangent):
-        """d loss / d params from d loss / d averages."""
-        positions = sampled.trajectory.positions
-        gradients = self._derivatives(
-            sampled, potential, self.cells, positions, w, observed, cotangent[None], self.beta
-        )
-        return jax.tree.map(lambda x: x[0], gradients)
-
-    def _jacobian(self, potential, sampled, w, observed, slopes):
-        """d residuals / d params (n_residuals, n_params) from d residuals / d averages, by the cells of each state."""
-        n_states, n, n_cells, _ = slopes.shape
-        size, positions = n_cells // n_states, sampled.trajectory.positions
-        rows = []
-        for state in range(n_states):
-            own = slice(state * size, (state + 1) * size)
-            gradients = self._derivatives(
-                sampled, potential, self.cells.subset(own), positions[:, own], w[:, own], observed[:, own],
-                slopes[state][:, own], self.beta[own],
-            )  # fmt: skip
-            rows.append(_rows(gradients, n))
-        return np.concatenate(rows)
-
-    def _derivatives(self, sampled, *arrays):
-        """`snapshots.derivatives` of the target, with as many neighbour slots as the trajectory had."""
-        return snapshots.derivatives(
-            self.target.weighted_sum, self.template.cutoff, int(sampled.capacity[1]), self.images, *arrays
-        )
-
-
-def _every(n, sampled, w, observed):
-    """Every n-th snapshot, with weights that sum up to one."""
-    trajectory, w, observed = jax.tree.map(lambda x: x[::n], (sampled.trajectory, w, observed))
-    return sampled._replace(trajectory=trajectory), w / w.sum(0), observed
-
-
-@jax.jit
-def _with_static(value, gradient, residuals, rows):
-    """Loss and its gradient after adding the sum of the squared residuals (n,) of static targets."""
-    more = jax.tree.map(lambda row: 2 * jnp.tensordot(residuals, row, 1), rows)
-    return value + jnp.sum(residuals**2), jax.tree.map(lambda g, m: g + m.astype(g.dtype), gradient, more)
+            params = jax.tree.map(lambda held, lost: (held + lost) / 2, own.params, params)
 
 
 @compilation.jit(n_static=2)
@@ -263,43 +162,39 @@ def _step(adam, updates, params, state, gradient):
     return optax.apply_updates(params, step), state
 
 
-def _rows(tree, n):
-    """Derivatives of n numbers, leaves (n, ...), as one matrix (n, n_params)."""
-    return np.concatenate([np.asarray(x).reshape(n, -1) for x in jax.tree.leaves(tree)], 1)
-
-
 def warn_if_lost(difftre_trainer: DiffTReTrainer, train_state: loop.TrainState) -> None:
     """Warn if the last snapshots of a training are far from all DFT frames or no longer those of the crystal."""
-    trajectory = train_state.extra.trajectory
-    checks.warn_if_far(difftre_trainer.template, difftre_trainer.cells, trajectory.positions[-1])
-    if isinstance(difftre_trainer.target, ElasticTarget):  # others may be about liquids
-        checks.warn_if_lost(difftre_trainer.cells, trajectory)
+    for term, kept in zip(difftre_trainer.terms, train_state.extra, strict=True):
+        if isinstance(term, SampledTerm):
+            checks.warn_if_far(difftre_trainer.template, term.cells, kept.trajectory.positions[-1])
+            if isinstance(term.target, ElasticTarget):  # others may be about liquids
+                checks.warn_if_lost(term.cells, kept.trajectory)
 
 
 def shown(record: dict) -> dict:
-    """Entries of a record to show: losses, N_eff, the target's report on the state nearest to 300 K, and phonons."""
+    """Entries of a record to show: losses, N_eff, and what is reported without a state or of that nearest to 300 K."""
     temperatures = [float(key.split("@")[1].rstrip("K")) for key in record if "@" in key]
     nearest = f"@{min(temperatures, key=lambda t: abs(t - 300)):g}K" if temperatures else "@"
     of_all = [key for key in ("loss", "dft_loss", "n_eff") if key in record]
-    return {key: record[key] for key in [*of_all, *(key for key in record if key.endswith((nearest, "_THz")))]}
+    rest = [key for key in record if key.endswith(nearest) or "@" not in key]
+    return {key: record[key] for key in [*of_all, *(key for key in rest if key not in (*of_all, "halvings"))]}
 
 
 def train(
     start: Potential,
-    target: Target | Sequence[StatePoint],
+    target: Measurements,
     settings: DiffTReConfig,
     checkpoint: str | Path | None = None,
     on_epoch: Callable[[list[dict]], None] | None = None,
-    static: Sequence[StaticTarget] = (),
 ) -> tuple[Potential, list[dict]]:
-    """Train `start` on a target or measured state points, and on `static` targets; returns potential and history.
+    """Train `start` on a target, or on a list of measured state points and targets; returns potential and history.
 
-    The history holds, for every update, the loss, the smallest N_eff / n_snapshots of any cell and what the target
-    reports (for state points: GPa per temperature). `on_epoch(history)` is called after every update, and on resume
+    The history holds, for every update, the loss, the smallest N_eff / n_snapshots of any cell and what the targets
+    report (for state points: GPa per temperature). `on_epoch(history)` is called after every update, and on resume
     from `checkpoint`. Raises `ExplodedTrajectoryError` if a trajectory explodes although the step was halved
     `MAX_HALVINGS` times, and what `loop.train` raises.
     """
-    difftre_trainer = DiffTReTrainer(settings, start, target, static=static)
+    difftre_trainer = DiffTReTrainer(settings, start, target)
     result = loop.train(
         difftre_trainer.update, difftre_trainer.init(start.params), settings.updates, name="DiffTRe",
         settings=asdict(settings), learned_from=checkpoints.data_of_potential(start) | difftre_trainer.learned_from,

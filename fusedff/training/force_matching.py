@@ -22,7 +22,7 @@ from fusedff.potential import Potential
 from fusedff.runtime import compilation, devices
 from fusedff.training import checkpoints, force_matching_loss, label_sketch, loop, outliers
 from fusedff.training.config import ForceMatchingConfig
-from fusedff.training.label_errors import fit_zeros, store_of
+from fusedff.training.label_errors import fit_zeros, predict, store_of
 from fusedff.training.validation import Validation
 
 ZERO_RATE = 0.01  # fraction of a batch's mean deviation by which the zeros of other sources are moved
@@ -84,7 +84,7 @@ class ForceMatchingTrainer:
         self.settings, self.template = settings, template
         self.store = store_of(template, frames)
         self.store.weight, times = force_matching_loss.frame_weights(settings, self.store)
-        self.zeros = fit_zeros(template, self.store)
+        self.zeros = fit_zeros(self.store, predict(template, self.store) if self.store.offset_of else ())
         self.everything = everything = np.repeat(np.arange(len(frames)), times)
         if settings.batch_atoms is None:
             self.capacities = np.full(len(frames), self.store.capacity)

@@ -10,37 +10,33 @@ from pathlib import Path
 
 from ase import Atoms
 
-from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.training import checkpoints, loop
 from fusedff.training.config import FusedConfig
-from fusedff.training.difftre import DiffTReTrainer, shown, warn_if_lost
+from fusedff.training.difftre import DiffTReTrainer, Measurements, shown, warn_if_lost
 from fusedff.training.force_matching import ForceMatchingTrainer
-from fusedff.training.targets import StaticTarget, Target
 
 
 def train(
     start: Potential,
-    target: Target | Sequence[StatePoint],
+    target: Measurements,
     frames: Sequence[Atoms],
     settings: FusedConfig,
     checkpoint: str | Path | None = None,
     on_epoch: Callable[[list[dict]], None] | None = None,
-    static: Sequence[StaticTarget] = (),
 ) -> tuple[Potential, list[dict]]:
-    """Train `start` on a target (or measured state points) and on labelled frames; returns potential and history.
+    """Train `start` on measurements (as `difftre.train`) and on labelled frames; returns potential and history.
 
-    `static` are further measurements that follow from the potential without a trajectory. The history holds what the
-    target reports of each epoch (for state points: GPa) and the mean training loss of the DFT frames.
+    The history holds what the targets report of each epoch (for state points: GPa) and the mean training loss of the
+    DFT frames.
     `on_epoch(history)` is called after every epoch, and once on resume from `checkpoint`. Raises what `difftre.train`
     and `force_matching.train` raise.
     """
     matching_trainer = ForceMatchingTrainer(settings.dft, start, frames, settings.epochs * settings.dft_epochs)
     updates = settings.epochs * settings.experiment_updates
     difftre_trainer = DiffTReTrainer(
-        settings.experiment, start, target, updates, label_sketch=matching_trainer.gauss_newton_sketch,
-        static=static,
-    )  # fmt: skip
+        settings.experiment, start, target, updates, label_sketch=matching_trainer.gauss_newton_sketch
+    )
     first = difftre_trainer.init(start.params)
     optimizer = {"experiment": first.optimizer, "dft": matching_trainer.init(start.params).optimizer}
 

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 
 from fusedff.data import frames as labelled
 from fusedff.data.batching import FrameStore
+from fusedff.data.frames import Labels
 from fusedff.interfaces import calculators
 from fusedff.potential import Potential
 from fusedff.units import GPA
@@ -41,24 +41,49 @@ def store_of(potential: Potential, frames: Sequence[Atoms], offset_of: Sequence 
     return store
 
 
-def fit_zeros(potential: Potential, store: FrameStore) -> np.ndarray:
+def predict(potential: Potential, store: FrameStore) -> list[Labels]:
+    """What a potential says of every frame of a store; energies count from the reference energies, as in the store."""
+    n_batches = min(-(-int(store.sizes.sum()) // ATOMS_AT_ONCE), len(store.frames))
+    batches = store.balanced(np.arange(len(store.frames)), n_batches)
+    n_frames, n_atoms = max(map(len, batches)), max(int(store.sizes[batch].sum()) for batch in batches)
+    found = {}
+    for indices in batches:
+        batch = store.batch(indices, n_frames, n_atoms)
+        energy, forces, stress = map(np.asarray, _evaluate(potential, batch.system, batch.neighbors))
+        ends = np.cumsum(store.sizes[indices])
+        for place, (n, end) in enumerate(zip(indices.tolist(), ends, strict=True)):
+            found[n] = Labels(float(energy[place]), forces[end - store.sizes[n] : end], stress[place])
+    return [found[n] for n in range(len(store.frames))]
+
+
+@jax.jit
+def _evaluate(potential, system, near):
+    found = potential.evaluate(system, near)
+    return found.energy, found.forces, found.stress
+
+
+def fit_zeros(store: FrameStore, found: Sequence[Labels]) -> np.ndarray:
     """Zeros of energy (n_offsets,) of the other sources, eV per atom; they are subtracted from the store's energies.
 
-    They are a least-squares fit to the labels minus the predictions per atom, so that a potential that is already
-    trained need not change. A first fit is to the labels alone: large energies would lose digits in the single
-    precision in which predictions are compared with them.
+    They are a least-squares fit to the labels minus the predictions `found` per atom, so that a potential that is
+    already trained need not change. Without other sources `found` may be empty.
     """
-    fractions = store.offsets / store.sizes[:, None]
-    weights = store.weight**0.5
     zeros = np.zeros(len(store.offset_of))
-    for left in (lambda: store.energy / store.sizes, lambda: -frame_errors(potential, store).energy):
-        if len(zeros):
-            other = fractions.any(1)
-            wanted = (weights * left())[other]
-            more, *_ = np.linalg.lstsq(weights[other, None] * fractions[other], wanted, rcond=None)
-            store.energy -= store.offsets @ more
-            zeros += more
+    if len(zeros):
+        predicted = np.array([one.energy for one in found])
+        other = store.offsets.any(1)  # those of the potential's own source have its zero
+        zeros = _zeros(*(x[other] for x in (store.offsets, store.energy - predicted, store.sizes, store.weight)))
+        store.energy -= store.offsets @ zeros
     return zeros
+
+
+def _zeros(counts, deviation, sizes, weight) -> np.ndarray:
+    """Energies per atom (n_zeros,) whose sums over `counts` (n_frames, n_zeros) fit deviations (n_frames,) best.
+
+    Least squares of the deviation per atom, each with its weight; of many solutions that of minimum norm.
+    """
+    scale = weight**0.5 / sizes
+    return np.linalg.lstsq(scale[:, None] * counts, scale * deviation, rcond=None)[0]
 
 
 class FrameErrors(NamedTuple):
@@ -74,35 +99,19 @@ class FrameErrors(NamedTuple):
 ATOMS_AT_ONCE = 4096  # in a batch
 
 
+def compare(found: Sequence[Labels], known: Sequence[Labels]) -> FrameErrors:
+    """Errors of each frame."""
+    rows = []
+    for one, label in zip(found, known, strict=True):
+        force, stress = one.forces - label.forces, one.stress - label.stress  # nan where one has no stress
+        means = [np.mean(f(x)) for x in (force, stress) for f in (np.abs, np.square)]
+        rows.append([(one.energy - label.energy) / len(force), *means])
+    return FrameErrors(*np.array(rows).T)
+
+
 def frame_errors(potential: Potential, store: FrameStore) -> FrameErrors:
     """Errors of each frame of a store."""
-    n_batches = min(-(-int(store.sizes.sum()) // ATOMS_AT_ONCE), len(store.frames))
-    batches = store.balanced(np.arange(len(store.frames)), n_batches)
-    n_frames, n_atoms = max(map(len, batches)), max(int(store.sizes[batch].sum()) for batch in batches)
-    found = FrameErrors(*np.full((len(FrameErrors._fields), len(store.frames)), np.nan))
-    for indices in batches:
-        of_batch = _frame_errors(potential, store.batch(indices, n_frames, n_atoms))
-        for whole, part in zip(found, of_batch, strict=True):
-            whole[indices] = np.asarray(part)[: len(indices)]
-    unlabelled = store.has_virial == 0
-    found.stress_absolute[unlabelled] = found.stress_squared[unlabelled] = np.nan
-    return found
-
-
-@jax.jit
-def _frame_errors(potential, batch):
-    predicted, labels = potential.evaluate(batch.system, batch.neighbors), batch.labels
-    atoms, index = jnp.maximum(labels.atoms, 1), batch.system.cell_index
-    force, stress = predicted.forces - labels.forces, predicted.stress - labels.stress
-
-    def per_component(values):
-        return jax.ops.segment_sum(jnp.sum(values, 1), index, len(atoms)) / (3 * atoms)
-
-    return (
-        (predicted.energy - labels.energy) / atoms,
-        per_component(jnp.abs(force)), per_component(force**2),
-        jnp.mean(jnp.abs(stress), 1), jnp.mean(stress**2, 1),
-    )  # fmt: skip
+    return compare(predict(potential, store), store.labels())
 
 
 def errors(potential: Potential, frames: Sequence[Atoms]) -> dict[str, float | None]:
@@ -122,19 +131,13 @@ def errors_of_calculator(calculator, frames: Sequence[Atoms]) -> dict[str, float
     """
     if not len(frames):
         raise ValueError("no frames to test on: give at least one labelled frame")
-    sizes = np.array([len(frame) for frame in frames])
-    found = FrameErrors(*np.full((len(FrameErrors._fields), len(frames)), np.nan))
-    for n, frame in enumerate(frames):
-        label, said = labelled.labels(frame), calculators.labels(calculator, frame)
-        force, stress = said.forces - label.forces, said.stress - label.stress  # nan where one has no stress
-        found.energy[n] = (said.energy - label.energy) / len(frame)
-        found.force_absolute[n], found.force_squared[n] = np.mean(np.abs(force)), np.mean(force**2)
-        found.stress_absolute[n], found.stress_squared[n] = np.mean(np.abs(stress)), np.mean(stress**2)
+    known = [labelled.labels(frame) for frame in frames]
+    found = [calculators.labels(calculator, frame) for frame in frames]
+    sizes, errors = np.array([len(frame) for frame in frames]), compare(found, known)
     pairs = sorted({(labelled.source(frame), int(z)) for frame in frames for z in frame.numbers})
-    counts = [[np.mean(f.numbers == z) * (labelled.source(f) == source) for source, z in pairs] for f in frames]
-    counts = np.array(counts)
-    zeros, *_ = np.linalg.lstsq(counts, found.energy, rcond=None)
-    return _summary(found._replace(energy=found.energy - counts @ zeros), sizes)
+    counts = labelled.count(frames, pairs)
+    zeros = _zeros(counts, errors.energy * sizes, sizes, np.ones(len(frames)))
+    return _summary(errors._replace(energy=errors.energy - counts @ zeros / sizes), sizes)
 
 
 def errors_by_family(potential: Potential, frames: Sequence[Atoms]) -> list[dict]:
@@ -150,8 +153,9 @@ def errors_and_families(potential: Potential, frames: Sequence[Atoms]) -> tuple[
     if not len(frames):
         raise ValueError("no frames to test on: give at least one labelled frame; a small split may have none")
     store = store_of(potential, frames)
-    fit_zeros(potential, store)
-    found, sizes = frame_errors(potential, store), store.sizes
+    predictions = predict(potential, store)
+    fit_zeros(store, predictions)
+    found, sizes = compare(predictions, store.labels()), store.sizes
     source, family = np.array([(labelled.source(f), labelled.family(f)) for f in frames]).T
     rows = []
     for s in dict.fromkeys(source.tolist()):

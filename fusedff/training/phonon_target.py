@@ -97,14 +97,6 @@ class PhononTarget:
         """THz, e.g. E2g_THz."""
         return {f"{mode.name}_THz": value for mode, value in zip(self.modes, np.asarray(values), strict=True)}
 
-    def entries(self, potential) -> dict[str, dict]:
-        """Values in THz, without noise, beside the measured ones, as records hold them (`fusedff.results`)."""
-        found = np.asarray(jax.jit(self.observe)(potential))
-        return {
-            mode.name: {"value": float(value), "stderr": 0.0, "measured": mode.measured}
-            for mode, value in zip(self.modes, found, strict=True)
-        }
-
 
 def dynamical_matrix(potential, frame: Atoms) -> jax.Array:
     """D (3 n_atoms, 3 n_atoms) of a cell at Gamma, eV/Å^2/amu, by forward over reverse differentiation."""

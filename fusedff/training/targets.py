@@ -37,7 +37,8 @@ class Target(Protocol):
     def weighted_sum(self, potential, system, near, coefficients) -> tuple[jax.Array, jax.Array]:
         """sum_k coefficients_k observed_k and the energy in eV, both (n_cells,), as functions of the parameters.
 
-        Only the derivative of the sum is used, so it may be zero if what is observed does not depend on the parameters.
+        Only the derivative of the sum is used. None in its place says that what is observed does not depend on the
+        parameters, and saves time.
         """
 
     def residuals(self, means) -> jax.Array:
@@ -167,17 +168,23 @@ class RadialTarget:
     measured: np.ndarray
     weight: float = 1.0
     stderr: float | np.ndarray = 1.0  # like `measured`
+    pair: tuple[int, int] | None = None  # atomic numbers of the two species whose partial g(r) was measured; None: all
+    weighted_sum = None  # g(r) of given positions does not depend on the parameters
 
     def __post_init__(self):
         distributions.require_radii(self.r, self.cells.lattice)
         _require_states(self, (len(self.r),), "g(r)")
+        if self.which and not (np.outer(*self.which) & ~np.eye(len(self.cells.numbers), dtype=bool)).any():
+            raise ValueError(f"the cells have no pair of the elements {self.pair}; name two that are in them")
+
+    @property
+    def which(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Which atoms (n,) are at the centre, and which are counted around it."""
+        numbers = np.asarray(self.cells.numbers)
+        return None if self.pair is None else tuple(numbers == z for z in self.pair)
 
     def observe(self, potential, system, near, evaluation):
-        return distributions.radial_distribution(system, self.r)
-
-    def weighted_sum(self, potential, system, near, coefficients):
-        """Zero: g(r) of given positions does not depend on the parameters."""
-        return jnp.zeros_like(system.volumes), potential.energies(system, near)
+        return distributions.radial_distribution(system, self.r, self.which)
 
     def residuals(self, means):
         return _root_mean(self.weight, (_by_state(means, self.measured) - self.measured) / self.stderr)
