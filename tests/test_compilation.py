@@ -4,10 +4,17 @@ import gc
 import weakref
 from dataclasses import dataclass
 
+import jax
+import jax.numpy as jnp
 from argon import argon, labelled
 from ase.build import bulk
+from jax.extend.core import jaxprs_in_params
 
+from fusedff.network.lennard_jones import LennardJones
+from fusedff.potential import Potential
 from fusedff.runtime import compilation
+from fusedff.simulation import langevin
+from fusedff.simulation.cells import replicate
 from fusedff.training import force_matching
 from fusedff.training.config import ForceMatchingConfig
 
@@ -40,3 +47,27 @@ def test_trainings_with_new_settings_leave_nothing_behind():
     del settings
     gc.collect()
     assert [alive() is not None for alive in trained] == [False, True, True]
+
+
+class Marked(LennardJones):
+    """A potential with an operation that occurs nowhere else."""
+
+    def atomic_energies(self, params, displacements, neighbors, species):
+        return jnp.sinh(super().atomic_energies(params, displacements, neighbors, species))
+
+
+def occurrences(jaxpr, operation):
+    """How often an operation is in a program and in all that it calls."""
+    inner = (occurrences(called, operation) for eqn in jaxpr.eqns for called in jaxprs_in_params(eqn.params))
+    return sum(eqn.primitive.name == operation for eqn in jaxpr.eqns) + sum(inner)
+
+
+def test_the_program_of_the_dynamics_holds_the_potential_once():
+    """It is most of what is compiled: to find the first forces outside the loop would take almost twice as long."""
+    params = {"epsilon": jnp.array([0.01]), "sigma": jnp.array([3.4])}
+    potential = Potential(params, Marked(5.0), (18,), (0.0,))
+    cells = replicate([bulk("Ar", "fcc", a=5.3, cubic=True)], [40.0])
+    simulation = langevin.Simulation(cells, langevin.LangevinConfig(), potential.cutoff)
+    state = langevin.start(cells, jax.random.PRNGKey(0))
+    settings = simulation.settings, simulation.cutoff, simulation.capacity, simulation.plan, simulation.observe
+    assert occurrences(langevin._advance.trace(*settings, potential, cells, state, 1).jaxpr, "sinh") == 1

@@ -12,7 +12,9 @@ from fusedff.potential import Potential
 from fusedff.study import presets
 
 # what XLA would do by itself where conftest.py asks for something else
-OWN = {"xla_cpu_use_fusion_emitters": True, "xla_cpu_parallel_codegen_split_count": 32}
+OWN = {
+    "xla_cpu_use_fusion_emitters": True, "xla_cpu_parallel_codegen_split_count": 32, "xla_backend_optimization_level": 3
+}  # fmt: skip
 USERS = OWN if "xla_cpu_use_fusion_emitters" in os.environ.get("XLA_FLAGS", "") else None
 
 

@@ -24,6 +24,7 @@ from fusedff.simulation.langevin import LangevinConfig
 from fusedff.simulation.statistics import Estimate, jackknife
 from fusedff.units import KB, KJ_MOL
 
+OPTIMIZED = True  # long dynamics, see conftest.py
 MODEL = argon(cutoff=7.12)  # of this Lennard-Jones crystal, fcc has the lower energy and hcp the softer modes
 FCC, HCP = Crystal("Ar", "fcc", 5.243), Crystal("Ar", "hcp", 3.705, 6.114)
 EDGES = np.linspace(5.22, 5.30, 5)  # Å

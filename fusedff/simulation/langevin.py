@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusedff.geometry import neighbors
-from fusedff.potential import Evaluation, Potential
+from fusedff.potential import Potential
 from fusedff.runtime import devices, progress
 from fusedff.runtime import settings as ranges
 from fusedff.simulation.cells import PER_CELL, SimulationCells
@@ -245,19 +245,17 @@ class _Carry(NamedTuple):
     integrator: Any  # jax-md's NVTLangevinState
     listed: neighbors.Neighbors  # within cut-off + skin, of the positions `listed_at`
     listed_at: jax.Array
-    near: neighbors.Neighbors  # within the cut-off, of the present positions
-    evaluation: Evaluation
     needed: ListCapacity  # so far
     exploded: tuple  # per cell: first exploded step or -1, temperature and largest force there
-    count: jax.Array  # steps
+    records: Trajectory  # with room for as many snapshots as a call may have
 
 
-def _exploded(carry, evaluation, temperature, force, wanted):
-    """`carry.exploded` after this step: cells with a non-finite energy, or far too large a temperature or force."""
-    stable = jnp.isfinite(evaluation.energy) & (temperature < 10 * wanted + 1000) & (force < 1e3)
-    now = (jnp.broadcast_to(carry.count, stable.shape), temperature, force)
-    first = ~stable & (carry.exploded[0] < 0)
-    return tuple(jnp.where(first, new, old) for new, old in zip(now, carry.exploded, strict=True))
+def _exploded(before, step, energy, temperature, force, wanted):
+    """`_Carry.exploded` after a step: cells with a non-finite energy, or far too large a temperature or force."""
+    stable = jnp.isfinite(energy) & (temperature < 10 * wanted + 1000) & (force < 1e3)
+    now = (jnp.broadcast_to(step, stable.shape), temperature, force)
+    first = ~stable & (before[0] < 0)
+    return tuple(jnp.where(first, new, old) for new, old in zip(now, before, strict=True))
 
 
 def _advance_cells(settings, cutoff, capacity, plan, observe, potential, cells, state, number):
@@ -271,50 +269,59 @@ def _advance_cells(settings, cutoff, capacity, plan, observe, potential, cells, 
         system = cells.system(positions)
         return neighbors.search_cells(system, cutoff + settings.skin, capacity.candidates, plan)
 
+    # `forces` and `record` are jitted so that they are traced once: for their shapes, and again in the loop
+    @jax.jit
     def forces(positions, listed):
         near = neighbors.prune(cells.system(positions), listed, cutoff, capacity.slots)
         return near, potential.evaluate(cells.system(positions), near)
 
-    def baoab(langevin, listed, listed_at):
+    @jax.jit
+    def record(langevin, near, evaluation):
+        position, momentum = langevin.position, langevin.momentum
+        observed = observe(potential, cells.system(position), near, evaluation)
+        return Trajectory(position, evaluation.energy, observed, kinetic_temperature(momentum, mass))
+
+    def move(langevin):
+        """A step of BAOAB up to the forces at its end."""
         langevin = simulate.momentum_step(langevin, dt / 2)
         langevin = simulate.position_step(langevin, lambda r, dr: r + dr, dt / 2)
         langevin = jax.vmap(lambda cell, t: simulate.stochastic_step(cell, dt, t, friction))(langevin, kt)
         langevin = langevin.set(momentum=_without_drift(langevin.momentum, mass))
-        langevin = simulate.position_step(langevin, lambda r, dr: r + dr, dt / 2)
-        r = langevin.position
+        return simulate.position_step(langevin, lambda r, dr: r + dr, dt / 2)
+
+    def step(n, carry):
+        """The n-th step. Step 0 moves nothing and finds the first forces: most of what is compiled is the potential."""
+        moves = n > 0
+        langevin = jax.tree.map(partial(jnp.where, moves), move(carry.integrator), carry.integrator)
+        r, listed, listed_at = langevin.position, carry.listed, carry.listed_at
         stale = jnp.max(jnp.sum((r - listed_at) ** 2, -1)) > (settings.skin / 2) ** 2
         listed, listed_at = jax.lax.cond(stale, lambda: (candidates(r), r), lambda: (listed, listed_at))
         near, evaluation = forces(r, listed)
         langevin = langevin.set(force=_mixed(cells, r, evaluation.forces.reshape(r.shape)))
-        return simulate.momentum_step(langevin, dt / 2), listed, listed_at, near, evaluation
-
-    def step(carry, _):
-        langevin, listed, listed_at, near, evaluation = baoab(carry.integrator, carry.listed, carry.listed_at)
+        langevin = simulate.momentum_step(langevin, jnp.where(moves, dt / 2, 0))
         needed = jax.tree.map(jnp.maximum, carry.needed, ListCapacity(listed.needed, near.needed))
         temperature, force = kinetic_temperature(langevin.momentum, mass), jnp.max(jnp.abs(langevin.force), (1, 2))
-        exploded = _exploded(carry, evaluation, temperature, force, cells.temperature)
-        return _Carry(langevin, listed, listed_at, near, evaluation, needed, exploded, carry.count + 1), None
+        exploded = _exploded(carry.exploded, n - 1, evaluation.energy, temperature, force, cells.temperature)
 
-    @jax.jit  # so that it is traced once: for its shapes, and again in the loop
-    def record(carry):
-        position, momentum = carry.integrator.position, carry.integrator.momentum
-        observed = observe(potential, cells.system(position), carry.near, carry.evaluation)
-        return Trajectory(position, carry.evaluation.energy, observed, kinetic_temperature(momentum, mass))
+        def recorded():
+            put = n // settings.steps_per_snapshot - 1
+            found = record(langevin, near, evaluation)
+            return jax.tree.map(lambda all_of_them, one: all_of_them.at[put].set(one), carry.records, found)
 
-    def snapshot(n, carry):
-        now, records = carry
-        now, _ = jax.lax.scan(step, now, None, length=settings.steps_per_snapshot)
-        return now, jax.tree.map(lambda all_of_them, one: all_of_them.at[n].set(one), records, record(now))
+        due = moves & (n % settings.steps_per_snapshot == 0)
+        records = jax.lax.cond(due, recorded, lambda: carry.records)
+        return _Carry(langevin, listed, listed_at, needed, exploded, records)
 
-    listed = candidates(state.positions)
-    near, evaluation = forces(state.positions, listed)
-    force = _mixed(cells, state.positions, evaluation.forces.reshape(state.positions.shape))
-    arrays = state.positions, state.momenta, force, mass, state.key
+    nowhere = jnp.full_like(state.positions, jnp.inf)  # so that step 0 searches
+    arrays = state.positions, state.momenta, jnp.zeros_like(state.positions), mass, state.key
     langevin = simulate.NVTLangevinState(*arrays)  # ty: ignore[too-many-positional-arguments]
+    listed = jax.eval_shape(candidates, state.positions)
+    near, evaluation = jax.eval_shape(forces, state.positions, listed)
+    shapes = jax.eval_shape(record, langevin, near, evaluation)
+    records = jax.tree.map(lambda x: jnp.zeros((_per_call(settings), *x.shape), x.dtype), shapes)
+    listed = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), listed)
     none = (jnp.full(cells.n_cells, -1), jnp.zeros_like(kt), jnp.zeros_like(kt))
-    needed = ListCapacity(listed.needed, near.needed)
-    carry = _Carry(langevin, listed, state.positions, near, evaluation, needed, none, jnp.int32(0))
-    room = jax.tree.map(lambda x: jnp.zeros((_per_call(settings), *x.shape), x.dtype), jax.eval_shape(record, carry))
-    carry, records = jax.lax.fori_loop(0, number, snapshot, (carry, room))
+    carry = _Carry(langevin, listed, nowhere, ListCapacity(jnp.int32(0), jnp.int32(0)), none, records)
+    carry = jax.lax.fori_loop(0, number * settings.steps_per_snapshot + 1, step, carry)
     end = carry.integrator
-    return State(end.position, end.momentum, end.rng), records, devices.largest(carry.needed), carry.exploded
+    return State(end.position, end.momentum, end.rng), carry.records, devices.largest(carry.needed), carry.exploded
