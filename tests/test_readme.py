@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from fusedff import results
 from fusedff.commands import release
 from fusedff.data import FILES
 from fusedff.study import run_folder
@@ -53,6 +54,24 @@ def test_the_speed_is_that_of_the_recorded_benchmark():
 def test_the_results_are_those_of_the_recorded_run():
     assert release.front_page(RECORD) in README
     assert release.results_page(FILES, RECORD) == (ROOT / release.RESULTS).read_text()
+
+
+def test_the_sentences_under_the_picture_are_what_the_record_says():
+    forces = {model: found["test"]["force_mae_meV_per_A"] for model, found in RECORD["models"].items()}
+    held_out = {
+        model: results.elastic_deviation(results.by_role(found, RECORD["temperatures"]["train"])["held_out"])[0]
+        for model, found in RECORD["temperatures"]["models"].items()
+    }
+    temperatures = len(RECORD["temperatures"]["train"])
+    for page in (README, (ROOT / "docs" / "index.md").read_text()):
+        said = " ".join(page.split())
+        assert f"elastic constants {held_out['dft']:.0f} % off the measured ones" in said
+        assert f"{7 * temperatures} measured numbers repair that" in said  # five constants and two stresses each
+        assert "its errors of forces more than double" in said
+        assert "keeps these errors nearly as they were" in said
+    assert forces["experiment"] > 2 * forces["dft"]
+    assert forces["fused"] < results.BOUNDS["force"] * forces["dft"]
+    assert held_out["fused"] < 1
 
 
 def test_the_first_command_is_on_the_first_screen():
