@@ -10,4 +10,4 @@ COPY --chown=jovyan . .
 RUN bash binder/postBuild && chown jovyan .
 USER jovyan
 EXPOSE 8888
-CMD ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser"]
+CMD ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "--LabApp.default_url=/lab/tree/notebooks"]

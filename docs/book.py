@@ -5,6 +5,7 @@ now lies in runs/PRESET.
 """
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 TARGET = ROOT / "build" / "docs"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+REPOSITORY = "GITHUB_REPOSITORY"  # owner/name, which GitHub's CI sets: elsewhere the book has no address of its source
 
 
 def main() -> int:
@@ -80,18 +82,20 @@ def gather(folder: Path, sources, solutions=()) -> None:
     for source in (*sources, *solutions):
         name = source.relative_to(ROOT / "notebooks")
         notebook = nbformat.read(folder / "notebooks" / name, 4)
-        nbformat.write(as_page(notebook, source.name), HERE / "_notebooks" / name)
+        nbformat.write(as_page(notebook, str(name), os.environ.get(REPOSITORY)), HERE / "_notebooks" / name)
     for table in folder.glob("tables/*.csv"):
         shutil.copy(table, HERE / "_tables")
 
 
-def as_page(notebook, name: str):
+def as_page(notebook, name: str, repository: str | None = None):
     """The notebook with the preset that it was executed with, without what needs a kernel.
 
+    With a `repository` on GitHub there is a link that opens the notebook on Binder.
     RuntimeError where a cell failed or a picture has no words.
     """
     notebook.cells = [cell for cell in notebook.cells if not _injected(cell)]
-    preset = notebook.metadata.get("papermill", {}).get("parameters", {}).get("PRESET")
+    parameters = notebook.metadata.get("papermill", {}).get("parameters", {})
+    preset = parameters.get("PRESET")
     for cell in notebook.cells:
         if cell.cell_type == "markdown":  # pages of the book lie beside its notebooks
             cell.source = re.sub(r"\]\(\.\./docs/", "](../", cell.source)
@@ -99,18 +103,30 @@ def as_page(notebook, name: str):
             cell.source = re.sub(r"^PRESET = .*$", f'PRESET = "{preset}"', cell.source, flags=re.M)
     if preset and (note := presets.note(presets.get(preset))):
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(f"> **{note}**"))
+    if repository:
+        link = f"https://mybinder.org/v2/gh/{repository}/HEAD?urlpath=lab/tree/notebooks/{name}"
+        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(f"[Open this notebook on Binder]({link})"))
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
         cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
         for output in cell.outputs:
+            if output.output_type == "stream":
+                output.text = _as_read(output.text, parameters)
             if output.output_type == "error":
                 raise RuntimeError(f"{name}, cell {cell.id}: {output.ename}: {output.evalue}")
             data = output.get("data", {})
             if "image/png" in data and ' alt="' not in data.get("text/html", ""):
                 raise RuntimeError(f"{name}, cell {cell.id}: a figure without alternative text; use style.show")
     return notebook
+
+
+def _as_read(text: str, parameters: dict) -> str:
+    """What a program printed, without progress on the way, places of warnings and the folder of the run."""
+    text = re.sub(r"^(?P<what>.+: )(\d+)/(?!\2\b)\d+(, .*)?\n", "", text, flags=re.M)
+    text = re.sub(r"^/\S+\.py:\d+: (\w*Warning: .*)(\n  .*)?$", r"\1", text, flags=re.M)
+    return text.replace(f"{Path(parameters['RUNS']).parent}/", "") if parameters.get("RUNS") else text
 
 
 if __name__ == "__main__":

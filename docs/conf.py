@@ -1,5 +1,6 @@
 """Sphinx settings of the book; `docs/book.py` (that is: `make docs`) gathers what it is built from."""
 
+import os
 import re
 from importlib.metadata import version as version_of
 
@@ -32,6 +33,9 @@ html_static_path = ["static"]
 html_css_files = ["book.css"]
 html_js_files = ["book.js"]
 html_show_sphinx = False
+if repository := os.environ.get("GITHUB_REPOSITORY"):  # see `book.py`
+    address = f"https://github.com/{repository}"
+    html_theme_options = {"footer_icons": [{"name": "source", "url": address, "html": "Source on GitHub", "class": ""}]}
 html_math_renderer = "mathml"
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"

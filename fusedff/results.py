@@ -6,12 +6,15 @@ Results are plain data as records hold them. An entry has `value`, `stderr` (of 
 `in_training`, their last values in training.
 """
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 
 TITLES = {"dft": "DFT-only", "experiment": "experiment-only", "fused": "fused"}
 BOUNDS = {"elastic": 5.0, "stress": 0.3, "force": 1.15}  # of fused: %, GPa, times the force error of DFT-only
+
+LINE = 92  # characters of a line of text, as wide as a page of the book
 
 
 def committee(members: Sequence):
@@ -117,7 +120,7 @@ def _columns(entry):
 
 
 def table(result: dict) -> str:
-    """The verdict as text: one row per model and temperature, and whether each bound is met.
+    """The verdict as text: a row per model and temperature, and whether each bound is met; see `beside`.
 
     ± is one standard error of the sampling; of a committee the training error follows in brackets.
     """
@@ -132,19 +135,46 @@ def table(result: dict) -> str:
         (f"{name} / {'Å' if name in 'abc' else '°'}", 4, lambda point, n=name: point["lattice"][n])
         for name in _first(points)["lattice"]
     ]
-    wide = 24 if "members" in result else 15
-    lines = [f"{'':>16} {'T / K':>6} " + " ".join(f"{title:>{wide}}" for title, _, _ in columns)]
-    for title, found in points.items():
-        for t, point in found.items():
-            cells = [_cell(entry_of(point), digits, title == "measured") for _, digits, entry_of in columns]
-            lines.append(f"{title:>16} {t:>6} " + " ".join(f"{cell:>{wide}}" for cell in cells))
-    lines += ["", *target_lines(models), *summary_lines(result)]
+    rows = [(title, t, point) for title, found in points.items() for t, point in found.items()]
+    labels = [f"{'':>15} T / K", *(f"{title:>15} {t:>5}" for title, t, _ in rows)]
+    cells = [
+        [head, *(_cell(entry_of(point), digits, title == "measured") for title, _, point in rows)]
+        for head, digits, entry_of in columns
+    ]
+    said = [*target_lines(models), *summary_lines(result)]
     if "members" in result:
-        lines.append(
+        said.append(
             f"means over {len(result['members'])} trainings (seeds {', '.join(result['members'])}) ± one standard "
             "error of the sampling; in brackets the training error: the standard deviation over the trainings"
         )
-    return "\n".join(lines)
+    wrapped = (line for text in said for line in _wrapped(text, ", ", 18) or [""])
+    return "\n".join([*beside(labels, cells), "", *wrapped])
+
+
+def beside(labels: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of text: columns, right-aligned, beside labels of equal length.
+
+    Columns that do not fit into a line of `LINE` characters follow below, beside the labels again.
+    """
+    blocks, used = [], LINE
+    for column in columns:
+        wide = 1 + max(map(len, column))
+        if used + wide > LINE:
+            blocks.append([])
+            used = len(labels[0])
+        blocks[-1].append([f"{cell:>{wide}}" for cell in column])
+        used += wide
+    lines = []
+    for block in blocks:
+        lines += ["", *(label + "".join(cells) for label, *cells in zip(labels, *block, strict=True))]
+    return lines[1:]
+
+
+def _wrapped(text: str, separator: str, indent: int) -> list[str]:
+    """Lines of text, broken after separators alone, and indented from the second on."""
+    tied = separator.join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in text.split(separator))
+    lines = textwrap.wrap(tied, LINE, subsequent_indent=" " * indent, break_on_hyphens=False)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def target_lines(models: dict[str, dict]) -> list[str]:
@@ -209,22 +239,24 @@ def _bracket(spread, digits):
 
 
 def off_target_table(rows: Sequence[dict]) -> str:
-    """What was no target, as text: one row per quantity, models beside references; `?` marks unconfirmed ones.
+    """What was no target, as text: a row per quantity, then its references; `?` marks unconfirmed ones.
 
     A row has quantity, unit, digits, models (name -> value and stderr, None without noise) and references, the fields
     of `fusedff.measurements.references.Reference`.
     """
     models = list(dict.fromkeys(model for row in rows for model in row["models"]))
-    lines = [f"{'':>30} {'unit':>10} " + " ".join(f"{TITLES[m]:>15}" for m in models) + "  references"]
+    labels = [f"{title:>30} {unit:>10}" for title, unit in [("", "unit"), *((r["quantity"], r["unit"]) for r in rows)]]
+    columns = [
+        [TITLES[m], *(_with_error(r["models"][m], r["digits"]) if m in r["models"] else "-" for r in rows)]
+        for m in models
+    ]
+    lines = [*beside(labels, columns), "", f"{'':>30}  references"]
     for row in rows:
-        cells = [_with_error(row["models"][m], row["digits"]) if m in row["models"] else "-" for m in models]
         known = "; ".join(
             f"{r['kind']} {r['value']:g}{'' if r['confirmed'] else '?'} ({r['source'].split(',')[0].split(' (')[0]})"
             for r in row["references"]
         )
-        lines.append(
-            f"{row['quantity']:>30} {row['unit']:>10} " + " ".join(f"{cell:>15}" for cell in cells) + f"  {known}"
-        )
+        lines += _wrapped(f"{row['quantity']:>30}  {known or '-'}", "; ", 32)
     return "\n".join(lines)
 
 
@@ -295,29 +327,24 @@ def summary_lines(result: dict) -> list[str]:
 def error_table(models: dict[str, list[dict]]) -> str:
     """Errors on held-out frames by source and family as text, root mean square / mean absolute: model -> rows.
 
-    Rows are those of `label_errors.errors_by_family`, of the same frames for all models; energies of other sources
-    than a model's own count from a zero fitted to them. `-`: no stress labels.
+    A block of lines per model. Rows are those of `label_errors.errors_by_family`; energies of other sources than a
+    model's own count from a zero fitted to them. `-`: no stress labels.
     """
     quantities = {"energy": "meV_per_atom", "force": "meV_per_A", "stress": "GPa"}
     digits = {"energy": 1, "force": 0, "stress": 2}
     units = {"energy": "meV/atom", "force": "meV/Å", "stress": "GPa"}
-    first = next(iter(models.values()))
-    wide = max(len(f"{row['source']} {row['family']}") for row in first)
-    titles = [TITLES.get(model, model) for model in models]
-    heads = [f"{q} {units[q]}" for q in quantities]
-    lines = [
-        f"{'':>{wide}} {'':>6} " + " ".join(f"{title:^53}" for title in titles),
-        f"{'':>{wide}} {'frames':>6} " + " ".join(f"{head:>17}" for _ in models for head in heads),
-    ]
-    for n, row in enumerate(first):
-        cells = []
-        for rows in models.values():
-            for q, unit in quantities.items():
-                rms, mean = (rows[n][f"{q}_{kind}_{unit}"] for kind in ("rmse", "mae"))
-                cells.append("-" if rms is None else f"{rms:.{digits[q]}f} / {mean:.{digits[q]}f}")
-        name = f"{row['source']} {row['family']}"
-        lines.append(f"{name:>{wide}} {row['n_frames']:>6} " + " ".join(f"{cell:>17}" for cell in cells))
-    return "\n".join(lines)
+    blocks = []
+    for model, rows in models.items():
+        names = [TITLES.get(model, model), *(f"{row['source']} {row['family']}" for row in rows)]
+        counts = ["frames", *(str(row["n_frames"]) for row in rows)]
+        labels = [f"{n:>{max(map(len, names))}} {c:>6}" for n, c in zip(names, counts, strict=True)]
+        columns = []
+        for q, unit in quantities.items():
+            pairs = [tuple(row[f"{q}_{kind}_{unit}"] for kind in ("rmse", "mae")) for row in rows]
+            cells = ["-" if None in pair else " / ".join(f"{x:.{digits[q]}f}" for x in pair) for pair in pairs]
+            columns.append([f"{q} {units[q]}", *cells])
+        blocks.append("\n".join(beside(labels, columns)))
+    return "\n\n".join(blocks)
 
 
 def stress_error(errors: dict) -> str:

@@ -79,6 +79,15 @@ def test_every_path_through_the_book_is_offered_and_every_notebook_is_on_one():
     assert NOTEBOOKS == set(re.findall(r"_notebooks/(\d\w+)", index))
 
 
+def test_the_side_bar_has_the_number_of_every_notebook_and_solution():
+    for page, folder in (("index.md", "_notebooks/"), ("solutions.md", "_notebooks/solutions/")):
+        entries = re.findall(rf"^(\d\d) .+ <{folder}(\w+)>$", (DOCS / page).read_text(), re.M)
+        assert [number for number, name in entries if name.startswith(number)] == [
+            name[:2] for name in sorted(NOTEBOOKS)
+        ]
+        assert {name for _, name in entries} == NOTEBOOKS
+
+
 def test_glossary_explains_words_of_both_fields():
     terms = re.findall(r"^([^\s:#][^\n]*)\n: ", (DOCS / "glossary.md").read_text(), re.M)
     assert len(terms) == len(set(terms)) >= 30
@@ -117,6 +126,26 @@ def test_a_page_shows_the_preset_that_made_it_and_says_what_smoke_is_worth(prese
     text = "\n".join(cell.source for cell in page.cells)
     assert re.findall(r"^PRESET = .*$", text, re.M) == [f'PRESET = "{preset}"']
     assert ("mean nothing" in text) == (preset == "smoke")
+
+
+def test_a_page_shows_the_end_of_every_progress_and_no_folder_of_the_machine():
+    parameters = {"RUNS": "/home/someone/fusedff/runs"}
+    printed = (
+        "sampling: 0/25\nsampling: 20/25, 6 s left\nsampling: 25/25, 0 s left\nratio: 1/2 of it\n"
+        "/tmp/ipykernel_1/2.py:5: UserWarning: look at frame 3\n  trained = train(\n"
+        "kept in /home/someone/fusedff/runs/demo\n"
+    )
+    assert book._as_read(printed, parameters) == (
+        "sampling: 25/25, 0 s left\nratio: 1/2 of it\nUserWarning: look at frame 3\nkept in runs/demo\n"
+    )
+
+
+def test_a_page_opens_on_binder_where_the_address_of_the_repository_is_known():
+    links = ["mybinder.org" in cell.source for cell in book.as_page(executed(), "00_a.ipynb").cells]
+    assert not any(links)
+    page = book.as_page(executed(), "solutions/00_a.ipynb", "someone/fusedff")
+    (link,) = [cell.source for cell in page.cells if "mybinder.org" in cell.source]
+    assert link.endswith("/v2/gh/someone/fusedff/HEAD?urlpath=lab/tree/notebooks/solutions/00_a.ipynb)")
 
 
 def page_of(output):

@@ -133,8 +133,9 @@ def test_what_one_potential_shows_is_learned_by_another(folder):
     assert after["E2g"]["value"] == pytest.approx(true["E2g"], rel=5e-3)  # it has no noise; the start is 4 % off
     assert after["E2g"]["stderr"] is None
     pressure = after["P at density"]
-    noise = 2**0.5 * pressure["stderr"]  # that of what is measured, too
-    assert abs(pressure["value"] - pressure["measured"]) < 4 * noise < 0.025  # the start is 0.025 GPa off
+    # the start is 0.025 GPa off; what is left is the noise of five short trajectories, some 0.005 GPa
+    assert abs(pressure["value"] - pressure["measured"]) < 0.0125
+    assert 0 < pressure["stderr"] < 0.005
     assert after["g(r)"]["value"] < 0.05  # the noise of both curves; 0.08 at the start
     # they start 15 % and 2 % off; the frequency fixes epsilon / sigma^2, the pressure the rest
     assert float(trained.params["epsilon"][0]) == pytest.approx(0.1, rel=0.05)

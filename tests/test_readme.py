@@ -1,9 +1,14 @@
 """What README.md and the pages behind it say is so: imports, links, results, speeds."""
 
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 
+import yaml
+
+from fusedff import results
 from fusedff.commands import release
 from fusedff.data import FILES
 from fusedff.study import run_folder
@@ -55,5 +60,37 @@ def test_the_results_are_those_of_the_recorded_run():
     assert release.results_page(FILES, RECORD) == (ROOT / release.RESULTS).read_text()
 
 
+def test_the_sentences_under_the_picture_are_what_the_record_says():
+    forces = {model: found["test"]["force_mae_meV_per_A"] for model, found in RECORD["models"].items()}
+    held_out = {
+        model: results.elastic_deviation(results.by_role(found, RECORD["temperatures"]["train"])["held_out"])[0]
+        for model, found in RECORD["temperatures"]["models"].items()
+    }
+    temperatures = len(RECORD["temperatures"]["train"])
+    for page in (README, (ROOT / "docs" / "index.md").read_text()):
+        said = " ".join(page.split())
+        assert f"elastic constants {held_out['dft']:.0f} % off the measured ones" in said
+        assert f"{7 * temperatures} measured numbers repair that" in said  # five constants and two stresses each
+        assert "its errors of forces more than double" in said
+        assert "keeps these errors nearly as they were" in said
+    assert forces["experiment"] > 2 * forces["dft"]
+    assert forces["fused"] < results.BOUNDS["force"] * forces["dft"]
+    assert held_out["fused"] < 1
+
+
 def test_the_first_command_is_on_the_first_screen():
     assert README[: README.index("make run")].count("\n") < 40
+
+
+def test_the_readme_of_a_release_on_pypi_has_addresses_for_every_picture_and_link(tmp_path):
+    """The step of the workflow that builds the wheel, run as it stands there."""
+    steps = yaml.safe_load((ROOT / ".github" / "workflows" / "publish.yml").read_text())["jobs"]["wheel"]["steps"]
+    (command,) = [step["run"] for step in steps if "README.md" in step.get("run", "")]
+    (tmp_path / "README.md").write_text(README)
+    release_of = {"GITHUB_REPOSITORY": "someone/fusedff", "GITHUB_REF_NAME": "v0.1.0", "PATH": os.environ["PATH"]}
+    subprocess.run(["bash", "-ec", command], cwd=tmp_path, env=release_of, check=True)
+    text = (tmp_path / "README.md").read_text()
+    assert "](https://raw.githubusercontent.com/someone/fusedff/v0.1.0/notebooks/images/two_questions.png)" in text
+    assert "](https://github.com/someone/fusedff/blob/v0.1.0/docs/results.md)" in text
+    assert text.count("https://doi.org/") == README.count("https://doi.org/")
+    assert not re.findall(r"\]\((?!https://)", text)

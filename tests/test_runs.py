@@ -120,10 +120,12 @@ def test_a_run_of_smoke_says_what_it_is_worth_and_braces_in_a_path_are_just_brac
     assert "bound" not in out
 
 
-def test_a_run_says_which_notebook_it_is_at_and_from_the_second_time_on_how_long_is_left(notebooks, tmp_path, capfd):
+def test_a_run_says_which_notebook_it_is_at_and_how_long_it_takes(notebooks, tmp_path, capfd):
     notebooks(SUMMARY)
     assert command.main(["run", "--preset", "smoke", "--runs", str(tmp_path)]) == 0
-    assert "--- notebook 1 of 1, 00_x: Why is it so?" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert f"on two cores this takes about ten minutes; results go to {tmp_path / 'smoke'}" in out
+    assert "--- notebook 1 of 1, 00_x: Why is it so?" in out
     kept = tmp_path / "smoke" / "notebooks" / "00_x.ipynb"
     executed = json.loads(kept.read_text())
     executed["metadata"]["papermill"]["duration"] = 1500.0

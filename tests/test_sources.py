@@ -221,7 +221,7 @@ def test_errors_by_source_and_family_are_the_errors_of_these_frames():
     # the other source's own zero: errors of energy average to nothing
     assert rows[3]["energy_rmse_meV_per_atom"] < 1e3 * abs(SHIFT) / 2
     text = results.error_table({"dft": rows, "fused": rows})
-    assert len(text.splitlines()) == 2 + len(rows)
+    assert [len(block.splitlines()) for block in text.split("\n\n")] == [1 + len(rows)] * 2  # a block per model
     assert f"{rows[0]['force_rmse_meV_per_A']:.0f} / {rows[0]['force_mae_meV_per_A']:.0f}" in text
 
 

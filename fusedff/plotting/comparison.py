@@ -102,14 +102,13 @@ def _against_experiment(fig, models, trained):
     held_out = trained and any(float(t) not in set(map(float, trained)) for t in temperatures)
     handles = style.legend_of(models)
     for handle, found in zip(handles, models.values(), strict=True):
-        parts = results.by_role(found, trained).values() if held_out else [found]
-        means = ", ".join("{:.1f} ± {:.1f}".format(*results.elastic_deviation(part)) for part in parts)
-        handle.set_label(f"{handle.get_label()} ({means} %)")
+        part = results.by_role(found, trained)["held_out"] if held_out else found
+        handle.set_label("{} ({:.1f} ± {:.1f} %)".format(handle.get_label(), *results.elastic_deviation(part)))
     handles.append(Patch(color="#EDEDED", label=f"±{results.BOUNDS['elastic']:g} %, ±{results.BOUNDS['stress']:g} GPa"))
     if held_out:
         hollow = {"color": style.FAINT, "marker": "o", "ls": "", "mfc": "white"}
         handles.append(Line2D([], [], **hollow, label="not trained here"))
-    which = " (where trained, and not)" if held_out else ""
+    which = " where it was not trained" if held_out else ""
     fig.legend(
         handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.3, handletextpad=0.4,
         title=f"in brackets: mean deviation of all elastic constants{which}, sign ignored; bars: one standard error",

@@ -9,8 +9,6 @@ from matplotlib.lines import Line2D
 
 from fusedff.plotting import style
 
-LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
-
 
 def reweighted(
     values: np.ndarray, exact: np.ndarray, estimates: np.ndarray, n_eff: np.ndarray, reuse_above: float,
@@ -58,7 +56,7 @@ def zero_lines(
         bar = fig.colorbar(colors, label=f"{first}, simulated - measured ({unit})")
         bar.set_ticks(np.linspace(-most, most, 5))
         keys = []
-        for (name, values), line in zip(deviations.items(), LINES, strict=False):
+        for (name, values), line in zip(deviations.items(), style.LINES, strict=False):
             ax.contour(x, y, values, [0], colors="black", linestyles=[line], linewidths=1.8)
             keys.append(Line2D([], [], color="black", ls=line, lw=1.8, label=f"{name} as measured"))
         for (name, place), marker in zip(points.items(), "*os^D", strict=False):
@@ -79,12 +77,12 @@ def steps(slopes: np.ndarray, residual: float, labels: np.ndarray, steps: Mappin
     """
     ends = np.array(list(steps.values()), float)
     reach = 1.35 * np.abs(ends).max()
-    grid = np.linspace(-reach, reach, 201)
-    plane = np.stack(np.meshgrid(grid, grid), -1)
+    right = 1.35 * reach  # room for what is said of the steps
+    plane = np.stack(np.meshgrid(np.linspace(-reach, right, 201), np.linspace(-reach, reach, 201)), -1)
     loss = ((plane @ np.asarray(labels, float).T) ** 2).sum(-1)
     through = np.sort(((ends @ np.asarray(labels, float).T) ** 2).sum(-1))
     with style.context():
-        fig, ax = plt.subplots(figsize=(5.6, 4.9))
+        fig, ax = plt.subplots(figsize=(6.4, 4.9))
         ax.contour(plane[..., 0], plane[..., 1], loss, through, colors=[style.COLORS["dft"]], linewidths=1.6)
         more = through[-1] * np.array([0.25, 2.25, 4, 6.25])
         ax.contour(plane[..., 0], plane[..., 1], loss, np.sort(more), colors=[style.COLORS["dft"]], linewidths=0.5)
@@ -106,7 +104,7 @@ def steps(slopes: np.ndarray, residual: float, labels: np.ndarray, steps: Mappin
             )  # fmt: skip
         ax.plot(0, 0, "o", color=style.COLORS["dft"], ms=6)
         ax.set(xlabel="change of parameter 1", ylabel="change of parameter 2", aspect="equal")
-        ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
+        ax.set(xlim=(-reach, right), ylim=(-reach, reach))
         ax.grid(visible=False)
         keys = [
             Line2D([], [], color=style.COLORS["experiment"], lw=2.4, label="measured number met"),

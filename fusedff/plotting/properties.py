@@ -93,16 +93,19 @@ def _spelled(label):
 def curves(
     results: Mapping[str, tuple], xlabel: str, ylabel: str, measured: tuple | None = None, heading: str = ""
 ) -> Figure:
-    """Model -> (x, y, standard error of y or None) as lines with bands; `measured` (x, y) in black."""
+    """Model -> (x, y, standard error of y or None) as lines with bands; `measured` (x, y) in black.
+
+    Lines are dashed one after the other, so that two that coincide are both seen.
+    """
     with style.context():
         fig, ax = plt.subplots(figsize=(5.6, 3.5))
         for k, (model, (x, y, stderr)) in enumerate(results.items()):
             color = style.color_of(model, k)
-            ax.plot(x, y, color=color, label=style.title_of(model))
+            ax.plot(x, y, color=color, ls=style.LINES[k % len(style.LINES)], label=style.title_of(model))
             if stderr is not None:
                 ax.fill_between(x, y - stderr, y + stderr, color=color, alpha=0.25, lw=0)
         if measured is not None:
-            ax.plot(*measured, color=style.COLORS["measured"], marker="D", ms=3.5, ls="", label="measured")
+            ax.plot(*measured, color=style.COLORS["measured"], marker="D", ms=2, lw=0.8, zorder=1, label="measured")
         ax.set_xlabel(xlabel)
         ax.set_ylabel(ylabel)
         ax.set_title(heading)

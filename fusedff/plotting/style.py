@@ -35,6 +35,7 @@ STRUCTURES = {
     "omega": "#CC79A7",
     "disordered": "#777777",
 }
+LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
 OTHERS = ("#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 FAINT = "#8a8a8a"
 

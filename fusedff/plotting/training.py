@@ -12,9 +12,10 @@ from fusedff.plotting import style
 
 
 def curves(
-    history: Sequence[Mapping], keys: Sequence[str], title: str = "", log: bool = True, ax: Axes | None = None
-) -> Figure:
-    """Numbers of a training history against the epoch (the unit is part of a key: `force_rmse_meV_A`)."""
+    history: Sequence[Mapping], keys: Sequence[str], title: str = "", log: bool = True, ax: Axes | None = None,
+    step: str = "epoch",
+) -> Figure:  # fmt: skip
+    """Numbers of a training history against the `step` (the unit is part of a key: `force_rmse_meV_A`)."""
     with style.context():
         fig, ax = style.axes(ax)
         for key in keys:
@@ -26,11 +27,11 @@ def curves(
         if log:
             ax.set_yscale("log")
         ax.locator_params(axis="x", integer=True)
-        ax.set_xlabel("epoch")
+        ax.set_xlabel(step)
         if len(keys) == 1:
             ax.set_ylabel(_spoken(keys[0]))
         else:
-            ax.set_ylabel("value, unit as in the legend")
+            ax.set_ylabel("unit as in the legend" if any("(" in _spoken(key) for key in keys) else "loss")
             ax.legend()
         ax.set_title(title)
     return fig

@@ -13,6 +13,7 @@ from fusedff.runtime import devices, extras, storage
 from fusedff.study import comparison, presets, run_folder
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+TYPICAL = {"smoke": "ten minutes", "demo": "half an hour", "hours": "four hours"}  # of all notebooks, on two cores
 
 
 def execute(preset, root: Path) -> int:
@@ -40,6 +41,9 @@ def execute(preset, root: Path) -> int:
     began, expected = time.monotonic(), [_took(output / notebook.name) for notebook in notebooks]
     if all(expected):
         print(f"the last run here took {sum(expected) / 60:.0f} min; what is trained already is not trained again")
+    else:
+        takes = f"; on two cores this takes about {TYPICAL[preset.name]}" if preset.name in TYPICAL else ""
+        print(f"runs the notebooks one after the other{takes}; results go to {folder.path}", flush=True)
     for n, notebook in enumerate(notebooks):
         left = f", about {sum(expected[n:]) / 60:.0f} min left" if all(expected) else ""
         print(f"--- notebook {n + 1} of {len(notebooks)}, {notebook.stem}{left}: {_question(notebook)}", flush=True)
