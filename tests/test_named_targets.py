@@ -137,8 +137,8 @@ def test_what_one_potential_shows_is_learned_by_another(folder):
     assert abs(pressure["value"] - pressure["measured"]) < 0.0125
     assert 0 < pressure["stderr"] < 0.005
     assert after["g(r)"]["value"] < 0.05  # the noise of both curves; 0.08 at the start
-    # they start 15 % and 2 % off; the frequency fixes epsilon / sigma^2, the pressure the rest
-    assert float(trained.params["epsilon"][0]) == pytest.approx(0.1, rel=0.05)
+    # they start 15 % and 2 % off; the frequency fixes epsilon / sigma^2, the pressure, with noise, the rest
+    assert float(trained.params["epsilon"][0]) == pytest.approx(0.1, rel=0.08)
     assert float(trained.params["sigma"][0]) == pytest.approx(3.4, rel=5e-3)
 
 
