@@ -1,6 +1,7 @@
 """Sections [[targets]] of a settings file: what they are read as, and that what they measure is learned."""
 
 import re
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -162,6 +163,18 @@ def test_check_says_what_it_has_read(folder, capsys):
         "edges 7.4, 7.4, 12.1 Å, 4 replicas",
         "target        E2g 1 ± 0.01 THz, at 0 K in the cell measured at 4 K",
     ]
+
+
+def test_the_targets_of_the_page_are_understood(folder):
+    page = (Path(__file__).parents[1] / "docs" / "extending" / "material.md").read_text()
+    (text,) = re.findall(r"```toml\n(\[\[targets.*?)```", page, flags=re.DOTALL)
+    (folder / "gr.csv").rename(folder / "liquid_gr.csv")
+    phonon, curve = loaded(folder, text).targets
+    assert (phonon.name, phonon.measured, phonon.cells) == ("E2g", 4.18, None)
+    assert curve.cells.n_cells == 2
+    assert curve.in_training(material.load(folder / "study.toml").preset.experiment.sampling).sampling.langevin == (
+        langevin.LangevinConfig(timestep_fs=2.0, friction_per_ps=2.0, steps_per_snapshot=20, skin=0.6)
+    )
 
 
 def test_settings_of_a_target_are_those_of_the_training_but_for_what_it_says(folder):
