@@ -5,18 +5,30 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import papermill
+from jupyter_client import AsyncKernelManager
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = {path.stem[:2]: path for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))}
 SOLUTIONS = {path.stem[:2]: path for path in sorted((FOLDER / "solutions").glob("[0-9][0-9]_*.ipynb"))}
 
+LONG_DYNAMICS = ("04",)  # which takes more time than compilation
+
+
+class Optimizing(AsyncKernelManager):
+    """Starts kernels in which XLA optimizes, like `OPTIMIZED = True` in a test file."""
+
+    async def start_kernel(self, **options):
+        await super().start_kernel(env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}, **options)
+
 
 def execute(notebook: Path, root: Path, output: Path) -> dict:
     """Run one notebook as a user would, with `root` for its run folder; its metadata afterwards."""
     output.mkdir(parents=True, exist_ok=True)
+    optimizing = {"kernel_manager_class": Optimizing} if notebook.stem[:2] in LONG_DYNAMICS else {}
     done = papermill.execute_notebook(
         notebook, output / notebook.name, {"PRESET": "smoke", "RUNS": str(root)}, cwd=str(FOLDER),
         kernel_name="python3", progress_bar=False, execution_timeout=600,
+        **optimizing,
     )  # fmt: skip
     return done.metadata["papermill"]
 

@@ -10,8 +10,11 @@ from argon import argon, labelled
 from ase.build import bulk
 from jax.extend.core import jaxprs_in_params
 
+from fusedff.crystallography.crystals import Crystal
+from fusedff.measurements.experiments import StatePoint
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
+from fusedff.properties.thermal import elastic
 from fusedff.runtime import compilation
 from fusedff.simulation import langevin
 from fusedff.simulation.cells import replicate
@@ -71,3 +74,19 @@ def test_the_program_of_the_dynamics_holds_the_potential_once():
     state = langevin.start(cells, jax.random.PRNGKey(0))
     settings = simulation.settings, simulation.cutoff, simulation.capacity, simulation.plan, simulation.observe
     assert occurrences(langevin._advance.trace(*settings, potential, cells, state, 1).jaxpr, "sinh") == 1
+
+
+def test_elastic_constants_take_few_programs(caplog):
+    """Arithmetic of a few numbers that is compiled operation by operation takes longer than the dynamics."""
+    point = StatePoint(40.0, Crystal("Ar", "hcp", 3.75, 6.12))
+    dynamics = langevin.LangevinConfig(timestep_fs=4.0, steps_per_snapshot=2)
+    settings = elastic.ElasticConfig(
+        repeats=(2, 2, 1), replicas=1, langevin=dynamics, equilibration=1, snapshots=5, blocks=5
+    )
+    import jax_md  # noqa: F401 - which compiles much of its own
+
+    jax.clear_caches()
+    with jax.log_compiles():
+        elastic.run(argon(), [point], settings, name=None)
+    compiled = [record for record in caplog.records if "Finished XLA compilation" in record.getMessage()]
+    assert 5 < len(compiled) < 40  # some twenty; a hundred and ten without compiling them together

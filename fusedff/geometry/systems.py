@@ -82,6 +82,7 @@ def from_atoms(frames: Sequence[Atoms] | Atoms, dtype=None) -> System:
     )
 
 
+@jax.jit
 def stack(positions: jax.Array, cells: jax.Array, numbers: jax.Array) -> System:
     """Cells of one composition: positions (n_cells, n, 3), cells (n_cells, 3, 3), numbers (n,)."""
     n_cells, n, _ = positions.shape

@@ -61,6 +61,17 @@ class Estimator(Protocol):
         ...
 
 
+def of_means(
+    estimator: Estimator, cells: SimulationCells, points: Sequence[StatePoint], replicas: int
+) -> Callable[[np.ndarray], Properties]:
+    """`estimator.properties` as a function of the averages, compiled as a whole; what it returns is NumPy's.
+
+    Operation by operation, the arithmetic of a few numbers would take seconds to compile.
+    """
+    compiled = jax.jit(lambda means: estimator.properties(means, cells, points, replicas))
+    return lambda means: jax.tree.map(np.asarray, compiled(means))
+
+
 def stretch(eta: np.ndarray) -> np.ndarray:
     """The symmetric deformation sqrt(1 + 2 eta) of a Lagrangian strain eta, both (3, 3)."""
     values, vectors = np.linalg.eigh(np.eye(3) + 2 * eta)

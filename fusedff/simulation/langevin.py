@@ -91,6 +91,7 @@ def observe_stress(potential, system, near, evaluation) -> jax.Array:
     return evaluation.stress
 
 
+@jax.jit
 def start(cells: SimulationCells, key: jax.Array) -> State:
     """Atoms on their sites with Maxwell-Boltzmann momenta, the same for cells with one noise_id; not equilibrated."""
     shape, dtype = cells.sites.shape, cells.sites.dtype
@@ -118,7 +119,7 @@ class Simulation:
         reach = cutoff + settings.skin
         self.plan = neighbors.search_plan(cells.lattice, reach)
         # a first guess for atoms that vibrate: what slightly displaced sites need, and a little more
-        shaken = cells.sites + 0.15 * jax.random.normal(jax.random.PRNGKey(0), cells.sites.shape)
+        shaken = cells.sites + 0.15 * np.random.default_rng(0).standard_normal(cells.sites.shape, np.float32)
         candidates, slots = (neighbors.fullest(cells.system(shaken), r, self.plan) for r in (reach, cutoff))
         self.capacity = ListCapacity(int(1.1 * candidates) + 2, slots + 2)
 
@@ -184,7 +185,7 @@ class Simulation:
             needed = ListCapacity(*(int(n) for n in needed))
             if needed.candidates <= self.capacity.candidates and needed.slots <= self.capacity.slots:
                 self._require_stable(exploded, steps_before)
-                return after, jax.tree.map(lambda x: x[:number], records)
+                return after, _first(number, records)
             self.capacity = ListCapacity(
                 *(max(have, need + 2) for have, need in zip(self.capacity, needed, strict=True))
             )
@@ -224,6 +225,11 @@ def kinetic_temperature(momenta: jax.Array, mass: jax.Array) -> jax.Array:
 
 def _per_call(settings):
     return max(1, STEPS_PER_CALL // settings.steps_per_snapshot)
+
+
+@partial(jax.jit, static_argnums=0)
+def _first(number, records):
+    return jax.tree.map(lambda x: x[:number], records)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 
@@ -28,9 +27,10 @@ def jackknife(samples, statistic: Callable, blocks: int = 5) -> Estimate:
     """
     if len(samples) < blocks:
         raise ValueError(f"{len(samples)} snapshots cannot be cut into {blocks} blocks; sample for longer")
-    parts = jnp.stack([part.mean(0) for part in jnp.array_split(samples, blocks)])
+    samples = np.asarray(samples, float)  # by NumPy: operation by operation JAX would compile for seconds
+    parts = np.stack([part.mean(0) for part in np.array_split(samples, blocks)])
     sizes = np.array([len(part) for part in np.array_split(np.arange(len(samples)), blocks)])
-    total = jnp.tensordot(sizes / sizes.sum(), parts, 1)
+    total = np.tensordot(sizes / sizes.sum(), parts, 1)
     without = [(sizes.sum() * total - n * part) / (sizes.sum() - n) for n, part in zip(sizes, parts, strict=True)]
     left_out = np.stack([np.asarray(statistic(mean)) for mean in without])
     spread = (blocks - 1) / blocks * np.sum((left_out - left_out.mean(0)) ** 2, 0)

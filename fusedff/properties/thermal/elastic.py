@@ -16,7 +16,7 @@ from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.config import SolidConfig
 from fusedff.properties.thermal.lattice import relaxed_lengths
-from fusedff.simulation.elasticity import CoupledStrains, Estimator
+from fusedff.simulation.elasticity import CoupledStrains, Estimator, of_means
 from fusedff.simulation.langevin import Trajectory
 from fusedff.simulation.sampling import sample_crystal
 from fusedff.simulation.statistics import entry, jackknife
@@ -112,9 +112,10 @@ def run(
     symmetry = crystals.symmetry(points[0].crystal)
     names, stresses = elastic_symmetry.elastic_names(symmetry), elastic_symmetry.stress_names(symmetry)
     ends = np.cumsum([len(names), 1, len(stresses)])
+    properties = of_means(estimator, cells, points, replicas)
 
     def statistic(means):
-        found = estimator.properties(means, cells, points, replicas)
+        found = properties(means)
         stress = elastic_symmetry.independent_stress(found.stress, symmetry)
         in_gpa = np.concatenate([found.elastic, found.pressure[..., None], stress], -1) / GPA
         return np.concatenate([in_gpa, relaxed_lengths(found, points)], -1)

@@ -19,7 +19,7 @@ from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.config import SolidConfig
 from fusedff.runtime import settings as ranges
-from fusedff.simulation.elasticity import CoupledStrains, Properties
+from fusedff.simulation.elasticity import CoupledStrains, Properties, of_means
 from fusedff.simulation.sampling import sample_crystal
 from fusedff.simulation.statistics import entry, jackknife
 from fusedff.units import GPA, strain_from_voigt
@@ -104,7 +104,8 @@ def run(
             potential, cells, settings.langevin, equilibration=settings.equilibration, snapshots=snapshots,
             seed=settings.seed + n, observe=settings.estimator.observe, name=said,
         )  # fmt: skip
-        correct = partial(_correct, cells=cells, points=points, settings=settings, pressure=pressure)
+        properties = of_means(settings.estimator, cells, points, settings.replicas)
+        correct = partial(_correct, properties=properties, points=points, pressure=pressure)
         found = jackknife(trajectory.observed, correct, settings.blocks)
         _, lengths, residual = np.split(found.value, [1, 1 + len(names)], axis=1)
         points = [
@@ -119,13 +120,13 @@ def run(
     )  # fmt: skip
 
 
-def _correct(means, cells, points, settings, pressure):
+def _correct(means, properties, points, pressure):
     """Volume per atom, lattice parameters and excess stresses of each point, from mean observables: (n_points, n).
 
     The stress has its kinetic part N kT / V: the centre of mass counts as an atom, although it rests (see
     `elasticity`), because the free energy that pressure and stiffness derive from is that of all N atoms.
     """
-    found = settings.estimator.properties(means, cells, points, settings.replicas)
+    found = properties(means)
     stress, constants = np.asarray(found.stress.mean(1), float), np.asarray(found.elastic.mean(1), float)
     rows = []
     for point, sigma, values in zip(points, stress, constants, strict=True):
