@@ -67,7 +67,7 @@ def test_a_constant_that_was_not_measured_is_shown_and_not_judged(result):
     assert results.elastic_deviation(result["models"]["fused"]["experiment"]) == deviation
     lines = results.table(result).splitlines()
     measured, fused = (next(line for line in lines if line.strip().startswith(m)) for m in ("measured", "fused"))
-    assert measured.split()[-4:] == ["-", "0.00", "0.00", "0.00"]
+    assert measured.split()[-1] == "-"
     assert "35.0 ± 0.5" in fused
     row = next(r for r in results.rows({"fused": result["models"]["fused"]["experiment"]}) if r["quantity"] == "C66")
     assert row["measured_GPa"] is None
