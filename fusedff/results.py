@@ -171,8 +171,10 @@ def beside(labels: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]
 
 
 def _wrapped(text: str, separator: str, indent: int) -> list[str]:
-    """Lines of text, broken after separators alone, and indented from the second on."""
-    tied = separator.join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in text.split(separator))
+    """Lines of text, broken after separators or within parts longer than a line, and indented from the second on."""
+    tied = separator.join(
+        part.replace(" ", "\N{NO-BREAK SPACE}") if len(part) < LINE - indent else part for part in text.split(separator)
+    )
     lines = textwrap.wrap(tied, LINE, subsequent_indent=" " * indent, break_on_hyphens=False)
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 

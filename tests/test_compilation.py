@@ -1,6 +1,8 @@
 """Compiled programs: one for every value of the static arguments, and only the last ones are kept."""
 
 import gc
+import subprocess
+import sys
 import weakref
 from dataclasses import dataclass
 
@@ -83,10 +85,24 @@ def test_elastic_constants_take_few_programs(caplog):
     settings = elastic.ElasticConfig(
         repeats=(2, 2, 1), replicas=1, langevin=dynamics, equilibration=1, snapshots=5, blocks=5
     )
-    import jax_md  # noqa: F401 - which compiles much of its own
-
     jax.clear_caches()
     with jax.log_compiles():
         elastic.run(argon(), [point], settings, name=None)
     compiled = [record for record in caplog.records if "Finished XLA compilation" in record.getMessage()]
     assert 5 < len(compiled) < 40  # some twenty; a hundred and ten without compiling them together
+
+
+IMPORTS = """
+import sys
+from fusedff.simulation.integrator import jax_md_simulate
+simulate = jax_md_simulate()
+assert not [name for name in sys.modules if name.startswith("jax_md")]
+assert "e3nn_jax" not in sys.modules  # of jax-md's networks
+assert jax_md_simulate() is simulate
+import jax_md, jax_md.quantity
+assert jax_md.energy and jax_md.quantity and jax_md.simulate.nvt_langevin
+"""
+
+
+def test_the_integrator_comes_without_the_rest_of_jax_md_which_can_still_be_imported():
+    subprocess.run([sys.executable, "-c", IMPORTS], check=True)

@@ -143,7 +143,7 @@ def test_seeds_train_every_model_once_with_each_and_the_summary_tells_two_errors
     assert summary["members"]["2"]["fused"]["test"] == found_with(2)["test"]
     card = (folder / "models" / "MODELS.md").read_text()
     assert "161.0 ± 0.7 (1.4)" in card
-    assert "in brackets the training error: the standard deviation over the trainings" in card
+    assert "in brackets the training error: the standard deviation over the trainings" in " ".join(card.split())
     with open(folder / "models" / "tables" / "errors.csv", newline="") as file:
         assert [(row["seed"], row["model"]) for row in csv.DictReader(file)][2:4] == [("0", "fused"), ("2", "dft")]
     assert (folder / "models" / "figures" / "elastic.png").exists()

@@ -23,6 +23,7 @@ from fusedff.potential import Potential
 from fusedff.runtime import devices, progress
 from fusedff.runtime import settings as ranges
 from fusedff.simulation.cells import PER_CELL, SimulationCells
+from fusedff.simulation.integrator import jax_md_simulate
 from fusedff.units import FS, KB, PS
 
 
@@ -112,8 +113,7 @@ class Simulation:
     def __init__(
         self, cells: SimulationCells, settings: LangevinConfig, cutoff: float, observe: Callable = observe_stress
     ):
-        import jax_md  # noqa: F401 - takes seconds, which only simulations should cost
-
+        jax_md_simulate()  # imported here: not in jit, and only where something is simulated
         self.cells, self.settings, self.cutoff, self.observe = cells, settings, cutoff, observe
         devices.warn_if_idle(cells.n_cells)
         reach = cutoff + settings.skin
@@ -265,8 +265,7 @@ def _exploded(before, step, energy, temperature, force, wanted):
 
 
 def _advance_cells(settings, cutoff, capacity, plan, observe, potential, cells, state, number):
-    from jax_md import simulate  # imported by `Simulation`, outside of jit: it computes while it is imported
-
+    simulate = jax_md_simulate()
     dt, friction = settings.timestep_fs * FS, settings.friction_per_ps / PS
     kt = KB * cells.temperature
     mass = cells.masses[..., None]
@@ -320,7 +319,7 @@ def _advance_cells(settings, cutoff, capacity, plan, observe, potential, cells, 
 
     nowhere = jnp.full_like(state.positions, jnp.inf)  # so that step 0 searches
     arrays = state.positions, state.momenta, jnp.zeros_like(state.positions), mass, state.key
-    langevin = simulate.NVTLangevinState(*arrays)  # ty: ignore[too-many-positional-arguments]
+    langevin = simulate.NVTLangevinState(*arrays)
     listed = jax.eval_shape(candidates, state.positions)
     near, evaluation = jax.eval_shape(forces, state.positions, listed)
     shapes = jax.eval_shape(record, langevin, near, evaluation)
