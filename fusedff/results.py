@@ -25,11 +25,13 @@ def committee(members: Sequence):
     sampling error of one member in it. Numbers that differ are averaged; what one member lacks (None), all lack; all
     else is that of the first member.
     """
+    if None in members:
+        return None
     first = members[0]
-    if None in members or (isinstance(first, dict) and None in [member.get("value", 0) for member in members]):
-        return None if None in members else first | {"value": None, "stderr": None, "spread": None}
     if isinstance(first, dict) and "value" in first:
         values, noise = ([member[key] for member in members] for key in ("value", "stderr"))
+        if None in values:
+            return first | {"value": None, "stderr": None, "spread": None}
         stderr = None if None in noise else float(np.linalg.norm(noise) / len(noise))
         return first | {"value": float(np.mean(values)), "stderr": stderr, "spread": float(np.std(values, ddof=1))}
     if isinstance(first, dict):

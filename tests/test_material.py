@@ -2,7 +2,6 @@
 
 import csv
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import refusals
 from ase.build import bulk
 from ase.io import write
 from copper import copper, relabelled
@@ -307,13 +307,7 @@ def test_settings_of_the_file_take_the_place_of_the_presets(folder):
     ("repeats", "seed = 1\nseeds = 2\nrepeats", r"study\.toml: seed and seeds are both given; leave out one"),
 ])  # fmt: skip
 def test_a_wrong_setting_is_one_sentence(folder, capsys, old, new, says):
-    assert old in SETTINGS
-    (folder / "study.toml").write_text(SETTINGS.replace(old, new))
-    assert cli.main(["check", str(folder / "study.toml")]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
-    assert re.search(says, said), said
+    refusals.check_changed(folder, capsys, SETTINGS, old, new, says)
 
 
 def test_the_template_is_settings_of_copper(folder, capsys):

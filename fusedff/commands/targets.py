@@ -24,8 +24,9 @@ from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.config import SolidConfig
 from fusedff.runtime import settings as ranges
-from fusedff.simulation import checks, distributions, langevin
+from fusedff.simulation import distributions, langevin
 from fusedff.simulation.cells import SimulationCells, replicate
+from fusedff.simulation.sampling import sample
 from fusedff.simulation.statistics import entry, jackknife
 from fusedff.training.config import SamplingConfig
 from fusedff.training.phonon_target import Mode, PhononTarget
@@ -339,13 +340,10 @@ def _sampled(one: Measured, cells: SimulationCells, potential, settings, samplin
     """What the target observes (n_snapshots, n_cells, n_quantities), at least as long as in a training."""
     own = sections.changed(sampling, one.sampling, one.name)
     dynamics = sections.changed(settings.langevin, one.sampling.get("langevin", {}), one.name)
-    simulation = langevin.Simulation(cells, dynamics, potential.cutoff, one.target.observe)
-    _, trajectory = simulation.sample(
-        potential, langevin.start(cells, jax.random.PRNGKey(settings.seed)),
-        max(settings.equilibration, own.first_equilibration), max(settings.snapshots, own.snapshots), name,
-    )  # fmt: skip
-    checks.warn_if_far(potential, cells, trajectory.positions[-1])
-    return trajectory.observed
+    return sample(
+        potential, cells, dynamics, equilibration=max(settings.equilibration, own.first_equilibration),
+        snapshots=max(settings.snapshots, own.snapshots), seed=settings.seed, observe=one.target.observe, name=name,
+    ).observed  # fmt: skip
 
 
 def _nearest(points, temperature: float) -> StatePoint:

@@ -10,7 +10,7 @@ from fusedff.simulation.cells import SimulationCells
 from fusedff.simulation.langevin import LangevinConfig, Trajectory
 
 
-def sample_crystal(
+def sample(
     potential: Potential,
     cells: SimulationCells,
     settings: LangevinConfig,
@@ -21,15 +21,20 @@ def sample_crystal(
     observe: Callable = langevin.observe_stress,
     name: str | None = None,
 ) -> Trajectory:
-    """Trajectory of crystals that start at their lattice sites; lengths are in snapshots.
+    """Trajectory of cells that start at their sites; lengths are in snapshots.
 
-    `observe` and `name` are those of `langevin.Simulation`. Random numbers come from `seed` alone. Warns if atoms have
-    left their lattice sites, and if the last snapshot is far from all frames that the potential was trained on. Raises
-    `ExplodedTrajectoryError`.
+    `observe` and `name` are those of `langevin.Simulation`. Random numbers come from `seed` alone. Warns if the last
+    snapshot is far from all frames that the potential was trained on. Raises `ExplodedTrajectoryError`.
     """
     simulation = langevin.Simulation(cells, settings, potential.cutoff, observe)
     state = langevin.start(cells, jax.random.PRNGKey(seed))
     _, trajectory = simulation.sample(potential, state, equilibration, snapshots, name)
+    checks.warn_if_far(potential, cells, trajectory.positions[-1], stacklevel=5)
+    return trajectory
+
+
+def sample_crystal(potential: Potential, cells: SimulationCells, settings: LangevinConfig, **options) -> Trajectory:
+    """`sample` of crystals, whose keyword arguments it takes; also warns if atoms have left their lattice sites."""
+    trajectory = sample(potential, cells, settings, **options)
     checks.warn_if_lost(cells, trajectory, stacklevel=4)
-    checks.warn_if_far(potential, cells, trajectory.positions[-1], stacklevel=4)
     return trajectory

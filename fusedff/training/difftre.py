@@ -29,7 +29,6 @@ from fusedff.training.terms import Averages, SampledTerm, Simulated, StaticTerm
 
 MAX_HALVINGS = 4  # of a step whose trajectory explodes, before the training stops with an error
 
-
 Term = SampledTerm | StaticTerm
 Measurements = Target | StaticTarget | Simulated | Sequence[StatePoint | Target | StaticTarget | Simulated]
 
@@ -41,9 +40,7 @@ def elastic_target(points: Sequence[StatePoint], settings: DiffTReConfig) -> Ela
     return ElasticTarget(points, s.estimator, s.repeats, s.replicas, *weights)
 
 
-def terms_of(
-    target: Measurements, settings: DiffTReConfig, template: Potential
-) -> tuple[SampledTerm | StaticTerm, ...]:
+def terms_of(target: Measurements, settings: DiffTReConfig, template: Potential) -> tuple[Term, ...]:
     """The terms of the loss for what was measured: one target, or a list of measured state points and targets.
 
     Of the state points `elastic_target` is taken. Every target with cells has a simulation of its own, as long as
