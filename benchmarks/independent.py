@@ -5,7 +5,6 @@ trained on and at as many others; hours on two cores. Each temperature is kept a
 same model with the same settings goes on from there.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -42,11 +41,7 @@ def run(model: str, into: Path, settings: ElasticConfig = JUDGE, temperatures=TE
     """What was found so far, after every temperature: {"model", "digest", "settings", "by_temperature_K"}."""
     potential = Potential.load(f"titanium-{model}")
     asked = {"model": model, "digest": storage.digest(potential.params), "settings": presets.as_dict(settings)}
-    kept = into / f"{name_of(model)}.json"
-    found = json.loads(kept.read_text()) if kept.exists() else {}
-    if {key: found.get(key) for key in asked} != record.plain(asked):
-        found = {}
-    done = found.get("by_temperature_K", {})
+    done = record.earlier(name_of(model), asked, into).get("by_temperature_K", {})
     table = {point.temperature: point for point in comparison.measured(presets.HOURS)}
     for temperature in temperatures:
         if f"{temperature:g}" not in done:

@@ -5,7 +5,6 @@ same frames and settings goes on from there.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,9 +47,7 @@ def run(into: Path, preset: Preset = HOURS, sizes: Sequence[int] = SIZES) -> Ite
         "data": comparison.data_version(preset, split),
         "settings": presets.as_dict(preset.dft),
     }
-    kept = into / "learning.json"
-    found = json.loads(kept.read_text()) if kept.exists() else {}
-    curve = found["curve"] if all(found.get(key) == value for key, value in record.plain(asked).items()) else []
+    curve = record.earlier("learning", asked, into).get("curve", [])
     for size in sizes:
         frames = nested(split.train, size)
         if len(frames) not in [row["n_frames"] for row in curve]:

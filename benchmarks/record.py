@@ -49,6 +49,13 @@ def write(name: str, text: str, data: dict, into: Path = RESULTS) -> None:
     (into / f"{name}.json").write_text(json.dumps(plain(data), indent=1) + "\n")
 
 
+def earlier(name: str, asked: dict, into: Path) -> dict:
+    """The result that an earlier call left as NAME.json if it was asked for the same, else {}."""
+    kept = into / f"{name}.json"
+    found = json.loads(kept.read_text()) if kept.exists() else {}
+    return found if all(found.get(key) == value for key, value in plain(asked).items()) else {}
+
+
 def draw(name: str, figure: Figure, into: Path = RESULTS) -> None:
     """Keep a figure as NAME.png."""
     figure.savefig(into / f"{name}.png")

@@ -6,7 +6,6 @@ fused models of the trainings on DFT frames stand beside them. Hours on two core
 earlier call stopped.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,9 +73,7 @@ def run(into: Path, preset: Preset = DEMO, starts: Sequence[str] = STARTS) -> It
     """What was found so far, after every start: {"settings", "models": [{"start", "model", "elastic", "beyond"}]}."""
     split = comparison.frames(preset)
     asked = {"settings": presets.as_dict(preset), "data": comparison.data_version(preset, split)}
-    kept = into / "starts.json"
-    found = json.loads(kept.read_text()) if kept.exists() else {}
-    rows = found["models"] if all(found.get(key) == value for key, value in record.plain(asked).items()) else []
+    rows = record.earlier("starts", asked, into).get("models", [])
     for start in starts:
         if start not in [row["start"] for row in rows]:
             study = study_of(start, into / "starts", preset)

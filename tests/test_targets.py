@@ -7,10 +7,11 @@ import pytest
 from ase.build import bulk
 
 from fusedff.crystallography.crystals import Crystal
+from fusedff.geometry import neighbors
 from fusedff.measurements.experiments import StatePoint
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
-from fusedff.simulation import distributions, langevin, reweighting
+from fusedff.simulation import distributions, langevin, reweighting, snapshots
 from fusedff.simulation.cells import replicate
 from fusedff.simulation.elasticity import CoupledStrains
 from fusedff.simulation.langevin import LangevinConfig
@@ -78,12 +79,35 @@ def test_a_cold_crystal_has_the_heat_capacity_of_dulong_and_petit():
     assert target.report(jnp.zeros((16, 2))) == {"Cv@2K": 1.5}
 
 
+def test_heat_capacities_do_not_depend_on_the_zero_of_energy_and_rounding_that_would_decide_them_is_refused():
+    crystal = bulk("Ar", "fcc", a=5.3, cubic=True) * (3, 3, 3)
+    target = HeatCapacityTarget(replicate([crystal], [5.0], 1, jnp.float32), [3.0])
+    positions = target.cells.sites + 0.025 * jax.random.normal(jax.random.PRNGKey(0), (6, *target.cells.sites.shape))
+
+    def means(target, potential):
+        images = neighbors.static_offsets(target.cells.lattice, potential.cutoff)
+        found = snapshots.evaluate(target.observe, potential.cutoff, 60, images, potential, target.cells, positions)
+        return found[1].mean(0)
+
+    exact = HeatCapacityTarget(replicate([crystal], [5.0], 1, jnp.float64), [3.0])
+    positions = positions.astype(jnp.float64)
+    known = exact.heat_capacity(means(exact, TRUTH))
+    np.testing.assert_allclose(exact.from_rest(TRUTH).heat_capacity(means(exact.from_rest(TRUTH), TRUTH)), known, 1e-9)
+    single = jax.tree.map(lambda x: x.astype(jnp.float32), TRUTH)
+    positions = positions.astype(jnp.float32)
+    from_rest = target.from_rest(single)
+    # the energies themselves, -9 eV, are known to 1e-6 eV, of a standard deviation of 5e-3
+    np.testing.assert_allclose(from_rest.heat_capacity(means(from_rest, single)), known, rtol=1e-3)
+    with pytest.raises(ValueError, match="count them from the cells at rest"):
+        target.report(means(target, single))
+
+
 @pytest.mark.parametrize("kind", ["radial", "pressure", "heat"])
 def test_gradient_and_jacobian_are_those_of_the_reweighted_residuals(kind):
     target = {
         "radial": RadialTarget(cells(2), R, np.where(R > 3.4, 1.0, 0.0)[None]),
         "pressure": PressureTarget(cells(2), [0.2 * GPA]),
-        "heat": HeatCapacityTarget(cells(2), [2.5]),
+        "heat": HeatCapacityTarget(cells(2), [2.5]).from_rest(WRONG),
     }[kind]
     settings = DiffTReConfig(sampling=SamplingConfig(LangevinConfig(10.0, 2.0, 10, 0.6), 2, snapshots=4))
     (term,) = difftre.terms_of(target, settings, WRONG)

@@ -333,7 +333,7 @@ def _three_models(material: Material, folder: RunFolder, say) -> tuple[dict, dic
     )  # fmt: skip
 
     def measured(settings):
-        return [*points, *(one.in_training(settings.sampling) for one in material.targets)]
+        return [*points, *(one.in_training(dft, settings.sampling) for one in material.targets)]
 
     def learn(name, train_one, settings):
         say(f"{results.TITLES[name]}: training")

@@ -55,11 +55,15 @@ class Measured:
         """The cells to simulate; None for a target that needs no simulation."""
         return getattr(self.target, "cells", None)
 
-    def in_training(self, sampling: SamplingConfig) -> Target | StaticTarget | Simulated:
-        """The target for a training that samples as `sampling` says."""
+    def in_training(self, potential: Potential, sampling: SamplingConfig) -> Target | StaticTarget | Simulated:
+        """The target for a training that begins with `potential` and samples as `sampling` says."""
         if self.cells is None:
             return self.target
-        return Simulated(self.target, sections.changed(sampling, self.sampling, self.name), self.name)
+        return Simulated(self.beside(potential), sections.changed(sampling, self.sampling, self.name), self.name)
+
+    def beside(self, potential: Potential) -> Target:
+        """The target for simulations with `potential`."""
+        return self.target.from_rest(potential) if isinstance(self.target, HeatCapacityTarget) else self.target
 
     def last(self, history: Sequence[Mapping]) -> float:
         """The number before the last update of a training."""
@@ -311,14 +315,15 @@ def evaluate(
             (value,) = one.target.report(jax.jit(one.target.observe)(potential)).values()
             entries[one.name] = {"value": float(value), "stderr": None} | known
             continue
+        target = one.beside(potential)
         try:
-            observed = _sampled(one, one.cells, potential, settings, sampling, f"{name}: {one.name}")
+            observed = _sampled(one, target, potential, settings, sampling, f"{name}: {one.name}")
         except langevin.ExplodedTrajectoryError as error:
             warnings.warn(f"{name}, {one.name}: {error}", stacklevel=2)
             observed = None
-        entries[one.name] = _number(one.target, observed, settings.blocks) | known
-        if isinstance(one.target, RadialTarget):
-            lines[one.name] = None if observed is None else _curve(one.target, observed, settings.blocks)
+        entries[one.name] = _number(target, observed, settings.blocks) | known
+        if isinstance(target, RadialTarget):
+            lines[one.name] = None if observed is None else _curve(target, observed, settings.blocks)
     return {"targets": entries, "curves": lines}
 
 
@@ -336,13 +341,13 @@ def _curve(target: RadialTarget, observed, blocks) -> dict:
     return {name: curve.tolist() for name, curve in curves.items()}
 
 
-def _sampled(one: Measured, cells: SimulationCells, potential, settings, sampling, name):
+def _sampled(one: Measured, target: Target, potential, settings, sampling, name):
     """What the target observes (n_snapshots, n_cells, n_quantities), at least as long as in a training."""
     own = sections.changed(sampling, one.sampling, one.name)
     dynamics = sections.changed(settings.langevin, one.sampling.get("langevin", {}), one.name)
     return sample(
-        potential, cells, dynamics, equilibration=max(settings.equilibration, own.first_equilibration),
-        snapshots=max(settings.snapshots, own.snapshots), seed=settings.seed, observe=one.target.observe, name=name,
+        potential, target.cells, dynamics, equilibration=max(settings.equilibration, own.first_equilibration),
+        snapshots=max(settings.snapshots, own.snapshots), seed=settings.seed, observe=target.observe, name=name,
     ).observed  # fmt: skip
 
 

@@ -9,7 +9,7 @@ Simulations run at constant volume, in cells of the measured size. A measured de
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusedff.crystallography import elastic_symmetry
+from fusedff.geometry import neighbors
 from fusedff.measurements.experiments import StatePoint, measured_gpa, stderr_gpa
 from fusedff.simulation import distributions
 from fusedff.simulation.cells import SimulationCells
@@ -233,34 +234,57 @@ class HeatCapacityTarget:
 
     C_V = 3/2 N k + (<U^2> - <U>^2) / kT^2, classical; the cells of a state lie side by side, as `cells.replicate`
     makes them. A variance takes long trajectories: its relative error is sqrt(2 / n) from n independent snapshots.
+
+    Energies count from `zero`, which `from_rest` chooses: in single precision, the squares of large energies would lose
+    the variance. `report` raises ValueError where they do.
     """
 
     cells: SimulationCells
     measured: np.ndarray
     weight: float = 1.0
     stderr: float | np.ndarray = 1.0  # k_B per atom, (n_states,), if known: divides the deviations
+    zero: float | jax.Array = 0.0  # eV, (n_cells,)
 
     def __post_init__(self):
         _require_states(self, (), "heat capacities")
 
+    def from_rest(self, potential) -> "HeatCapacityTarget":
+        """The same target, with energies that count from those of the cells at rest in `potential`."""
+        plan = neighbors.search_plan(self.cells.lattice, potential.cutoff)
+        system = self.cells.system(self.cells.sites)
+        near = neighbors.search_cells(system, potential.cutoff, neighbors.fullest(system, potential.cutoff, plan), plan)
+        return replace(self, zero=potential.energies(system, near))
+
     def observe(self, potential, system, near, evaluation):
-        return jnp.stack([evaluation.energy, evaluation.energy**2], 1)
+        energy = evaluation.energy - self.zero
+        return jnp.stack([energy, energy**2], 1)
 
     def weighted_sum(self, potential, system, near, coefficients):
         energy = potential.energies(system, near)
-        return coefficients[:, 0] * energy + coefficients[:, 1] * energy**2, energy
+        return coefficients[:, 0] * energy + coefficients[:, 1] * (energy - self.zero) ** 2, energy
 
     def heat_capacity(self, means):
         """C_V (n_states,) in k_B per atom."""
         energy, square = _by_state(means, self.measured).T
+        return 1.5 + (square - energy**2) / self._unit
+
+    @property
+    def _unit(self):
+        """N kT^2 of every state, (n_states,) in eV^2: the variance is 3/2 of it in a harmonic crystal."""
         temperature = self.cells.temperature[:: self.cells.n_cells // len(self.measured)]
-        return 1.5 + (square - energy**2) / (KB * temperature) ** 2 / len(self.cells.numbers)
+        return (KB * temperature) ** 2 * len(self.cells.numbers)
 
     def residuals(self, means):
         return _root_mean(self.weight, (self.heat_capacity(means) - jnp.asarray(self.measured)) / self.stderr)
 
     def report(self, means) -> dict:
         """k_B per atom, e.g. Cv@94K."""
+        rounding = jnp.finfo(means.dtype).eps * _by_state(means[:, 1], self.measured)
+        if (rounding > 0.02 * self._unit).any():
+            raise ValueError(
+                f"energies of {float(jnp.sqrt(means[:, 1].max())):.0f} eV are too large for the variance of their "
+                "squares; count them from the cells at rest: target.from_rest(potential)"
+            )
         found = np.asarray(self.heat_capacity(means))
         return {f"Cv@{t}": value for t, value in zip(_states(self.cells, self.measured), found, strict=True)}
 
