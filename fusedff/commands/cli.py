@@ -1,4 +1,4 @@
-"""The commands: a material of your own from DFT output to trained models, and the titanium study."""
+"""The commands for a material of your own, from DFT output to trained models, and for the titanium study."""
 
 import argparse
 import sys

@@ -1,9 +1,9 @@
-"""A material of one's own: a settings file names frames, structure and measurements; three models come out, evaluated.
+"""Train and evaluate three models of a material from a settings file, which names frames, structure and measurements.
 
-The settings are those of a preset, with what the file says in their place. Below the folder `output`::
+Settings that the file does not give are those of a preset. Below the folder `output`::
 
     dft/ experiment/ fused/   models with their histories, settings and checkpoints (`study.run_folder`)
-    summary.json, MODELS.md   errors, elastic constants, other targets, settings, versions; the same to be read
+    summary.json, MODELS.md   errors, elastic constants, other targets, settings, versions; the model card
     tables/ figures/          CSV and PNG
 
 With several `seeds` all that is in a folder `seed-N` for each of them, and the last two lines hold means and spreads.
@@ -92,12 +92,12 @@ temperature_K,a_A,C11_GPa,C12_GPa,C44_GPa,role
 
 @dataclass(frozen=True)
 class Material:
-    """What a settings file says, and what it names, read and checked."""
+    """The contents of a settings file and of the files that it names, read and checked."""
 
     output: Path
     frames: tuple[Atoms, ...]
     points: tuple[StatePoint, ...]
-    train_points: tuple[StatePoint, ...]  # those that may be learned from, with isothermal constants
+    train_points: tuple[StatePoint, ...]  # those to train on, with isothermal constants
     preset: Preset
     seeds: tuple[int, ...] = ()  # of a committee; without them, the one of the preset
     targets: tuple[Measured, ...] = ()
@@ -193,7 +193,7 @@ def _seeds(said: Mapping, file: str) -> tuple[int, ...]:
 
 
 def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
-    """The preset with the crystal's cells and temperatures, and with what the file says of it."""
+    """The preset with the crystal's cells and temperatures, and with the settings of the file."""
     repeats, seed = said.get("repeats", repeats_of(points[0].crystal)), said.get("seed", base.seed)
     try:
         crystals.supercell(points[0].crystal, repeats)

@@ -13,7 +13,7 @@ from fusedff.plotting import style
 
 
 def models_compared(record: Mapping) -> Figure:
-    """The study in one figure: how far each model is from experiment, from DFT and, where known, from the rest.
+    """All results in one figure: deviations of each model from experiment, from DFT and from other references.
 
     `record` is what `fusedff.study.comparison.summary` returns. With what notebook 07 found under "temperatures", all
     of those temperatures are shown; with the rows of notebook 08 under "off_target", quantities beyond the targets,
@@ -40,7 +40,7 @@ def models_compared(record: Mapping) -> Figure:
 
 
 def two_questions(record: Mapping) -> Figure:
-    """How far is each model from experiment, and how far from DFT: one bar each, of what no training saw.
+    """Deviations of each model from experiment and from DFT, one bar each, for held-out temperatures and frames.
 
     `record` is that of `models_compared`, with temperatures.
     """
@@ -66,7 +66,7 @@ def two_questions(record: Mapping) -> Figure:
 
 
 def off_target(rows: Sequence[Mapping], models: Sequence[str]) -> Figure:
-    """What was no target, beside its references: rows as `fusedff.results.off_target_table` takes them.
+    """Quantities that were not targets, and their references: rows as `fusedff.results.off_target_table` takes them.
 
     Energies of structures as they are; other quantities in units of the first DFT value, or of the first measured one.
     """
