@@ -107,7 +107,7 @@ def steps(slopes: np.ndarray, residual: float, labels: np.ndarray, steps: Mappin
         ax.set(xlim=(-reach, right), ylim=(-reach, reach))
         ax.grid(visible=False)
         keys = [
-            Line2D([], [], color=style.COLORS["experiment"], lw=2.4, label="measured number met"),
+            Line2D([], [], color=style.COLORS["experiment"], lw=2.4, label="no deviation from the measured number"),
             Line2D([], [], color=style.COLORS["dft"], lw=1.6, label="equal DFT loss"),
             Line2D([], [], color=style.FAINT, ls=":", lw=1.2, label="equal length"),
         ]
