@@ -51,7 +51,7 @@ class RunFolder:
         storage.write_json(self.path / model / "settings.json", about)
 
     def seconds(self, model: str) -> float:
-        """What the training of `model` in this folder has taken, as `save` noted it; 0 before the first time."""
+        """Seconds that the training of `model` in this folder has taken, as `save` wrote them; 0 without one."""
         settings = f"{model}/settings.json"
         return self.read(settings, "seconds")["seconds"] if (self.path / settings).exists() else 0.0
 
@@ -59,7 +59,7 @@ class RunFolder:
         """The model trained in this run, else (or for `shipped`) the one that ships with fusedff; prints which."""
         mine = self.path / model / "potential.safetensors"
         if model in self.shipped:
-            print(f"titanium-{model}, which ships with fusedff, stands in for what this preset can train")
+            print(f"using titanium-{model}, which ships with fusedff, in place of a model trained by this preset")
             return Potential.load(f"titanium-{model}")
         if mine.exists():
             held = storage.read_metadata(mine).get("about", {}).get("model", model)
