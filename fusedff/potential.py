@@ -1,8 +1,8 @@
 """A potential: parameters, model and species in; energy, forces, stress and elastic stiffness out.
 
-Total energies of all electrons are thousands of eV per atom, of which single precision keeps a few meV. So everything
-that runs on a device computes binding energies, counted from the reference energies of the atoms, and whoever shows a
-total energy adds `reference_energy` in double precision.
+Total energies of all electrons are thousands of eV per atom, which single precision resolves to a few meV only. So
+compiled functions compute binding energies, relative to the reference energies of the atoms; `Potential.total` adds
+these in double precision.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from fusedff.units import strain_from_voigt, to_voigt
 
 
 class Model(Protocol):
-    """What a `Potential` asks of a model: a cut-off, and per-atom energies as a function of arrays."""
+    """Interface of a model: a cut-off, and per-atom energies as a function of arrays."""
 
     repulsive: bool  # whether its own energies rise when atoms nearly touch
     cutoff: float  # Å, of pairs
@@ -63,15 +63,15 @@ class Evaluation(NamedTuple):
 class Potential:
     """Parameters of a model and what turns its output into eV: E_i = reference[species] + scale * model_i + ZBL_i.
 
-    `energies` and `evaluate` leave out the first term, so that single precision holds them; `total` adds it. The last
-    term, the short-range repulsion of the nuclei (`network.repulsion`), is there if `repulsion` says so. `source` names
-    the calculation whose total energies these are; frames of other sources have other zeros of energy. `coverage` says
-    what training frames held; it is not seen inside compiled functions.
+    `energies` and `evaluate` leave out the first term, for which single precision would not suffice; `total` adds it.
+    The last term, the short-range repulsion of the nuclei (`network.repulsion`), is present if `repulsion` is true.
+    `source` names the calculation whose total energies these are; frames of other sources have other zeros of energy.
+    `coverage` is the range of the training frames; compiled functions do not have it.
     """
 
     params: Any
     model: Model
-    numbers: tuple[int, ...]  # atomic numbers of the species it knows, ascending
+    numbers: tuple[int, ...]  # atomic numbers of its species, ascending
     reference: tuple[float, ...]  # eV per atom, in the order of `numbers`
     scale: float = 1.0  # eV
     repulsion: bool = False
@@ -230,7 +230,7 @@ _FORMAT = "fusedff potential 1"
 
 
 def _require_description(path, numbers, reference, scale):
-    """One finite reference energy for every species, and a scale that is one: an array index never complains."""
+    """Raise DamagedFileError unless there is one finite reference energy per species and a positive scale."""
     finite = np.isfinite([*reference, scale]).all()
     if not numbers or len(reference) != len(numbers) or not finite or scale <= 0:
         raise storage.DamagedFileError(

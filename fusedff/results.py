@@ -1,6 +1,6 @@
-"""What models were found to do: deviations from measured numbers, and tables of them as rows and as text.
+"""Results of models: deviations from measured numbers, and tables of them as rows and as text.
 
-Results are plain data as records hold them. An entry has `value`, `stderr` (of the sampling) and, where there is one,
+Results are plain data, as in the records. An entry has `value`, `stderr` (of the sampling) and, where there is one,
 `measured`; of a committee also `spread`, the training error, see `committee`. A point has `elastic`, `pressure`,
 `stress` and `lattice`, see `ElasticResult.by_temperature`. A model may have `targets`, entries by name, and
 `in_training`, their last values in training.
@@ -122,7 +122,7 @@ def _columns(entry):
 
 
 def table(result: dict) -> str:
-    """The verdict as text: a row per model and temperature, and whether each bound is met; see `beside`.
+    """The table of results as text: a row per model and temperature, and whether each bound is met; see `beside`.
 
     ± is one standard error of the sampling; of a committee the training error follows in brackets.
     """
@@ -201,7 +201,7 @@ def target_lines(models: dict[str, dict]) -> list[str]:
 
 
 def target_rows(models: dict[str, dict]) -> list[dict]:
-    """The targets that are no elastic constants, a row per model and target, with what training saw last."""
+    """The targets other than elastic constants, a row per model and target, with the value of the last update."""
     return [
         {"model": model, "target": name, "unit": entry["unit"]}
         | {key: entry.get(key) for key in _columns(entry)}
@@ -243,7 +243,7 @@ def _bracket(spread, digits):
 
 
 def off_target_table(rows: Sequence[dict]) -> str:
-    """What was no target, as text: a row per quantity, then its references; `?` marks unconfirmed ones.
+    """Quantities that were not targets, as text: a row per quantity, then its references; `?` marks unconfirmed ones.
 
     A row has quantity, unit, digits, models (name -> value and stderr, None without noise) and references, the fields
     of `fusedff.measurements.references.Reference`.

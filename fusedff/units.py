@@ -1,7 +1,7 @@
 """Units and Voigt order: eV, Å, amu, K as in ASE; stress and stiffness in eV/Å^3, positive in tension.
 
-A number in another unit is multiplied by the constant of that unit when it comes in and divided when it goes
-out: `elastic_gpa * GPA` is in eV/Å^3, `energy / KJ_MOL` in kJ/mol. The helpers work on numpy and jax arrays.
+Multiply a number in another unit by the constant of that unit to convert it to these units, divide to convert back:
+`elastic_gpa * GPA` is in eV/Å^3, `energy / KJ_MOL` in kJ/mol. The functions work on numpy and jax arrays.
 """
 
 import ase.units

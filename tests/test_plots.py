@@ -236,7 +236,7 @@ def test_models_compared_says_how_far_each_model_is_from_both_references(summary
     texts = legend_texts(fig)
     parts = results.by_role(summary["models"]["dft"]["experiment"], summary["settings"]["train_temperatures"])
     assert texts[0] == f"DFT-only (10.0 ± {results.elastic_deviation(parts['held_out'])[1]:.1f} %)"
-    assert texts[-1] == "not trained here"
+    assert texts[-1] == "held-out temperatures"
     bars = visible(fig)[-1].patches
     assert [to_hex(bar.get_facecolor()).upper() for bar in bars] == [style.COLORS[m] for m in MODELS]
     assert [bar.get_width() for bar in bars] == [0.3] * 3

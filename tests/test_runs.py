@@ -76,7 +76,7 @@ def test_smoke_takes_the_shipped_dft_model_whatever_was_trained(tmp_path, capsys
     folder = runs.folder("smoke", tmp_path)
     folder.save("dft", argon(dtype=jnp.float32), [], DiffTReConfig(), 1.0)
     assert folder.load("dft").numbers == (22,)
-    assert "titanium-dft, which ships with fusedff, stands in" in capsys.readouterr().out
+    assert "using titanium-dft, which ships with fusedff, in place of" in capsys.readouterr().out
 
 
 def test_settings_that_hold_nothing_are_a_damaged_file(tmp_path):

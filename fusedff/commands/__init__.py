@@ -1,1 +1,1 @@
-"""What a terminal offers: train, evaluate, convert, label and release, and the command line itself."""
+"""The command line: train, evaluate, convert, label, propose and release."""

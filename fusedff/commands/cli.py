@@ -1,4 +1,4 @@
-"""The commands: a material of your own from DFT output to trained models, and the titanium study."""
+"""The commands for a material of your own, from DFT output to trained models, and for the titanium study."""
 
 import argparse
 import sys
@@ -258,12 +258,12 @@ example:
     "convert": Command(
         "make a file of labelled frames from the output of DFT programs", """\
 Reads OUTCAR, vasprun.xml, Quantum ESPRESSO (pw.x), FHI-aims, extended XYZ, and folders of DeePMD arrays
-(set.*/coord.npy) at any depth. Kept are energy, forces and, where there is one, stress. The energy is the one that the
-forces derive from: with smeared occupations the free energy, not the one extrapolated to zero smearing. Steps whose SCF
-cycle has not converged and repeated structures are dropped, and counted.
+(set.*/coord.npy) at any depth. Written are energy, forces and, if present, stress. The energy is the one whose
+derivatives are the forces: with smeared occupations the free energy, not the one extrapolated to zero smearing. Steps
+whose SCF cycle has not converged and repeated structures are dropped, and counted.
 
-Every file or folder is one run: its frames are nearly the same, so they stay together when frames are shared out for
-training, validation and test. Ten runs or more are needed; --run-length cuts a long trajectory.
+Every file or folder is one run, whose frames are similar and stay together in one of training, validation and test. Ten
+runs or more are needed; --run-length cuts a long trajectory.
 
 examples:
   fusedff convert run-*/OUTCAR frames.extxyz --family hcp-rattled
@@ -272,15 +272,15 @@ examples:
         _convert_arguments, _convert,
     ),
     "label": Command(
-        "label structures with any ASE calculator, or check them and say how to label them with DFT (GPAW)", """\
-With --calculator (named as for `fusedff evaluate`), structures are labelled here and now and appended to the output,
-with `source` named after the calculator. One that fails is skipped, and said. Interrupt it whenever you like: the same
-command labels what is missing.
+        "label structures with any ASE calculator, or check them and print the command for DFT labels (GPAW)", """\
+With --calculator (named as for `fusedff evaluate`), structures are labelled and appended to the output, with `source`
+named after the calculator. A structure that fails is skipped and reported. After an interruption, the same command
+labels what is missing.
 
-Without, by GPAW: labels are made by scripts/make_dft_labels.py of a checkout, under MPI with the Python that GPAW is
-installed for. This command reads the structures, refuses what cannot be labelled, and prints the command line to run.
-For structures of an elemental crystal (volumes, strains, displaced atoms) that script also has plans of its own:
---element in its --help.
+Without --calculator, labels are made with GPAW by scripts/make_dft_labels.py of a checkout, under MPI with the Python
+for which GPAW is installed. This command reads the structures, checks them, and prints the command line to run.
+That script can also make the structures of an elemental crystal (volumes, strains, displaced atoms): --element in its
+--help.
 
 examples:
   fusedff label structures.extxyz chgnet.extxyz --calculator chgnet
@@ -289,39 +289,38 @@ examples:
         _label_arguments, _label,
     ),
     "propose": Command(
-        "choose the structures about whose forces a committee of potentials disagrees most, to label them", """\
-Potentials that learned the same with other seeds (seeds = 5 in study.toml) agree where their frames tell them enough.
-Structures where they do not, of a trajectory say, are the ones to label next. Structures that are nearly the same
-are proposed once.
+        "choose the structures for which the forces of several potentials differ most, to be labelled next", """\
+Potentials from trainings with different seeds (seeds = 5 in study.toml) agree on structures that their training frames
+determine. Others, of a trajectory for example, should be labelled next. Of similar structures only one is proposed.
 
 example:
   fusedff propose md.extxyz --models models/seed-*/fused/potential.safetensors --count 20 --into next.extxyz""",
         _propose_arguments, _propose,
     ),
     "check": Command(
-        "read a settings file, its frames and its measurements, and say what would be learned", """\
+        "read a settings file, its frames and its measurements, and print what would be trained on", """\
 example:
   fusedff check copper/study.toml""",
         _settings_argument, _check,
     ),
     "train": Command(
-        "train three models of your own material and evaluate them; goes on where it stopped", """\
-Interrupt it whenever you like: the same command goes on from the last epoch.
+        "train three models of your own material and evaluate them; resumes an interrupted training", """\
+After an interruption, the same command resumes at the last epoch.
 
 example:
   fusedff train copper/study.toml""",
         _settings_argument, _train,
     ),
     "evaluate": Command(
-        "say what a potential, or any ASE calculator, predicts of a crystal and of labelled frames", """\
+        "compute properties of a crystal with a potential or any ASE calculator, and errors on frames", """\
 MODEL is a file of a trained potential (.safetensors), one that ships (titanium-dft, titanium-experiment,
 titanium-fused), a calculator that is installed (emt, lj, chgnet, mace_mp, sevennet), or module:factory of any other.
 
-For any of them, of a crystal at rest: lattice parameters, volume, energy and bulk modulus from the energy-volume curve,
-elastic constants (of any symmetry; ions relaxed, and clamped), energies of hcp, bcc and fcc for an element in one of
-them, optical phonons at the zone centre; beside them what was measured, where it is known. With --frames also errors on
-labelled frames. For potentials of fusedff, --table adds elastic constants and pressure at its temperatures, from
-molecular dynamics (minutes).
+For a crystal at rest: lattice parameters, volume, energy and bulk modulus from the energy-volume curve, elastic
+constants (of any symmetry; ions relaxed, and clamped), energies of hcp, bcc and fcc for an element in one of them,
+optical phonons at the zone centre, and measured values where they are known. With --frames also errors on labelled
+frames. For potentials of fusedff, --table adds elastic constants and pressure at its temperatures, from molecular
+dynamics (minutes).
 
 examples:
   fusedff evaluate titanium-fused --output titanium-fused.json

@@ -1,7 +1,7 @@
-"""Labelled frames from the output of DFT programs: read by ASE, cleaned of what cannot be learned from, one file.
+"""Convert the output of DFT programs to one file of labelled frames, without those that cannot be trained on.
 
-The energy that is kept is the one that the forces derive from (`frames.energy_of`): with smeared occupations the free
-energy, not the energy extrapolated to zero smearing that VASP prints beside it.
+The energy is the one whose derivatives are the forces (`frames.energy_of`): with smeared occupations the free
+energy, not the energy extrapolated to zero smearing that VASP prints as well.
 """
 
 import os
@@ -28,7 +28,7 @@ _KEPT = ("config_type", "config_id", "run", "source", "use_virial", "units", "df
 
 @dataclass(frozen=True)
 class Settings:
-    """How to read, and what frames that do not say so themselves are called."""
+    """How to read, and names for frames that have none."""
 
     format: str | None = None  # one of `FORMATS`; None: told by name and content
     source: str | None = None  # which calculation; None: the program
@@ -45,7 +45,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Conversion:
-    """The frames that can be learned from, and what was read and dropped on the way."""
+    """The frames that can be trained on, and what was read and dropped."""
 
     frames: tuple[ase.Atoms, ...]
     read: dict[str, int]  # what was read -> number of frames

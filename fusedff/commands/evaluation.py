@@ -34,7 +34,7 @@ def evaluate(
     settings: Mapping | None = None,
     say=print,
 ) -> dict:
-    """What `model` predicts (`calculators.by_name`, with `settings`), as plain data; `say` gets it as text.
+    """Predictions of `model` (`calculators.by_name`, with `settings`) as plain data; `say` is called with the text.
 
     The crystal is `structure`, a file or one of `crystals.STRUCTURES` of `symbol`; with `frames` it may be left out,
     and of a potential that ships it is hcp titanium. Simulations at the temperatures of `table` are as long as those of
@@ -82,7 +82,7 @@ def _crystal(model, structure, symbol, needed: bool) -> Crystal | None:
 
 
 def _points(crystal, structure, symbol, table):
-    """The measurements that a crystal is held against: a table, or the packaged one of titanium."""
+    """The measurements that a crystal is compared with: a table, or the packaged one of titanium."""
     if table is not None:
         crystal_of_table = {"symbol": symbol, "structure": structure} if structure else {}
         return experiments.load_state_points(table, **crystal_of_table)

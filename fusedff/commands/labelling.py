@@ -1,4 +1,4 @@
-"""Structures to label: by GPAW, for which the command is said here, or by any ASE calculator, which is run here.
+"""Label structures by any ASE calculator, or prepare the command that labels them with GPAW.
 
 GPAW runs under MPI with the Python that it is installed for, mostly the system's, so that `scripts/make_dft_labels.py`
 of a checkout, which labels with it, stands alone.
@@ -53,7 +53,7 @@ class Plan:
 def plan(
     structures: str | Path, output: str | Path, processes: int = 2, settings: Mapping[str, float] | None = None
 ) -> Plan:
-    """Check structures (extended XYZ; labels in it are not looked at) and say how GPAW labels them into `output`.
+    """Check structures (extended XYZ, whose labels are ignored), and the command with which GPAW labels them.
 
     `settings` are of `OF_GPAW`. Raises FileNotFoundError, or ValueError naming file, frame and remedy for what cannot
     be labelled: no periodic cell, atoms that nearly touch, an id that was used before; settings that are not positive;
@@ -105,7 +105,7 @@ def _structures(path: Path, output: Path) -> dict[str, Atoms]:
 
 @dataclass(frozen=True)
 class Labelling:
-    """What a calculator has labelled."""
+    """The result of labelling with a calculator."""
 
     n_structures: int
     n_before: int  # labelled by earlier calls

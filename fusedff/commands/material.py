@@ -1,9 +1,9 @@
-"""A material of one's own: a settings file names frames, structure and measurements; three models come out, evaluated.
+"""Train and evaluate three models of a material from a settings file, which names frames, structure and measurements.
 
-The settings are those of a preset, with what the file says in their place. Below the folder `output`::
+Settings that the file does not give are those of a preset. Below the folder `output`::
 
     dft/ experiment/ fused/   models with their histories, settings and checkpoints (`study.run_folder`)
-    summary.json, MODELS.md   errors, elastic constants, other targets, settings, versions; the same to be read
+    summary.json, MODELS.md   errors, elastic constants, other targets, settings, versions; the model card
     tables/ figures/          CSV and PNG
 
 With several `seeds` all that is in a folder `seed-N` for each of them, and the last two lines hold means and spreads.
@@ -45,8 +45,8 @@ SHORTEST_EDGE = 7.0  # Å, of the simulated cells, unless `repeats` says otherwi
 SECTIONS = ("network", "dft", "experiment", "fused", "evaluation")  # of a preset, that a file may change
 
 TEMPLATE = """\
-# fusedff train study.toml        trains three models and evaluates them; run it again to go on where it stopped
-# fusedff check study.toml        reads everything and says what it is, without training
+# fusedff train study.toml        trains three models and evaluates them; run it again to resume
+# fusedff check study.toml        reads everything and prints a summary, without training
 
 frames = "frames.extxyz"          # DFT labels: extended XYZ with energy (eV), forces (eV/Å), stress (eV/Å^3); or a
                                   # list of files: ["mine.extxyz", "other.extxyz"] (`fusedff convert` makes them)
@@ -54,9 +54,9 @@ table = "measured.csv"            # measurements: temperature_K, a_A, ..., C11_G
 symbol = "Cu"                     # with the name of a structure: hcp, bcc, fcc, diamond, rocksalt, ...
 structure = "fcc"                 # or, without symbol, a POSCAR, CIF or extended-XYZ file
 output = "models"                 # folder of models, tables and figures
-preset = "demo"                   # smoke (only shows that all runs), demo (minutes), hours, full (a GPU)
+preset = "demo"                   # smoke (quick test, useless models), demo (minutes), hours, full (a GPU)
 
-# What follows may be left out. Every setting of the preset can be given in its section.
+# Optional: every setting of the preset can be given in its section.
 # seed = 0                        # of initial weights, split, batches, trajectories
 # seeds = 5                       # a committee: every model is trained five times; or a list, [0, 1, 2]
 # repeats = [3, 3, 3]             # of the conventional cell, in the simulations; default: edges of 7 Å or more
@@ -65,7 +65,7 @@ preset = "demo"                   # smoke (only shows that all runs), demo (minu
 # [fused]
 # epochs = 24
 
-# Further measurements to learn from, a section [[targets]] each. A mode at the zone centre, at 0 K in the cell measured
+# Further measurements to train on, a section [[targets]] each. A mode at the zone centre, at 0 K in the cell measured
 # nearest to temperature_K: displacements of the atoms of the conventional cell, or place = 0, among its optical
 # frequencies in ascending order.
 # [[targets]]
@@ -75,7 +75,7 @@ preset = "demo"                   # smoke (only shows that all runs), demo (minu
 # stderr_THz = 0.1
 # temperature_K = 295
 # displacements = [[1, 0, 0], [-1, 0, 0]]
-# A liquid, in a cell of its own that is scaled to the density; also kind = "density" and kind = "heat_capacity".
+# A liquid, in its own cell, which is scaled to the density; also kind = "density" and kind = "heat_capacity".
 # [[targets]]
 # kind = "radial_distribution"
 # file = "liquid_gr.csv"          # r_A, g and, if known, stderr
@@ -92,12 +92,12 @@ temperature_K,a_A,C11_GPa,C12_GPa,C44_GPa,role
 
 @dataclass(frozen=True)
 class Material:
-    """What a settings file says, and what it names, read and checked."""
+    """The contents of a settings file and of the files that it names, read and checked."""
 
     output: Path
     frames: tuple[Atoms, ...]
     points: tuple[StatePoint, ...]
-    train_points: tuple[StatePoint, ...]  # those that may be learned from, with isothermal constants
+    train_points: tuple[StatePoint, ...]  # those to train on, with isothermal constants
     preset: Preset
     seeds: tuple[int, ...] = ()  # of a committee; without them, the one of the preset
     targets: tuple[Measured, ...] = ()
@@ -193,7 +193,7 @@ def _seeds(said: Mapping, file: str) -> tuple[int, ...]:
 
 
 def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
-    """The preset with the crystal's cells and temperatures, and with what the file says of it."""
+    """The preset with the crystal's cells and temperatures, and with the settings of the file."""
     repeats, seed = said.get("repeats", repeats_of(points[0].crystal)), said.get("seed", base.seed)
     try:
         crystals.supercell(points[0].crystal, repeats)
@@ -418,18 +418,18 @@ def _curve_figure(name, of_models):
 
 
 def model_card(material: Material, result: Mapping) -> str:
-    """Markdown: what the models are of, what they learned from and how far off they are."""
+    """Markdown of the model card: models, training data and errors."""
     note = presets.note(material.preset)
     training = (
         "other trainings: see the last line" if material.seeds
-        else "one training: the scatter between trainings is not in it; `seeds` in the settings show it"
+        else "one training: they do not contain the scatter between trainings, which `seeds` in the settings show"
     )  # fmt: skip
     return "\n".join([
         f"# Model card: {material.formula}",
         *(["", f"**{note}**"] if note else []),
         "",
-        "Three potentials of one network: DFT-only, trained on the frames; experiment-only, which began as DFT-only",
-        "and was then trained on the measurements alone; and fused, which began as DFT-only and was trained on both.",
+        "Three potentials of one network: DFT-only, trained on the frames; experiment-only, which starts from DFT-only",
+        "and is trained on the measurements alone; and fused, which starts from DFT-only and is trained on both.",
         "",
         "```text",
         describe(material),

@@ -1,7 +1,7 @@
-"""Structures to label next: those about whose forces the members of a committee disagree most (query by committee).
+"""Choose structures to label next: those for which the forces of a committee's members differ most.
 
-Where the members, which learned the same from other seeds, agree, a label would teach them little; where they disagree,
-the training data leave the potential undetermined. H. S. Seung et al., Proc. COLT 287 (1992); for interatomic
+Where the members, from trainings with other seeds, agree, a label adds little; where they differ, the training
+data do not determine the potential (query by committee). H. S. Seung et al., Proc. COLT 287 (1992); for interatomic
 potentials: L. Zhang et al., Phys. Rev. Mater. 3, 023804 (2019), whose model deviation is the measure used here.
 """
 

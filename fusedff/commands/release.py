@@ -1,12 +1,12 @@
-"""From a finished run to the models that ship: parameters that say how good they are, a model card, the record.
+"""Release the models of a finished run: model files with their errors, a model card, the record, pages of results.
 
-Three models with what is said of them::
+Written are the files that ship::
 
     titanium-dft.safetensors, titanium-experiment.safetensors, titanium-fused.safetensors
-    titanium.json   what notebooks 06, 07 and 08 found
+    titanium.json   results of notebooks 06, 07 and 08
     MODELS.md       the model card
 
-And what the project says of them: the front page, between two marks of README.md, and docs/results.md.
+and, in a checkout, the results in README.md (between two marks) and docs/results.md.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ from fusedff.potential import Potential
 from fusedff.runtime import storage
 from fusedff.study.run_folder import MODELS, RECORD, RunFolder, shipped_record
 
-BOUND_PERCENT = {"trained": 2, "held_out": 3}  # what is aimed at for every single constant
+BOUND_PERCENT = {"trained": 2, "held_out": 3}  # the aim for every single constant
 BOUND_GPA = 0.1  # and for every stress
 
 
@@ -53,9 +53,9 @@ MARKS = ("<!-- results: from fusedff/data/files/titanium.json -->", "<!-- end of
 
 
 def show(released: Path, project: Path) -> None:
-    """Draw the models and the record in the folder `released` into README.md and docs/results.md of a checkout.
+    """Write figures and tables of the record in the folder `released` into README.md and docs/results.md of a checkout.
 
-    Raises FileNotFoundError if `project` is none, and ValueError if its README.md has lost the marks.
+    Raises FileNotFoundError if `project` is none, and ValueError if its README.md lacks the marks.
     """
     readme = project / "README.md"
     if not readme.exists():
@@ -74,7 +74,7 @@ def show(released: Path, project: Path) -> None:
 
 
 def front_page(record: dict) -> str:
-    """Markdown: the picture, and a row for each question, of what no training saw."""
+    """Markdown of the figure and of a table of deviations at held-out temperatures and errors on held-out frames."""
     errors = {model: _deviations(record, model) for model in MODELS}
     forces = [f"{record['models'][model]['test']['force_mae_meV_per_A']:.0f} meV/Å" for model in MODELS]
     rows = {
@@ -99,7 +99,7 @@ def front_page(record: dict) -> str:
 
 
 def results_page(released: Path, record: dict) -> str:
-    """Markdown of the page of results: the large picture with its words, what it took, and all numbers."""
+    """Markdown of the page of results: the figure, how the models were made, and all numbers."""
     models = [released / f"titanium-{model}.safetensors" for model in MODELS]
     minutes = sum(storage.read_metadata(path)["about"]["seconds"] for path in models) / 60
     size = sum(x.size for x in jax.tree.leaves(Potential.load(models[0]).params))
@@ -112,14 +112,15 @@ def results_page(released: Path, record: dict) -> str:
 
 Written by `fusedff release`, from the record of the models that ship.
 
-![Three titanium models against experiment, against DFT, and beyond the targets. Elastic constants are off, at \
-held-out temperatures, by: {words}.](../{IMAGES / "models_compared.png"})
+![Three titanium models against experiment, against DFT, and beyond the targets. Mean deviation of the elastic \
+constants at held-out temperatures: {words}.](../{IMAGES / "models_compared.png"})
 
-What `make run PRESET={record["preset"]}` found after {minutes:.0f} min of training, with
-{sum(frames.values())} frames of PBE-DFT ({frames["train"]} to train on, {frames["test"]} held out) and a network of
-{size} parameters; ± is one standard error of the sampling. Settings, versions and seeds are in the record
-(`fusedff/data/files/titanium.json`) and on the [model card](model_card.md). Elastic constants are adiabatic, as they
-were measured; the stresses along a and c, which vanish at the measured lattice constants, were targets like them.
+Results of `make run PRESET={record["preset"]}` after {minutes:.0f} min of training, with
+{sum(frames.values())} frames of PBE-DFT ({frames["train"]} for training, {frames["validation"]} for validation,
+{frames["test"]} for the test) and a network of {size} parameters; ± is one standard error of the sampling. Settings,
+versions and seeds are in the record (`fusedff/data/files/titanium.json`) and on the [model card](model_card.md).
+Elastic constants are adiabatic, like the measured ones. Targets of the training were elastic constants, and zero
+stress along a and c at the measured lattice constants.
 
 ```text
 {results.table(record)}
@@ -131,8 +132,8 @@ At the measured temperatures that were not trained on, the fused model's elastic
 
 ## At rest: the error of the functional and that of the fit
 
-Elastic constants at 0 K in the cell measured at 4 K. What PBE is off from the measured constants is the error of the
-functional; what DFT-only is off from PBE is that of the fit.
+Elastic constants at 0 K in the cell measured at 4 K. The difference of PBE from the measured constants is the error of
+the functional; the difference of DFT-only from PBE is that of the fit.
 
 ```text
 {results.at_rest_table(record["at_rest"])}
@@ -140,8 +141,8 @@ functional; what DFT-only is off from PBE is that of the fit.
 
 ## Held-out DFT frames
 
-Root mean square / mean absolute errors of the three models, by source and family. Energies of the second source count
-from a zero that is fitted to them.
+Root mean square / mean absolute errors of the three models, by source and family. The zero of energy of the second
+source is fitted.
 
 ```text
 {by_family}
@@ -185,7 +186,7 @@ def _deviations(record, model):
 
 
 def model_card(folder: RunFolder, record: dict) -> str:
-    """Markdown: what the models are, what they learned from, how far off they are and where they end."""
+    """Markdown of the model card: models, training data, errors and limits."""
     network = Potential.load(folder.path / "dft" / "potential.safetensors")
     size, architecture = sum(x.size for x in jax.tree.leaves(network.params)), vars(network.model)
     frames, versions = record["frames"], ", ".join(f"{n} {v}" for n, v in record["versions"].items())
@@ -216,14 +217,14 @@ Written by `python -m fusedff release --preset {record["preset"]}` from a run of
 **What they are.** Three DimeNet++ potentials of one architecture ({architecture["blocks"]} blocks, embedding
 {architecture["embedding"]}, {size} parameters, cut-off {network.model.cutoff:g} Å) for titanium; units eV and Å.
 
-**What they learned from.** DFT: {record["data"]}; {frames["train"]} frames to train on, {frames["validation"]} to
-watch the training by, {frames["test"]} never seen. Experiment: elastic constants at {train} K and zero stress at the
-measured lattice constants. DFT-only saw the first alone. Experiment-only began as DFT-only and saw the second alone;
-fused began as DFT-only and saw both.
+**Training data.** DFT: {record["data"]}; {frames["train"]} frames for training, {frames["validation"]} for
+validation, {frames["test"]} for the test. Experiment: elastic constants at {train} K and zero stress at the
+measured lattice constants. DFT-only was trained on the first. The trainings of the other two start from DFT-only;
+experiment-only was trained on the second, fused on both.
 
-**How far off they are.** Elastic constants and stresses: mean relative deviation and largest deviation from experiment,
-in simulations that no training step saw, with one standard error of the sampling (of a single constant: at most
-{noise:.1f} GPa). Energies, forces and stress: mean absolute errors on the DFT frames never seen.
+**Errors.** Elastic constants and stresses: mean relative deviation and largest deviation from experiment,
+in simulations that no training step used, with one standard error of the sampling (of a single constant: at most
+{noise:.1f} GPa). Energies, forces and stress: mean absolute errors on the test frames.
 
 {chr(10).join(lines)}
 
@@ -231,10 +232,11 @@ The fused model, number by number: deviation from experiment in % of the measure
 
 {_number_by_number(record)}
 
-**Where they end.** Checked for hcp titanium at the measured lattice constants between 4 and 973 K. What they say of
-other structures, of phonons, of the liquid, of defects and surfaces was no target (notebook 08; `?`: a reference that
-was not looked up in its source). The DFT frames hold at most 64 atoms, of surfaces and stacking faults only small
-unrelaxed cells; one seed was trained, so that the scatter between trainings is not in the errors above.
+**Limits.** Tested for hcp titanium at the measured lattice constants between 4 and 973 K. Other structures, phonons,
+the liquid, defects and surfaces were not targets; the table compares them with references (notebook 08; `?`: a
+reference that was not looked up in its source). The DFT frames have at most 64 atoms, those of surfaces and stacking
+faults are small unrelaxed cells. One seed was trained, so that the errors above do not contain the scatter between
+trainings.
 
 ```text
 {results.off_target_table(record["off_target"])}

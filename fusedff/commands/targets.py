@@ -303,10 +303,10 @@ def file_name(name: str) -> str:
 def evaluate(
     targets: Sequence[Measured], potential: Potential, settings: SolidConfig, sampling: SamplingConfig, name: str
 ) -> dict:
-    """What a potential gives for every target, on trajectories that no training step saw, as plain data.
+    """Predictions of a potential for every target, on trajectories that no training step used, as plain data.
 
     `targets` are entries as in `fusedff.results`, by name; `curves` hold what a target of a curve averages. Both are
-    without values, and a warning says so, where the simulation explodes: an untaught model need not bear a liquid.
+    without values, with a warning, if the simulation explodes: a liquid may be unstable with a model not trained on it.
     """
     entries, lines = {}, {}
     for one in targets:

@@ -1,4 +1,4 @@
-"""What the symmetry of a crystal says about its elastic constants, for every Laue class.
+"""Independent elastic constants and stresses of a crystal, for every Laue class.
 
 Stiffness is a (6, 6) matrix in Voigt order (xx yy zz yz xz xy) with engineering shear strains, in the standard axes of
 `orientation`, and `C = Σ_c c B_c` with one constant basis matrix `B_c` per independent elastic constant c. The

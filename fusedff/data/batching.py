@@ -1,4 +1,4 @@
-"""Batches of labelled frames as arrays: cells laid end to end, padded to one shape, dealt to the devices."""
+"""Batches of labelled frames as arrays: cells laid end to end, padded to one shape, distributed over the devices."""
 
 import heapq
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""Sets of labelled frames: read, checked against each other, split for good; the paper's own frames among them.
+"""Sets of labelled frames, read and checked; the paper's own frames among them.
 
-What a single frame is, and may be, is in `labelled`. Frames are counted from 0 in file order, as in ASE's
+Single frames are checked by `frames.check_frame`. Frames are counted from 0 in file order, as in ASE's
 `file.extxyz@17`.
 """
 
@@ -34,7 +34,7 @@ def load_frames(path=None, units: str | None = None) -> tuple[ase.Atoms, ...]:
     file's name. Raises
     FileNotFoundError, or ValueError naming file, frame, value and remedy for the first frame that fails
     `check_frame`, for repeated frames (`duplicates`) and ids, for energies of one composition too far apart to be of
-    one kind, and for units that contradict each other (`plausibility`). With `units="ase"`, here or in the file's
+    one kind, and for units that contradict each other (`validation.units`). With `units="ase"`, here or in the file's
     comment lines, the numbers are taken as eV and Å, and what is only implausible becomes a warning.
     """
     path = TITANIUM_FRAMES if path is None else Path(path)

@@ -1,4 +1,4 @@
-"""Output files of DFT programs, frame by frame: read by ASE, with the word of the program on whether SCF converged."""
+"""Output files of DFT programs, read frame by frame with ASE, and whether the SCF cycle of each frame has converged."""
 
 import warnings
 import xml.etree.ElementTree as ET

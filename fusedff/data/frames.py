@@ -1,4 +1,4 @@
-"""One labelled frame: what it holds, and what makes it unfit to learn from.
+"""One labelled frame: its contents, and checks that it can be trained on.
 
 A frame is an `ase.Atoms` with a calculator that holds energy (eV), forces (eV/Å) and maybe stress (eV/Å^3,
 positive in tension), and in `info` a `config_type`, a unique `config_id` and optionally `use_virial`, `source` (which
@@ -35,12 +35,12 @@ class Labels(NamedTuple):
 
 
 def results(frame: ase.Atoms) -> dict:
-    """All that the calculator of a frame holds; empty without one."""
+    """All results of the calculator of a frame; empty without one."""
     return getattr(frame.calc, "results", {})
 
 
 def energy_of(frame: ase.Atoms):
-    """The energy that forces derive from: with smeared occupations the free energy, if it is given; None without."""
+    """The energy whose derivatives are the forces: with smeared occupations the free energy, if given; None without."""
     found = results(frame)
     return found.get("energy") if found.get("free_energy") is None else found["free_energy"]
 
@@ -81,7 +81,7 @@ def use_virial(frame: ase.Atoms) -> bool:
 
 
 def source(frame: ase.Atoms) -> str:
-    """The calculation that labelled the frame; energies of two sources have different zeros. '' if it does not say."""
+    """The calculation that labelled the frame, '' if it is not given; energies of two sources have different zeros."""
     return str(frame.info.get("source", ""))
 
 
@@ -127,11 +127,11 @@ def trusted(frame: ase.Atoms) -> bool:
 
 
 def check_frame(frame: ase.Atoms, where="frame") -> None:
-    """Raise ValueError, naming `where`, value and remedy, unless a frame can be learned from.
+    """Raise ValueError, naming `where`, value and remedy, unless a frame can be trained on.
 
     Refused: no atoms; a cell that is flat, left-handed or not periodic; nan or inf; missing energy or forces;
     forces of the wrong shape; atoms closer than 0.5 Å, images included, or moved since they were labelled; a stress or
-    virial under another name; a stress that is not symmetric. Refused as `plausibility.Doubt` unless `trusted`:
+    virial under another name; a stress that is not symmetric. Refused as `units.DoubtError` unless `trusted`:
     magnitudes that another unit would explain (|F| > 200 eV/Å, |stress| > 1 eV/Å^3, |energy| > 1e6 eV per atom); a
     stress that is 0 where forces are not.
     """

@@ -1,4 +1,4 @@
-"""Training, validation and test frames: by run, stratified by source and family, fixed for good when a dataset grows.
+"""Training, validation and test frames: by run, stratified by source and family, unchanged when a dataset grows.
 
 Snapshots of one simulation are nearly the same. Shared out among the parts, they would put copies of training frames
 into the test part, and its errors would be too small. A dataset whose frames were made one by one has as many runs as

@@ -1,7 +1,7 @@
-"""How far a configuration is from all that a potential was trained on: closest pair and numbers of neighbours.
+"""Detect extrapolation: configurations outside the range of a potential's training frames.
 
-A network says something of every configuration. What it says of atoms that are closer together, or have more or fewer
-neighbours, than in any training frame is extrapolation. Three numbers cannot tell all of it, but cost nothing.
+The range is that of the closest pair of atoms and of the numbers of neighbours. A configuration within it may still be
+unlike any training frame, but these three numbers cost almost nothing.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ class Coverage(NamedTuple):
     most: int
 
     def merged(self, other: "Coverage | None") -> "Coverage":
-        """What both sets cover."""
+        """The coverage of both sets together."""
         if other is None:
             return self
         return Coverage(min(self.nearest, other.nearest), min(self.fewest, other.fewest), max(self.most, other.most))
 
     def beyond(self, nearest: float, fewest: int, most: int) -> str | None:
-        """What of a configuration lies outside, as half a sentence; None if nothing does."""
+        """A phrase that names what is outside the coverage, for a warning; None if nothing is."""
         if nearest < self.nearest - SLACK_DISTANCE:
             return f"atoms are {nearest:.2f} Å apart, in its training frames at least {self.nearest:.2f} Å"
         if most > self.most + SLACK_NEIGHBORS:

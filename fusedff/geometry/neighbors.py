@@ -1,8 +1,8 @@
 """Dense neighbour slots with explicit periodic images, for cells of any shape and size.
 
 Every atom has `capacity` slots; slot `b` of atom `i` holds one neighbour `j` in one periodic image.
-The same pair seen from `j` sits in the *reverse slot*. With both at hand, everything that would be a
-scatter becomes a gather, and nothing can overflow but the slots themselves, which `needed` reports.
+The same pair in the list of `j` has the *reverse slot*. With its index every operation that would be a scatter
+is a gather, and nothing can overflow but the slots themselves, which `needed` reports.
 
 `search` tests all pairs of atoms or, in large cells, those in adjacent bins (`geometry.bins`); `search_plan` chooses.
 """
@@ -60,10 +60,10 @@ def displacements(system: System, neighbors: Neighbors) -> jax.Array:
 
 
 def swap_direction(x: jax.Array, reverse: jax.Array) -> jax.Array:
-    """Give every slot what its reverse slot holds: x (n_atoms, capacity, ...).
+    """For every slot, the entry of x (n_atoms, capacity, ...) in its reverse slot.
 
-    The map is its own inverse and its own transpose, so differentiating it is another gather, at any
-    order, where jax would scatter. It cannot be vmapped: lay cells end to end in one System instead.
+    The map is its own inverse and its own transpose, so its derivatives of any order are gathers, where jax would
+    scatter. It cannot be vmapped: lay cells end to end in one System instead.
     """
     flat = x.reshape(reverse.size, -1)
 
@@ -90,7 +90,7 @@ LARGEST_CELL = 1e6  # Å
 
 
 def pairs(quantities: str, frame: Atoms, cutoff: float, where: str = ""):
-    """ASE's `neighbor_list` of a frame, for cells of which it comes to its end.
+    """ASE's `neighbor_list` of a frame, after a check that it can be computed.
 
     Raises ValueError, which `where` begins, for a cell so small or so flat that more than `MOST_IMAGES` images or
     `MOST_NEIGHBORS` atoms lie within the cut-off (Å) of an atom, for one lower than `MIN_HEIGHT` along a periodic

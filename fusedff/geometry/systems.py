@@ -12,8 +12,8 @@ from ase import Atoms
 class System(NamedTuple):
     """One or more periodic cells laid end to end along a single axis of atoms.
 
-    The network costs what the atoms cost, so cells of different sizes share a batch without padding
-    each other; `cell_index` is the cell of each atom. Padding atoms have `cell_index == n_cells`.
+    Cells of different sizes share a batch without being padded to one size; `cell_index` is the cell of each atom.
+    Padding atoms, at the end of the batch, have `cell_index == n_cells`.
     """
 
     positions: jax.Array  # (n_atoms, 3) Å, in or near the cell

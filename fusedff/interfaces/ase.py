@@ -12,13 +12,13 @@ from fusedff.runtime import devices
 
 
 class FusedCalculator(Calculator):
-    """Energy, forces and stress of any ASE structure, periodic or not; threads may share one, and take turns.
+    """Energy, forces and stress of any ASE structure, periodic or not. Threads may share a calculator.
 
-    Of a committee, potentials that learned the same from other seeds or frames, these are the means, and results hold
-    the standard deviations over the members as well: `energy_std` (eV), `forces_std` (n_atoms, 3) in eV/Å and
-    `stress_std` (6,) in eV/Å^3, each of every component, and `forces_comm` (n_members, n_atoms, 3). The spread says
-    where the training data leave the potential undetermined; what all members get wrong alike is not in it. With
-    `warn_above` (eV/Å), a warning says once that the spread of the force on some atom (`evaluator.force_spread`)
+    With a committee (potentials from trainings with other seeds or frames) these are the means, and results also
+    contain the standard deviations over the members: `energy_std` (eV), `forces_std` (n_atoms, 3) in eV/Å and
+    `stress_std` (6,) in eV/Å^3, each of every component, and `forces_comm` (n_members, n_atoms, 3). The spread is large
+    where the training data do not determine the potential; it does not contain errors that all members share. With
+    `warn_above` (eV/Å), a warning is given once if the spread of the force on an atom (`evaluator.force_spread`)
     exceeds it.
     """
 

@@ -53,9 +53,9 @@ def by_name(name: str, settings: Mapping | None = None) -> BaseCalculator:
 
 
 def labels(calculator: BaseCalculator, structure: Atoms) -> Labels:
-    """What a calculator says of a structure, whose constraints are left out; the stress is nan where it has none.
+    """Labels of a structure by a calculator, without the structure's constraints; the stress is nan if it has none.
 
-    The energy is the free energy, from which forces derive, where the calculator tells it from another.
+    The energy is the one whose derivatives are the forces: the free energy, if the calculator gives it separately.
     """
     atoms = structure.copy()
     atoms.set_constraint()

@@ -58,7 +58,7 @@ class Evaluator:
         return Evaluation(*(np.mean(values, 0) for values in zip(*self.each(frame, own), strict=True)))
 
     def each(self, frame: Atoms, own: np.ndarray | None = None) -> list[Evaluation]:
-        """What every member of the committee says of the frame, see `__call__`."""
+        """Energy, forces and stress by every member of the committee, see `__call__`."""
         devices.require_unforked()  # before the lock, which a thread may have held that the fork left behind
         with self.lock:
             return self._results(self._checked(frame), own)

@@ -44,7 +44,7 @@ def start(*arguments: str):
 
 
 def attach(lmp, potential: Potential, types: Mapping[int, str], name: str = "fusedff") -> None:
-    """Let `potential` act on all atoms of a LAMMPS session whose box and atoms exist, from the next run on.
+    """Apply `potential` to all atoms of a LAMMPS session whose box and atoms exist, from the next run on.
 
     `types` says which element a LAMMPS atom type is, {1: "Ti"}; `name` is the ID of the fix. Energy and virial
     enter LAMMPS' own (`pe`, `press`, minimization, barostats). The box may be triclinic, may change, and may be

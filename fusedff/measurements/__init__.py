@@ -1,1 +1,1 @@
-"""What was measured, from tables: state points to train on, references to compare with; adiabatic and isothermal."""
+"""Tables of measurements: state points to train on, references to compare with; adiabatic and isothermal constants."""

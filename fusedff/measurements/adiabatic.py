@@ -1,4 +1,4 @@
-"""Isothermal from adiabatic elastic constants, by the thermal expansion that a table of measurements holds.
+"""Isothermal from adiabatic elastic constants, by the thermal expansion that follows from a table of measurements.
 
 Ultrasound is too fast for heat to flow: it measures adiabatic constants, simulations at constant temperature give
 isothermal ones. C^S - C^T = (T V / C_V) λ λ with λ = -C^T α, the change of stress with temperature at constant strain

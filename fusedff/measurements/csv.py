@@ -1,4 +1,4 @@
-"""CSV tables written by people: rows with their line numbers, and cells that are what they should be."""
+"""Read CSV tables: rows with their line numbers, and checked cells."""
 
 import csv
 import math

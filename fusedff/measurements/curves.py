@@ -1,4 +1,4 @@
-"""Measured curves: read from a table, and columns of a table held against smooth ones."""
+"""Measured curves from tables, and a check that the columns of a table are smooth."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Measured state points: what an experiment says of a crystal at one temperature, read from a table.
+"""Measured state points, read from a table: temperature, crystal, elastic constants and pressure.
 
 A table is CSV with `#` comments and the columns temperature_K, the lattice parameters that the symmetry of the crystal
 leaves free (of a_A, b_A, c_A, alpha_deg, beta_deg, gamma_deg; cubic: a_A alone, or density_g_cm3 in its place), and

@@ -1,4 +1,4 @@
-"""Cited numbers to hold a potential against: what experiment and DFT say of a material, one number per row.
+"""Reference values from the literature, by experiment and by DFT, one number per row.
 
 A table is CSV with `#` comments and the columns material, phase, quantity, temperature_K, value, unit, uncertainty,
 kind (experiment or DFT), confirmed (yes or no) and source. Temperature and uncertainty may be empty.
@@ -25,7 +25,7 @@ KINDS = ("experiment", "DFT")
 
 @dataclass(frozen=True)
 class Reference:
-    """One number from the literature, in the unit it names; `confirmed` says whether it was looked up there."""
+    """One number from the literature, in `unit`; `confirmed` is whether it was looked up in its source."""
 
     material: str
     phase: str

@@ -1,1 +1,1 @@
-"""The models: DimeNet++ and what it is made of, Lennard-Jones, short-range repulsion."""
+"""The models: DimeNet++ and its parts, Lennard-Jones, short-range repulsion."""

@@ -35,7 +35,7 @@ class DimeNet:
     The 2024 paper uses an embedding of 32, 4 blocks, 6 radial and 7 spherical functions, cut-off 5 Å.
     """
 
-    repulsive: ClassVar[bool] = False  # what it says of atoms that nearly touch means nothing
+    repulsive: ClassVar[bool] = False  # energies of atoms that nearly touch are not trained
     cutoff: float = 5.0  # Å
     embedding: int = 32  # channels of a message
     blocks: int = 4
@@ -178,7 +178,7 @@ def _embed(config, geometry, one_hot, source):
 
 
 def _interact(config, message, geometry, reverse, name):
-    """Messages after they met the other messages that arrive at their source."""
+    """Messages updated with the other messages that arrive at their source."""
     n, capacity, channels = message.shape
     both = _layer(message, 2 * channels, f"{name}_kj_ji")
     incoming, own = both[..., :channels], both[..., channels:]

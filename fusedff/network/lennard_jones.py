@@ -1,4 +1,4 @@
-"""Lennard-Jones, behind the same interface as the network: a classical prior and a problem with known answers."""
+"""Lennard-Jones potential with the interface of the network, for problems with known answers."""
 
 from dataclasses import dataclass
 from typing import ClassVar

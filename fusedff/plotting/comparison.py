@@ -13,7 +13,7 @@ from fusedff.plotting import style
 
 
 def models_compared(record: Mapping) -> Figure:
-    """The study in one figure: how far each model is from experiment, from DFT and, where known, from the rest.
+    """All results in one figure: deviations of each model from experiment, from DFT and from other references.
 
     `record` is what `fusedff.study.comparison.summary` returns. With what notebook 07 found under "temperatures", all
     of those temperatures are shown; with the rows of notebook 08 under "off_target", quantities beyond the targets,
@@ -40,7 +40,7 @@ def models_compared(record: Mapping) -> Figure:
 
 
 def two_questions(record: Mapping) -> Figure:
-    """How far is each model from experiment, and how far from DFT: one bar each, of what no training saw.
+    """Deviations of each model from experiment and from DFT, one bar each, for held-out temperatures and frames.
 
     `record` is that of `models_compared`, with temperatures.
     """
@@ -66,7 +66,7 @@ def two_questions(record: Mapping) -> Figure:
 
 
 def off_target(rows: Sequence[Mapping], models: Sequence[str]) -> Figure:
-    """What was no target, beside its references: rows as `fusedff.results.off_target_table` takes them.
+    """Quantities that were not targets, and their references: rows as `fusedff.results.off_target_table` takes them.
 
     Energies of structures as they are; other quantities in units of the first DFT value, or of the first measured one.
     """
@@ -81,7 +81,7 @@ def _against_experiment(fig, models, trained):
     temperatures = next(iter(models.values()))
     first = next(iter(temperatures.values()))
     names, stresses = list(first["elastic"]), list(results.stresses(first))
-    fig.suptitle("Against experiment: how far is each simulated property from the measured one?", x=0.01, ha="left")
+    fig.suptitle("Against experiment: deviations of simulated from measured properties", x=0.01, ha="left")
     grid = fig.add_gridspec(1, len(names) + 2, width_ratios=[*[1] * len(names), 0.12, 1.15])
     shared = None
     for c, name in enumerate(names):
@@ -107,11 +107,11 @@ def _against_experiment(fig, models, trained):
     handles.append(Patch(color="#EDEDED", label=f"±{results.BOUNDS['elastic']:g} %, ±{results.BOUNDS['stress']:g} GPa"))
     if held_out:
         hollow = {"color": style.FAINT, "marker": "o", "ls": "", "mfc": "white"}
-        handles.append(Line2D([], [], **hollow, label="not trained here"))
-    which = " where it was not trained" if held_out else ""
+        handles.append(Line2D([], [], **hollow, label="held-out temperatures"))
+    which = " at held-out temperatures" if held_out else ""
     fig.legend(
         handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.3, handletextpad=0.4,
-        title=f"in brackets: mean deviation of all elastic constants{which}, sign ignored; bars: one standard error",
+        title=f"in brackets: mean absolute deviation of the elastic constants{which}; bars: one standard error",
         title_fontsize=9,
     )  # fmt: skip
 
@@ -119,7 +119,7 @@ def _against_experiment(fig, models, trained):
 def _beyond_the_targets(fig, rows, models, keys):
     energies = [row for row in rows if row["unit"] == "meV/atom"]
     others = [row for row in rows if row["unit"] != "meV/atom"]
-    fig.suptitle("Beyond the targets: as DFT and experiment have it?", x=0.01, ha="left")
+    fig.suptitle("Other quantities, not trained on: against DFT and experiment", x=0.01, ha="left")
     left, right = fig.subplots(1, 2, width_ratios=[1, 1.6])
     _beside_references(left, energies, models, [1.0] * len(energies))
     left.axvline(0, color=style.COLORS["measured"], lw=1, zorder=0)
@@ -127,7 +127,7 @@ def _beyond_the_targets(fig, rows, models, keys):
     left.set_yticklabels([row["quantity"].removesuffix(" above hcp") for row in energies])
     _beside_references(right, others, models, [_yardstick(row["references"]) for row in others])
     right.axvline(1, color=style.COLORS["measured"], lw=1, zorder=0)
-    right.set_xlabel("relative to DFT\n(or else to experiment)")
+    right.set_xlabel("relative to DFT\n(if none: to experiment)")
     for kind, look in style.REFERENCE.items():
         keys = [*keys, Line2D([], [], ls="", ms=4, label=kind, **look)]
     fig.legend(handles=keys, loc="outside lower center", ncols=len(keys))

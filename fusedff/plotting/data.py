@@ -1,4 +1,4 @@
-"""Figures of DFT frames: what they hold, energy against volume, predictions against labels, outliers."""
+"""Figures of DFT frames: overview, energy against volume, predictions against labels, outliers."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +19,7 @@ def family(frame: Atoms) -> str:
 
 
 def frames_overview(frames: Sequence[Atoms]) -> Figure:
-    """What labelled frames hold: how many of which type, energies, force components and pressures."""
+    """Overview of labelled frames by type: their number, energies, force components and pressures."""
     kinds = list(dict.fromkeys(str(f.info.get("config_type", "unlabelled")) for f in frames))
     labels = [labelled.labels(frame) for frame in frames]
     with style.context():

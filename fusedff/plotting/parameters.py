@@ -69,7 +69,7 @@ def zero_lines(
 
 
 def steps(slopes: np.ndarray, residual: float, labels: np.ndarray, steps: Mapping[str, np.ndarray]) -> Figure:
-    """Steps of two parameters that remove a residual, and what each costs on the side of the labels.
+    """Steps of two parameters that remove a residual, and by how much each raises the loss of the labels.
 
     `slopes` (2,) are the derivatives of the residual, which vanishes on a line; `labels` (k, 2) are G, so that the loss
     of the labels rises by |G step|^2; one of its ellipses goes through every step, and a dotted circle of equal length
@@ -107,7 +107,7 @@ def steps(slopes: np.ndarray, residual: float, labels: np.ndarray, steps: Mappin
         ax.set(xlim=(-reach, right), ylim=(-reach, reach))
         ax.grid(visible=False)
         keys = [
-            Line2D([], [], color=style.COLORS["experiment"], lw=2.4, label="measured number met"),
+            Line2D([], [], color=style.COLORS["experiment"], lw=2.4, label="no deviation from the measured number"),
             Line2D([], [], color=style.COLORS["dft"], lw=1.6, label="equal DFT loss"),
             Line2D([], [], color=style.FAINT, ls=":", lw=1.2, label="equal length"),
         ]

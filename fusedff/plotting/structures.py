@@ -1,6 +1,6 @@
-"""Structures and trajectories in a notebook: a widget to turn or, where none runs, a picture.
+"""Structures and trajectories in a notebook: a widget or, where none runs, a picture.
 
-The picture is what remains in a page without a running kernel, on paper, and where nglview is not installed.
+The picture is shown in a page without a running kernel, in print, and where nglview is not installed.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""Figures that move while a notebook runs: a slider through a trajectory, errors that fall, constants that arrive.
+"""Interactive figures: a slider through a trajectory, and figures that are updated during a training.
 
-Each leaves a still picture behind, for pages without a running kernel.
+Each leaves a static picture for pages without a running kernel.
 """
 
 import time

@@ -1,1 +1,1 @@
-"""What all rooms share: devices, storage, progress, settings, JAX's set-up."""
+"""Shared by all packages: devices, storage, progress, settings, JAX's set-up."""

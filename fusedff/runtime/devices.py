@@ -1,4 +1,4 @@
-"""Data parallelism over all devices that jax sees, on one host or on several.
+"""Data parallelism over all devices of jax, on one host or on several.
 
 `shard_map_cells` wraps `jax.shard_map` over a mesh with a single axis, the devices. Every device computes a contiguous
 block of the cells (or of the frames of a batch), so neighbour gathers stay on the device. Collectives are needed only

@@ -19,8 +19,8 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 def setup() -> None:
     """Keep freed memory and compiled code: faster calls on CPUs, and a second process need not compile again.
 
-    Best called before jax is imported (`keep_compiled` says why). Importing fusedff does nothing of this; without it
-    every number is the same. A second call does nothing.
+    Best called before jax is imported (see `keep_compiled`). Importing fusedff does not call it. It changes no results.
+    A second call does nothing.
     """
     keep_freed_memory()
     keep_compiled()

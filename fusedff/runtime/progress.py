@@ -22,7 +22,7 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def bar(name: str | None, total: int, start: int = 0):
-    """Yield `report(record, advance=1)`, to be called as items get done with the numbers worth showing.
+    """Yield `report(record, advance=1)`, to be called when items are done, with numbers to show.
 
     Without a name nothing is shown. A terminal and a notebook that is open in Jupyter get a bar; output that is only
     recorded, by papermill or in a file, gets lines. Of several processes, only the first shows anything.

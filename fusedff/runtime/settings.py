@@ -1,6 +1,6 @@
 """Checks of the ranges of settings, when settings are made.
 
-Whole numbers have an upper bound, so that a slip cannot start a run that never ends or fills the memory.
+Whole numbers have an upper bound, so that a typing error cannot start a run that never ends or fills the memory.
 """
 
 from math import inf, isfinite
@@ -37,7 +37,7 @@ def require(settings, *, count=(), whole=(), positive=(), not_negative=()) -> No
 
 
 def between(settings, name: str, low: float = -inf, high: float = inf, why: str = "") -> None:
-    """Raise ValueError unless low <= setting <= high; `why` says what lies beyond."""
+    """Raise ValueError unless low <= setting <= high; `why` is the reason for the range."""
     if not low <= getattr(settings, name) <= high:
         refuse(settings, name, why)
 

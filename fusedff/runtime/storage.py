@@ -51,9 +51,9 @@ def write_tree(path: str | Path, tree, metadata: dict) -> None:
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Replace a file atomically: a reader, or a crash, sees the old content or the new, never a part.
+    """Replace a file atomically: at any time, also after a crash, it has its old or its new content, never a part.
 
-    Of several processes, which all hold the same, only the first writes.
+    Of several processes, which all have the same content, only the first writes.
     """
     if not devices.first():
         return
@@ -86,7 +86,7 @@ def unwritable(path: Path, error: OSError) -> OSError:
 
 
 def _create(path):
-    """A new file beside `path`, held by this process; nobody can foresee its name, so no link can lie in wait."""
+    """A new file beside `path`, locked by this process; its name is random, so that no link of that name can exist."""
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
         file = open(temporary, "xb")
@@ -147,7 +147,7 @@ def lock(path: str | Path) -> Generator[None]:
 
 
 def write_json(path: str | Path, data) -> None:
-    """Write JSON for people and programs: indented, atomic; null for nan and infinities, which JSON does not know."""
+    """Write indented JSON, atomically; null for nan and infinities, which JSON does not have."""
     finite = json.loads(json.dumps(data), parse_constant=lambda _: None)
     write_bytes(path, (json.dumps(finite, indent=2) + "\n").encode())
 

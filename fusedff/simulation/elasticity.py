@@ -35,7 +35,7 @@ class Properties(NamedTuple):
 
 
 class Estimator(Protocol):
-    """A way to get elastic constants and pressure from averages. A frozen dataclass, since settings hold it."""
+    """A method to compute elastic constants and pressure from averages. A frozen dataclass, as a part of settings."""
 
     def cells(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:
         """Cells to simulate, ordered by state point and replica."""
@@ -195,7 +195,7 @@ class CoupledStrains:
 
 @dataclass(frozen=True)
 class StressFluctuation:
-    """<C_Born> - V/kT cov(sigma_Born) + N kT/V (d_ik d_jl + d_il d_jk): the estimator of the titanium paper."""
+    """<C_Born> - V/kT cov(sigma_Born) + N kT/V (d_ik d_jl + d_il d_jk), the estimator of the titanium paper."""
 
     def cells(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:
         """One unstrained cell per state point and replica."""

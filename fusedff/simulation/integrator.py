@@ -14,7 +14,7 @@ from types import ModuleType
 def jax_md_simulate() -> ModuleType:
     """The module `jax_md.simulate`. Call it outside of jit: jax-md computes while it is imported.
 
-    Unless jax-md has been imported, this is a copy of our own, and a later `import jax_md` finds no trace of it.
+    Unless jax-md has been imported before, this is a separate copy, which does not affect a later `import jax_md`.
     """
     if "jax_md" in sys.modules:
         return import_module("jax_md.simulate")

@@ -52,7 +52,7 @@ class State(NamedTuple):
     """Positions, momenta and random-number keys at one time.
 
     Positions are not wrapped into the cell, so that diffusion can be measured. Single precision resolves 1e-4 Å up to
-    1000 Å from the origin. An atom of a liquid, which diffuses by about 1 Å^2/ps, comes so far in 0.2 microseconds.
+    1000 Å from the origin. An atom of a liquid, which diffuses by about 1 Å^2/ps, moves so far in 0.2 microseconds.
     """
 
     positions: jax.Array  # (n_cells, n, 3) Å

@@ -1,4 +1,4 @@
-"""The comparison the titanium study ends with: three models against DFT and against experiment."""
+"""Comparison of the three titanium models with DFT and with experiment."""
 
 import hashlib
 import os
@@ -30,7 +30,7 @@ UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "GPa"}  # of what `pr
 
 
 def frames(preset: Preset) -> splits.Split:
-    """The DFT frames a preset learns from: the embedded ones shared out by family, the paper's as in the paper.
+    """The DFT frames of a preset: the embedded ones split by family, the paper's as in the paper.
 
     With `data` 'embedded+vasp', those of the second public set come after the embedded ones: from the file that the
     environment variable `VASP_FILE` names, else downloaded. A warning says so if they cannot be and are left out.
@@ -62,7 +62,7 @@ def targets(preset: Preset, table: Sequence[StatePoint] | None = None) -> tuple[
 
 
 def data_version(preset: Preset, split: splits.Split) -> str:
-    """Which DFT data the frames of a preset came from: they may grow, so that a name alone does not say."""
+    """Name and digest of the DFT data of a preset; the name alone would not identify data that may grow."""
     if preset.data == "paper":
         return f"archive of the paper, git blob {titanium_paper.PAPER_BLOB_IDS['archive']}"
     sources = [labelled.source(frame) for part in split for frame in part]
@@ -90,7 +90,7 @@ def evaluate(potential: Potential, frames: Sequence[Atoms]) -> Evaluation:
 
 
 def predictions(potential: Potential, frames: Sequence[Atoms]) -> tuple[dict, dict]:
-    """Labels of frames and what the potential says: energy (n_frames,), forces (3 n_atoms,), stress (6 n_stressed,).
+    """Labels of frames and predictions: energy (n_frames,), forces (3 n_atoms,), stress (6 n_stressed,).
 
     Both are dicts of flat arrays in the units of `UNITS`; frames whose stress is no label (`labelled.use_virial`) are
     left out of `stress`. Energies of another source than the potential's count from a zero fitted to these frames.
@@ -112,7 +112,7 @@ def predictions(potential: Potential, frames: Sequence[Atoms]) -> tuple[dict, di
 
 
 def evaluate_model(potential: Potential, test_frames: Sequence[Atoms], points, preset: Preset, name: str) -> dict:
-    """Errors on held-out frames, and elastic constants on trajectories that no training step saw."""
+    """Errors on held-out frames, and elastic constants from trajectories that no training step used."""
     test, by_family = label_errors.errors_and_families(potential, test_frames)
     return {
         "test": test,

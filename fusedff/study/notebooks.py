@@ -58,7 +58,7 @@ def execute(preset, root: Path) -> int:
 
 
 def _question(notebook: Path) -> str:
-    """The title of a notebook: one sentence that says what it is about."""
+    """The title of a notebook: a question."""
     import nbformat
 
     cells = nbformat.read(notebook, 4).cells

@@ -1,4 +1,4 @@
-"""Everything that decides a run, in five sizes: smoke, demo, hours, full, paper."""
+"""Settings of a whole run, in five sizes: smoke, demo, hours, full, paper."""
 
 import dataclasses
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ class Preset:
 
     name: str
     data: str  # "embedded" or "paper": where the DFT frames come from
-    train_temperatures: tuple[float, ...]  # K, the state points the experiment teaches
+    train_temperatures: tuple[float, ...]  # K, of the measured state points that are trained on
     network: DimeNet
     dft: ForceMatchingConfig
     experiment: DiffTReConfig
@@ -297,20 +297,20 @@ def with_seed(preset: Preset, seed: int) -> Preset:
 
 
 def note(preset: Preset) -> str | None:
-    """What must be said wherever results of a preset are seen: that those of `smoke` mean nothing; None for others."""
+    """The warning that results of `smoke` mean nothing, to be shown with them; None for other presets."""
     if preset.name != SMOKE.name:
         return None
     return "smoke: only shows that everything runs; its models and numbers mean nothing"
 
 
 def announce(preset: Preset) -> None:
-    """Say at the start that results of a preset mean nothing, where it is so."""
+    """Print the `note` of a preset, if it has one."""
     if said := note(preset):
         print(f"*** {said} ***", flush=True)
 
 
 def as_dict(settings):
-    """Any settings as plain data for JSON; nested settings say what they are of, whatever their class is called."""
+    """Any settings as plain data for JSON; nested settings have a `kind`, their class without 'Config'."""
     if dataclasses.is_dataclass(settings):
         fields = {f.name: as_dict(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
         return {"kind": type(settings).__name__.removesuffix("Config"), **fields}

@@ -1,10 +1,10 @@
-"""Run folders: where one notebook leaves what the next one needs.
+"""Run folders: models, records and tables that notebooks write and later ones read.
 
 Below `runs/demo`::
 
     dft/potential.safetensors   the model
     dft/history.json            its training, epoch by epoch
-    dft/settings.json           what decided it
+    dft/settings.json           its settings
     dft/checkpoint.safetensors  from which an interrupted training continues
     tables/*.csv                the tables of the notebooks, to compute with
 """
@@ -35,7 +35,7 @@ class RunFolder:
     shipped: tuple[str, ...] = ()  # models that are taken from those that ship, whatever was trained here
 
     def checkpoint(self, model: str) -> Path:
-        """Where the training of `model` saves itself after every epoch."""
+        """The file of the checkpoint of the training of `model`."""
         return self.path / model / "checkpoint.safetensors"
 
     def save(self, model: str, trained: Potential, history: list[dict], settings, seconds: float) -> None:
@@ -51,15 +51,15 @@ class RunFolder:
         storage.write_json(self.path / model / "settings.json", about)
 
     def seconds(self, model: str) -> float:
-        """What the training of `model` in this folder has taken, as `save` noted it; 0 before the first time."""
+        """Seconds that the training of `model` in this folder has taken, as `save` wrote them; 0 without one."""
         settings = f"{model}/settings.json"
         return self.read(settings, "seconds")["seconds"] if (self.path / settings).exists() else 0.0
 
     def load(self, model: str) -> Potential:
-        """The model trained in this run, else (or for `shipped`) the one that ships with fusedff; says which."""
+        """The model trained in this run, else (or for `shipped`) the one that ships with fusedff; prints which."""
         mine = self.path / model / "potential.safetensors"
         if model in self.shipped:
-            print(f"titanium-{model}, which ships with fusedff, stands in for what this preset can train")
+            print(f"using titanium-{model}, which ships with fusedff, in place of a model trained by this preset")
             return Potential.load(f"titanium-{model}")
         if mine.exists():
             held = storage.read_metadata(mine).get("about", {}).get("model", model)
@@ -106,10 +106,10 @@ def folder(preset: str, root: str | Path | None = None) -> RunFolder:
 
 
 def shipped_record(folder: Path = FILES) -> dict:
-    """What the models that ship were found to do: summary, temperatures and off-target rows (`commands.release`)."""
+    """The results of the models that ship: summary, temperatures and off-target rows (`commands.release`)."""
     return storage.read_json(folder / RECORD)
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
+    """Versions of Python and of the packages that affect the results."""
     return {"python": python_version(), **{package: version(package) for package in _PACKAGES}}

@@ -1,7 +1,7 @@
-"""Checkpoints of a training: what they hold, which training they belong to, and how one goes on from them.
+"""Checkpoints of a training: write them, and resume from them.
 
-A checkpoint holds the train state after an epoch, the best parameters and the history. It also says what it was
-trained from: the settings, and digests of all data. A training with other settings or data is refused.
+A checkpoint contains the train state after an epoch, the best parameters, the history, the settings, and digests of
+all data. It is refused by a training with other settings or data.
 """
 
 from collections.abc import Mapping, Sequence

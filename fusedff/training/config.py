@@ -70,7 +70,7 @@ class ForceMatchingConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How trajectories are sampled between updates, and how long they are used; lengths are in snapshots."""
+    """How trajectories are sampled between updates, and when they are reused; lengths are in snapshots."""
 
     langevin: LangevinConfig = field(default_factory=LangevinConfig)
     first_equilibration: int = 100  # before the first trajectory

@@ -1,8 +1,8 @@
 """Training of a potential on measured averages by differentiable trajectory reweighting (DiffTRe).
 
-Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021). What was measured is a `targets.Target`. It has the cells to simulate,
-says what to record of a snapshot, and gives the deviation of the averages from the measurement. One update samples
-snapshots (or uses the last ones again), reweights them to the present parameters, differentiates the deviations through
+Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021). A measurement is a `targets.Target`: it has the cells to simulate,
+defines what to record of a snapshot, and gives the deviation of the averages from the measurement. One update samples
+snapshots (or reuses the last ones), reweights them to the present parameters, differentiates the deviations through
 the weighted averages, and takes one optimizer step for all targets together (`terms`).
 """
 
@@ -41,10 +41,10 @@ def elastic_target(points: Sequence[StatePoint], settings: DiffTReConfig) -> Ela
 
 
 def terms_of(target: Measurements, settings: DiffTReConfig, template: Potential) -> tuple[Term, ...]:
-    """The terms of the loss for what was measured: one target, or a list of measured state points and targets.
+    """The terms of the loss: of one target, or of a list of measured state points and targets.
 
-    Of the state points `elastic_target` is taken. Every target with cells has a simulation of its own, as long as
-    `settings` say, or as it says itself (`Simulated`).
+    State points become one target (`elastic_target`). Every target with cells has its own simulation, with the
+    lengths of `settings` or its own (`Simulated`).
     """
     listed = list(target) if isinstance(target, Sequence) else [target]
     points = [one for one in listed if isinstance(one, StatePoint)]
@@ -160,7 +160,7 @@ def _step(adam, updates, params, state, gradient):
 
 
 def warn_if_lost(difftre_trainer: DiffTReTrainer, train_state: loop.TrainState) -> None:
-    """Warn if the last snapshots of a training are far from all DFT frames or no longer those of the crystal."""
+    """Warn if the last snapshots of a training are far from all DFT frames or no longer form the crystal."""
     for term, kept in zip(difftre_trainer.terms, train_state.extra, strict=True):
         if isinstance(term, SampledTerm):
             checks.warn_if_far(difftre_trainer.template, term.cells, kept.trajectory.positions[-1])

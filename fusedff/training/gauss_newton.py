@@ -17,8 +17,8 @@ identity needs G G^T (k, k) alone:
 There are too many labels for G to hold one row each. A few random combinations of the rows take their place, such that
 G^T G is the Gauss-Newton matrix of the label loss in the mean (`label_sketch`).
 
-Some combinations of residuals hardly depend on the parameters. To correct them takes the longest steps, most of which
-would be a response to noise. Levenberg's damping prevents that: J M^-1 J^T + damping * median(diagonal) * 1 is inverted
+Some combinations of residuals hardly depend on the parameters. Correcting them would take long steps, mostly in
+response to noise. Levenberg's damping prevents that: J M^-1 J^T + damping * median(diagonal) * 1 is inverted
 instead of J M^-1 J^T. The median is over the residuals that depend on the parameters; those of constants that were not
 measured are zero.
 
@@ -66,7 +66,7 @@ def step(
     trajectory exploded and the trainer halved the last step. `relaxation` is from 0 to 1, `damping` in units
     of the median of the diagonal of J M^-1 J^T. `labels` (k, n) is a new sketch G, with new random signs.
     """
-    state = State(*map(np.asarray, state))  # a checkpoint gives back arrays of jax, which know no double precision
+    state = State(*map(np.asarray, state))  # a checkpoint returns arrays of jax, which are in single precision
     weight = max(1 / (n + 1), MIN_AVERAGING_WEIGHT)
     averaged = ((1 - weight) * state.jacobian + weight * jacobian).astype(state.jacobian.dtype)
     rows = averaged.astype(float)

@@ -42,7 +42,7 @@ def store_of(potential: Potential, frames: Sequence[Atoms], offset_of: Sequence 
 
 
 def predict(potential: Potential, store: FrameStore) -> list[Labels]:
-    """What a potential says of every frame of a store; energies count from the reference energies, as in the store."""
+    """Predictions for every frame of a store; energies are relative to the reference energies, as in the store."""
     n_batches = min(-(-int(store.sizes.sum()) // ATOMS_AT_ONCE), len(store.frames))
     batches = store.balanced(np.arange(len(store.frames)), n_batches)
     n_frames, n_atoms = max(map(len, batches)), max(int(store.sizes[batch].sum()) for batch in batches)

@@ -1,8 +1,8 @@
-"""Terms of the loss of DiffTRe: a measurement each, with what it takes to evaluate and to differentiate it.
+"""Terms of the loss of DiffTRe, one per measurement: how it is evaluated and differentiated.
 
-A `SampledTerm` belongs to a target that averages over snapshots and has a simulation of its own; a `StaticTerm` to one
-that follows from the potential alone. Both have the same methods: `find` what the potential says, then take the
-`gradient` of the loss or the `jacobian` of the residuals.
+A `SampledTerm` belongs to a target that averages over snapshots and has its own simulation; a `StaticTerm` to one
+that follows from the potential alone. Both have the same methods: `find` evaluates the target for a potential; from
+its result follow the `gradient` of the loss or the `jacobian` of the residuals.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Simulated:
 
 
 class TrajectoryBuffer(NamedTuple):
-    """The last trajectory, which is kept from update to update, and where its simulation goes on."""
+    """The last trajectory, which is kept from update to update, and the state from which the simulation continues."""
 
     state: dynamics.State  # at the end of the trajectory
     trajectory: dynamics.Trajectory

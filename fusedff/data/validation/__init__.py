@@ -1,1 +1,1 @@
-"""Checks of what users bring: units, tables, duplicates."""
+"""Checks of a user's frames: units, labels, duplicates."""

@@ -1,4 +1,4 @@
-"""Frames that hold the same structure twice, however it was written down.
+"""Find frames with the same structure, also after rotation, translation or reordering.
 
 Two frames are the same if their cells have the same lengths and angles and their atoms the same fractional
 coordinates, up to a common translation, whole lattice vectors and the order of the atoms: so a rotated, wrapped, sorted
@@ -28,7 +28,7 @@ _WAVES = np.array([h for h in np.ndindex(3, 3, 3) if h > (1, 1, 1)]) - 1  # (13,
 def check(frames: Sequence[Atoms], where: Sequence[str]) -> None:
     """Raise ValueError, naming both frames, if two frames are the same structure; one with two energies is named first.
 
-    `frames` have passed `labelled.check_frame`; `where` names each.
+    `frames` have passed `frames.check_frame`; `where` names each.
     """
     gaps = {(i, j): abs(labels(frames[i]).energy - labels(frames[j]).energy) / len(frames[i]) for i, j in pairs(frames)}
     if not gaps:

@@ -1,8 +1,8 @@
-"""Labels held against each other and against what every periodic crystal obeys.
+"""Check labels against each other and against the laws of a periodic crystal.
 
-Between two frames that differ little, the energy changes by what forces and stress say (trapezoid rule, exact in a
-harmonic crystal), so an energy, a force or a stress in another unit or with another sign shows. What no factor
-explains, but many frames contradict, is refused without a name; what a frame or two contradict is warned of.
+Between two similar frames, the change of the energy follows from forces and stress (trapezoid rule, exact in a
+harmonic crystal), so an energy, a force or a stress in another unit or with another sign is detected. Contradictions
+that no unit explains are an error if there are many, and a warning if there are one or two.
 """
 
 import warnings
@@ -233,7 +233,7 @@ def check_energies(frames: Sequence[Atoms], labels: Sequence, where: Sequence[st
 
 
 def check_net_forces(labels: Sequence, where: Sequence[str]) -> None:
-    """Warn if the forces of a frame add up to more than `MAX_NET_FORCE` per atom: nothing pulls at a whole crystal."""
+    """Warn if the sum of the forces of a frame, which should be zero, exceeds `MAX_NET_FORCE` per atom."""
     net = np.array([np.abs(label.forces.mean(0)).max() for label in labels])
     found = np.flatnonzero(net > MAX_NET_FORCE)
     if len(found):

@@ -1,6 +1,6 @@
-"""Units told by plausibility: a number that is off by a known factor is called by the unit it looks like.
+"""Detect numbers in the wrong unit from their magnitude.
 
-Lengths are held against covalent radii; for labels see `validation.labels`.
+Lengths are compared with covalent radii; for labels see `validation.labels`.
 """
 
 from collections import defaultdict
@@ -39,7 +39,7 @@ _SAMPLE = 10  # frames of one config_type whose geometry is looked at
 
 
 class DoubtError(ValueError):
-    """Numbers that are probably in another unit, though no law forbids them: whoever states the units may keep them."""
+    """Numbers that are implausible and probably in another unit; accepted if the file states its units."""
 
     def __init__(self, finding: str):
         super().__init__(f"{finding}; if they are right as they are, say so with units='ase'")
@@ -47,7 +47,7 @@ class DoubtError(ValueError):
 
 
 def look_like(factor: float, units: Mapping[str, float], within: float = 1.4) -> str | None:
-    """The unit of which `factor` make one of ours and what to do about it, or None if there is none nearby."""
+    """The unit of which `factor` make one of fusedff's, and the remedy; None if no known unit is near."""
     if factor <= 0:
         return None
     name = min(units, key=lambda name: abs(np.log(units[name] / factor)))
