@@ -145,6 +145,7 @@ def test_an_interrupted_training_ends_bit_for_bit_where_it_would_have(optimizer,
         DiffTReTrainer, "update", 2, tmp_path / "checkpoint.safetensors", monkeypatch,
     )  # fmt: skip
     assert history[1]["n_eff"] < 1  # really reused
+    assert [record["simulations"] for record in history[:2]] == [1, 0]
 
 
 def test_constants_that_were_not_measured_do_not_count():

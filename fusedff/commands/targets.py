@@ -253,7 +253,7 @@ class Density(State):
 
 
 KINDS = {kind.kind: kind for kind in (Phonon, RadialDistribution, HeatCapacity, Density)}
-RESERVED = ("epoch", "loss", "dft_loss", "n_eff", "halvings")  # of histories
+RESERVED = ("epoch", "loss", "dft_loss", "n_eff", "halvings", "simulations")  # of histories
 
 
 def load(said, place: Place, file: str) -> tuple[Measured, ...]:

@@ -104,7 +104,9 @@ class DiffTReTrainer:
         else:
             value, params, state = self._gauss_newton(self.settings.optimizer, train_state, potential, n, found)
         n_eff = min((one.n_eff for one in found if isinstance(one, Averages)), default=1.0)
-        record = {"loss": value, "n_eff": n_eff, "halvings": halvings}
+        pairs = zip(self.terms, train_state.extra, kept, strict=True)
+        simulations = sum(isinstance(term, SampledTerm) and new is not old for term, old, new in pairs)
+        record = {"loss": value, "n_eff": n_eff, "halvings": halvings, "simulations": simulations}
         for term, one in zip(self.terms, found, strict=True):
             record |= term.report(one)
         return train_state._replace(params=params, optimizer=state, extra=kept), record
@@ -174,7 +176,8 @@ def shown(record: dict) -> dict:
     nearest = f"@{min(temperatures, key=lambda t: abs(t - 300)):g}K" if temperatures else "@"
     of_all = [key for key in ("loss", "dft_loss", "n_eff") if key in record]
     rest = [key for key in record if key.endswith(nearest) or "@" not in key]
-    return {key: record[key] for key in [*of_all, *(key for key in rest if key not in (*of_all, "halvings"))]}
+    known = (*of_all, "halvings", "simulations")
+    return {key: record[key] for key in [*of_all, *(key for key in rest if key not in known)]}
 
 
 def train(
@@ -186,8 +189,9 @@ def train(
 ) -> tuple[Potential, list[dict]]:
     """Train `start` on a target, or on a list of measured state points and targets; returns potential and history.
 
-    The history holds, for every update, the loss, the smallest N_eff / n_snapshots of any cell and what the targets
-    report (for state points: GPa per temperature). `on_epoch(history)` is called after every update, and on resume
+    The history holds, for every update, the loss, the smallest N_eff / n_snapshots of any cell, how often the step
+    before was halved, how many trajectories were simulated anew, and what the targets report (for state points: GPa per
+    temperature). `on_epoch(history)` is called after every update, and on resume
     from `checkpoint`. Raises `ExplodedTrajectoryError` if a trajectory explodes although the step was halved
     `MAX_HALVINGS` times, and what `loop.train` raises.
     """
