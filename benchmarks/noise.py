@@ -17,7 +17,7 @@ import numpy as np
 import fusedff
 from fusedff.measurements import experiments
 from fusedff.simulation import langevin as dynamics
-from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
+from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation, of_means
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.simulation.statistics import jackknife
 from fusedff.study import presets
@@ -96,10 +96,8 @@ def measure(
     jax.block_until_ready(trajectory.observed)
     seconds = time.process_time() - begun
 
-    def constants(means):
-        return estimator.properties(means, ensemble, points, replicas).elastic.mean(1) / GPA
-
-    found = jackknife(trajectory.observed, constants, blocks)
+    properties = of_means(estimator, ensemble, points, replicas)
+    found = jackknife(trajectory.observed, lambda means: properties(means).elastic.mean(1) / GPA, blocks)
     return Noise(sampler.name, seconds, tuple(points[0].elastic), found.value.tolist(), found.stderr.tolist())
 
 

@@ -1,5 +1,6 @@
 """Every test runs on the CPU, in double precision, from a fixed seed; every worker on cores of its own."""
 
+import gc
 import os
 from importlib.metadata import version
 
@@ -49,6 +50,12 @@ LONG = [
         "defects", "kernel", "startup",
     )
 ]  # fmt: skip
+
+
+def pytest_collection_finish():
+    """What is imported stays until the end: to search it for garbage, every 700 new objects, is a fifteenth of all."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def pytest_collection_modifyitems(items):

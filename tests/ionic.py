@@ -2,9 +2,10 @@
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
-from ase.neighborlist import neighbor_list
 from ase.units import kJ, mol
 from scipy.special import erfc
+
+from fusedff.geometry import neighbors
 
 COULOMB = 14.399645  # e^2 / (4 π ε0) in eV Å
 # Å, 1/Å: erfc(r damping) is below 1e-5 beyond (Wolf et al., J. Chem. Phys. 110, 8254 (1999))
@@ -22,7 +23,7 @@ class Ions(Calculator):
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
-        i, j, r, vectors = neighbor_list("ijdD", atoms, CUTOFF)
+        i, j, r, vectors = neighbors.pairs("ijdD", atoms, CUTOFF)
         charge, symbols = np.array([self.charges[s] for s in atoms.symbols]), np.array(atoms.get_chemical_symbols())
         screened = COULOMB * charge[i] * charge[j] * erfc(DAMPING * r) / r
         gauss = COULOMB * charge[i] * charge[j] * 2 * DAMPING / np.sqrt(np.pi) * np.exp(-((DAMPING * r) ** 2))

@@ -2,8 +2,8 @@
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
-from ase.neighborlist import neighbor_list
 
+from fusedff.geometry import neighbors
 from fusedff.units import to_voigt
 
 
@@ -27,7 +27,7 @@ class Keating(Calculator):
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
-        i, j, vectors = neighbor_list("ijD", atoms, 1.3 * self.bond)
+        i, j, vectors = neighbors.pairs("ijD", atoms, 1.3 * self.bond)
         stretch = (vectors**2).sum(1) - self.bond**2  # every bond is listed twice
         energy = 3 * self.alpha / (16 * self.bond**2) * np.sum(stretch**2)
         slope = 3 * self.alpha / (4 * self.bond**2) * stretch[:, None] * vectors

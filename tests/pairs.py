@@ -2,7 +2,8 @@
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
-from ase.neighborlist import neighbor_list
+
+from fusedff.geometry import neighbors
 
 # Sums over all neighbours of (nearest distance / distance)^n of an infinite crystal, n = 12 and 6:
 # Kittel, Introduction to Solid State Physics, chapter 3; hcp with the ideal c/a.
@@ -20,7 +21,7 @@ class Pairs(Calculator):
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
-        i, r, vectors = neighbor_list("idD", atoms, self.cutoff)
+        i, r, vectors = neighbors.pairs("idD", atoms, self.cutoff)
         pull = (self.slope(r) / r)[:, None] * vectors  # on atom i
         forces = np.zeros((len(atoms), 3))
         np.add.at(forces, i, pull)

@@ -20,8 +20,10 @@ from fusedff.properties.thermal import elastic
 from fusedff.runtime import compilation
 from fusedff.simulation import langevin
 from fusedff.simulation.cells import replicate
+from fusedff.simulation.elasticity import CoupledStrains
 from fusedff.training import force_matching
 from fusedff.training.config import ForceMatchingConfig
+from fusedff.training.targets import ElasticTarget
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ def test_the_program_of_the_dynamics_holds_the_potential_once():
     assert occurrences(langevin._advance.trace(*settings, potential, cells, state, 1).jaxpr, "sinh") == 1
 
 
+def n_compiled(caplog):
+    """How many programs were compiled under `jax.log_compiles()`."""
+    return sum("Finished XLA compilation" in record.getMessage() for record in caplog.records)
+
+
 def test_elastic_constants_take_few_programs(caplog):
     """Arithmetic of a few numbers that is compiled operation by operation takes longer than the dynamics."""
     point = StatePoint(40.0, Crystal("Ar", "hcp", 3.75, 6.12))
@@ -88,8 +95,18 @@ def test_elastic_constants_take_few_programs(caplog):
     jax.clear_caches()
     with jax.log_compiles():
         elastic.run(argon(), [point], settings, name=None)
-    compiled = [record for record in caplog.records if "Finished XLA compilation" in record.getMessage()]
-    assert 5 < len(compiled) < 40  # some twenty; a hundred and ten without compiling them together
+    assert 5 < n_compiled(caplog) < 40  # some twenty; a hundred and ten without compiling them together
+
+
+def test_what_a_training_reports_of_elastic_constants_takes_one_program(caplog):
+    point = StatePoint(40.0, Crystal("Ar", "hcp", 3.75, 6.12))
+    target = ElasticTarget([point], CoupledStrains(), (2, 2, 1), 1, 1.0, 1.0, pressure_weight=1.0)
+    means = jnp.zeros((target.cells.n_cells, 6))
+    jax.clear_caches()
+    with jax.log_compiles():
+        said = target.report(means)
+    assert n_compiled(caplog) == 1
+    assert set(said) == {f"{name}@40K" for name in ("C11", "C12", "C13", "C33", "C44", "σxx", "σzz", "P")}
 
 
 IMPORTS = """

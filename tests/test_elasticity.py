@@ -17,7 +17,7 @@ from fusedff.measurements.experiments import StatePoint
 from fusedff.properties.thermal import elastic
 from fusedff.properties.thermal.elastic import ElasticConfig
 from fusedff.simulation import langevin
-from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
+from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation, of_means
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.simulation.statistics import jackknife
 from fusedff.units import GPA, KB, strain_from_voigt
@@ -75,8 +75,10 @@ def measure(estimator, points, repeats, replicas, equilibration, snapshots, seed
     """Constants and, last, pressure in GPa (n_points, n_constants + 1), with standard errors."""
     cells, trajectory = sample(estimator, points, repeats, replicas, equilibration, snapshots, seed)
 
+    properties = of_means(estimator, cells, points, replicas)
+
     def statistic(means):
-        found = estimator.properties(means, cells, points, replicas)
+        found = properties(means)
         return np.concatenate([found.elastic, found.pressure[..., None]], -1).mean(1) / GPA
 
     return jackknife(trajectory.observed, statistic, blocks=10)

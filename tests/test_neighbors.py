@@ -102,6 +102,22 @@ def test_search_and_from_frames_find_the_pairs_that_ase_finds(make, cutoff):
         assert_reversible(system, near)
 
 
+@pytest.mark.parametrize("pbc", [(1, 1, 1), (1, 0, 1), (0, 0, 1), (0, 0, 0)])
+def test_all_pairs_of_small_cells_are_those_of_ase_with_their_images_and_vectors(pbc):
+    """Of atoms far outside of a skewed cell that is open along any directions."""
+    frame = skewed_with_atoms_outside()
+    frame.pbc = pbc
+    for cutoff in (1.0, 4.1, 7.0):
+        found, expected = (
+            np.column_stack([i, j, shift, vector, distance])
+            for i, j, shift, vector, distance in (
+                search("ijSDd", frame, cutoff) for search in (neighbors.pairs, neighbor_list)
+            )
+        )
+        np.testing.assert_array_equal(_sorted(found), _sorted(expected))
+    np.testing.assert_array_equal(neighbors.pairs("i", frame, 7.0), neighbor_list("i", frame, 7.0))
+
+
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(
     st.lists(st.floats(-1, 1), min_size=9, max_size=9),

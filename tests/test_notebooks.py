@@ -13,7 +13,7 @@ import re
 
 import nbformat
 import pytest
-from papermilled import FOLDER, NOTEBOOKS, execute, execute_all, numbers
+from papermilled import FOLDER, NOTEBOOKS, execute, execute_all, kernels, numbers
 
 from fusedff.data import FILES
 from fusedff.potential import Potential
@@ -26,15 +26,22 @@ SMOKE = presets.get("smoke")
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory, compile_once):
+def kernel(compile_once):
+    """What `execute` takes."""
+    with kernels() as kernel:
+        yield kernel
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory, kernel):
     """All notebooks of the study, executed once; run folder and seconds per notebook."""
     root = tmp_path_factory.mktemp("runs")
     seconds = {}
 
     def run(number):
-        seconds[number] = execute(NOTEBOOKS[number], root, root / "executed")["duration"]
+        seconds[number] = execute(NOTEBOOKS[number], root, root / "executed", kernel)["duration"]
 
-    execute_all(("04", "08", "02", "00", "05", "09", "01", "03", "10", "06", "07"), run, NEEDS)
+    execute_all(("04", "08", "02", "00", "05", "03", "01", "10", "06", "07", "09"), run, NEEDS)
     print("seconds per notebook:", {n: round(s) for n, s in sorted(seconds.items())})
     return run_folder.folder("smoke", root)
 
@@ -245,10 +252,10 @@ def test_every_picture_says_in_words_what_it_shows(chain, number):
         assert not words.startswith("<Figure"), "a figure that bypassed style.show"
 
 
-def test_finished_training_returns_at_once_and_keeps_its_time(chain, tmp_path):
+def test_finished_training_returns_at_once_and_keeps_its_time(chain, kernel, tmp_path):
     """Running a notebook again trains nothing: the history stays, and so does what the training took."""
     before, seconds = chain.history("dft"), chain.seconds("dft")
-    execute(NOTEBOOKS["02"], chain.path.parent, tmp_path)
+    execute(NOTEBOOKS["02"], chain.path.parent, tmp_path, kernel)
     assert chain.history("dft") == before
     assert seconds <= chain.seconds("dft")
 

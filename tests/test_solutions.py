@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from papermilled import SOLUTIONS, execute, execute_all, numbers
+from papermilled import SOLUTIONS, execute, execute_all, kernels, numbers
 
 from fusedff.study import run_folder
 
@@ -18,7 +18,8 @@ def solved(tmp_path_factory, compile_once):
     run, shipped = run_folder.folder("smoke", root), run_folder.shipped_record()
     run.write("summary.json", {"models": shipped["models"]})
     run.write("temperatures.json", shipped["temperatures"])
-    execute_all(SOLUTIONS, lambda number: execute(SOLUTIONS[number], root, root / "executed"), needs={})
+    with kernels() as kernel:
+        execute_all(SOLUTIONS, lambda number: execute(SOLUTIONS[number], root, root / "executed", kernel), needs={})
     return {number: run.read(f"solutions/{number}.json") for number in SOLUTIONS}
 
 

@@ -22,6 +22,8 @@ from fusedff.training.targets import ElasticTarget, HeatCapacityTarget, Pressure
 from fusedff.training.terms import Averages
 from fusedff.units import GPA
 
+OPTIMIZED = True  # long dynamics, see conftest.py
+
 # 32 atoms at 60 % of the density of the crystal: they melt by themselves
 LIQUID = bulk("Ar", "fcc", a=6.2, cubic=True) * (2, 2, 2)
 LIQUID.rattle(0.4, seed=0)  # neighbour lists have the size of a liquid's from the start: less to compile again

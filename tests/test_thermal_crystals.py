@@ -21,7 +21,7 @@ from fusedff.properties.static.relax import Relaxation
 from fusedff.properties.thermal import lattice
 from fusedff.properties.thermal.lattice import LatticeConfig
 from fusedff.simulation import langevin
-from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
+from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation, of_means
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.simulation.statistics import jackknife
 from fusedff.units import GPA
@@ -80,10 +80,8 @@ def measure(name, estimator, temperature, replicas, snapshots):
     state, _ = simulation.run(model, langevin.start(cells, jax.random.PRNGKey(0)), 20)
     trajectory = simulation.run(model, state, snapshots)[1]
 
-    def constants(means):
-        return np.asarray(estimator.properties(means, cells, points, replicas).elastic)[0].mean(0) / GPA
-
-    found = jackknife(trajectory.observed, constants, 10)
+    properties = of_means(estimator, cells, points, replicas)
+    found = jackknife(trajectory.observed, lambda means: properties(means).elastic[0].mean(0) / GPA, 10)
     names = elastic_symmetry.elastic_names(crystals.symmetry(crystal))
     return dict(zip(names, found.value, strict=True)), dict(zip(names, found.stderr, strict=True))
 

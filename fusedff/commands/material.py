@@ -340,7 +340,8 @@ def _three_models(material: Material, folder: RunFolder, say) -> tuple[dict, dic
         began = time.monotonic()
         trained, history = train_one(checkpoint=folder.checkpoint(name))
         folder.save(name, trained, history, settings, folder.seconds(name) + time.monotonic() - began)
-        jax.clear_caches()  # programs of a finished training only hold memory
+        if name != "experiment":  # whose programs the fused training takes, too
+            jax.clear_caches()  # programs of a finished training only hold memory
         return trained, history
 
     models, histories = {}, {}

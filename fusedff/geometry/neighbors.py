@@ -87,10 +87,11 @@ def image_offsets(cells: np.ndarray, cutoff: float) -> np.ndarray:
 MOST_IMAGES, MOST_NEIGHBORS = 30_000, 10_000  # of a cell and of an atom; more is another unit, or a flat cell
 MIN_HEIGHT = 0.1  # Å, of periodic cells: in lower ones an atom has thousands of neighbours, or the vectors are skewed
 LARGEST_CELL = 1e6  # Å
+FEW_PAIRS = 1_000_000  # in all images: to test each takes a tenth of the time of ASE's search
 
 
 def pairs(quantities: str, frame: Atoms, cutoff: float, where: str = ""):
-    """ASE's `neighbor_list` of a frame, after a check that it can be computed.
+    """ASE's `neighbor_list` of a frame for the quantities `ijdDS`, sorted by i, after a check that it can be computed.
 
     Raises ValueError, which `where` begins, for a cell so small or so flat that more than `MOST_IMAGES` images or
     `MOST_NEIGHBORS` atoms lie within the cut-off (Å) of an atom, for one lower than `MIN_HEIGHT` along a periodic
@@ -98,12 +99,32 @@ def pairs(quantities: str, frame: Atoms, cutoff: float, where: str = ""):
     """
     if (longest := frame.cell.lengths().max()) > LARGEST_CELL:
         raise ValueError(f"{where}the cell is {longest:.3g} Å long; give lengths in Å")
+    reach = np.zeros(3)  # images beyond the nearest
     if frame.pbc.any():
         height = heights(frame.cell.complete().array)[frame.pbc]
         _require_few(height, cutoff, np.prod(2 * np.ceil(cutoff / height) + 1), where)
         if frame.pbc.all():
             _require_few(height, cutoff, len(frame) * 4 / 3 * np.pi * cutoff**3 / frame.get_volume(), where, "atoms")
-    return neighbor_list(quantities, frame, float(cutoff))
+        reach[frame.pbc] = np.floor(cutoff / height + 0.5)
+    if len(frame) ** 2 * np.prod(2 * reach + 1) > FEW_PAIRS:
+        return neighbor_list(quantities, frame, float(cutoff))
+    found = _all_pairs(frame, cutoff, lattice_points(reach.astype(int)))
+    return found[quantities] if len(quantities) == 1 else tuple(found[quantity] for quantity in quantities)
+
+
+def _all_pairs(frame, cutoff, images) -> dict[str, np.ndarray]:
+    """What `neighbor_list` calls i, j, d, D and S, of every pair in its nearest image and those `images` from there."""
+    r, cell = frame.positions, frame.cell.complete().array
+    fractional = r @ np.linalg.inv(cell)
+    delta = fractional[None] - fractional[:, None]
+    nearest = -np.round(delta) * frame.pbc
+    squared = np.sum((((delta + nearest) @ cell)[:, :, None] + images @ cell) ** 2, -1)
+    i, j, image = np.nonzero(squared < (cutoff + 1e-6) ** 2)
+    shift = nearest[i, j].astype(int) + images[image]
+    vector = r[j] - r[i] + shift @ cell
+    distance = np.linalg.norm(vector, axis=1)
+    kept = (distance < cutoff) & ((i != j) | shift.any(1))
+    return {name: x[kept] for name, x in zip("ijdDS", (i, j, distance, vector, shift), strict=True)}
 
 
 def _require_few(height, cutoff, number, where="", of="images"):
@@ -265,7 +286,7 @@ def prune(system: System, neighbors: Neighbors, cutoff: float, capacity: int) ->
 def from_frames(
     frames: Sequence[Atoms] | Atoms, cutoff: float, capacity: int | None = None, n_atoms: int | None = None
 ) -> Neighbors:
-    """Neighbours of frames of any sizes, found by ASE on the host; `capacity` defaults to what is needed.
+    """Neighbours of frames of any sizes, found on the host; `capacity` defaults to what is needed.
 
     The list has `n_atoms` rows, by default as many as the frames have atoms; rows beyond are empty.
 

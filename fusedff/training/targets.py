@@ -139,17 +139,20 @@ class ElasticTarget:
         found = self.estimator.properties(means, self.cells, self.points, self.replicas)
         return found.pressure.mean(1)[:, None] / GPA
 
+    @cached_property
+    def _reported(self):
+        """What `report` says, (n_points, n): compiled as a whole, operation by operation it would take seconds."""
+        pressure = [self._pressure] if self.pressure_weight else []
+        return jax.jit(lambda means: jnp.concatenate([*self.properties(means), *(f(means) for f in pressure)], 1))
+
     def report(self, means) -> dict:
         """GPa: every constant, stress and (if it has a weight) pressure, e.g. C11@323K, σxx@323K and P@323K."""
-        elastic, stress = self.properties(means)
         names = [*elastic_symmetry.elastic_names(self.symmetry)]
         names += [f"σ{name}" for name in elastic_symmetry.stress_names(self.symmetry)]
-        rows = [elastic, stress]
-        if self.pressure_weight:
-            names, rows = [*names, "P"], [*rows, self._pressure(means)]
+        names += ["P"] if self.pressure_weight else []
         return {
             f"{name}@{point.temperature:g}K": value
-            for point, row in zip(self.points, np.concatenate(rows, 1), strict=True)
+            for point, row in zip(self.points, np.asarray(self._reported(means)), strict=True)
             for name, value in zip(names, row, strict=True)
         }
 
