@@ -340,8 +340,7 @@ def _three_models(material: Material, folder: RunFolder, say) -> tuple[dict, dic
         began = time.monotonic()
         trained, history = train_one(checkpoint=folder.checkpoint(name))
         folder.save(name, trained, history, settings, folder.seconds(name) + time.monotonic() - began)
-        if name != "experiment":  # whose programs the fused training takes, too
-            jax.clear_caches()  # programs of a finished training only hold memory
+        jax.clear_caches()  # programs of a finished training only hold memory
         return trained, history
 
     models, histories = {}, {}
