@@ -126,7 +126,7 @@ def test_what_one_potential_shows_is_learned_by_another(folder):
     (folder / "gr.csv").write_text("\n".join(["r_A,g", *rows]) + "\n")
     mine = loaded(folder, LIQUID, PHONON, pressure=true["P at density"], frequency=true["E2g"])
     experiment = mine.preset.experiment
-    points = [*mine.train_points, *(one.in_training(experiment.sampling) for one in mine.targets)]
+    points = [*mine.train_points, *(one.in_training(WRONG, experiment.sampling) for one in mine.targets)]
     trained, history = difftre.train(WRONG, points, experiment)
     measured = {one.name: one.measured for one in mine.targets}
     for name in ("P at density", "g(r)"):
@@ -173,7 +173,8 @@ def test_the_targets_of_the_page_are_understood(folder):
     phonon, curve = loaded(folder, text).targets
     assert (phonon.name, phonon.measured, phonon.cells) == ("E2g", 4.18, None)
     assert curve.cells.n_cells == 2
-    assert curve.in_training(material.load(folder / "study.toml").preset.experiment.sampling).sampling.langevin == (
+    sampling = material.load(folder / "study.toml").preset.experiment.sampling
+    assert curve.in_training(TRUTH, sampling).sampling.langevin == (
         langevin.LangevinConfig(timestep_fs=2.0, friction_per_ps=2.0, steps_per_snapshot=20, skin=0.6)
     )
 
@@ -181,7 +182,7 @@ def test_the_targets_of_the_page_are_understood(folder):
 def test_settings_of_a_target_are_those_of_the_training_but_for_what_it_says(folder):
     (heat,) = loaded(folder, HEAT, heat=3.1).targets
     mine = loaded(folder, HEAT, heat=3.1).preset.experiment.sampling
-    sampling = heat.in_training(mine).sampling
+    sampling = heat.in_training(TRUTH, mine).sampling
     assert sampling.langevin.steps_per_snapshot == 10
     assert (sampling.snapshots, sampling.langevin.timestep_fs) == (mine.snapshots, mine.langevin.timestep_fs)
 
