@@ -65,8 +65,9 @@ def study_of(start: str, into: Path, preset: Preset = DEMO) -> Material:
         preset = replace(preset, fused=replace(preset.fused, epochs=1))  # with these labels it means nothing
     else:
         preset = presets.with_seed(preset, int(start.split()[1]))
-    points = comparison.measured(preset)
-    return Material(into / start.replace(" ", "-"), frames, points, comparison.targets(preset, points), preset)
+    table = comparison.measured(preset)
+    shown = experiments.select(table, temperatures=[AT])
+    return Material(into / start.replace(" ", "-"), frames, shown, comparison.targets(preset, table), preset)
 
 
 def run(into: Path, preset: Preset = DEMO, starts: Sequence[str] = STARTS) -> Iterator[dict]:
