@@ -296,7 +296,7 @@ def _train_one(material: Material, say) -> dict:
     models, histories = _three_models(material, folder, say)
     found = {}
     for name, model in models.items():
-        say(f"{results.TITLES[name]}: evaluation at {len(material.points)} temperatures")
+        say(f"{results.TITLES[name]}: evaluation at {', '.join(f'{p.temperature:g}' for p in material.points)} K")
         found[name] = (
             comparison.evaluate_model(
                 model, split.test, material.points, preset, f"{results.TITLES[name]}: elastic constants"
