@@ -204,7 +204,7 @@ def starts(models: list[dict]) -> Figure:
                     found = [(value(row, name), y + 0.2 * (2 * k - 1)) for y, name in enumerate(names)]
                     look = {"mfc": "white"} if row["start"] == starts_.LENNARD_JONES else {}
                     points = zip(*((x, y) for x, y in found if x is not None), strict=True)
-                    ax.plot(*points, style.MARKERS[model], color=style.COLORS[model], ms=5, **look)
+                    ax.plot(*points, style.MARKERS[model], color=style.COLORS[model], ms=6, **look)
             if names is energies:
                 for y, name in enumerate(names):
                     ax.plot(_pbe(known, name), y, ms=5, **style.REFERENCE["DFT"])
@@ -215,7 +215,8 @@ def starts(models: list[dict]) -> Figure:
             ax.set_xlabel(title)
         keys = style.legend_of(["experiment", "fused"])
         keys.append(plt.Line2D([], [], ls="", ms=5, label="PBE", **style.REFERENCE["DFT"]))
-        keys.append(plt.Line2D([], [], ls="", marker="o", mfc="white", color="0.4", label="began as Lennard-Jones"))
+        look = {"marker": style.MARKERS["experiment"], "color": style.COLORS["experiment"], "mfc": "white"}
+        keys.append(plt.Line2D([], [], ls="", **look, label="experiment-only, began as Lennard-Jones"))
         fig.legend(handles=keys, loc="outside upper center", ncols=len(keys))
     return fig
 

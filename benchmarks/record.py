@@ -35,10 +35,11 @@ def circumstances() -> dict:
 def describe(about: dict) -> str:
     """The circumstances in a few sentences of Markdown."""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    cores = "1 core" if about["cores"] == 1 else f"{about['cores']} cores"
     return (
-        f"Measured on {about['date'][:10]} with `{about['command']}` at commit {about['commit']}: {about['cores']} "
-        f"cores of {about['processor']}, {about['memory_GiB']} GiB, {about['system']}, load {about['load_before']} "
-        f"before the start; {versions}."
+        f"Measured on {about['date'][:10]} with `{about['command']}` at commit {about['commit']}: {cores} of "
+        f"{about['processor']}, {about['memory_GiB']} GiB, {about['system']}, load {about['load_before']} before the "
+        f"start; {versions}."
     )
 
 
