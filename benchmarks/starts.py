@@ -35,7 +35,7 @@ SEEDS = (0, 1, 2)
 LENNARD_JONES = "Lennard-Jones"
 STARTS = (*(f"seed {seed}" for seed in SEEDS), LENNARD_JONES)
 SIGMA, EPSILON = 2.663, 0.218  # Å, eV: the nearest neighbours of titanium, and about its bulk modulus
-HIGHEST_FORCE = 20.0  # eV/Å in frames that Lennard-Jones labels: its repulsion is steeper than that of titanium
+HIGHEST_FORCE, HIGHEST_STRESS = 20.0, 0.5  # eV/Å, eV/Å^3 in frames that Lennard-Jones labels: it repels more steeply
 AT = 323.0  # K, of the elastic constants that are shown
 
 
@@ -49,7 +49,8 @@ def lennard_jones(frames: Sequence[Atoms]) -> list[Atoms]:
     found = []
     for frame in frames:
         labels = calculators.labels(calculator(), frame)
-        if np.abs(labels.forces).max() < HIGHEST_FORCE and len(frame) > 1:
+        gentle = np.abs(labels.forces).max() < HIGHEST_FORCE and np.abs(labels.stress).max() < HIGHEST_STRESS
+        if gentle and len(frame) > 1:
             copy = frame.copy()
             copy.info["source"] = "lennard-jones"
             copy.calc = SinglePointCalculator(copy, **labels._asdict())
