@@ -79,7 +79,7 @@ def test_force_matching_notebook_learns(chain):
     record = chain.read("notebooks/02.json")
     assert record["epochs"] == SMOKE.dft.epochs
     # between the first epoch and the third; both are far from what compressed and cleaved crystals need
-    assert record["last_validation"] < record["first_validation"]
+    assert record["last_validation"] < 0.95 * record["first_validation"]
     assert record["frames"]["train"] > record["frames"]["test"] > 0
     assert -12 < record["reference_eV"] < -3
     check_test_errors(record["test"])

@@ -109,7 +109,9 @@ def test_gradient_and_jacobian_are_those_of_the_reweighted_residuals(kind):
     target = {
         "radial": RadialTarget(cells(2), R, np.where(R > 3.4, 1.0, 0.0)[None]),
         "pressure": PressureTarget(cells(2), [0.2 * GPA]),
-        "heat": HeatCapacityTarget(cells(2), [2.5]).from_rest(WRONG),
+        "heat": HeatCapacityTarget(replicate([LIQUID] * 2, [TEMPERATURE, 130.0], 1, jnp.float64), [2.5, 2.6]).from_rest(
+            WRONG
+        ),
     }[kind]
     settings = DiffTReConfig(sampling=SamplingConfig(LangevinConfig(10.0, 2.0, 10, 0.6), 2, snapshots=4))
     (term,) = difftre.terms_of(target, settings, WRONG)

@@ -246,17 +246,17 @@ class HeatCapacityTarget:
     measured: np.ndarray
     weight: float = 1.0
     stderr: float | np.ndarray = 1.0  # k_B per atom, (n_states,), if known: divides the deviations
-    zero: float | jax.Array = 0.0  # eV, (n_cells,)
+    zero: float = 0.0  # eV, of a cell
 
     def __post_init__(self):
         _require_states(self, (), "heat capacities")
 
     def from_rest(self, potential) -> "HeatCapacityTarget":
-        """The same target, with energies that count from those of the cells at rest in `potential`."""
+        """The same target, with energies that count from the mean of those of the cells at rest in `potential`."""
         plan = neighbors.search_plan(self.cells.lattice, potential.cutoff)
         system = self.cells.system(self.cells.sites)
         near = neighbors.search_cells(system, potential.cutoff, neighbors.fullest(system, potential.cutoff, plan), plan)
-        return replace(self, zero=potential.energies(system, near))
+        return replace(self, zero=float(potential.energies(system, near).mean()))
 
     def observe(self, potential, system, near, evaluation):
         energy = evaluation.energy - self.zero
