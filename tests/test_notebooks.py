@@ -78,8 +78,7 @@ def test_every_table_of_the_book_is_a_csv_file_that_opens(chain):
 def test_force_matching_notebook_learns(chain):
     record = chain.read("notebooks/02.json")
     assert record["epochs"] == SMOKE.dft.epochs
-    # between the first epoch and the third; both are far from what compressed and cleaved crystals need
-    assert record["last_validation"] < 0.95 * record["first_validation"]
+    assert record["last_validation"] < 0.9 * record["first_validation"]  # three epochs do not reach a cleaved crystal
     assert record["frames"]["train"] > record["frames"]["test"] > 0
     assert -12 < record["reference_eV"] < -3
     check_test_errors(record["test"])
