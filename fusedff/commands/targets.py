@@ -61,7 +61,7 @@ class Measured:
             return self.target
         return Simulated(self.beside(potential), sections.changed(sampling, self.sampling, self.name), self.name)
 
-    def beside(self, potential: Potential) -> Target:
+    def beside(self, potential: Potential):
         """The target for simulations with `potential`."""
         return self.target.from_rest(potential) if isinstance(self.target, HeatCapacityTarget) else self.target
 
