@@ -104,9 +104,10 @@ def test_weights_multiply_the_squared_errors_of_a_source_and_tame_frames_of_larg
     alone = [
         mean_squared_errors(START, plain.batch(indices[k : k + 1], 1, int(plain.sizes[indices[k]]))) for k in range(3)
     ]
-    atoms = plain.sizes[indices]
-    energy = np.mean([w * float(e["energy"]) for w, e in zip(weight[indices], alone, strict=True)])
-    force = sum(w * n * float(e["force"]) for w, n, e in zip(weight[indices], atoms, alone, strict=True)) / atoms.sum()
+    energy, force = (
+        np.mean([w * float(e[name]) for w, e in zip(weight[indices], alone, strict=True)])
+        for name in ("energy", "force")
+    )
     assert weighted == pytest.approx(settings.energy_weight * energy + force, rel=1e-9)
 
 
@@ -237,3 +238,25 @@ def test_settings_out_of_range_are_refused(name, value):
         ForceMatchingConfig(**{name: value})
     with pytest.raises(ValueError, match="source_weights"):
         ForceMatchingConfig(source_weights=(("one", -1.0),))
+
+
+@pytest.mark.parametrize("batches", [{"batch": 3}, {"batch_atoms": 9}])
+def test_frames_of_small_weight_take_turns(batches):
+    """Every frame comes as often as its weight says, whichever epochs they are, and counts alike when it comes."""
+    settings = replace(SETTINGS, source_weights=(("other", 0.3), ("one", 2.0)), **batches)
+    trainer = ForceMatchingTrainer(settings, START, frames())
+    seen = [np.bincount(np.concatenate(trainer.batches(n)), minlength=12) for n in range(6)]
+    of_other = np.arange(12) % 2 == 1
+    for k in range(4):  # three epochs in a row show all of them
+        np.testing.assert_array_equal(np.sum(seen[k : k + 3], 0), np.where(of_other, 1, 6))
+    assert all(shown[of_other].sum() == 2 for shown in seen)
+    np.testing.assert_allclose(trainer.store.weight, np.where(of_other, 0.9, 1.0))
+    state = trainer.init(START.params)
+    for n in range(3):  # in arrays of one shape
+        state, value = trainer.epoch(state, n)
+        assert np.isfinite(value)
+
+
+def test_no_epoch_is_empty_however_small_the_weight():
+    trainer = ForceMatchingTrainer(replace(SETTINGS, source_weights=(("one", 0.0), ("other", 1e-6))), START, frames())
+    assert all(len(np.concatenate(trainer.batches(n))) == 2 for n in range(12))

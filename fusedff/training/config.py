@@ -31,8 +31,8 @@ class ForceMatchingConfig:
     energy_weight: float = 0.066  # ratios of the titanium paper, see presets.PAPER
     force_weight: float = 1.0
     virial_weight: float = 0.26
-    source_weights: tuple[tuple[str, float], ...] = ()  # (source, factor of the squared errors of its frames); with a
-    # factor of 2 or more its frames are repeated in every epoch
+    source_weights: tuple[tuple[str, float], ...] = ()  # (source, factor of the squared errors of its frames); frames
+    # with a factor of 2 or more are repeated in every epoch, those with 1/2 or less take turns
     force_scale: float | None = None  # F0 in eV/Å: squared errors of a frame count 1 / (1 + (its rms force / F0)^2)
     ema: float = 0.0  # decay per step of an exponential average of the parameters, which is the result; 0: no average
     clip: float | None = None  # largest norm of the gradient

@@ -83,29 +83,32 @@ class ForceMatchingTrainer:
     ):
         self.settings, self.template = settings, template
         self.store = store_of(template, frames)
-        self.store.weight, times = force_matching_loss.frame_weights(settings, self.store)
+        self.store.weight, self.times = force_matching_loss.frame_weights(settings, self.store)
         self.zeros = fit_zeros(self.store, predict(template, self.store) if self.store.offset_of else ())
-        self.everything = everything = np.repeat(np.arange(len(frames)), times)
+        epochs = epochs or settings.epochs
+        different = [  # frames of each epoch, until the same come again
+            force_matching_loss.of_epoch(self.times, n) for n in range(force_matching_loss.cycle(self.times))
+        ]
         if settings.batch_atoms is None:
             self.capacities = np.full(len(frames), self.store.capacity)
-            self.n_frames = min(settings.batch, len(everything))
-            self.n_batches = {self.store.capacity: -(-len(everything) // self.n_frames)}
+            self.n_batches = {self.store.capacity: -(-max(map(len, different)) // settings.batch)}
         else:
             self.capacities = self.store.capacities()
+            if any(len(set(self.capacities[few])) < len(set(self.capacities)) for few in different):
+                self.capacities[:] = self.store.capacity  # few frames: some epoch has none of one kind
             self.n_batches = {}
             for capacity in np.unique(self.capacities).tolist():
-                members = everything[self.capacities[everything] == capacity]
-                n = -(-int(self.store.sizes[members].sum()) // settings.batch_atoms)
+                members = [few[self.capacities[few] == capacity] for few in different]
+                n = -(-int(max(self.store.sizes[few].sum() for few in members)) // settings.batch_atoms)
                 chunks = -(-n // AT_ONCE_MIXED)
-                self.n_batches[capacity] = min(chunks * -(-n // chunks), len(members))  # chunks of one length
-        epochs = epochs or settings.epochs
+                self.n_batches[capacity] = min(chunks * -(-n // chunks), *map(len, members))  # chunks of one length
         self.per_epoch = sum(self.n_batches.values())
         self.steps = self.per_epoch * epochs
         # One shape for all batches, with as little padding as possible: that of the fullest batch of all epochs. With
-        # `batch_atoms` one epoch shows it, since the batches of all epochs hold frames of the same sizes.
-        some = [indices for n in range(1 if settings.batch_atoms else epochs) for indices in self.batches(n)]
+        # `batch_atoms` the batches of epochs with the same frames hold frames of the same sizes.
+        some = [i for n in range(len(different) if settings.batch_atoms else epochs) for i in self.batches(n)]
         self.n_atoms = self.store.fullest(some)
-        self.n_frames = max(map(len, some)) if settings.batch_atoms else self.n_frames
+        self.n_frames = max(map(len, some))
 
     def init(self, params) -> loop.TrainState:
         offsets = jnp.zeros(len(self.zeros))
@@ -124,7 +127,8 @@ class ForceMatchingTrainer:
 
     def _chunks(self, n):
         """The batches of epoch `n` in lists, each with batches of one shape."""
-        rng, everything = np.random.default_rng([self.settings.seed, n]), self.everything
+        rng = np.random.default_rng([self.settings.seed, n])
+        everything = force_matching_loss.of_epoch(self.times, n)
         if self.settings.batch_atoms is None:
             batches = np.array_split(rng.permutation(everything), self.n_batches[self.store.capacity])
             return [batches[k : k + AT_ONCE] for k in range(0, len(batches), AT_ONCE)]
@@ -149,7 +153,8 @@ class ForceMatchingTrainer:
 
     def gauss_newton_sketch(self, params, n: int, rows: int) -> np.ndarray:
         """G (rows, n_params) of the label loss at step `n`, see `label_sketch.sketch`."""
-        return label_sketch.sketch(self.settings, self.template, self.store, self.everything, params, n, rows)
+        frames = force_matching_loss.of_epoch(self.times, n)
+        return label_sketch.sketch(self.settings, self.template, self.store, frames, params, n, rows)
 
 
 def train(

@@ -4,8 +4,10 @@ With the errors of energy e (eV per atom), force component f (eV/Å) and virial 
 
     loss = w_U <e^2> + w_F <f^2> + w_W <w^2> ,
 
-where the means are over frames, over atoms and their three components, and over the six components of the frames that
-have a stress label. Every squared error is multiplied by the weight of its frame, see `frame_weights`.
+where the means are over frames: of e^2, of the mean of f^2 over the atoms of a frame and their three components, and of
+the mean of w^2 over six components, the last only over frames that have a stress label. A frame of two atoms thus
+counts as much as one of a hundred: small cells near equilibrium tell elastic constants and phonons, and would have no
+weight in a mean over all atoms. Every squared error is multiplied by the weight of its frame, see `frame_weights`.
 """
 
 from collections.abc import Callable
@@ -18,20 +20,43 @@ from fusedff.data.batching import Batch, FrameStore
 from fusedff.potential import Potential
 from fusedff.training.config import ForceMatchingConfig
 
+MOST_TURNS = 20  # epochs until a frame of small weight comes again
+
 
 def frame_weights(settings: ForceMatchingConfig, store: FrameStore) -> tuple[np.ndarray, np.ndarray]:
     """Weight of the squared errors of each frame, and how often it comes in an epoch; both (n_frames,).
 
     Their product is the weight that the settings ask for. A few frames of large weight would make the gradients of
-    batches noisy, so frames of a source with a weight of 2 or more are repeated instead.
+    batches noisy, so frames of a source with a weight of 2 or more are repeated. Those with a weight of 1/2 or less
+    take turns (`of_epoch`): to evaluate all of them and count each little would take as long and teach no more.
     """
     by_source = dict(settings.source_weights)
     weight = np.array([by_source.get(source, 1.0) for source in store.sources])
-    times = np.maximum(weight.astype(int), 1)
+    most = np.array([min(MOST_TURNS, store.sources.count(source)) for source in store.sources])
+    turns = np.clip(np.rint(1 / np.maximum(weight, 1e-9)), 1, most)
+    times = np.where(weight < 1, 1 / turns, np.maximum(np.floor(weight), 1))
     weight = weight / times
     if settings.force_scale is not None:
         weight /= 1 + np.array([np.mean(forces**2) for forces in store.forces]) / settings.force_scale**2
     return weight, times
+
+
+def of_epoch(times: np.ndarray, n: int) -> np.ndarray:
+    """Indices of the frames in epoch `n`, each as often as it comes; `times` (n_frames,) is that of `frame_weights`.
+
+    Of frames that come in one of k epochs, each epoch has every k-th in their order, so that all of similar frames
+    which follow one another, as in a trajectory, are represented in each.
+    """
+    turns = np.rint(1 / np.minimum(times, 1)).astype(int)
+    rank = np.zeros(len(times), int)  # of a frame among those with as many turns
+    for k in np.unique(turns):
+        rank[turns == k] = np.arange(np.sum(turns == k))
+    return np.repeat(np.arange(len(times)), np.where((rank + n) % turns == 0, np.maximum(times, 1), 0).astype(int))
+
+
+def cycle(times: np.ndarray) -> int:
+    """Number of epochs after which the same frames come again."""
+    return int(np.lcm.reduce(np.rint(1 / np.minimum(times, 1)).astype(int)))
 
 
 def loss(
@@ -47,6 +72,8 @@ def mean_squared_errors(
 ) -> dict[str, jax.Array]:
     """Unweighted mean squared errors: energy and virial in (eV/atom)^2, force in (eV/Å)^2, stress in (eV/Å^3)^2.
 
+    Means are over frames, those of forces over frames and the atoms in each.
+
     `offsets` (n_offsets,), eV per atom, are added to the zeros of energy of the other sources. If `batch` is only the
     part of a batch that one device has, `total` sums a number over all devices; the errors of the parts then add up to
     those of the whole batch.
@@ -55,7 +82,7 @@ def mean_squared_errors(
 
 
 def deviations(potential: Potential, batch: Batch, total: Callable, offsets=None) -> dict[str, jax.Array]:
-    """Predictions minus labels, divided by the square root of how many there are: sums of squares are then means.
+    """Predictions minus labels, divided by square roots of how many there are: sums of squares are then means.
 
     Arrays have the shapes of the labels: energy (n_frames,), force (n_atoms, 3), virial and stress (n_frames, 6).
     """
@@ -63,15 +90,16 @@ def deviations(potential: Potential, batch: Batch, total: Callable, offsets=None
     labels = batch.labels
     present = labels.atoms > 0
     atoms = jnp.maximum(labels.atoms, 1)
-    in_cell = (batch.system.cell_index < batch.system.n_cells).astype(atoms.dtype)
+    frames = total(jnp.sum(present))
+    share = jnp.append(1 / (3 * atoms * frames) ** 0.5, 0)[batch.system.cell_index]  # 0 for padding atoms
     with_virial = jnp.maximum(total(jnp.sum(labels.has_virial)), 1) * 6
     stress = (predicted.stress - labels.stress) * labels.has_virial[:, None] / with_virial**0.5
     energy = (predicted.energy - labels.energy) / atoms
     if offsets is not None and len(offsets):
         energy = energy + labels.offsets @ offsets / atoms
     return {
-        "energy": jnp.where(present, energy, 0) / total(jnp.sum(present)) ** 0.5,
-        "force": (predicted.forces - labels.forces) * in_cell[:, None] / (3 * total(jnp.sum(in_cell))) ** 0.5,
+        "energy": jnp.where(present, energy, 0) / frames**0.5,
+        "force": (predicted.forces - labels.forces) * share[:, None],
         "virial": stress * (batch.system.volumes / atoms)[:, None],
         "stress": stress,
     }

@@ -34,7 +34,7 @@ class Validation:
         self.batches = [devices.scatter(store.device_batches(indices, *shape)) for indices in batches]
         count = {
             "energy": [len(batch) for batch in batches],
-            "force": [store.sizes[batch].sum() for batch in batches],
+            "force": [len(batch) for batch in batches],
             "virial": [store.has_virial[batch].sum() for batch in batches],
         }
         self.parts = {name: np.array(n) / max(np.sum(n), 1) for name, n in count.items()}  # of each batch in the means
