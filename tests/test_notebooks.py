@@ -78,7 +78,9 @@ def test_every_table_of_the_book_is_a_csv_file_that_opens(chain):
 def test_force_matching_notebook_learns(chain):
     record = chain.read("notebooks/02.json")
     assert record["epochs"] == SMOKE.dft.epochs
-    assert record["last_validation"] < 0.9 * record["first_validation"]  # three epochs do not reach a cleaved crystal
+    # 0.38 to 0.57 with two seeds and 225 to 255 frames; the validation loss wavers, a few extreme frames decide it
+    for error in ("energy_rmse_meV_per_atom", "force_rmse_meV_per_A", "stress_rmse_GPa"):
+        assert record["test"][error] < 0.7 * record["untrained"][error]
     assert record["frames"]["train"] > record["frames"]["test"] > 0
     assert -12 < record["reference_eV"] < -3
     check_test_errors(record["test"])
