@@ -10,6 +10,7 @@ counts as much as one of a hundred: small cells near equilibrium tell elastic co
 weight in a mean over all atoms. Every squared error is multiplied by the weight of its frame, see `frame_weights`.
 """
 
+from collections import Counter
 from collections.abc import Callable
 
 import jax
@@ -32,7 +33,8 @@ def frame_weights(settings: ForceMatchingConfig, store: FrameStore) -> tuple[np.
     """
     by_source = dict(settings.source_weights)
     weight = np.array([by_source.get(source, 1.0) for source in store.sources])
-    most = np.array([min(MOST_TURNS, store.sources.count(source)) for source in store.sources])
+    n_frames = Counter(store.sources)
+    most = np.array([min(MOST_TURNS, n_frames[source]) for source in store.sources])
     turns = np.clip(np.rint(1 / np.maximum(weight, 1e-9)), 1, most)
     times = np.where(weight < 1, 1 / turns, np.maximum(np.floor(weight), 1))
     weight = weight / times
@@ -47,7 +49,7 @@ def of_epoch(times: np.ndarray, n: int) -> np.ndarray:
     Of frames that come in one of k epochs, each epoch has every k-th in their order, so that all of similar frames
     which follow one another, as in a trajectory, are represented in each.
     """
-    turns = np.rint(1 / np.minimum(times, 1)).astype(int)
+    turns = _turns(times)
     rank = np.zeros(len(times), int)  # of a frame among those with as many turns
     for k in np.unique(turns):
         rank[turns == k] = np.arange(np.sum(turns == k))
@@ -56,7 +58,12 @@ def of_epoch(times: np.ndarray, n: int) -> np.ndarray:
 
 def cycle(times: np.ndarray) -> int:
     """Number of epochs after which the same frames come again."""
-    return int(np.lcm.reduce(np.rint(1 / np.minimum(times, 1)).astype(int)))
+    return int(np.lcm.reduce(_turns(times)))
+
+
+def _turns(times) -> np.ndarray:
+    """In one of how many epochs each frame comes (n_frames,)."""
+    return np.rint(1 / np.minimum(times, 1)).astype(int)
 
 
 def loss(
