@@ -5,7 +5,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fusedff
-from benchmarks import cells, compare, figures, gpu, independent, learning, noise, record, report, scaling, starts
+from benchmarks import (
+    cells,
+    committee,
+    compare,
+    figures,
+    gpu,
+    independent,
+    learning,
+    noise,
+    record,
+    report,
+    scaling,
+    starts,
+)
 from benchmarks import snapshots as memory
 from fusedff import results
 
@@ -91,9 +104,14 @@ def _starts(options, about) -> Found:
         yield "starts", starts.text(found, about), found | {"about": about}, {"starts": figures.starts(found["models"])}
 
 
+def _committee(options, about) -> Found:
+    for found in committee.run(options.into):
+        yield "committee", committee.text(found, about), found | {"about": about}, {}
+
+
 MEASUREMENTS = {
     "compare": _compare, "scaling": _scaling, "cells": _cells, "memory": _memory, "noise": _noise,
-    "independent": _independent, "learning": _learning, "starts": _starts,
+    "independent": _independent, "learning": _learning, "starts": _starts, "committee": _committee,
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import (
     case,
+    committee,
     compare,
     figures,
     gpu,
@@ -35,7 +36,8 @@ from fusedff.measurements import experiments
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
 from fusedff.properties.static import summary
-from fusedff.study import presets
+from fusedff.study import comparison, presets
+from fusedff.training import label_errors
 
 TINY = DimeNet(embedding=4, blocks=2, radial=3, spherical=2, interaction=2, basis=2, type_embedding=2, output=4)
 ABOUT = {
@@ -295,6 +297,36 @@ def test_starts_share_the_measurements_and_differ_in_what_labels_they_learned_fr
     foreign = studies[starts.LENNARD_JONES].frames
     assert {labelled.source(frame) for frame in foreign} == {"lennard-jones"}
     assert len({study.output for study in studies.values()}) == len(starts.STARTS)
+
+
+def test_a_committee_goes_on_from_the_seeds_that_are_done_and_shows_two_errors(tmp_path, monkeypatch):
+    smoke, trained = presets.get("smoke"), []
+    stress = {"value": 0.1, "stderr": 0.0, "measured": 0.0}
+    frames = label_errors.errors(Potential.load("titanium-dft"), comparison.frames(smoke).test[:2])
+
+    def found(shift):
+        constant = {"value": 170.0 + shift, "stderr": 0.3, "measured": 176.0}
+        point = {"elastic": {"C11": constant}, "lattice": {}, "stress": {"xx": stress}, "pressure": stress}
+        return {name: {"test": frames, "experiment": {"323": point}} for name in ("dft", "experiment", "fused")}
+
+    def train(study):
+        trained.append(study.preset.seed)
+        for name in ("dft", "experiment", "fused"):
+            Potential.load(f"titanium-{name}").save(study.output / name / "potential.safetensors")
+        return {"models": found(study.preset.seed)}
+
+    monkeypatch.setattr(committee.material, "train", train)
+    monkeypatch.setattr(committee, "shipped", lambda study: found(0))
+    monkeypatch.setattr(committee.starts, "beyond", lambda potential, test: {"phonon_E2g": 4.0, "forces": 100.0})
+    first = next(committee.run(tmp_path, smoke, (0, 1)))
+    assert "170.0 ± 0.3 " in committee.text(first, ABOUT)
+    record.write("committee", "", first, tmp_path)
+    *_, both = committee.run(tmp_path, smoke, (0, 3))
+    assert trained == [3]
+    shown = committee.text(both, ABOUT)
+    assert "171.5 ± 0.2 (2.1)" in shown  # means of 170 and 173, errors of 0.3 over the root of two
+    assert "| phonon_E2g | 4.00 (0.00) | 4.00 (0.00) | 4.00 (0.00) |" in shown
+    assert "seeds 0, 3" in shown
 
 
 def test_the_lennard_jones_start_has_the_size_and_stiffness_of_titanium_and_nothing_else(tmp_path):

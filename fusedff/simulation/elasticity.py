@@ -122,7 +122,7 @@ def ideal_gas_pressure(cells):
 
 def total_stress(means, cells):
     """Cauchy stress (n_cells, 3, 3) in eV/Å^3 with its kinetic part, from the mean configurational one (n_cells, 6)."""
-    return from_voigt(means) - ideal_gas_pressure(cells)[:, None, None] * jnp.eye(3, dtype=means.dtype)
+    return from_voigt(means) - ideal_gas_pressure(cells)[:, None, None] * jnp.eye(3, dtype=cells.lattice.dtype)
 
 
 def piola_kirchhoff(cauchy, stretches):

@@ -1,0 +1,95 @@
+"""The error of the training: titanium models of several seeds, of weights, batches and trajectories, trained alike.
+
+The models that ship are one member, those of other seeds are trained here with the same preset: more than an hour each
+on two cores. Each is kept as soon as it is done, and its training goes on where an earlier call stopped.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks import record, starts
+from fusedff import results
+from fusedff.commands import material
+from fusedff.commands.material import Material
+from fusedff.measurements import experiments
+from fusedff.potential import Potential
+from fusedff.study import comparison, presets
+from fusedff.study.presets import HOURS, Preset
+from fusedff.study.run_folder import MODELS
+
+SEEDS = (0, 1, 2, 3, 4)
+SHIPPED = 0  # the seed of the models that ship
+TEMPERATURES = (23, 323, 623, 923, 173, 473, 773, 973)  # K, of the evaluation: half of them held out from training
+
+
+def run(into: Path, preset: Preset = HOURS, seeds: Sequence[int] = SEEDS) -> Iterator[dict]:
+    """What was found so far, after every seed: settings, data and `members`, by seed the results of every model."""
+    split = comparison.frames(preset)
+    asked = {"settings": presets.as_dict(preset), "data": comparison.data_version(preset, split)}
+    members = record.earlier("committee", asked, into).get("members", {})
+    for seed in seeds:
+        if str(seed) not in members:
+            study = study_of(seed, into / "committee", preset, split)
+            found = shipped(study) if seed == SHIPPED else material.train(study)["models"]
+            members = members | {str(seed): {name: _result(seed, name, found[name], study) for name in MODELS}}
+        yield asked | {"members": members}
+
+
+def study_of(seed: int, into: Path, preset: Preset, split) -> Material:
+    """The training with a seed, as `fusedff train` would do it."""
+    table = comparison.measured(preset)
+    shown = experiments.select(table, temperatures=TEMPERATURES)
+    frames = tuple(frame for part in split for frame in part)
+    seeded = presets.with_seed(preset, seed)
+    return Material(into / f"seed-{seed}", frames, shown, comparison.targets(preset, table), seeded)
+
+
+def shipped(study: Material) -> dict:
+    """The models that ship, evaluated as those of a study are."""
+    return {
+        name: comparison.evaluate_model(
+            Potential.load(f"titanium-{name}"), study.split.test, study.points, study.preset, results.TITLES[name]
+        )
+        for name in MODELS
+    }
+
+
+def _result(seed: int, name: str, found: dict, study: Material) -> dict:
+    """Errors on frames, elastic constants and, as entries of which a committee has means, properties at rest."""
+    file = f"titanium-{name}" if seed == SHIPPED else study.output / name / "potential.safetensors"
+    at_rest = starts.beyond(Potential.load(file), study.split.test)
+    entries = {quantity: {"value": value, "stderr": None} for quantity, value in at_rest.items()}
+    return {"test": found["test"], "experiment": found["experiment"], "beyond": entries}
+
+
+def text(found: dict, about: dict) -> str:
+    """Means with their two errors."""
+    members = found["members"]
+    if several := len(members) > 1:
+        models = {name: results.committee([member[name] for member in members.values()]) for name in MODELS}
+    else:
+        (models,) = members.values()
+    rows = [
+        [quantity, *(_said(found["beyond"].get(quantity), digits) for found in models.values())]
+        for quantity, digits in starts.QUANTITIES.items()
+    ]
+    table = results.table({"models": models} | ({"members": members} if several else {}))
+    return f"""# Trainings that differ in their seeds
+
+{record.describe(about)} Models of preset `{found["settings"]["name"]}`. Data: {found["data"]}.
+
+```text
+{table}
+```
+
+Properties that were not trained on; in brackets the standard deviation over the trainings. Energies above hcp in
+meV/atom, phonons in THz, surfaces in J/m^2, mean absolute force errors in meV/Å.
+
+{record.table(["quantity", *(results.TITLES[name] for name in models)], rows)}
+"""
+
+
+def _said(entry: dict | None, digits: int) -> str:
+    if entry is None or entry["value"] is None:
+        return "-"
+    return f"{entry['value']:.{digits}f}" + (f" ({entry['spread']:.{digits}f})" if "spread" in entry else "")
