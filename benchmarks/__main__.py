@@ -18,7 +18,8 @@ from benchmarks import (
     report,
     scaling,
     starts,
-)
+    transition,
+)  # fmt: skip
 from benchmarks import snapshots as memory
 from fusedff import results
 
@@ -109,9 +110,15 @@ def _committee(options, about) -> Found:
         yield "committee", committee.text(found, about), found | {"about": about}, {}
 
 
+def _transition(options, about) -> Found:
+    for found in transition.run(options.into):
+        yield "transition", transition.text(found, about), found | {"about": about}, {}
+
+
 MEASUREMENTS = {
     "compare": _compare, "scaling": _scaling, "cells": _cells, "memory": _memory, "noise": _noise,
     "independent": _independent, "learning": _learning, "starts": _starts, "committee": _committee,
+    "transition": _transition,
 }  # fmt: skip
 
 

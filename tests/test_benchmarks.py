@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ from benchmarks import (
     sides,
     starts,
     titanium,
+    transition,
 )
 from benchmarks.__main__ import main
 from benchmarks.compare import DisagreementError, Row
@@ -327,6 +329,30 @@ def test_a_committee_goes_on_from_the_seeds_that_are_done_and_shows_two_errors(t
     assert "171.5 ± 0.2 (2.1)" in shown  # means of 170 and 173, errors of 0.3 over the root of two
     assert "| phonon_E2g | 4.00 (0.00) | 4.00 (0.00) | 4.00 (0.00) |" in shown
     assert "seeds 0, 3" in shown
+
+
+def test_a_transition_is_kept_for_every_model_and_a_phase_that_is_not_stable_is_told(tmp_path, monkeypatch):
+    number = {"value": 1160.0, "stderr": 12.0}
+    by_temperature = {f"{t:g}": {"difference_eV_per_atom": {"value": 2e-3, "stderr": 5e-4}} for t in (1055, 1155, 1255)}
+    result = {"by_temperature_K": by_temperature, "transition_K": number, "latent_heat_kJ_per_mol": None}
+    asked = []
+
+    def compare(potential, phases, temperatures, settings, name):
+        asked.append(name)
+        if "DFT" in name:
+            raise ValueError("bcc has transformed")
+        return SimpleNamespace(as_dict=lambda: result)
+
+    monkeypatch.setattr(transition.transition, "run", compare)
+    first = next(transition.run(tmp_path, ("fused",)))
+    record.write("transition", "", first, tmp_path)
+    *_, both = transition.run(tmp_path, ("fused", "dft"))
+    assert asked == ["fused, hcp to bcc", "DFT-only, hcp to bcc"]
+    shown = transition.text(both, ABOUT)
+    assert "| transition temperature, K | 1155 | 1160 ± 12 |" in shown
+    assert "| latent heat, kJ/mol | 4.13 | - |" in shown
+    assert "| G of bcc minus G of hcp at 1155 K, meV/atom | - | 2.0 ± 0.5 |" in shown
+    assert "DFT-only: bcc has transformed" in shown
 
 
 def test_the_lennard_jones_start_has_the_size_and_stiffness_of_titanium_and_nothing_else(tmp_path):
