@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from argon import argon
 from copper import copper, relabelled
@@ -47,3 +48,19 @@ def test_zeros_are_fitted_in_one_way_whatever_says_the_energies():
     assert label_errors.errors_of_calculator(FusedCalculator(model), frames()) == pytest.approx(
         label_errors.errors(model, frames()), rel=1e-9
     )
+
+
+def test_a_frame_that_is_far_off_does_not_shift_the_zero_of_all_others():
+    """One frame of twenty with an error of 50 eV; least squares would move every other error by 0.3 eV per atom."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(4, 12, 20)
+    off = rng.normal(0, 0.01, 20)
+    zeros = label_errors._zeros(sizes[:, None], (-1.2 + off) * sizes + 50.0 * (np.arange(20) == 3), sizes, np.ones(20))
+    assert zeros == pytest.approx([-1.2 + np.median(np.delete(off, 3))], abs=0.003)
+
+
+def test_zeros_that_frames_do_not_tell_apart_are_the_smallest():
+    """In cells of one composition, only the sum over the elements is known."""
+    counts = np.array([[2, 2], [4, 4], [6, 6]])
+    sizes = counts.sum(1)
+    np.testing.assert_allclose(label_errors._zeros(counts, 0.5 * sizes, sizes, np.ones(3)), [0.5, 0.5], atol=1e-9)
