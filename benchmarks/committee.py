@@ -13,9 +13,11 @@ from fusedff.commands import material
 from fusedff.commands.material import Material
 from fusedff.measurements import experiments
 from fusedff.potential import Potential
+from fusedff.properties.thermal import elastic
 from fusedff.study import comparison, presets
 from fusedff.study.presets import HOURS, Preset
 from fusedff.study.run_folder import MODELS
+from fusedff.training import label_errors
 
 SEEDS = (0, 1, 2, 3, 4)
 SHIPPED = 0  # the seed of the models that ship
@@ -45,21 +47,24 @@ def study_of(seed: int, into: Path, preset: Preset, split) -> Material:
 
 
 def shipped(study: Material) -> dict:
-    """The models that ship, evaluated as those of a study are."""
-    return {
-        name: comparison.evaluate_model(
-            Potential.load(f"titanium-{name}"), study.split.test, study.points, study.preset, results.TITLES[name]
-        )
-        for name in MODELS
+    """The elastic constants of the models that ship, simulated as those of a study are."""
+    simulated = {
+        name: elastic.run(_load(SHIPPED, name, study), study.points, study.preset.evaluation) for name in MODELS
     }
+    return {name: {"experiment": found.by_temperature()} for name, found in simulated.items()}
+
+
+def _load(seed: int, name: str, study: Material) -> Potential:
+    file = f"titanium-{name}" if seed == SHIPPED else study.output / name / "potential.safetensors"
+    return Potential.load(file)
 
 
 def _result(seed: int, name: str, found: dict, study: Material) -> dict:
     """Errors on frames, elastic constants and, as entries of which a committee has means, properties at rest."""
-    file = f"titanium-{name}" if seed == SHIPPED else study.output / name / "potential.safetensors"
-    at_rest = starts.beyond(Potential.load(file), study.split.test)
+    potential, (frames, _) = _load(seed, name, study), comparison.below(study.split.test, comparison.USUAL_FORCE)
+    at_rest = starts.beyond(potential, frames)
     entries = {quantity: {"value": value, "stderr": None} for quantity, value in at_rest.items()}
-    return {"test": found["test"], "experiment": found["experiment"], "beyond": entries}
+    return {"test": label_errors.errors(potential, frames), "experiment": found["experiment"], "beyond": entries}
 
 
 def text(found: dict, about: dict) -> str:

@@ -10,30 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
-import numpy as np
 from ase import Atoms
 
 from benchmarks import record
 from fusedff.data import datasets
-from fusedff.data import frames as labelled
 from fusedff.potential import Potential
 from fusedff.study import comparison, presets
 from fusedff.study.presets import HOURS, Preset
 from fusedff.training import force_matching, label_errors
 
 SIZES = (100, 300, 1000, 10_000)  # more than there are means all
-USUAL_FORCE = 8.0  # eV/Å: frames whose forces are all below; collisions would be all that a mean error speaks of
 SOURCE = "gpaw"  # whose zero of energy the model keeps
 
 
 def nested(frames: Sequence[Atoms], n: int) -> list[Atoms]:
     """`n` frames, or all if there are fewer: the same random order, by the hash of their ids, for every `n`."""
     return sorted(frames, key=lambda f: hashlib.sha256(str(f.info["config_id"]).encode()).digest())[:n]
-
-
-def usual(frames: Sequence[Atoms]) -> list[Atoms]:
-    """The frames with no force of `USUAL_FORCE` or more."""
-    return [frame for frame in frames if np.abs(labelled.labels(frame).forces).max() < USUAL_FORCE]
 
 
 def run(into: Path, preset: Preset = HOURS, sizes: Sequence[int] = SIZES) -> Iterator[dict]:
@@ -60,7 +52,7 @@ def run(into: Path, preset: Preset = HOURS, sizes: Sequence[int] = SIZES) -> Ite
             trained, _ = force_matching.train(
                 start, frames, split.validation, replace(preset.dft, epochs=epochs), checkpoint
             )
-            rows = label_errors.errors_by_family(trained, usual(split.test))
+            rows = label_errors.errors_by_family(trained, comparison.below(split.test, comparison.USUAL_FORCE)[0])
             test = {row["source"]: row for row in rows if row["family"] == "all"}
             curve = sorted([*curve, {"n_frames": len(frames), "epochs": epochs, "test": test}], key=_size)
             checkpoint.unlink()
@@ -83,7 +75,7 @@ def text(found: dict, about: dict) -> str:
     return f"""# Held-out errors against the number of training frames
 
 {record.describe(about)} Mean absolute errors of DFT-only models of preset `{found["preset"]}` on
-test frames whose forces are below {USUAL_FORCE:g} eV/Å; every training set is part of the next.
+test frames whose forces are below {comparison.USUAL_FORCE:g} eV/Å; every training set is part of the next.
 Data: {found["data"]}.
 
 {record.table(head, rows)}

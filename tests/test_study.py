@@ -1,12 +1,15 @@
 """The verdict says which bounds are met, and says so when one is not."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import fusedff
 from fusedff import results
 from fusedff.study import comparison, presets
+from fusedff.training import label_errors
 
 
 def point(deviation, pressure, stderr=1.0):
@@ -206,3 +209,22 @@ def test_the_table_of_a_committee_shows_the_training_error_apart_from_the_sampli
 def test_a_committee_of_tables_is_a_table_of_means():
     members = [[{"family": "all", "n_frames": 7, "energy": 1.0 + seed, "stress": None}] for seed in range(3)]
     assert results.committee(members) == [{"family": "all", "n_frames": 7, "energy": 2.0, "stress": None}]
+
+
+def test_frames_with_large_forces_are_in_no_mean_and_have_a_row_of_their_own(monkeypatch):
+    smoke, potential = presets.get("smoke"), fusedff.load("titanium-dft")
+    frames = comparison.frames(smoke).test[:12]
+    monkeypatch.setattr(comparison.elastic, "run", lambda *arguments: SimpleNamespace(by_temperature=dict))
+    forces = sorted(abs(frame.get_forces()).max() for frame in frames)
+    bound = (forces[-2] + forces[-1]) / 2
+    usual, (extreme,) = comparison.below(frames, bound)
+    assert abs(extreme.get_forces()).max() == forces[-1]
+    found = comparison.evaluate_model(potential, frames, (), smoke, "a model", bound)
+    assert found["test"] == label_errors.errors(potential, usual)
+    *_, last = found["by_family"]
+    assert (last["family"], last["n_frames"]) == (f"above {bound:g} eV/Å", 1)
+    assert last["force_mae_meV_per_A"] == pytest.approx(
+        label_errors.errors(potential, [extreme])["force_mae_meV_per_A"]
+    )
+    whole = comparison.evaluate_model(potential, frames, (), smoke, "a model")
+    assert whole["test"] == label_errors.errors(potential, frames)

@@ -19,6 +19,7 @@ from fusedff.plotting import comparison as comparison_plots
 from fusedff.plotting import style
 from fusedff.potential import Potential
 from fusedff.runtime import storage
+from fusedff.study import comparison
 from fusedff.study.run_folder import MODELS, RECORD, RunFolder, shipped_record
 
 BOUND_PERCENT = {"trained": 2, "held_out": 3}  # the aim for every single constant
@@ -81,7 +82,7 @@ def front_page(record: dict) -> str:
         "elastic constants, mean deviation from experiment": [_said(errors[m], "elastic", "held_out") for m in MODELS],
         "lattice constants a and c, mean deviation": [_said(errors[m], "lattice", "held_out") for m in MODELS],
         "stress at the measured lattice constants, largest": [_said(errors[m], "stress", "held_out") for m in MODELS],
-        "forces, mean absolute error on DFT frames": forces,
+        f"forces on DFT frames (below {comparison.USUAL_FORCE:g} eV/Å), mean absolute error": forces,
     }
     words = "; ".join(
         f"{results.TITLES[model]} {_said(errors[model], 'elastic', 'held_out')} and {force}"
@@ -141,7 +142,8 @@ the functional; the difference of DFT-only from PBE is that of the fit.
 
 ## Held-out DFT frames
 
-Root mean square / mean absolute errors of the three models, by source and family. The zero of energy of the second
+Root mean square / mean absolute errors of the three models, by source and family. Frames with a force of
+{comparison.USUAL_FORCE:g} eV/Å or more have a row of their own and are in no other. The zero of energy of the second
 source is fitted.
 
 ```text
@@ -224,7 +226,8 @@ experiment-only was trained on the second, fused on both.
 
 **Errors.** Elastic constants and stresses: mean relative deviation and largest deviation from experiment,
 in simulations that no training step used, with one standard error of the sampling (of a single constant: at most
-{noise:.1f} GPa). Energies, forces and stress: mean absolute errors on the test frames.
+{noise:.1f} GPa). Energies, forces and stress: mean absolute errors on the test frames whose forces are all below
+{comparison.USUAL_FORCE:g} eV/Å.
 
 {chr(10).join(lines)}
 

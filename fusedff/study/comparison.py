@@ -26,6 +26,9 @@ from fusedff.training import label_errors, outliers
 from fusedff.units import GPA
 
 VASP_FILE = "FUSEDFF_TITANIUM_VASP"  # environment variable: a file of the second set, where there is no network
+# eV/Å. Errors of titanium models are means over test frames below it: in one of the second set two atoms are 0.74 Å
+# apart, and that frame alone would make half of the mean force error.
+USUAL_FORCE = 8.0
 UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "GPa"}  # of what `predictions` returns
 
 
@@ -47,6 +50,14 @@ def frames(preset: Preset) -> splits.Split:
         return embedded
     more = splits.split(titanium_vasp.load(vasp))
     return splits.Split(*(mine + theirs for mine, theirs in zip(embedded, more, strict=True)))
+
+
+def below(frames: Sequence[Atoms], highest_force: float) -> tuple[list[Atoms], list[Atoms]]:
+    """The frames whose force components (eV/Å) are all smaller than `highest_force`, and the others."""
+    parts = [], []
+    for frame in frames:
+        parts[bool(np.abs(labelled.labels(frame).forces).max() >= highest_force)].append(frame)
+    return parts
 
 
 def measured(preset: Preset, table: Sequence[StatePoint] | None = None) -> tuple[StatePoint, ...]:
@@ -111,9 +122,19 @@ def predictions(potential: Potential, frames: Sequence[Atoms]) -> tuple[dict, di
     return flat(store.labels()), flat(found)
 
 
-def evaluate_model(potential: Potential, test_frames: Sequence[Atoms], points, preset: Preset, name: str) -> dict:
-    """Errors on held-out frames, and elastic constants from trajectories that no training step used."""
-    test, by_family = label_errors.errors_and_families(potential, test_frames)
+def evaluate_model(
+    potential: Potential, test_frames: Sequence[Atoms], points, preset: Preset, name: str, highest_force: float = np.inf
+) -> dict:
+    """Errors on held-out frames, and elastic constants from trajectories that no training step used.
+
+    Frames with a force component of `highest_force` (eV/Å) or more are left out of the means and of the families, and
+    have a row of their own beside these.
+    """
+    usual, others = below(test_frames, highest_force)
+    test, by_family = label_errors.errors_and_families(potential, usual)
+    if others:
+        rows = label_errors.errors_by_family(potential, others)
+        by_family += [row | {"family": f"above {highest_force:g} eV/Å"} for row in rows if row["family"] == "all"]
     return {
         "test": test,
         "by_family": by_family,
