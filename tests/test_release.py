@@ -83,7 +83,7 @@ def test_the_model_card_holds_every_error_with_its_standard_error(ship, tmp_path
         for part in ("trained", "held_out"):
             value, noise = errors[f"elastic_{part}_percent"], errors[f"elastic_{part}_percent_stderr"]
             assert f"{value:.1f} ± {noise:.1f} %" in card
-    assert "10910 parameters" in card
+    assert "39246 parameters" in card
     point = RECORD["models"]["fused"]["experiment"]["623"]  # stands for one held out
     percent = 100 * (point["elastic"]["C11"]["value"] / point["elastic"]["C11"]["measured"] - 1)
     assert f"| 623 (held out) | {percent:+.1f} ± " in card
