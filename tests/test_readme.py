@@ -73,7 +73,7 @@ def test_the_sentences_under_the_picture_are_what_the_record_says():
     temperatures = len(RECORD["temperatures"]["train"])
     for page in (README, (ROOT / "docs" / "index.md").read_text()):
         said = " ".join(page.split())
-        assert f"elastic constants {held_out['dft']:.0f} % off the measured ones" in said
+        assert f"elastic constants {held_out['dft']:.1f} % off the measured ones" in said
         assert f"{7 * temperatures} measured numbers" in said  # five constants and two stresses each
         assert "those of forces more than double" in said
         assert f"force errors are {100 * (forces['fused'] / forces['dft'] - 1):.0f} % larger" in said
