@@ -19,7 +19,7 @@ from benchmarks import (
     scaling,
     starts,
     transition,
-)  # fmt: skip
+)
 from benchmarks import snapshots as memory
 from fusedff import results
 
@@ -94,31 +94,22 @@ def _independent(options, about) -> Found:
         yield name, independent.text(found, about), found | {"about": about}, {}
 
 
-def _learning(options, about) -> Found:
-    for found in learning.run(options.into):
-        drawn = {"learning": figures.learning(found["curve"])}
-        yield "learning", learning.text(found, about), found | {"about": about}, drawn
+def _resumable(name: str, module, draw=lambda found: {}):
+    """A measurement of a module whose `run` goes on from the result that an earlier call left under this name."""
 
+    def measure(options, about) -> Found:
+        for found in module.run(options.into):
+            yield name, module.text(found, about), found | {"about": about}, draw(found)
 
-def _starts(options, about) -> Found:
-    for found in starts.run(options.into):
-        yield "starts", starts.text(found, about), found | {"about": about}, {"starts": figures.starts(found["models"])}
-
-
-def _committee(options, about) -> Found:
-    for found in committee.run(options.into):
-        yield "committee", committee.text(found, about), found | {"about": about}, {}
-
-
-def _transition(options, about) -> Found:
-    for found in transition.run(options.into):
-        yield "transition", transition.text(found, about), found | {"about": about}, {}
+    return measure
 
 
 MEASUREMENTS = {
     "compare": _compare, "scaling": _scaling, "cells": _cells, "memory": _memory, "noise": _noise,
-    "independent": _independent, "learning": _learning, "starts": _starts, "committee": _committee,
-    "transition": _transition,
+    "independent": _independent,
+    "learning": _resumable("learning", learning, lambda found: {"learning": figures.learning(found["curve"])}),
+    "starts": _resumable("starts", starts, lambda found: {"starts": figures.starts(found["models"])}),
+    "committee": _resumable("committee", committee), "transition": _resumable("transition", transition),
 }  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def text(found: dict, about: dict) -> str:
 
 {record.describe(about)} Classical free energies at zero pressure by integration from Einstein crystals, 54 atoms of
 either phase, {settings["replicas"]} replicas of {picoseconds:g} ps at every temperature and node; ± is one standard
-error of the sampling. Measured: 1155 K, and 4.13 kJ/mol at 1166 K. `-`: no sign change between
+error of the sampling. The latent heat was measured at 1166 K. `-`: no sign change between
 {TEMPERATURES[0]:g} and {TEMPERATURES[-1]:g} K. A difference of 1 meV/atom shifts the transition by about 27 K.
 
 {record.table(["hcp to bcc", "measured", *(results.TITLES[model] for model in done)], rows)}

@@ -225,6 +225,8 @@ def test_a_learning_curve_goes_on_from_the_sizes_that_are_done(tmp_path, monkeyp
     assert (len(small), len(large)) == (12, 24)
     assert small < large
     assert [(row["n_frames"], row["epochs"]) for row in both["curve"]] == [(12, 6), (24, 6)]
+    usual, _ = learning.comparison.below(learning.comparison.frames(smoke).test, learning.comparison.USUAL_FORCE)
+    assert all(abs(frame.get_forces()).max() < 8 for frame in usual)
     assert "| 24 | 6 | gpaw |" in learning.text(both, ABOUT)
     assert [ax.get_xlabel() for ax in figures.learning(both["curve"]).axes] == ["training frames"] * 2
     assert not list(tmp_path.glob("*.checkpoint*"))
