@@ -3,6 +3,7 @@
 None of the three was trained on it. Tens of minutes per model on two cores; each model is kept as soon as it is done.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ PHASES = (Crystal("Ti", "hcp", 2.96, 4.70), Crystal("Ti", "bcc", 3.30))
 TEMPERATURES = (1055.0, 1155.0, 1255.0)  # K
 MEASURED = {"transition_K": 1155.0, "latent_heat_kJ_per_mol": 4.13}
 SETTINGS = TransitionConfig(
-    repeats=(3, 3, 3),  # 54 atoms of either phase
+    repeats=(3, 3, 3),  # of cells of two atoms in either phase
     replicas=2,
     langevin=LangevinConfig(timestep_fs=2.0, steps_per_snapshot=50),
     lattice=LatticeConfig(replicas=1, passes=2, snapshots=100),
@@ -63,10 +64,11 @@ def text(found: dict, about: dict) -> str:
     notes = "".join(f"\n{results.TITLES[model]}: {why}\n" for model, why in failed.items())
     return f"""# The transition from hcp to bcc titanium
 
-{record.describe(about)} Classical free energies at zero pressure by integration from Einstein crystals, 54 atoms of
-either phase, {settings["replicas"]} replicas of {picoseconds:g} ps at every temperature and node; ± is one standard
-error of the sampling. The latent heat was measured at 1166 K. `-`: no sign change between
-{TEMPERATURES[0]:g} and {TEMPERATURES[-1]:g} K. A difference of 1 meV/atom shifts the transition by about 27 K.
+{record.describe(about)} Classical free energies at zero pressure by integration from Einstein crystals,
+{2 * math.prod(settings["repeats"])} atoms of either phase, {settings["replicas"]} replicas of {picoseconds:g} ps at
+every temperature and node; ± is one standard error of the sampling. The latent heat was measured at 1166 K.
+`-`: no sign change between {TEMPERATURES[0]:g} and {TEMPERATURES[-1]:g} K. A difference of 1 meV/atom shifts the
+transition by about 27 K.
 
 {record.table(["hcp to bcc", "measured", *(results.TITLES[model] for model in done)], rows)}
 {notes}"""
