@@ -19,7 +19,7 @@ SYNCED := $(VENV)/.synced
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
-run: $(SYNCED) ## train and compare the titanium models (PRESET=smoke|demo|full; default: demo)
+run: $(SYNCED) ## train and compare the titanium models (PRESET=smoke|demo|hours|full; default: demo)
 	$(VENV_PYTHON) -m fusedff run --preset '$(PRESET)'
 
 test: $(SYNCED) ## run the tests, without those marked slow or gpu
