@@ -40,6 +40,8 @@ class LatticeConfig(SolidConfig):
     def __post_init__(self):
         super().__post_init__()
         ranges.require(self, count=["passes", "approach"])
+        if self.passes > 1:
+            ranges.between(self, "approach", low=self.blocks, why="every pass is cut into `blocks` blocks")
 
 
 @dataclass(frozen=True)
