@@ -63,6 +63,17 @@ def test_the_shipped_tables_differ_as_far_as_is_known():
     assert adiabatic.difference(aluminium[-1], aluminium)["C11"] / GPA == pytest.approx(8.6, abs=0.5)
 
 
+def test_a_row_that_the_table_lacks_expands_as_the_line_through_it_and_the_others():
+    alpha, far = 2.4e-5, row(300.0, Crystal("Al", "fcc", 4.05))
+    for distance in (-200.0, 1e-3, 200.0):
+        hot = row(500.0, Crystal("Al", "fcc", 4.05 * (1 + alpha * 200)))
+        near = row(500.0 + distance, Crystal("Al", "fcc", 4.05 * (1 + alpha * (200 + distance))))
+        found = adiabatic.expansion(hot, [near])
+        np.testing.assert_allclose(found, alpha / (1 + alpha * 200) * np.eye(3), atol=1e-9)
+        (one,), (other,) = adiabatic.isothermal([hot], [far]), adiabatic.isothermal([hot], [far, hot])
+        assert one == other
+
+
 def test_what_cannot_be_converted_is_refused():
     alone = row(300.0, Crystal("Al", "fcc", 4.05))
     with pytest.raises(ValueError, match="300 K: .*another temperature; add a row"):

@@ -570,6 +570,8 @@ SETTINGS = [
     setting(ElasticConfig, "replicas", 0, COUNT),
     setting(ElasticConfig, "snapshots", 0, COUNT),
     setting(ElasticConfig, "blocks", 1, "2"),
+    setting(ElasticConfig, "blocks", 701, "700 snapshots cannot be cut into more"),  # at once, not after the run
+    setting(LatticeConfig, "approach", 9, "cut into `blocks` blocks"),
     setting(LatticeConfig, "passes", 0, COUNT),
     setting(LiquidConfig, "melting_factor", -1, POSITIVE),
     setting(CoupledStrains, "strain", 0, POSITIVE),

@@ -41,6 +41,15 @@ def test_optical_phonons_of_springs_are_those_of_the_textbook():
         assert frequency == pytest.approx(THZ * np.sqrt(square), rel=1e-5)  # springs turn: (0.001 / 2.5)^2
 
 
+def test_isotopes_vibrate_with_their_own_masses():
+    """Two isotopes on the sublattices of diamond have the reduced mass; in one cell of each, the atoms differ."""
+    diamond = bulk("Si", "diamond", a=LENGTH * 4 / np.sqrt(3), cubic=True)
+    diamond.set_masses(np.tile([28.0, 42.0], 4))
+    ((frequency, count),) = zone_center.modes(zone_center.optical(diamond, springs(K, LENGTH), 1e-3))
+    assert count == 3
+    assert frequency == pytest.approx(THZ * np.sqrt(4 * K / 3 * (1 / 28 + 1 / 42)), rel=1e-5)
+
+
 def test_optical_phonons_of_hcp_are_those_of_a_supercell():
     calculator = smooth_lennard_jones(2.4)
     cell = relax_crystal(bulk("Ar", "hcp", a=1.1, c=1.8), calculator, Relaxation(1e-6))

@@ -98,6 +98,9 @@ def test_a_row_without_elastic_constants_gives_only_the_pressure(table):
     path = table(HEADER + ",pressure_GPa", ROW + ",0.5", "# a note", "", "350,2.95,4.68,,,,,,held-out,")
     first, second = experiments.load_state_points(path)
     assert first.pressure_gpa == pytest.approx(0.5)
+    at_rest, _ = experiments.load_state_points(table(HEADER, ROW, "350,2.95,4.68,,,,,,held-out"))
+    added = {name: first.elastic_gpa[name] - at_rest.elastic_gpa[name] for name in first.elastic}
+    assert added == pytest.approx({"C11": 0.5, "C12": -0.5, "C13": -0.5, "C33": 0.5, "C44": 0.5})  # Lagrangian strain
     assert second.elastic == {}
     assert second.pressure == 0.0
     assert hash(first) != hash(second)

@@ -83,7 +83,13 @@ def test_a_crystal_that_does_not_melt_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"), [({"replicas": 1}, "use two or more"), ({"snapshots": 30}, "twice as long")]
+    ("changes", "message"),
+    [
+        ({"replicas": 1}, "use two or more"),
+        ({"snapshots": 30}, "twice as long"),
+        ({"diffusive_ps": (0.95, 1.04)}, "points there are 1; a line needs two or more"),
+        ({"diffusive_ps": (0.0, 0.04)}, "points there are 0"),
+    ],
 )
 def test_settings_without_an_error_bar_or_a_fit_are_refused(changes, message):
     settings = LiquidConfig(langevin=FAST, **{"snapshots": 400, **changes})

@@ -49,6 +49,16 @@ def test_fcc_springs_have_the_dispersion_of_the_textbook(found):
     assert found.stable
 
 
+def test_a_left_handed_cell_has_the_same_phonons(found):
+    mirrored = CUBE.copy()
+    mirrored.set_cell(CUBE.cell.array[[1, 0, 2]])
+    assert np.linalg.det(mirrored.cell.array) < 0
+    other = phonons.run(mirrored, SPRINGS, (2, 2, 2), 0.005, (0.0, 20.0, 3000.0), name=None)
+    np.testing.assert_allclose(other.at("X"), found.at("X"), atol=1e-6 * TOP)
+    np.testing.assert_allclose(other.heat_capacity, found.heat_capacity, atol=1e-6)
+    assert other.frequencies.shape[1] == 3
+
+
 def test_heat_capacity_goes_from_nothing_to_dulong_and_petit(found):
     # at 3000 K, hot and cold, 1 - (hv/kT)^2 / 12 averaged; the three acoustic modes at Gamma are left out
     x = found.dos_frequencies * PLANCK / (8.617333e-5 * 3000)

@@ -14,6 +14,7 @@ from fusedff.crystallography import crystals
 from fusedff.crystallography.crystals import Crystal
 from fusedff.properties.static import elastic, relax
 from fusedff.properties.static.relax import Relaxation
+from fusedff.properties.thermal import lattice
 from fusedff.units import GPA, strain_from_voigt
 
 TIGHT = Relaxation(fmax=1e-6)
@@ -56,6 +57,28 @@ def test_a_lennard_jones_crystal_obeys_cauchy_and_its_lattice_sums():
     # neighbours beyond the cut-off add 0.1 % to the published bulk modulus
     assert found.bulk_modulus_gpa * GPA == pytest.approx(lennard_jones_crystal("fcc")[3], rel=5e-3)
     assert found.stable
+
+
+@pytest.mark.parametrize("a", [1.5, 1.58])
+def test_the_bulk_modulus_of_a_crystal_under_pressure_is_the_slope_of_the_pressure(a):
+    """Compressed and stretched fcc Lennard-Jones: -V dp/dV by differences of the pressure alone."""
+    cell = bulk("Ar", "fcc", a=a)
+
+    def pressure(factor):
+        frame = cell.copy()
+        frame.set_cell(cell.cell.array * factor ** (1 / 3), scale_atoms=True)
+        frame.calc = SMOOTH
+        return -frame.get_stress()[:3].mean() / GPA
+
+    found = elastic.run(cell, SMOOTH, "cubic", strain=2e-4, name=None)
+    slope = (pressure(1 - 1e-3) - pressure(1 + 1e-3)) / 2e-3
+    assert abs(found.pressure_gpa) > 0.03 * slope  # else nothing is shown
+    assert found.bulk_modulus_gpa == pytest.approx(slope, rel=1e-3)
+    # the same constants take the crystal to a pressure nearby
+    stress = -found.pressure_gpa * GPA * np.array([1, 1, 1, 0, 0, 0])
+    constants = [value * GPA for value in found.constants_gpa.values()]
+    wanted, _ = lattice.relaxed(Crystal("Ar", "fcc", a), stress, constants, pressure(1.0003) * GPA)
+    assert wanted.get_volume() / a**3 - 1 == pytest.approx(3e-4, rel=3e-3)
 
 
 def test_the_tensor_is_the_second_derivative_of_the_energy_with_ions_relaxed():

@@ -44,6 +44,15 @@ def test_a_crystal_has_its_coordination_numbers(kind, shells):
         assert found == pytest.approx(expected, rel=1e-10)  # counted, not sampled
 
 
+@pytest.mark.parametrize("spacing", [0.05, 0.1, 0.2])
+def test_of_an_even_spread_the_neighbours_within_a_sphere_are_its_volume_times_the_density(spacing):
+    r = spacing * np.arange(1, round(8 / spacing))
+    for within in (4.0, 4.0 + spacing / 3):
+        found = distributions.coordination(r, np.ones(len(r)), 0.05, within)
+        volume = 4 / 3 * np.pi * within**3
+        assert found == pytest.approx(0.05 * volume, rel=1.1 * (spacing / within) ** 2)  # of the rounded edge
+
+
 def test_a_moving_atom_never_makes_g_jump():
     r = 0.5 * np.arange(1, 12)
 

@@ -233,6 +233,13 @@ def test_curves_that_do_not_fit_the_cells_are_refused():
         RadialTarget(cells(1), R, np.ones(29))
     with pytest.raises(ValueError, match="as many cells for every state"):
         PressureTarget(cells(3), [0.1, 0.2])
+    hotter = replicate([LIQUID] * 4, [100.0, 100.0, 110.0, 120.0], 1, jnp.float64)  # a measurement is missing
+    with pytest.raises(ValueError, match="cells of state 1 differ in temperature or lattice"):
+        PressureTarget(hotter, [0.1, 0.2])
+    wider = LIQUID.copy()
+    wider.set_cell(1.01 * LIQUID.cell.array, scale_atoms=True)
+    with pytest.raises(ValueError, match="cells of state 0 differ"):
+        HeatCapacityTarget(replicate([LIQUID, wider], [100.0, 100.0], 1, jnp.float64), [3.0])
     with pytest.raises(ValueError, match="heat capacities of shape"):
         HeatCapacityTarget(cells(1), 3.0)
     with pytest.raises(ValueError, match="not finite"):

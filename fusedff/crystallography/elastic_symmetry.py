@@ -15,6 +15,12 @@ from fusedff.units import as_floats, from_voigt, to_voigt
 
 VOIGT = ("xx", "yy", "zz", "yz", "xz", "xy")
 
+# A crystal under pressure p has two kinds of constants: C = (1/V) d2F / d eta d eta in Lagrangian strain, and
+# B = C + p UNDER_PRESSURE, the slopes of the Cauchy stress against strain: B11 = C11 - p, B12 = C12 + p, B44 = C44 - p.
+# Ultrasound measures B, and a crystal is stable if B is positive definite (Barron & Klein, Proc. Phys. Soc. 85, 523
+# (1965)).
+UNDER_PRESSURE = np.kron([[1, 0], [0, 0]], np.ones((3, 3))) - np.diag([2, 2, 2, 1, 1, 1])
+
 
 def rotation_about(axis: str, angle: float) -> np.ndarray:
     """Rotation (3, 3) by an angle in radians about x, y or z."""

@@ -55,9 +55,10 @@ def _isothermal(point, table) -> StatePoint:
 
 def expansion(point: StatePoint, table: Sequence[StatePoint]) -> np.ndarray:
     """Thermal expansion (3, 3), 1/K, in standard axes: the slope of a line through the row and those next to it."""
-    rows = sorted((row for row in table if row.pressure == point.pressure), key=lambda row: row.temperature)
+    others = [row for row in table if row.pressure == point.pressure and row.temperature != point.temperature]
+    rows = sorted([point, *others], key=lambda row: row.temperature)
     temperatures = [row.temperature for row in rows]
-    if len(set(temperatures) | {point.temperature}) < 2:
+    if not others:
         raise ValueError(
             f"{point.temperature:g} K: what is adiabatic cannot be made isothermal without the lattice parameters of "
             "another temperature; add a row, or give condition `isothermal` to compare the constants as they are"

@@ -6,7 +6,8 @@ what was measured of the elastic constants of its class in standard axes (`cryst
 with standard errors in `<name>_stderr_GPa`. Optional are pressure_GPa (0 where absent), role (`train` or `held-out`;
 `train` where absent) and condition: `adiabatic` (ultrasound) or `isothermal` (where absent), see `adiabatic`. Cells of
 what was not measured, or of an unknown error, are empty. A row without constants says at which lattice parameters the
-pressure is known.
+pressure is known. Constants under pressure are slopes of stress against strain, as ultrasound measures them;
+`StatePoint` holds those in Lagrangian strain, as simulations give them (see `elastic_symmetry.UNDER_PRESSURE`).
 """
 
 import warnings
@@ -47,7 +48,8 @@ class StatePoint:
     """One temperature (K), the crystal measured there, its elastic constants name -> eV/Å^3 (some, all or none).
 
     `pressure` is in eV/Å^3, `role` is 'train' or 'held-out', `elastic_stderr` holds what is known of standard errors.
-    `condition` says whether the constants are 'isothermal' or 'adiabatic'.
+    `condition` says whether the constants are 'isothermal' or 'adiabatic'. They are those in Lagrangian strain; at zero
+    pressure all definitions agree.
     """
 
     temperature: float
@@ -237,10 +239,11 @@ def _state_point(cells, reference: Crystal, units: str | None, where: str) -> St
                 "give GPa (10 kbar), positive in compression"
             )
     role = _one_of(cells, "role", ROLES, where)
+    added = elastic_symmetry.reduce_stiffness(elastic_symmetry.UNDER_PRESSURE, crystals.symmetry(crystal))
     return StatePoint(
         temperature=temperature,
         crystal=crystal,
-        elastic={name: value * GPA for name, value in elastic_gpa.items()},
+        elastic={name: (value - pressure * float(added[name])) * GPA for name, value in elastic_gpa.items()},
         pressure=pressure * GPA,
         role=role,
         elastic_stderr={name: value * GPA for name, value in stderr.items()},

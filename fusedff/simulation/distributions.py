@@ -74,9 +74,12 @@ def radial_distribution(system: System, r, pair=None) -> jax.Array:
 def coordination(r, g, density: float, within: float) -> np.ndarray:
     """Mean number of neighbours (...) up to `within` (Å) from g (..., n_bins) at radii r (n_bins,) in Å.
 
-    `density` is that of the other atoms, (n - 1) / V in 1/Å^3, see `radial_distribution`.
+    `density` is that of the other atoms, (n - 1) / V in 1/Å^3, see `radial_distribution`. Half of what is counted at a
+    radius lies beyond it, so the radius at the edge counts half.
     """
-    return density * np.sum(np.asarray(g) * shell_volumes(r) * (np.asarray(r) <= within), -1)
+    r = np.asarray(r)
+    inside = np.clip(0.5 + (within - r) / (r[1] - r[0]), 0, 1)
+    return density * np.sum(np.asarray(g) * shell_volumes(r) * inside, -1)
 
 
 def angular_distribution(system: System, near: Neighbors, within: float, angles=ANGLES) -> jax.Array:

@@ -314,6 +314,13 @@ def _require_states(target, shape, what):
             f"measured {what} of shape {measured.shape} for {cells.n_cells} cells; give "
             f"{('n_states', *shape)}, and as many cells for every state"
         )
+    for per_cell in (cells.temperature, cells.lattice):
+        of_state = np.asarray(per_cell).reshape(len(measured), -1, *per_cell.shape[1:])
+        if len(bad := np.argwhere(of_state != of_state[:, :1])):
+            raise ValueError(
+                f"measured {what} of {len(measured)} states: the cells of state {bad[0, 0]} differ in temperature or "
+                "lattice; give one measurement per state, with its cells side by side"
+            )
     if not np.isfinite(measured).all():
         raise ValueError(f"measured {what} are not finite numbers; leave out what was not measured")
     stderr = np.asarray(target.stderr, float)

@@ -34,12 +34,17 @@ class StaticElastic:
     @property
     def bulk_modulus_gpa(self) -> float:
         """-V dp/dV under uniform pressure (Reuss), GPa: what an energy-volume curve with relaxed cells has."""
-        return float(1 / np.linalg.inv(self.stiffness_gpa)[:3, :3].sum())
+        return float(1 / np.linalg.inv(self._of_cauchy_stress)[:3, :3].sum())
 
     @property
     def stable(self) -> bool:
-        """Whether every small strain costs energy (Born): a positive definite stiffness."""
-        return bool(np.linalg.eigvalsh(self.stiffness_gpa).min() > 0)
+        """Whether every small strain costs energy, at a pressure enthalpy (Born): a positive definite stiffness."""
+        return bool(np.linalg.eigvalsh(self._of_cauchy_stress).min() > 0)
+
+    @property
+    def _of_cauchy_stress(self) -> np.ndarray:
+        """Slopes (6, 6) of the Cauchy stress against strain at the crystal's pressure, GPa."""
+        return self.stiffness_gpa + self.pressure_gpa * elastic_symmetry.UNDER_PRESSURE
 
     def as_dict(self) -> dict:
         """Plain data for JSON."""

@@ -29,7 +29,9 @@ def lattice_of(atoms: Atoms, repeats: Sequence[int]) -> Phonopy:
         scaled_positions=atoms.get_scaled_positions(), masses=atoms.get_masses(),
     )  # fmt: skip
     isotopes = kinds != atoms.get_chemical_symbols()  # which phonopy's guess of a primitive cell would ignore
-    return Phonopy(cell, np.diag(repeats), primitive_matrix=np.eye(3) if isotopes else guess_primitive_matrix(cell))
+    primitive = np.eye(3) if isotopes else guess_primitive_matrix(cell)
+    primitive = primitive * np.sign(np.linalg.det(primitive))  # of a left-handed cell: the same lattice, turned around
+    return Phonopy(cell, np.diag(repeats), primitive_matrix=primitive)
 
 
 def to_ase(cell: PhonopyAtoms) -> Atoms:

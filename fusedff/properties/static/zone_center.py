@@ -48,8 +48,11 @@ def modes(frequencies: np.ndarray) -> list[tuple[float, int]]:
 
 
 def _primitive(atoms):
-    found = spglib.find_primitive((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers), _TOLERANCE)
+    pairs = np.stack([atoms.numbers, atoms.get_masses().round(6)], 1)
+    kinds, of = np.unique(pairs, axis=0, return_inverse=True)  # isotopes are not equivalent by symmetry
+    found = spglib.find_primitive((atoms.cell.array, atoms.get_scaled_positions(), of.ravel() + 1), _TOLERANCE)
     if found is None:
         raise ValueError(f"{atoms.get_chemical_formula()}: no primitive cell can be found; check cell and positions")
-    cell, places, numbers = found
-    return Atoms(numbers, cell=cell, scaled_positions=places, pbc=True)
+    cell, places, which = found
+    numbers, masses = kinds[which - 1].T
+    return Atoms(numbers.astype(int), cell=cell, scaled_positions=places, masses=masses, pbc=True)

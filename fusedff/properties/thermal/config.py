@@ -21,3 +21,4 @@ class SolidConfig:
     def __post_init__(self):
         settings.require(self, count=["replicas", "snapshots", "blocks"], whole=["equilibration"])
         settings.between(self, "blocks", low=2, why="an error bar needs at least 2")
+        settings.between(self, "blocks", high=self.snapshots, why=f"{self.snapshots} snapshots cannot be cut into more")

@@ -40,6 +40,8 @@ class LatticeConfig(SolidConfig):
     def __post_init__(self):
         super().__post_init__()
         ranges.require(self, count=["passes", "approach"])
+        if self.passes > 1:
+            ranges.between(self, "approach", low=self.blocks, why="every pass is cut into `blocks` blocks")
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ def relaxed(crystal: Crystal, stress, constants, pressure: float = 0.0) -> tuple
     )
     names = elastic_symmetry.elastic_names(symmetry)
     stiffness = elastic_symmetry.stiffness(dict(zip(names, np.asarray(constants, float), strict=True)), symmetry)
+    stiffness = stiffness + pressure * elastic_symmetry.UNDER_PRESSURE  # of the Cauchy stress against strain
     strain = -np.linalg.solve(stiffness, excess) if np.linalg.cond(stiffness) < 1e12 else np.full(6, np.inf)
     if not np.abs(strain).max() < MOST_STRAIN:
         return None, excess

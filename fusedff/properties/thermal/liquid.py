@@ -105,7 +105,7 @@ def run(
     Trajectories depend on `settings.seed` alone. Raises ValueError for fewer than two replicas, for a run shorter than
     twice the longest time of the fit, and for a crystal that does not melt.
     """
-    lags, times = _lags(settings)
+    lags, times, linear = _lags(settings)
     cells = replicate(frames, temperatures, settings.replicas)
     spacing = settings.spacing
     r = spacing * np.arange(1, int(distributions.largest_radius(cells.lattice) / spacing))
@@ -130,7 +130,6 @@ def run(
         for g, v, within in zip(observed[:, 1:], volumes, per_cell, strict=True)
     ]
     displacement = mean_squared_displacement(np.asarray(trajectory.positions), lags)
-    linear = (times >= settings.diffusive_ps[0]) & (times <= settings.diffusive_ps[1])
     diffusion = np.polyfit(times[linear], displacement[:, linear].T, 1)[0] / 6
     pressure = np.asarray(ideal_gas_pressure(cells), float) + observed[:, 0]
     reference = potential.reference_energy(cells.numbers)
@@ -167,7 +166,7 @@ def _observe(potential, system, near, evaluation, r):
 
 
 def _lags(settings):
-    """At most 60 lags in snapshots, up to the end of the fit, and the times they stand for in ps."""
+    """At most 60 lags in snapshots, up to the end of the fit, their times in ps, and which are fitted."""
     if settings.replicas < 2:
         raise ValueError(f"replicas = {settings.replicas}: their scatter is the standard error; use two or more")
     step = settings.langevin.ps_per_snapshot
@@ -179,7 +178,14 @@ def _lags(settings):
             f"snapshots are {settings.snapshots * step:g} ps; sample at least twice as long as the fit reaches"
         )
     lags = np.unique(np.linspace(1, last, min(60, last)).round().astype(int))
-    return lags, lags * step
+    times = lags * step
+    linear = (times >= begin) & (times <= end)
+    if linear.sum() < 2:
+        raise ValueError(
+            f"the mean squared displacement is to be fitted from {begin:g} to {end:g} ps, but with a snapshot every "
+            f"{step:g} ps the points there are {linear.sum()}; a line needs two or more, take snapshots more often"
+        )
+    return lags, times, linear
 
 
 def _melted(potential, cells: SimulationCells, settings, name):
