@@ -30,7 +30,7 @@ def sketch(
     n: int,
     rows: int,
 ) -> np.ndarray:
-    """G (rows, n_params), such that a short step d raises the mean loss of a frame by |G d|^2 beside its slope times d.
+    """G (rows, n_params), such that a short step d raises the loss of `frames` by |G d|^2 beside its slope times d.
 
     `frames` are indices of frames in `store`, of which a random permutation gives one frame per row; `n`, the number of
     the step, and `settings.seed` choose permutation and signs.
@@ -39,20 +39,27 @@ def sketch(
     shuffled = [np.random.default_rng([seed, n, k]).permutation(frames) for k in range(-(-rows // len(frames)))]
     alone = [store.collate(index, 1, n_atoms) for index in np.concatenate(shuffled)[:rows, None]]
     keys = jax.random.split(jax.random.fold_in(jax.random.PRNGKey(seed), n), rows)
-    found = _rows(settings, template, params, jax.tree.map(lambda *x: np.stack(x), *alone), keys)
+    # the loss averages virials over the frames that have a stress label, the rows over all frames
+    stressed = max(store.has_virial[frames].mean(), 1 / len(frames))
+    found = _rows(settings, template, params, jax.tree.map(lambda *x: np.stack(x), *alone), keys, stressed)
     return np.asarray(found) / rows**0.5
 
 
 @compilation.jit(n_static=1)
-def _rows(settings, template, params, batches, keys):
-    """For every batch the derivative of its weighted deviations, added up with random signs: (n_batches, n_params)."""
+def _rows(settings, template, params, batches, keys, stressed):
+    """For every batch the derivative of its weighted deviations, added up with random signs: (n_batches, n_params).
+
+    `stressed` is the share of frames that have a stress label.
+    """
+    weights = force_matching_loss.weights(settings)
+    weights["virial"] /= stressed
 
     def signed(params, batch, key):
         found = force_matching_loss.deviations(template.with_params(params), batch, lambda x: x)
         weighted, _ = ravel_pytree(
             {
                 name: (weight * force_matching_loss.weight_of(name, batch)) ** 0.5 * found[name]
-                for name, weight in force_matching_loss.weights(settings).items()
+                for name, weight in weights.items()
             }
         )
         return jnp.vdot(jax.random.rademacher(key, weighted.shape, weighted.dtype), weighted)
