@@ -69,16 +69,17 @@ def test_a_lennard_jones_liquid_is_recovered_from_its_radial_distribution():
 
 
 def test_a_cold_crystal_has_the_heat_capacity_of_dulong_and_petit():
-    """kT/2 for every vibration and every momentum of N atoms, one of which stands for the centre of mass."""
-    n, crystal = 32, bulk("Ar", "fcc", a=5.25, cubic=True) * (2, 2, 2)
-    target = HeatCapacityTarget(replicate([crystal], [2.0], 16, jnp.float64), [3.0])
+    """kT/2 for every vibration and every momentum, whatever the number of atoms: the centre of mass rests."""
+    crystal = bulk("Ar", "fcc", a=5.25, cubic=True)
+    target = HeatCapacityTarget(replicate([crystal], [2.0], 64, jnp.float64), [3.0])
     simulation = langevin.Simulation(target.cells, LangevinConfig(10.0, 5.0, 40, 0.4), TRUTH.cutoff, target.observe)
     state = langevin.start(target.cells, jax.random.PRNGKey(2))
     state, _ = simulation.run(TRUTH, state, 20)
     found = float(target.heat_capacity(simulation.run(TRUTH, state, 60)[1].observed.mean(0))[0])
-    # from 16 x 60 snapshots, some of them correlated: 5 % of the fluctuation, and 1 % of anharmonicity
-    assert found == pytest.approx(1.5 + 1.5 * (n - 1) / n, abs=0.25)
-    assert target.report(jnp.zeros((16, 2))) == {"Cv@2K": 1.5}
+    # from 64 x 60 snapshots, some of them correlated: 3 % of the fluctuation, and 1 % of anharmonicity. Of 4 atoms in
+    # place of 3 the fluctuation would be 1.5 * 3 / 4
+    assert found == pytest.approx(3.0, abs=0.15)
+    assert target.report(jnp.zeros((64, 2))) == {"Cv@2K": 1.5}
 
 
 def test_heat_capacities_do_not_depend_on_the_zero_of_energy_and_rounding_that_would_decide_them_is_refused():

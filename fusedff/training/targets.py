@@ -235,8 +235,9 @@ class PressureTarget:
 class HeatCapacityTarget:
     """Heat capacities at constant volume (n_states,) in k_B per atom: the mean squared deviation.
 
-    C_V = 3/2 N k + (<U^2> - <U>^2) / kT^2, classical; the cells of a state lie side by side, as `cells.replicate`
-    makes them. A variance takes long trajectories: its relative error is sqrt(2 / n) from n independent snapshots.
+    C_V / N = 3/2 k + (<U^2> - <U>^2) / ((N - 1) kT^2), classical: the centre of mass rests, so that 3 of the 3 N
+    degrees of freedom do not fluctuate. The cells of a state lie side by side, as `cells.replicate` makes them. A
+    variance takes long trajectories: its relative error is sqrt(2 / n) from n independent snapshots.
 
     Energies count from `zero`, which `from_rest` chooses: in single precision, the squares of large energies would lose
     the variance. `report` raises ValueError where they do.
@@ -273,9 +274,9 @@ class HeatCapacityTarget:
 
     @property
     def _unit(self):
-        """N kT^2 of every state, (n_states,) in eV^2: the variance is 3/2 of it in a harmonic crystal."""
+        """(N - 1) (kT)^2 of every state, (n_states,) in eV^2: the variance is 3/2 of it in a harmonic crystal."""
         temperature = self.cells.temperature[:: self.cells.n_cells // len(self.measured)]
-        return (KB * temperature) ** 2 * len(self.cells.numbers)
+        return (KB * temperature) ** 2 * max(len(self.cells.numbers) - 1, 1)
 
     def residuals(self, means):
         return _root_mean(self.weight, (self.heat_capacity(means) - jnp.asarray(self.measured)) / self.stderr)
