@@ -33,7 +33,8 @@ class ForceMatchingConfig:
     virial_weight: float = 0.26
     source_weights: tuple[tuple[str, float], ...] = ()  # (source, factor of the squared errors of its frames); frames
     # with a factor of 2 or more are repeated in every epoch, those with 1/2 or less take turns
-    force_scale: float | None = None  # F0 in eV/Å: squared errors of a frame count 1 / (1 + (its rms force / F0)^2)
+    force_scale: float | None = None  # F0 in eV/Å: squared errors of a frame count 1 / (1 + (F / F0)^2), where F^2 is
+    # the mean square of its forces and of its stress on the area of an atom (`force_matching_loss.frame_weights`)
     ema: float = 0.0  # decay per step of an exponential average of the parameters, which is the result; 0: no average
     clip: float | None = None  # largest norm of the gradient
     patience: int | None = None  # stop after so many epochs without a smaller validation loss; the result is the best

@@ -39,8 +39,18 @@ def frame_weights(settings: ForceMatchingConfig, store: FrameStore) -> tuple[np.
     times = np.where(weight < 1, 1 / turns, np.maximum(np.floor(weight), 1))
     weight = weight / times
     if settings.force_scale is not None:
-        weight /= 1 + np.array([np.mean(forces**2) for forces in store.forces]) / settings.force_scale**2
+        weight /= 1 + _squared_forces(store) / settings.force_scale**2
     return weight, times
+
+
+def _squared_forces(store: FrameStore) -> np.ndarray:
+    """Mean square (n_frames,) in (eV/Å)^2 of the forces on atoms, plus that of the stress on the area of an atom.
+
+    In a compressed crystal the forces on all atoms vanish; what the stress exerts on the area V^(2/3) does not.
+    """
+    area = np.array([abs(np.linalg.det(frame.cell.array)) / len(frame) for frame in store.frames]) ** (2 / 3)
+    through = store.stress * (store.has_virial * area)[:, None]
+    return np.array([np.mean(forces**2) for forces in store.forces]) + np.mean(through**2, 1)
 
 
 def of_epoch(times: np.ndarray, n: int) -> np.ndarray:
