@@ -80,7 +80,7 @@ def test_no_packaged_frame_has_a_coarser_k_mesh_than_the_default_settings_say(sc
 
 
 def test_the_plan_is_reproducible_and_physically_sound(script, plan):
-    assert len(plan) == 393  # ids are unique: a dictionary would be shorter
+    assert len(plan) == 385  # ids are unique: a dictionary would be shorter
     for _, name, again in itertools.islice(script.structures(), 90):
         np.testing.assert_array_equal(again.positions, plan[name][1].positions)
         assert script.shortest_distance(again) > 1.95

@@ -19,6 +19,7 @@ from fusedff.units import to_voigt
 
 MAX_FORCE = 200.0  # eV/Å
 MAX_STRESS = 1.0  # eV/Å^3, 160 GPa
+MAX_VIRIAL = 16.0  # eV per atom: titanium has 14 at half its volume (230 GPa), and 17 if 1 GPa is taken for 1 eV/Å^3
 MAX_ENERGY = 1e6  # eV per atom; all-electron total energies of the heaviest elements stay below
 MAX_LENGTH = 1e4  # Å, of cells: the number of images within reach grows with length over height
 
@@ -65,6 +66,12 @@ def _skew(stress) -> float:
     """By how much entries (i, j) and (j, i) differ, 0 where rounding explains it."""
     skew = np.abs(stress - stress.T).max()
     return float(skew) if skew > 0.01 * np.abs(stress).max() + 1e-5 else 0.0
+
+
+def is_large(stress: np.ndarray, volume_per_atom: float) -> bool:
+    """Whether a stress (eV/Å^3) is larger than in any usual frame, so that it may be in GPa or kbar."""
+    size = np.abs(stress).max()
+    return bool(size > MAX_STRESS and size * volume_per_atom > MAX_VIRIAL)
 
 
 def has_stress(frame: ase.Atoms) -> bool:
@@ -259,7 +266,8 @@ def _check_stress(frame, found, where) -> None:
         raise ValueError(f"{where}: stress has shape {stress.shape}; give 6 (xx yy zz yz xz xy) or 3 x 3")
     if not np.isfinite(stress).all():
         raise ValueError(f"{where}: stress is {stress.tolist()}; remove it, drop the frame or relabel it")
-    if (size := np.abs(stress).max()) > MAX_STRESS:
+    size = np.abs(stress).max()
+    if is_large(stress, abs(np.linalg.det(frame.cell.array)) / len(frame)):
         _doubt(
             frame,
             f"{where}: stress of {size:g} eV/Å^3 looks like GPa or kbar; convert it (1 GPa = 0.0062415 eV/Å^3)",

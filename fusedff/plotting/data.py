@@ -7,10 +7,13 @@ import numpy as np
 from ase import Atoms
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 
 from fusedff.data import frames as labelled
 from fusedff.plotting import style
 from fusedff.units import GPA
+
+LINEAR_GPA = 20.0  # beyond it, the scale of pressures is logarithmic
 
 
 def family(frame: Atoms) -> str:
@@ -19,8 +22,10 @@ def family(frame: Atoms) -> str:
 
 
 def frames_overview(frames: Sequence[Atoms]) -> Figure:
-    """Overview of labelled frames by type: their number, energies, force components and pressures."""
-    kinds = list(dict.fromkeys(str(f.info.get("config_type", "unlabelled")) for f in frames))
+    """Overview of labelled frames by type: their number, energies, forces and pressures."""
+    of_structure = {name: n for n, name in enumerate(style.STRUCTURES)}
+    kinds = dict.fromkeys(str(f.info.get("config_type", "unlabelled")) for f in frames)
+    kinds = sorted(kinds, key=lambda kind: of_structure.get(kind.split("-")[0], len(of_structure)))
     labels = [labelled.labels(frame) for frame in frames]
     with style.context():
         fig, (count, energy, force, stress) = plt.subplots(
@@ -37,8 +42,12 @@ def frames_overview(frames: Sequence[Atoms]) -> Figure:
             pressure = [-labels[k].stress[:3].mean() / GPA for k in mine]
             stress.plot(pressure, [row] * len(mine), "|", color=color, ms=11)
         count.set_yticks(range(len(kinds)), kinds)
-        count.invert_yaxis()
+        count.set_ylim(len(kinds) - 0.4, -0.6)
         count.margins(x=0.2)
+        if max(abs(x) for line in stress.lines for x in line.get_xdata()) > LINEAR_GPA:
+            stress.set_xscale("symlog", linthresh=LINEAR_GPA, linscale=1.5)
+            stress.xaxis.set_major_locator(FixedLocator([-100, -20, -10, 0, 10, 20, 100, 1000]))
+            stress.xaxis.set_major_formatter("{x:g}")
         for ax, label in ((count, "frames"), (energy, "energy (eV/atom)"), (force, "force on an atom (eV/Å)"),
                           (stress, "pressure (GPa)")):  # fmt: skip
             ax.set_xlabel(label)
