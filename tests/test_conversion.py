@@ -82,6 +82,8 @@ def test_elements_of_a_deepmd_folder_may_be_named(tmp_path):
     outputs.deepmd(tmp_path / "run", copper(2), (2,), type_map=None)
     with pytest.raises(ValueError, match=r"type_map\.raw is missing; name the elements"):
         convert([tmp_path / "run"], tmp_path / "frames.extxyz")
+    with pytest.raises(ValueError, match=r"format 'vasp-out' is of files, and only DeePMD folders are given; leave it"):
+        convert([tmp_path / "run"], tmp_path / "frames.extxyz", Settings(format="vasp-out", species=("Cu",)))
     done = convert([tmp_path / "run"], tmp_path / "frames.extxyz", Settings(species=("Cu",)))
     assert str(done.frames[0].symbols) == "Cu4"
 
@@ -159,6 +161,8 @@ def test_the_command_says_what_it_did_and_what_comes_next(tmp_path, capsys, monk
     (None, ["OUTCAR", "./OUTCAR", "new.extxyz"], r"OUTCAR is given twice; give it once"),
     (None, ["OUTCAR", "new.extxyz", "--format", "vasp"], r"format 'vasp' is unknown; use one of vasp-out"),
     (None, ["OUTCAR", "new.extxyz", "--run-length", "0"], r"run_length = 0; give 1 or more"),
+    (None, ["OUTCAR", "new.extxyz", "--species", "Cu"], r"species Cu are of DeePMD folders, and none is given; leave"),
+    (None, ["OUTCAR", "OUTCAR/new.extxyz"], r"new\.extxyz cannot be written, since .*OUTCAR is a file; name another"),
     (outputs.outcar(copper(1), unconverged=(0,)), ["OUTCAR", "new.extxyz"],
      r"no frame is left of 1 \(1: SCF not converged\); give files with energies and forces"),
 ])  # fmt: skip

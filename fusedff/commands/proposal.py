@@ -76,8 +76,7 @@ def propose(path: str | Path, models: Sequence[str], count: int, into: str | Pat
     `forces_std` the spread in eV/Å. Raises what `Potential.load` and `rank` raise, and FileExistsError.
     """
     path, into = Path(path), Path(into)
-    if into.exists():
-        raise FileExistsError(f"{into} exists already; name another file, or delete it")
+    storage.require_new(into)
     frames = list(extxyz.read(path))
     if not frames:
         raise ValueError(f"{path.name} has no frames; give at least one structure")
