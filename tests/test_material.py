@@ -302,12 +302,34 @@ def test_settings_of_the_file_take_the_place_of_the_presets(folder):
     ('"smoke"', '"large"', "preset 'large' is unknown; use one of smoke"),
     ('output = "models"', "output = models", r"study\.toml: .*line 5.*`fusedff new` writes a template"),
     ("repeats", "seed = -1\nrepeats", r"study\.toml: seed = -1; give a whole number from 0 on"),
-    ("repeats", "seeds = 1\nrepeats", r"study\.toml: seeds = 1; give how many \(2 or more\), or a list"),
+    ("repeats", "seeds = 1\nrepeats", r"study\.toml: seeds = 1; give how many \(2 to 1000\), or a list"),
+    ("repeats", "seeds = 1000000000000\nrepeats", r"study\.toml: seeds = 1000000000000; give how many \(2 to 1000\)"),
+    ("repeats", "seed = 5000000000\nrepeats", r"study\.toml: seed = 5000000000; give a whole number from 0 on, below"),
+    ("repeats", 'units = {a = "nm"}\nrepeats', r"study\.toml: units = \{'a': 'nm'\} is no text"),
+    ("[1, 1, 1]", "[[1], [2, 3], 1]", r"study\.toml: repeats = \[\[1\], \[2, 3\], 1\]: give three positive whole"),
+    ("epochs = 2", "epochs = 2\n[evaluation]\nrepeats = 2", r"study\.toml, \[evaluation\]: repeats = 2 is not a list"),
+    ("epochs = 2", "epochs = 2\n[experiment]\nrepeats = [2]", r"study\.toml, \[experiment\]: .*give three whole numb"),
+    ("epochs = 2", "epochs = 2\n[fused]\norder = 3", r"study\.toml, \[fused\]: order = 3 is not a list; correct it"),
+    ('"models"', '"measured.csv"', r"study\.toml: output = 'measured\.csv' is a file; name a folder"),
     ("repeats", "seeds = [0, 0]\nrepeats", r"study\.toml: seeds = \[0, 0\]; .* a list of different ones"),
     ("repeats", "seed = 1\nseeds = 2\nrepeats", r"study\.toml: seed and seeds are both given; leave out one"),
 ])  # fmt: skip
 def test_a_wrong_setting_is_one_sentence(folder, capsys, old, new, says):
     refusals.check_changed(folder, capsys, SETTINGS, old, new, says)
+
+
+def test_settings_that_are_no_file_are_one_sentence(tmp_path, capsys):
+    for path, what in ((tmp_path, "is a folder"), (tmp_path / "study.toml", "does not exist")):
+        assert cli.main(["check", str(path)]) == 2
+        assert f"{path} {what}; give a settings file" in capsys.readouterr().err
+
+
+def test_a_template_replaces_no_file_and_is_written_whole(tmp_path, capsys):
+    (tmp_path / "measured.csv").write_text("mine")
+    for folder, says in ((tmp_path, "exists already; name another folder"), (tmp_path / "measured.csv", "is a file")):
+        assert cli.main(["new", str(folder)]) == 2
+        assert says in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("measured.csv", "mine")]
 
 
 def test_the_template_is_settings_of_copper(folder, capsys):

@@ -35,6 +35,7 @@ from fusedff.plotting import data as data_plots
 from fusedff.plotting import properties, style
 from fusedff.plotting import training as training_plots
 from fusedff.potential import Potential
+from fusedff.runtime import settings as ranges
 from fusedff.runtime import storage
 from fusedff.study import comparison, presets, run_folder
 from fusedff.study.presets import Preset
@@ -42,6 +43,7 @@ from fusedff.study.run_folder import MODELS, RunFolder
 from fusedff.training import checkpoints, difftre, force_matching, fused
 
 SHORTEST_EDGE = 7.0  # Å, of the simulated cells, unless `repeats` says otherwise
+MOST_SEEDS = 1000  # trainings of a committee
 SECTIONS = ("network", "dft", "experiment", "fused", "evaluation")  # of a preset, that a file may change
 
 TEMPLATE = """\
@@ -130,20 +132,26 @@ def load(path: str | Path) -> Material:
     another kind, frames and tables that cannot be right, frames without an element of the crystal.
     """
     path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}; give a settings file (`fusedff new` writes a template)")
     try:
         said = tomllib.loads(path.read_text())
     except ValueError as error:  # no TOML, no UTF-8
         raise ValueError(f"{path.name}: {error}; `fusedff new` writes a template") from error
-    top = {"frames": str, "table": str, "symbol": str, "structure": str, "output": str, "preset": str}
-    sections.require_known(said, (*top, "seed", "seeds", "repeats", "units", "targets", *SECTIONS), path.name)
-    for name, kind in top.items():
-        if name not in said and name not in ("symbol", "preset", "output"):
+    top = ("frames", "table", "symbol", "structure", "output", "preset", "units")
+    sections.require_known(said, (*top, "seed", "seeds", "repeats", "targets", *SECTIONS), path.name)
+    for name in top:
+        if name not in said and name in ("frames", "table", "structure"):
             raise ValueError(f"{path.name}: {name!r} is missing; add it (`fusedff new` writes a template)")
         listed = name == "frames" and isinstance(said["frames"], list) and said["frames"]
         for value in listed or [said.get(name, "")]:
-            if not isinstance(value, kind):
+            if not isinstance(value, str):
                 raise ValueError(f"{path.name}: {name} = {value!r} is no text; write it in quotation marks")
     here = path.parent
+    output = here / said.get("output", path.stem)
+    if output.is_file():
+        raise ValueError(f"{path.name}: output = {output.name!r} is a file; name a folder")
     structure = said["structure"] if said["structure"] in crystals.STRUCTURES else here / said["structure"]
     if isinstance(structure, Path) and not structure.is_file():
         raise ValueError(
@@ -169,7 +177,7 @@ def load(path: str | Path) -> Material:
     place = targets.Place(here, points, preset.evaluation.repeats, preset.experiment.sampling)
     further = targets.load(said.get("targets", []), place, path.name)
     _require_elements(targets.elements(further), frames, files)
-    return Material(here / said.get("output", path.stem), frames, points, train_points, preset, seeds, further)
+    return Material(output, frames, points, train_points, preset, seeds, further)
 
 
 def _require_elements(needed: Mapping[str, str], frames, files) -> None:
@@ -183,13 +191,23 @@ def _seeds(said: Mapping, file: str) -> tuple[int, ...]:
     if "seeds" not in said:
         return ()
     seeds = said["seeds"]
-    seeds = list(range(seeds)) if isinstance(seeds, int) and not isinstance(seeds, bool) else seeds
-    whole = isinstance(seeds, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in seeds)
-    if not whole or len(set(seeds)) < max(2, len(seeds)):
-        raise ValueError(f"{file}: seeds = {said['seeds']!r}; give how many (2 or more), or a list of different ones")
+    if isinstance(seeds, int) and not isinstance(seeds, bool):
+        seeds = list(range(min(seeds, MOST_SEEDS + 1)))
+    if (
+        not isinstance(seeds, list)
+        or not all(map(_is_seed, seeds))
+        or not 2 <= len(set(seeds)) == len(seeds) <= MOST_SEEDS
+    ):
+        raise ValueError(
+            f"{file}: seeds = {said['seeds']!r}; give how many (2 to {MOST_SEEDS}), or a list of different ones"
+        )
     if "seed" in said:
         raise ValueError(f"{file}: seed and seeds are both given; leave out one of them")
     return tuple(seeds)
+
+
+def _is_seed(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < ranges.MOST["seed"][0]
 
 
 def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
@@ -199,8 +217,8 @@ def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
         crystals.supercell(points[0].crystal, repeats)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise ValueError(f"{file}: seed = {seed!r}; give a whole number from 0 on")
+    if not _is_seed(seed):
+        raise ValueError(f"{file}: seed = {seed!r}; give a whole number from 0 on, below {ranges.MOST['seed'][0]}")
     cells, base = {"repeats": tuple(repeats)}, presets.with_seed(base, seed)
     preset = replace(
         base,
@@ -450,10 +468,9 @@ def new(folder: str | Path) -> Path:
 
     Raises FileExistsError rather than replace a file.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("study.toml", TEMPLATE), ("measured.csv", TABLE_TEMPLATE)):
-        if (folder / name).exists():
-            raise FileExistsError(f"{folder / name} exists already; name another folder")
+    folder, texts = Path(folder), {"study.toml": TEMPLATE, "measured.csv": TABLE_TEMPLATE}
+    for name in texts:
+        storage.require_new(folder / name, "name another folder")
+    for name, text in texts.items():
         storage.write_bytes(folder / name, text.encode())
     return folder / "study.toml"
