@@ -61,6 +61,7 @@ preset = "demo"                   # smoke (quick test, useless models), demo (mi
 # Optional: every setting of the preset can be given in its section.
 # seed = 0                        # of initial weights, split, batches, trajectories
 # seeds = 5                       # a committee: every model is trained five times; or a list, [0, 1, 2]
+# units = "ase"                   # the frames are in eV and Å although they do not look so; or of the table, "GPa"
 # repeats = [3, 3, 3]             # of the conventional cell, in the simulations; default: edges of 7 Å or more
 # [dft]
 # epochs = 200
@@ -139,8 +140,8 @@ def load(path: str | Path) -> Material:
         said = tomllib.loads(path.read_text())
     except ValueError as error:  # no TOML, no UTF-8
         raise ValueError(f"{path.name}: {error}; `fusedff new` writes a template") from error
-    top = ("frames", "table", "symbol", "structure", "output", "preset", "units")
-    sections.require_known(said, (*top, "seed", "seeds", "repeats", "targets", *SECTIONS), path.name)
+    top = ("frames", "table", "symbol", "structure", "output", "preset")
+    sections.require_known(said, (*top, "seed", "seeds", "repeats", "units", "targets", *SECTIONS), path.name)
     for name in top:
         if name not in said and name in ("frames", "table", "structure"):
             raise ValueError(f"{path.name}: {name!r} is missing; add it (`fusedff new` writes a template)")
@@ -160,13 +161,16 @@ def load(path: str | Path) -> Material:
         )
     if isinstance(structure, str) and "symbol" not in said:
         raise ValueError(f"{path.name}: {structure} of what? Add symbol, e.g. {crystals.STRUCTURES[structure]!r}")
+    units_of_frames, units_of_table = _units(said, path.name)
     points = experiments.load_state_points(
-        here / said["table"], symbol=said.get("symbol"), structure=structure, units=said.get("units")
+        here / said["table"], symbol=said.get("symbol"), structure=structure, units=units_of_table
     )
     files = said["frames"] if isinstance(said["frames"], list) else [said["frames"]]
-    frames = datasets.load_files([here / name for name in files])
+    frames = datasets.load_files([here / name for name in files], units_of_frames)
     crystal = dict.fromkeys(crystals.unit_cell(points[0].crystal).symbols, f"the crystal of {said['table']}")
     _require_elements(crystal, frames, files)
+    if all(point.role != "train" for point in points):
+        raise ValueError(f"{said['table']}: every row is held out; give at least one the role train")
     seeds = _seeds(said, path.name)
     preset = _preset(presets.get(said.get("preset", "demo")), said, points, path.name)
     points = comparison.measured(preset, points)
@@ -184,6 +188,19 @@ def _require_elements(needed: Mapping[str, str], frames, files) -> None:
     """Raise ValueError unless all elements (symbol -> what has it) are in a frame."""
     for symbol in sorted(set(needed) - {symbol for frame in frames for symbol in frame.symbols}):
         raise ValueError(f"{', '.join(files)}: no frame contains {symbol}, which {needed[symbol]} does; add frames")
+
+
+def _units(said: Mapping, file: str) -> tuple[str | None, str | None]:
+    """The units that are to be believed, of the frames and of the elastic constants in the table."""
+    stated = said.get("units", [])
+    stated = stated if isinstance(stated, list) else [stated]
+    of_frames, of_table = ([unit for unit in stated if unit in known] for known in (("ase",), tuple(experiments.UNITS)))
+    if len(of_frames) + len(of_table) < len(stated) or len(of_frames) > 1 or len(of_table) > 1:
+        raise ValueError(
+            f"{file}: units = {said['units']!r} are unknown; use 'ase' for the frames, one of "
+            f"{', '.join(experiments.UNITS)} for the table, or a list of both"
+        )
+    return next(iter(of_frames), None), next(iter(of_table), None)
 
 
 def _seeds(said: Mapping, file: str) -> tuple[int, ...]:
@@ -251,7 +268,7 @@ def describe(material: Material) -> str:
         f"frames        {len(material.frames)}: {len(split.train)} to train on, {len(split.validation)} to watch it, "
         f"{len(split.test)} held out; {len(families)} families ({', '.join(families)})"
         + (f"; each of {', '.join(sources)} has its own zero of energy" if len(sources) > 1 else ""),
-        f"measured      {', '.join(measured_names(material.points))} ({point.condition}); trained on {trained} K; "
+        f"measured      {', '.join(measured_names(material.points)) or 'no elastic constants'} ({point.condition}); trained on {trained} K; "
         f"held out {held + ' K' if held else 'none'}",
         *targets.describe(material.targets),
         f"simulations   {len(cell)} atoms, edges {', '.join(f'{x:.1f}' for x in cell.cell.lengths())} Å",
