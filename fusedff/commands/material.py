@@ -268,8 +268,8 @@ def describe(material: Material) -> str:
         f"frames        {len(material.frames)}: {len(split.train)} to train on, {len(split.validation)} to watch it, "
         f"{len(split.test)} held out; {len(families)} families ({', '.join(families)})"
         + (f"; each of {', '.join(sources)} has its own zero of energy" if len(sources) > 1 else ""),
-        f"measured      {', '.join(measured_names(material.points)) or 'no elastic constants'} ({point.condition}); trained on {trained} K; "
-        f"held out {held + ' K' if held else 'none'}",
+        f"measured      {', '.join(measured_names(material.points)) or 'no elastic constants'} ({point.condition}); "
+        f"trained on {trained} K; held out {held + ' K' if held else 'none'}",
         *targets.describe(material.targets),
         f"simulations   {len(cell)} atoms, edges {', '.join(f'{x:.1f}' for x in cell.cell.lengths())} Å",
         f"preset        {material.preset.name}: {material.preset.dft.epochs} epochs of force matching, "
