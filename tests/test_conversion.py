@@ -67,6 +67,22 @@ def test_a_calculation_that_was_interrupted_gives_its_complete_steps(tmp_path):
         assert len(done.frames) == 2
 
 
+@pytest.mark.filterwarnings("ignore:.*as if the run was interrupted")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_wherever_a_file_ends_no_frame_is_another(name, tmp_path):
+    """An end within a number leaves another number, or a line that cannot be read."""
+    frames = copper(2)
+    write, _ = PROGRAMS[name]
+    text = write(frames)
+    for end in range(len(write(frames[:1])), len(text), 9):
+        (tmp_path / name).write_text(text[:end])
+        done = convert([tmp_path / name], tmp_path / f"{end}.extxyz")
+        for found, wanted in zip(done.frames, frames, strict=False):
+            for one, other in zip(labelled.labels(found), labelled.labels(wanted), strict=True):
+                missing = np.isnan(one)  # the stress, which comes last
+                np.testing.assert_allclose(one, np.where(missing, one, other), atol=2e-8)
+
+
 def test_deepmd_folders_at_any_depth_are_one_run_each(tmp_path):
     frames = copper(6)
     outputs.deepmd(tmp_path / "data" / "hot" / "b", frames[:4], (3, 1))

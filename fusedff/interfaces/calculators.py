@@ -37,7 +37,8 @@ def by_name(name: str, settings: Mapping | None = None) -> BaseCalculator:
     try:
         found = import_module(module)
     except ImportError as error:
-        raise ImportError(f"{name}: {error}; install the package that {module.split('.')[0]} belongs to") from error
+        remedy = f"install the package that {module.split('.')[0]} belongs to, or add its folder to PYTHONPATH"
+        raise ImportError(f"{name}: {error}; {remedy}") from error
     except Exception as error:  # of whoever wrote it
         said = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{name}: {module or 'no name'} cannot be imported ({said}); correct it") from error
