@@ -1,5 +1,7 @@
 """Outputs of DFT programs become labelled frames: the same numbers, one energy, one run per calculation."""
 
+import gzip
+import lzma
 import re
 
 import numpy as np
@@ -170,6 +172,9 @@ def test_the_command_says_what_it_did_and_what_comes_next(tmp_path, capsys, monk
 @pytest.mark.parametrize(("content", "arguments", "says"), [
     ("nonsense\n", ["OUTCAR", "new.extxyz"], r"OUTCAR cannot be read as VASP OUTCAR \(Incomplete OUTCAR\); leave it"),
     ("nonsense\n", ["mine.dat", "new.extxyz"], r"mine\.dat looks like nothing that can be converted; name its format"),
+    ("nonsense\n", ["mine.xz", "new.extxyz"], r"mine\.xz looks like nothing that can be converted; name its format"),
+    (gzip.compress(b"nonsense"), ["OUTCAR", "new.extxyz"], r"OUTCAR is compressed \(gzip\); give plain text, UTF-8"),
+    (lzma.compress(b"nonsense")[:20], ["mine.dat", "new.extxyz"], r"mine\.dat is compressed \(xz\); give plain text"),
     (None, ["OUTCAR", "old.extxyz"], r"old\.extxyz exists already; name another file"),
     (None, ["OUTCAR", "frames.csv"], r"frames\.csv: .*end the name in \.extxyz"),
     (None, ["missing", "new.extxyz"], r"missing does not exist; give files or DeePMD folders"),
@@ -184,8 +189,9 @@ def test_the_command_says_what_it_did_and_what_comes_next(tmp_path, capsys, monk
 ])  # fmt: skip
 def test_a_slip_is_one_sentence_and_writes_nothing(content, arguments, says, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("OUTCAR", "mine.dat"):
-        (tmp_path / name).write_text(outputs.outcar(copper(2)) if content is None else content)
+    for name in ("OUTCAR", "mine.dat", "mine.xz"):
+        text = outputs.outcar(copper(2)) if content is None else content
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     (tmp_path / "old.extxyz").touch()
     assert cli.main(["convert", *arguments]) == 2
     said = capsys.readouterr().err

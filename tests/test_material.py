@@ -347,6 +347,12 @@ def test_a_wrong_setting_is_one_sentence(folder, capsys, old, new, says):
     refusals.check_changed(folder, capsys, SETTINGS, old, new, says)
 
 
+def test_a_byte_order_mark_and_line_ends_of_windows_do_no_harm(folder):
+    for name, text in (("study.toml", SETTINGS), ("measured.csv", TABLE)):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert len(material.load(folder / "study.toml").points) == 2
+
+
 def test_settings_that_are_no_file_are_one_sentence(tmp_path, capsys):
     for path, what in ((tmp_path, "is a folder"), (tmp_path / "study.toml", "does not exist")):
         assert cli.main(["check", str(path)]) == 2

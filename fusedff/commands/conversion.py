@@ -14,7 +14,7 @@ import ase
 import ase.io
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io.formats import UnknownFileTypeError, filetype
+from ase.io.formats import filetype
 
 from fusedff.data import datasets, deepmd, dft_outputs, extxyz
 from fusedff.data import frames as labelled
@@ -149,11 +149,12 @@ def _places(path: Path, settings: Settings) -> list[tuple[Path, str]]:
         return [(run, DEEPMD) for run in found]
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give files or DeePMD folders to convert")
+    extxyz.require_text(path)
     kind = settings.format
     if kind is None:
         try:
             kind = filetype(str(path))
-        except UnknownFileTypeError:
+        except Exception:  # ASE raises whatever it meets, also of files that only are named as compressed
             kind = "unknown"
         if kind not in FORMATS:
             raise ValueError(

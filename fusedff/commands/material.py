@@ -137,7 +137,7 @@ def load(path: str | Path) -> Material:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {what}; give a settings file (`fusedff new` writes a template)")
     try:
-        said = tomllib.loads(path.read_text())
+        said = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # no TOML, no UTF-8
         raise ValueError(f"{path.name}: {error}; `fusedff new` writes a template") from error
     top = ("frames", "table", "symbol", "structure", "output", "preset")
