@@ -181,6 +181,7 @@ def test_a_calculator_is_found_by_its_name_or_place():
     (["emt", "--structure", "fcc", "--symbol", "Cu", "--preset", "smoke"], "--preset is for the temp.* of --table"),
     (["emt", "--structure", "fcc", "--symbol", "Cu", "--output", "mine.py"], r"mine\.py exists already; name another"),
     (["emt", "--structure", "fcc", "--symbol", "Cu", "--output", "mine.py/a.json"], r"since .*mine\.py is a file"),
+    (["lj", "--set", "sigm=1"], "lj: setting 'sigm' is unknown; there are epsilon, sigma, rc"),
     (["lj", "--set", "sigma=1", "--set", "sigma=2"], "--set gives sigma 2 times; give it once"),
     (["emt", "--frames", "missing.extxyz"], r"missing\.extxyz does not exist"),
 ])  # fmt: skip

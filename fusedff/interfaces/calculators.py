@@ -51,6 +51,9 @@ def by_name(name: str, settings: Mapping | None = None) -> BaseCalculator:
         raise ValueError(f"{name}: {factory} makes no calculator ({said}); check its settings") from error
     if not isinstance(calculator, BaseCalculator):
         raise ValueError(f"{name}: {factory} makes a {type(calculator).__name__}, which is no ASE calculator")
+    known = getattr(calculator, "default_parameters", {}) if name in KNOWN else {}
+    if known and (unknown := [key for key in settings or {} if key not in known]):  # which ASE takes and never looks at
+        raise ValueError(f"{name}: setting {unknown[0]!r} is unknown; there are {', '.join(known)}")
     return calculator
 
 
