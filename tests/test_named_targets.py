@@ -97,7 +97,7 @@ def folder(tmp_path, monkeypatch):
     for frame in frames:
         frame.numbers[:] = 18
         frame.set_cell(1.45 * frame.cell.array, scale_atoms=True)
-    monkeypatch.setattr(datasets, "load_files", lambda paths: tuple(frames))
+    monkeypatch.setattr(datasets, "load_files", lambda *_: tuple(frames))
     liquid = bulk("Ar", "fcc", a=6.0, cubic=True) * (2, 2, 2)  # melts by itself at 60 % of the density of the crystal
     liquid.rattle(0.4, seed=0)
     write(tmp_path / "liquid.extxyz", liquid)
