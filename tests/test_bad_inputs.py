@@ -518,12 +518,13 @@ def setting(kind, name, value, *says):
     of = getattr(kind, "func", kind).__name__
     return Bad(
         f"{of}({name}={value})", lambda d: {name: value}, lambda changes: kind(**changes),
-        (of, rf"{name} = {value}", *says),
+        (of, re.escape(f"{name} = {value}"), *says),
     )  # fmt: skip
 
 
 COUNT, POSITIVE, NOT_NEGATIVE = "a whole number from 1 on", "a number above 0", "0 or a number above"
 
+SEEDED = (ForceMatchingConfig, DiffTReConfig, ElasticConfig)
 SETTINGS = [
     Bad("unknown preset", lambda d: "huge", presets.get, ("'huge' is unknown", "use one of smoke, demo")),
     *(
@@ -580,6 +581,12 @@ SETTINGS = [
     setting(DimeNet, "cutoff", -5.0, POSITIVE),
     setting(DimeNet, "blocks", -1, "a whole number from 0 on"),
     setting(LennardJones, "cutoff", 0, POSITIVE),
+    *(setting(kind, "seed", seed, "whole number from 0 on") for kind in SEEDED for seed in (-1, 0.5, "a")),
+    *(setting(kind, "seed", 2**32, "4294967295 at most") for kind in SEEDED),
+    *(setting(kind, "repeats", wrong, "three whole numbers from 1 on")
+      for kind in (DiffTReConfig, ElasticConfig) for wrong in (2, "333", (3, 3), (3, 3, 0), ([3], 3, 3))),
+    *(setting(ForceMatchingConfig, "source_weights", wrong, r"\(source, weight\) pairs")
+      for wrong in (("vasp",), (("vasp", "2"),), ((1, 2, 3),))),
     Bad("repeats 0", lambda d: (0, 1, 1), partial(crystals.supercell, FCC),
         (r"repeats = \(0, 1, 1\)", "positive whole")),
 ]  # fmt: skip

@@ -32,6 +32,27 @@ def test_examples_are_understood(name, monkeypatch):
     assert len(asked) == len(lines) > 0
 
 
+@pytest.mark.parametrize(("line", "name", "values"), [
+    ("evaluate lj --set sigma=3.4 rc=10 --set bounds=(2,3)", "set", [("sigma", 3.4), ("rc", 10), ("bounds", (2, 3))]),
+    ("label a.xyz b.xyz --set sigma=3.4 --set name=mine", "set", [("sigma", 3.4), ("name", "mine")]),
+    ("convert a b.extxyz --species Ti --species Al", "species", ["Ti", "Al"]),
+    ("propose a.xyz --models one --models two --into b", "models", ["one", "two"]),
+])  # fmt: skip
+def test_an_option_given_again_adds_its_values(line, name, values, monkeypatch):
+    asked = []
+    command = line.split()[0]
+    monkeypatch.setitem(cli.COMMANDS, command, cli.COMMANDS[command]._replace(run=lambda said: asked.append(said) or 0))
+    for _ in range(2):  # nothing is left over from an earlier call
+        assert cli.main(line.split()) == 0
+        assert getattr(asked[-1], name) == values
+
+
+def test_a_decimal_comma_is_no_setting(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["evaluate", "lj", "--set", "sigma=2,3"])
+    assert "'sigma=2,3' has a comma; give a decimal point, or several values in" in capsys.readouterr().err
+
+
 def test_without_a_command_all_are_listed(capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main([])

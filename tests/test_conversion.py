@@ -1,5 +1,7 @@
 """Outputs of DFT programs become labelled frames: the same numbers, one energy, one run per calculation."""
 
+import gzip
+import lzma
 import re
 
 import numpy as np
@@ -67,6 +69,22 @@ def test_a_calculation_that_was_interrupted_gives_its_complete_steps(tmp_path):
         assert len(done.frames) == 2
 
 
+@pytest.mark.filterwarnings("ignore:.*as if the run was interrupted")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_wherever_a_file_ends_no_frame_is_another(name, tmp_path):
+    """An end within a number leaves another number, or a line that cannot be read."""
+    frames = copper(2)
+    write, _ = PROGRAMS[name]
+    text = write(frames)
+    for end in range(len(write(frames[:1])), len(text), 9):
+        (tmp_path / name).write_text(text[:end])
+        done = convert([tmp_path / name], tmp_path / f"{end}.extxyz")
+        for found, wanted in zip(done.frames, frames, strict=False):
+            for one, other in zip(labelled.labels(found), labelled.labels(wanted), strict=True):
+                missing = np.isnan(one)  # the stress, which comes last
+                np.testing.assert_allclose(one, np.where(missing, one, other), atol=2e-8)
+
+
 def test_deepmd_folders_at_any_depth_are_one_run_each(tmp_path):
     frames = copper(6)
     outputs.deepmd(tmp_path / "data" / "hot" / "b", frames[:4], (3, 1))
@@ -82,6 +100,8 @@ def test_elements_of_a_deepmd_folder_may_be_named(tmp_path):
     outputs.deepmd(tmp_path / "run", copper(2), (2,), type_map=None)
     with pytest.raises(ValueError, match=r"type_map\.raw is missing; name the elements"):
         convert([tmp_path / "run"], tmp_path / "frames.extxyz")
+    with pytest.raises(ValueError, match=r"format 'vasp-out' is of files, and only DeePMD folders are given; leave it"):
+        convert([tmp_path / "run"], tmp_path / "frames.extxyz", Settings(format="vasp-out", species=("Cu",)))
     done = convert([tmp_path / "run"], tmp_path / "frames.extxyz", Settings(species=("Cu",)))
     assert str(done.frames[0].symbols) == "Cu4"
 
@@ -152,6 +172,9 @@ def test_the_command_says_what_it_did_and_what_comes_next(tmp_path, capsys, monk
 @pytest.mark.parametrize(("content", "arguments", "says"), [
     ("nonsense\n", ["OUTCAR", "new.extxyz"], r"OUTCAR cannot be read as VASP OUTCAR \(Incomplete OUTCAR\); leave it"),
     ("nonsense\n", ["mine.dat", "new.extxyz"], r"mine\.dat looks like nothing that can be converted; name its format"),
+    ("nonsense\n", ["mine.xz", "new.extxyz"], r"mine\.xz looks like nothing that can be converted; name its format"),
+    (gzip.compress(b"nonsense"), ["OUTCAR", "new.extxyz"], r"OUTCAR is compressed \(gzip\); give plain text, UTF-8"),
+    (lzma.compress(b"nonsense")[:20], ["mine.dat", "new.extxyz"], r"mine\.dat is compressed \(xz\); give plain text"),
     (None, ["OUTCAR", "old.extxyz"], r"old\.extxyz exists already; name another file"),
     (None, ["OUTCAR", "frames.csv"], r"frames\.csv: .*end the name in \.extxyz"),
     (None, ["missing", "new.extxyz"], r"missing does not exist; give files or DeePMD folders"),
@@ -159,13 +182,16 @@ def test_the_command_says_what_it_did_and_what_comes_next(tmp_path, capsys, monk
     (None, ["OUTCAR", "./OUTCAR", "new.extxyz"], r"OUTCAR is given twice; give it once"),
     (None, ["OUTCAR", "new.extxyz", "--format", "vasp"], r"format 'vasp' is unknown; use one of vasp-out"),
     (None, ["OUTCAR", "new.extxyz", "--run-length", "0"], r"run_length = 0; give 1 or more"),
+    (None, ["OUTCAR", "new.extxyz", "--species", "Cu"], r"species Cu are of DeePMD folders, and none is given; leave"),
+    (None, ["OUTCAR", "OUTCAR/new.extxyz"], r"new\.extxyz cannot be written, since .*OUTCAR is a file; name another"),
     (outputs.outcar(copper(1), unconverged=(0,)), ["OUTCAR", "new.extxyz"],
      r"no frame is left of 1 \(1: SCF not converged\); give files with energies and forces"),
 ])  # fmt: skip
 def test_a_slip_is_one_sentence_and_writes_nothing(content, arguments, says, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("OUTCAR", "mine.dat"):
-        (tmp_path / name).write_text(outputs.outcar(copper(2)) if content is None else content)
+    for name in ("OUTCAR", "mine.dat", "mine.xz"):
+        text = outputs.outcar(copper(2)) if content is None else content
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     (tmp_path / "old.extxyz").touch()
     assert cli.main(["convert", *arguments]) == 2
     said = capsys.readouterr().err

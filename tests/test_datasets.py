@@ -154,6 +154,11 @@ def test_a_single_frame_that_falls_out_of_training_is_an_error_not_an_empty_trai
         splits.split([frame(config_type=kind)])
 
 
+def test_frames_of_one_run_that_are_too_few_runs_are_told_so():
+    with pytest.raises(ValueError, match=r"24 frames leave none .* those of one run \(there are 1\) stay together"):
+        splits.split([frame(config_id=i, run="md") for i in range(24)])
+
+
 def test_the_papers_split_is_70_10_20_in_file_order():
     frames = [frame(config_id=i) for i in range(20)]
     train, validation, test = splits.paper_split(frames)

@@ -168,6 +168,7 @@ def test_a_calculator_is_found_by_its_name_or_place():
     (["unobtainium"], r"unobtainium is neither a file nor a potential .*, nor a calculator \(emt, lj, "),
     (["math:sqrt"], r"math:sqrt: sqrt makes no calculator \("),
     (["math:nothing"], "math:nothing: math has no nothing"),
+    (["mine:make"], r"mine:make: mine cannot be imported \(name 'nonsense' is not defined\); correct it"),
     (["ase.build:bulk", "--set", "name=Cu"], "bulk makes a Atoms, which is no ASE calculator"),
     (["titanium-fused", "--set", "sigma=1"], "titanium-fused is a potential of fusedff, which takes no settings"),
     (["emt"], r"which crystal of what\? Name a structure \(hcp, bcc, "),
@@ -175,12 +176,21 @@ def test_a_calculator_is_found_by_its_name_or_place():
     (["emt", "--structure", "fcc"], r"fcc of what\? Name a chemical symbol, e\.g\. 'Al'"),
     (["emt", "--structure", "POSCAR"], "POSCAR does not exist; give a POSCAR, CIF"),
     (["emt", "--structure", "hcp", "--symbol", "Ti"], r"this calculator cannot do Ti \(No EMT-potential for Ti\)"),
-    (["emt", "--structure", "fcc", "--symbol", "Cu", "--preset", "large"], "preset 'large' is unknown"),
+    (["emt", "--structure", "fcc", "--symbol", "Cu", "--preset", "large", "--table", "measured.csv"],
+     "preset 'large' is unknown"),
+    (["emt", "--structure", "fcc", "--symbol", "Cu", "--preset", "smoke"], "--preset is for the temp.* of --table"),
+    (["emt", "--structure", "fcc", "--symbol", "Cu", "--output", "mine.py"], r"mine\.py exists already; name another"),
+    (["emt", "--structure", "fcc", "--symbol", "Cu", "--output", "mine.py/a.json"], r"since .*mine\.py is a file"),
+    (["lj", "--set", "sigm=1"], "lj: setting 'sigm' is unknown; there are epsilon, sigma, rc"),
+    (["lj", "--set", "sigma=1", "--set", "sigma=2"], "--set gives sigma 2 times; give it once"),
     (["emt", "--frames", "missing.extxyz"], r"missing\.extxyz does not exist"),
 ])  # fmt: skip
 def test_what_cannot_be_evaluated_is_one_sentence(arguments, says, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine.py").write_text("nonsense\n")
     assert cli.main(["evaluate", *arguments]) == 2
-    said = capsys.readouterr().err
+    computed, said = capsys.readouterr()
+    assert not computed
     assert said.count("\n") == 1
     assert re.search(f"^error: .*{says}", said), said

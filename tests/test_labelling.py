@@ -61,6 +61,7 @@ def test_what_cannot_be_labelled_is_one_sentence(folder, capsys, monkeypatch):
         ("twice.xyz", "out.extxyz", r"twice\.xyz, frame 1: config_id 'a' is that of frame 0 too"),
         ("missing.xyz", "out.extxyz", r"missing\.xyz does not exist"),
         ("flat.xyz", "flat.xyz", r"flat\.xyz holds the structures themselves"),
+        ("my structures.xyz", ".", r"\. is a folder; name a file for the labels"),
     ):
         assert cli.main(["label", structures, output]) == 2
         said = capsys.readouterr().err
@@ -186,6 +187,8 @@ def test_what_a_calculator_cannot_label_is_one_sentence(folder, capsys):
         ("titanium.xyz out.extxyz --calculator emt --cutoff 700", r"--cutoff is a setting of GPAW, not of emt"),
         ("titanium.xyz out.extxyz --source mine", r"--source is for --calculator, which is not given"),
         ("titanium.xyz out.extxyz --cutoff -5", r"--cutoff -5 is not positive"),
+        ("titanium.xyz out.extxyz --processes 0", r"0 processes can do nothing; give 1 or more"),
+        ("titanium.xyz . --calculator emt", r"\. is a folder; name a file for the labels"),
     ):
         assert cli.main(["label", *arguments.split()]) == 2
         said = capsys.readouterr().err

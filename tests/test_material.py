@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import refusals
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from copper import copper, relabelled
 
@@ -277,6 +278,25 @@ def test_one_source_in_two_files_is_one_dataset(folder):
             datasets.load_files([folder / "one.extxyz", folder / name])
 
 
+def test_frames_and_table_may_be_in_units_that_they_do_not_look_like(folder):
+    frames = copper(24)
+    for frame in frames:
+        results = frame.calc.results
+        frame.calc = SinglePointCalculator(frame, **results | {"energy": 23.06 * results["energy"]})
+    write(folder / "frames.extxyz", frames)
+    settings = folder / "study.toml"
+    with pytest.raises(ValueError, match=r"energies look like kcal/mol: .* say so with units='ase'"):
+        material.load(settings)
+    settings.write_text('units = "ase"\n' + SETTINGS)
+    with pytest.warns(UserWarning, match=r"energies look like kcal/mol"):
+        as_stated = material.load(settings)
+    settings.write_text('units = ["kbar", "ase"]\n' + SETTINGS)
+    with pytest.warns(UserWarning, match=r"energies look like kcal/mol"):
+        other_table = material.load(settings)
+    one, ten = (mine.points[0].elastic_gpa["C11"] for mine in (other_table, as_stated))
+    assert 10 * one == pytest.approx(ten)
+
+
 def test_settings_of_the_file_take_the_place_of_the_presets(folder):
     (folder / "study.toml").write_text(
         SETTINGS + "[network]\nembedding = 12\n[fused]\nepochs = 3\n[fused.experiment]\nelastic_weight = 2.0\n"
@@ -286,6 +306,15 @@ def test_settings_of_the_file_take_the_place_of_the_presets(folder):
     assert (preset.dft.epochs, preset.fused.epochs) == (2, 3)
     assert preset.fused.experiment.elastic_weight == 2.0
     assert preset.fused.experiment.repeats == preset.evaluation.repeats == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("old", "new", "says"), [
+    (",train", ",held-out", r"measured\.csv: every row is held out; give at least one the role train"),
+    ("168.4", "168,4", r"measured\.csv, line 2: 7 cells under 6 columns; .* with decimal points in numbers"),
+])  # fmt: skip
+def test_a_wrong_table_is_one_sentence(folder, capsys, old, new, says):
+    (folder / "measured.csv").write_text(TABLE.replace(old, new))
+    refusals.check(folder, capsys, SETTINGS, says)
 
 
 @pytest.mark.parametrize(("old", "new", "says"), [
@@ -302,12 +331,40 @@ def test_settings_of_the_file_take_the_place_of_the_presets(folder):
     ('"smoke"', '"large"', "preset 'large' is unknown; use one of smoke"),
     ('output = "models"', "output = models", r"study\.toml: .*line 5.*`fusedff new` writes a template"),
     ("repeats", "seed = -1\nrepeats", r"study\.toml: seed = -1; give a whole number from 0 on"),
-    ("repeats", "seeds = 1\nrepeats", r"study\.toml: seeds = 1; give how many \(2 or more\), or a list"),
+    ("repeats", "seeds = 1\nrepeats", r"study\.toml: seeds = 1; give how many \(2 to 1000\), or a list"),
+    ("repeats", "seeds = 1000000000000\nrepeats", r"study\.toml: seeds = 1000000000000; give how many \(2 to 1000\)"),
+    ("repeats", "seed = 5000000000\nrepeats", r"study\.toml: seed = 5000000000; give a whole number from 0 on, below"),
+    ("repeats", 'units = {a = "nm"}\nrepeats', r"study\.toml: units = \{'a': 'nm'\} are unknown; use 'ase' for"),
+    ("[1, 1, 1]", "[[1], [2, 3], 1]", r"study\.toml: repeats = \[\[1\], \[2, 3\], 1\]: give three positive whole"),
+    ("epochs = 2", "epochs = 2\n[evaluation]\nrepeats = 2", r"study\.toml, \[evaluation\]: repeats = 2 is not a list"),
+    ("epochs = 2", "epochs = 2\n[experiment]\nrepeats = [2]", r"study\.toml, \[experiment\]: .*give three whole numb"),
+    ("epochs = 2", "epochs = 2\n[fused]\norder = 3", r"study\.toml, \[fused\]: order = 3 is not a list; correct it"),
+    ('"models"', '"measured.csv"', r"study\.toml: output = 'measured\.csv' is a file; name a folder"),
     ("repeats", "seeds = [0, 0]\nrepeats", r"study\.toml: seeds = \[0, 0\]; .* a list of different ones"),
     ("repeats", "seed = 1\nseeds = 2\nrepeats", r"study\.toml: seed and seeds are both given; leave out one"),
 ])  # fmt: skip
 def test_a_wrong_setting_is_one_sentence(folder, capsys, old, new, says):
     refusals.check_changed(folder, capsys, SETTINGS, old, new, says)
+
+
+def test_a_byte_order_mark_and_line_ends_of_windows_do_no_harm(folder):
+    for name, text in (("study.toml", SETTINGS), ("measured.csv", TABLE)):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert len(material.load(folder / "study.toml").points) == 2
+
+
+def test_settings_that_are_no_file_are_one_sentence(tmp_path, capsys):
+    for path, what in ((tmp_path, "is a folder"), (tmp_path / "study.toml", "does not exist")):
+        assert cli.main(["check", str(path)]) == 2
+        assert f"{path} {what}; give a settings file" in capsys.readouterr().err
+
+
+def test_a_template_replaces_no_file_and_is_written_whole(tmp_path, capsys):
+    (tmp_path / "measured.csv").write_text("mine")
+    for folder, says in ((tmp_path, "exists already; name another folder"), (tmp_path / "measured.csv", "is a file")):
+        assert cli.main(["new", str(folder)]) == 2
+        assert says in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("measured.csv", "mine")]
 
 
 def test_the_template_is_settings_of_copper(folder, capsys):

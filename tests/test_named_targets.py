@@ -97,7 +97,7 @@ def folder(tmp_path, monkeypatch):
     for frame in frames:
         frame.numbers[:] = 18
         frame.set_cell(1.45 * frame.cell.array, scale_atoms=True)
-    monkeypatch.setattr(datasets, "load_files", lambda paths: tuple(frames))
+    monkeypatch.setattr(datasets, "load_files", lambda *_: tuple(frames))
     liquid = bulk("Ar", "fcc", a=6.0, cubic=True) * (2, 2, 2)  # melts by itself at 60 % of the density of the crystal
     liquid.rattle(0.4, seed=0)
     write(tmp_path / "liquid.extxyz", liquid)
@@ -230,6 +230,7 @@ NEXT = 'replicas = 4\n\n[[targets]]\nkind = "radial'
 
 @pytest.mark.parametrize(("old", "new", "says"), [
     ('kind = "density"', 'kind = "densty"', r"\[\[targets\]\] 1: kind 'densty' is unknown; use one of phonon, radial"),
+    ('kind = "density"', "kind = []", r"\[\[targets\]\] 1: kind \[\] is unknown; use one of phonon, radial"),
     ('kind = "density"\n', "", r"\[\[targets\]\] 1: 'kind' is missing; use one of phonon, radial_distribution"),
     ("stderr_GPa", "stderr_Gpa", r"1 \(density\): setting 'stderr_Gpa' is unknown; did you mean 'stderr_GPa'\?"),
     (STATE, "pressure", r"\(density\): 'temperature_K' is missing; add it"),
@@ -237,6 +238,9 @@ NEXT = 'replicas = 4\n\n[[targets]]\nkind = "radial'
     ("pressure_GPa = 0", 'pressure_GPa = "none"', r"pressure_GPa = 'none' is not a number; correct it"),
     ('"liquid.extxyz"', '"gas.extxyz"', r"1 \(density\): .*gas\.extxyz does not exist"),
     (NEXT, NEXT.replace("replicas = 4", "repeats = [0, 1, 1]"), r"repeats = \[0, 1, 1\]: give three positive whole"),
+    (NEXT, NEXT.replace("replicas = 4", "repeats = []"), r"repeats = \[\]: give three positive whole"),
+    ('"liquid.extxyz"', '"molecule.xyz"', r"1 \(density\): molecule\.xyz: periodic along .* only; set pbc to T T T"),
+    ('"liquid.extxyz"', '"empty.xyz"', r"1 \(density\): empty\.xyz: cannot be read as extxyz \(StopIteration\); give"),
     (NEXT, NEXT.replace("replicas = 4", "sampling.snapshot = 3"),
      r"\(density\): sampling: setting 'snapshot' is unknown; did you mean 'snapshots'\?"),
     ('"gr.csv"', '"rg.csv"', r"2 \(radial_distribution\): .*rg\.csv does not exist"),
@@ -245,9 +249,12 @@ NEXT = 'replicas = 4\n\n[[targets]]\nkind = "radial'
     ("stderr = 0.05", 'pair = ["Ar", "Kr"]', r"the cells have no pair of the elements"),
     ("stderr = 0.05", 'name = "P at density"', r"another target is called 'P at density' too"),
     ("stderr = 0.05", 'name = "loss"', r"name = 'loss' cannot be used"),
+    ("spacing_A = 0.2", "spacing_A = 1e-9", r"spacing_A = 1e-09; no curve is measured in steps below 0\.001 Å"),
     ("spacing_A = 0.2", "spacing_A = 3.0", r"gr\.csv has 2\.9 to 8 Å, of which the cell .* leaves 1 steps of 3 Å"),
 ])  # fmt: skip
 def test_a_wrong_target_is_one_sentence(folder, capsys, old, new, says):
+    (folder / "molecule.xyz").write_text("2\n\nAr 0 0 0\nAr 0 0 3.8\n")
+    (folder / "empty.xyz").touch()
     refusals.check_changed(folder, capsys, SETTINGS + LIQUID.format(pressure=0), old, new, says, BEGINS)
 
 
@@ -256,6 +263,10 @@ def test_a_wrong_target_is_one_sentence(folder, capsys, old, new, says):
     ("displacements = [[1, 0, 0], [-1, 0, 0]]", "place = 3", r"mode E2g: place 3 of 3; give 0 to 2"),
     ("displacements = [[1, 0, 0], [-1, 0, 0]]", "displacements = [[1, 0, 0]]", r"mode E2g: .*give \(2, 3\)"),
     ("displacements = [[1, 0, 0], [-1, 0, 0]]", 'displacements = [["x"], 1]', r"give a list of three numbers for each"),
+    ("[[1, 0, 0], [-1, 0, 0]]", "[[nan, 0, 0], [-1, 0, 0]]", r"give a list of three numbers for each"),
+    ("temperature_K = 10", "temperature_K = -10", r"temperature_K = -10; give 0 or a number above"),
+    ("stderr_THz = 0.01", "stderr_THz = 0", r"mode E2g: standard error 0; give a positive number"),
+    ("frequency_THz = 1", "frequency_THz = -1", r"mode E2g: frequency -1; give a positive number"),
     ("frequency_THz = 1", "", r"'frequency_THz' is missing; add it"),
     ("[[targets]]", "[targets]", r"targets = .* does not fit; make each target a section \[\[targets\]\]"),
 ])  # fmt: skip

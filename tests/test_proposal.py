@@ -76,11 +76,17 @@ def test_the_command_writes_structures_without_labels(frames, tmp_path, monkeypa
     assert "next.extxyz exists already" in capsys.readouterr().err
 
 
-def test_what_cannot_be_ranked_is_refused(frames):
+def test_what_cannot_be_ranked_is_refused(frames, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="1 model is no committee; give two or more"):
         proposal.rank(frames, COMMITTEE[:1], 2)
     with pytest.raises(ValueError, match="count = 0"):
         proposal.rank(frames, COMMITTEE, 0)
+    with pytest.raises(ValueError, match="apart = nan"):
+        proposal.rank(frames, COMMITTEE, 1, apart=np.nan)
+    write("md.extxyz", frames)
+    with pytest.raises(ValueError, match="titanium-dft is given twice and would agree with itself"):
+        proposal.propose("md.extxyz", ["titanium-dft", "titanium-fused", "titanium-dft"], 1, "next.extxyz")
     frames[2].symbols[1] = "Ti"
     with pytest.raises(ValueError, match=r"md\.extxyz, frame 2: the potential knows Ar but not Ti"):
         proposal.rank(frames, COMMITTEE, 2, where="md.extxyz, ")

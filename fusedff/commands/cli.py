@@ -61,10 +61,12 @@ def _convert_arguments(parser) -> None:
     parser.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="files, or folders of DeePMD runs")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="extended-XYZ file to write; it must not exist")
     parser.add_argument("--format", help="of all files, where name and content do not tell it, e.g. vasp-out")
-    parser.add_argument("--family", default="unlabelled", help="kind of structures (config_type), e.g. hcp-md")
-    parser.add_argument("--source", help="calculation, whose zero of energy is its own (default: vasp, espresso, ...)")
+    parser.add_argument("--family", default="unlabelled",
+                        help="kind of structures, e.g. hcp-md, of frames that name none (config_type)")  # fmt: skip
+    parser.add_argument("--source", help="calculation, whose zero of energy is its own, of frames that name none "
+                        "(default: vasp, espresso, ...)")  # fmt: skip
     parser.add_argument("--run-length", type=int, metavar="N", help="cut trajectories into runs of N frames each")
-    parser.add_argument("--species", nargs="+", default=(), metavar="SYMBOL",
+    parser.add_argument("--species", nargs="+", action="extend", default=[], metavar="SYMBOL",
                         help="elements of types 0, 1, ... of DeePMD folders without type_map.raw")  # fmt: skip
 
 
@@ -86,7 +88,7 @@ def _label_arguments(parser) -> None:
     parser.add_argument("structures", type=Path, help="extended-XYZ file of periodic structures")
     parser.add_argument("output", type=Path, help="extended-XYZ file that labelled frames are appended to")
     parser.add_argument("--calculator", metavar="MODEL", help="label with it, here and now, instead of GPAW")
-    parser.add_argument("--set", nargs="+", default=[], type=_setting, metavar="KEY=VALUE",
+    parser.add_argument("--set", nargs="+", action="extend", default=[], type=_setting, metavar="KEY=VALUE",
                         help="settings of that calculator, e.g. sigma=2.3")  # fmt: skip
     parser.add_argument("--source", help="what frames call it; its zero of energy is its own (default: MODEL)")
     gpaw = parser.add_argument_group("of GPAW")
@@ -110,14 +112,15 @@ def _label(options) -> int:
     if options.calculator is None:
         if foreign := [name for name in ("set", "source") if name in given]:
             raise ValueError(f"--{foreign[0]} is for --calculator, which is not given; name one, or leave it out")
-        print(labelling.plan(options.structures, options.output, options.processes or 2, gpaw).report())
+        processes = 2 if options.processes is None else options.processes
+        print(labelling.plan(options.structures, options.output, processes, gpaw).report())
     else:
         if foreign := [*gpaw, *(["processes"] if "processes" in given else [])]:
             raise ValueError(f"--{foreign[0]} is a setting of GPAW, not of {options.calculator}; leave it out")
         devices.require_platform()
         fusedff.setup()
         found = labelling.label(
-            options.structures, options.output, options.calculator, dict(options.set), options.source,
+            options.structures, options.output, options.calculator, _settings(options.set), options.source,
             say=lambda text: print(text, flush=True),
         )  # fmt: skip
         print(found.report())
@@ -127,7 +130,8 @@ def _label(options) -> int:
 
 def _propose_arguments(parser) -> None:
     parser.add_argument("frames", type=Path, help="extended-XYZ file of periodic structures, labelled or not")
-    parser.add_argument("--models", nargs="+", required=True, metavar="MODEL", help="a committee of two or more")
+    parser.add_argument("--models", nargs="+", action="extend", required=True, metavar="MODEL",
+                        help="a committee of two or more")  # fmt: skip
     parser.add_argument("--count", type=int, default=20, metavar="N", help="structures to propose (default: 20)")
     parser.add_argument("--into", type=Path, required=True, metavar="OUTPUT", help="extended-XYZ file to write")
     parser.add_argument("--apart", type=float, metavar="LENGTH",
@@ -182,10 +186,10 @@ def _evaluate_arguments(parser) -> None:
     parser.add_argument("--symbol", help="chemical symbol or formula that a NAME is of, e.g. Cu")
     parser.add_argument("--frames", type=Path, help="extended-XYZ file of labelled frames to compare with")
     parser.add_argument("--table", type=Path, help="measurements (as of `fusedff train`) to compare with")
-    parser.add_argument("--preset", default="demo", help="how long to simulate at temperatures (default: demo)")
-    parser.add_argument("--set", nargs="+", default=[], type=_setting, metavar="KEY=VALUE",
+    parser.add_argument("--preset", help="how long to simulate at the temperatures of --table (default: demo)")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], type=_setting, metavar="KEY=VALUE",
                         help="settings of a calculator that is not of fusedff, e.g. sigma=2.3")  # fmt: skip
-    parser.add_argument("--output", type=Path, help="JSON file to write the numbers to")
+    parser.add_argument("--output", type=Path, help="JSON file to write the numbers to; it must not exist")
 
 
 def _setting(text: str):
@@ -195,9 +199,22 @@ def _setting(text: str):
     if not separator or not key.isidentifier():
         raise argparse.ArgumentTypeError(f"{text!r} is no setting; write it like sigma=2.3")
     try:
-        return key, ast.literal_eval(value)
+        found = ast.literal_eval(value)
     except (ValueError, SyntaxError):  # text without quotation marks
         return key, value
+    if isinstance(found, tuple) and not value.startswith("("):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has a comma; give a decimal point, or several values in brackets, like {key}=({value})"
+        )
+    return key, found
+
+
+def _settings(pairs) -> dict:
+    settings = dict(pairs)
+    for key in settings:
+        if (n := [name for name, _ in pairs].count(key)) > 1:
+            raise ValueError(f"--set gives {key} {n} times; give it once")
+    return settings
 
 
 def _evaluate(options) -> int:
@@ -205,13 +222,17 @@ def _evaluate(options) -> int:
     from fusedff.commands import evaluation
     from fusedff.runtime import devices, storage
 
+    if options.preset is not None and options.table is None:
+        raise ValueError("--preset is for the temperatures of --table, which is not given; name one, or leave it out")
+    if options.output is not None:
+        storage.require_new(options.output)
     devices.require_platform()
     fusedff.setup()
     found = evaluation.evaluate(
-        options.model, options.structure, options.symbol, options.frames, options.table, options.preset,
-        dict(options.set), say=lambda text: print(text, flush=True),
+        options.model, options.structure, options.symbol, options.frames, options.table, options.preset or "demo",
+        _settings(options.set), say=lambda text: print(text, flush=True),
     )  # fmt: skip
-    if options.output:
+    if options.output is not None:
         storage.write_json(options.output, found)
         print(f"\nwrote {options.output}")
     return 0

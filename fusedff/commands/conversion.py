@@ -6,7 +6,7 @@ energy, not the energy extrapolated to zero smearing that VASP prints as well.
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import ase
 import ase.io
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io.formats import UnknownFileTypeError, filetype
+from ase.io.formats import filetype
 
 from fusedff.data import datasets, deepmd, dft_outputs, extxyz
 from fusedff.data import frames as labelled
@@ -23,6 +23,7 @@ from fusedff.data.validation import duplicates
 from fusedff.runtime import storage
 
 UNCONVERGED, NO_ENERGY, NO_FORCES = "SCF not converged", "no energy", "no forces"
+DEEPMD = "DeePMD folders"
 _KEPT = ("config_type", "config_id", "run", "source", "use_virial", "units", "dft")  # of what extended XYZ says
 
 
@@ -94,11 +95,11 @@ def convert(inputs: Sequence[str | Path], output: str | Path, settings: Settings
     ValueError naming the file and the remedy; then nothing is written.
     """
     settings, output = settings or Settings(), Path(output)
-    if output.exists():
-        raise FileExistsError(f"{output} exists already; name another file, or delete it (the last name is the output)")
+    storage.require_new(output, "name another file, or delete it (the last name is the output)")
     if output.suffix.lower() not in (".extxyz", ".xyz"):
         raise ValueError(f"{output.name}: frames are written as extended XYZ; end the name in .extxyz")
     places = [place for path in inputs for place in _places(Path(path), settings)]
+    _require_used(settings, {kind for _, kind in places})
     names = _names([path for path, _ in places])
     kept, read, dropped, unfit, own_runs, smearing = [], Counter(), Counter(), [], 0, 0.0
     for (path, kind), name in zip(places, names, strict=True):
@@ -132,19 +133,28 @@ def convert(inputs: Sequence[str | Path], output: str | Path, settings: Settings
     return Conversion(frames, dict(read), dict(dropped), smearing, own_runs)
 
 
+def _require_used(settings: Settings, kinds: Set[str]) -> None:
+    """Raise ValueError for a setting that is of no input."""
+    if settings.format is not None and not kinds & set(FORMATS):
+        raise ValueError(f"format {settings.format!r} is of files, and only DeePMD folders are given; leave it out")
+    if settings.species and DEEPMD not in kinds:
+        raise ValueError(f"species {' '.join(settings.species)} are of DeePMD folders, and none is given; leave it out")
+
+
 def _places(path: Path, settings: Settings) -> list[tuple[Path, str]]:
     """What to read at a path: (file or folder of a run, what it is)."""
     if path.is_dir():
         if not (found := deepmd.runs(path)):
             raise ValueError(f"{path} is a folder without DeePMD sets (set.*/coord.npy); give the files in it by name")
-        return [(run, "DeePMD folders") for run in found]
+        return [(run, DEEPMD) for run in found]
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give files or DeePMD folders to convert")
+    extxyz.require_text(path)
     kind = settings.format
     if kind is None:
         try:
             kind = filetype(str(path))
-        except UnknownFileTypeError:
+        except Exception:  # ASE raises whatever it meets, also of files that only are named as compressed
             kind = "unknown"
         if kind not in FORMATS:
             raise ValueError(

@@ -84,6 +84,8 @@ def _structures(path: Path, output: Path) -> dict[str, Atoms]:
     """The structures of a file by `config_id`, which the script gives them too; each can be labelled."""
     if path.exists() and output.exists() and path.samefile(output):
         raise ValueError(f"{output} holds the structures themselves; name another file for their labels")
+    if output.is_dir():
+        raise ValueError(f"{output} is a folder; name a file for the labels")
     frames, first = {}, {}
     for n, frame in enumerate(extxyz.read(path)):
         name = str(frame.info.get("config_id", f"{path.name}#{n}"))

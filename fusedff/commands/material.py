@@ -35,6 +35,7 @@ from fusedff.plotting import data as data_plots
 from fusedff.plotting import properties, style
 from fusedff.plotting import training as training_plots
 from fusedff.potential import Potential
+from fusedff.runtime import settings as ranges
 from fusedff.runtime import storage
 from fusedff.study import comparison, presets, run_folder
 from fusedff.study.presets import Preset
@@ -42,6 +43,7 @@ from fusedff.study.run_folder import MODELS, RunFolder
 from fusedff.training import checkpoints, difftre, force_matching, fused
 
 SHORTEST_EDGE = 7.0  # Å, of the simulated cells, unless `repeats` says otherwise
+MOST_SEEDS = 1000  # trainings of a committee
 SECTIONS = ("network", "dft", "experiment", "fused", "evaluation")  # of a preset, that a file may change
 
 TEMPLATE = """\
@@ -59,6 +61,7 @@ preset = "demo"                   # smoke (quick test, useless models), demo (mi
 # Optional: every setting of the preset can be given in its section.
 # seed = 0                        # of initial weights, split, batches, trajectories
 # seeds = 5                       # a committee: every model is trained five times; or a list, [0, 1, 2]
+# units = "ase"                   # the frames are in eV and Å although they do not look so; or of the table, "GPa"
 # repeats = [3, 3, 3]             # of the conventional cell, in the simulations; default: edges of 7 Å or more
 # [dft]
 # epochs = 200
@@ -130,20 +133,26 @@ def load(path: str | Path) -> Material:
     another kind, frames and tables that cannot be right, frames without an element of the crystal.
     """
     path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}; give a settings file (`fusedff new` writes a template)")
     try:
-        said = tomllib.loads(path.read_text())
+        said = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # no TOML, no UTF-8
         raise ValueError(f"{path.name}: {error}; `fusedff new` writes a template") from error
-    top = {"frames": str, "table": str, "symbol": str, "structure": str, "output": str, "preset": str}
+    top = ("frames", "table", "symbol", "structure", "output", "preset")
     sections.require_known(said, (*top, "seed", "seeds", "repeats", "units", "targets", *SECTIONS), path.name)
-    for name, kind in top.items():
-        if name not in said and name not in ("symbol", "preset", "output"):
+    for name in top:
+        if name not in said and name in ("frames", "table", "structure"):
             raise ValueError(f"{path.name}: {name!r} is missing; add it (`fusedff new` writes a template)")
         listed = name == "frames" and isinstance(said["frames"], list) and said["frames"]
         for value in listed or [said.get(name, "")]:
-            if not isinstance(value, kind):
+            if not isinstance(value, str):
                 raise ValueError(f"{path.name}: {name} = {value!r} is no text; write it in quotation marks")
     here = path.parent
+    output = here / said.get("output", path.stem)
+    if output.is_file():
+        raise ValueError(f"{path.name}: output = {output.name!r} is a file; name a folder")
     structure = said["structure"] if said["structure"] in crystals.STRUCTURES else here / said["structure"]
     if isinstance(structure, Path) and not structure.is_file():
         raise ValueError(
@@ -152,13 +161,16 @@ def load(path: str | Path) -> Material:
         )
     if isinstance(structure, str) and "symbol" not in said:
         raise ValueError(f"{path.name}: {structure} of what? Add symbol, e.g. {crystals.STRUCTURES[structure]!r}")
+    units_of_frames, units_of_table = _units(said, path.name)
     points = experiments.load_state_points(
-        here / said["table"], symbol=said.get("symbol"), structure=structure, units=said.get("units")
+        here / said["table"], symbol=said.get("symbol"), structure=structure, units=units_of_table
     )
     files = said["frames"] if isinstance(said["frames"], list) else [said["frames"]]
-    frames = datasets.load_files([here / name for name in files])
+    frames = datasets.load_files([here / name for name in files], units_of_frames)
     crystal = dict.fromkeys(crystals.unit_cell(points[0].crystal).symbols, f"the crystal of {said['table']}")
     _require_elements(crystal, frames, files)
+    if all(point.role != "train" for point in points):
+        raise ValueError(f"{said['table']}: every row is held out; give at least one the role train")
     seeds = _seeds(said, path.name)
     preset = _preset(presets.get(said.get("preset", "demo")), said, points, path.name)
     points = comparison.measured(preset, points)
@@ -169,7 +181,7 @@ def load(path: str | Path) -> Material:
     place = targets.Place(here, points, preset.evaluation.repeats, preset.experiment.sampling)
     further = targets.load(said.get("targets", []), place, path.name)
     _require_elements(targets.elements(further), frames, files)
-    return Material(here / said.get("output", path.stem), frames, points, train_points, preset, seeds, further)
+    return Material(output, frames, points, train_points, preset, seeds, further)
 
 
 def _require_elements(needed: Mapping[str, str], frames, files) -> None:
@@ -178,18 +190,41 @@ def _require_elements(needed: Mapping[str, str], frames, files) -> None:
         raise ValueError(f"{', '.join(files)}: no frame contains {symbol}, which {needed[symbol]} does; add frames")
 
 
+def _units(said: Mapping, file: str) -> tuple[str | None, str | None]:
+    """The units that are to be believed, of the frames and of the elastic constants in the table."""
+    stated = said.get("units", [])
+    stated = stated if isinstance(stated, list) else [stated]
+    of_frames, of_table = ([unit for unit in stated if unit in known] for known in (("ase",), tuple(experiments.UNITS)))
+    if len(of_frames) + len(of_table) < len(stated) or len(of_frames) > 1 or len(of_table) > 1:
+        raise ValueError(
+            f"{file}: units = {said['units']!r} are unknown; use 'ase' for the frames, one of "
+            f"{', '.join(experiments.UNITS)} for the table, or a list of both"
+        )
+    return next(iter(of_frames), None), next(iter(of_table), None)
+
+
 def _seeds(said: Mapping, file: str) -> tuple[int, ...]:
     """The seeds of a committee, if it is to be one: as many as said from 0 on, or those listed."""
     if "seeds" not in said:
         return ()
     seeds = said["seeds"]
-    seeds = list(range(seeds)) if isinstance(seeds, int) and not isinstance(seeds, bool) else seeds
-    whole = isinstance(seeds, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in seeds)
-    if not whole or len(set(seeds)) < max(2, len(seeds)):
-        raise ValueError(f"{file}: seeds = {said['seeds']!r}; give how many (2 or more), or a list of different ones")
+    if isinstance(seeds, int) and not isinstance(seeds, bool):
+        seeds = list(range(min(seeds, MOST_SEEDS + 1)))
+    if (
+        not isinstance(seeds, list)
+        or not all(map(_is_seed, seeds))
+        or not 2 <= len(set(seeds)) == len(seeds) <= MOST_SEEDS
+    ):
+        raise ValueError(
+            f"{file}: seeds = {said['seeds']!r}; give how many (2 to {MOST_SEEDS}), or a list of different ones"
+        )
     if "seed" in said:
         raise ValueError(f"{file}: seed and seeds are both given; leave out one of them")
     return tuple(seeds)
+
+
+def _is_seed(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < ranges.MOST["seed"][0]
 
 
 def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
@@ -199,8 +234,8 @@ def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
         crystals.supercell(points[0].crystal, repeats)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise ValueError(f"{file}: seed = {seed!r}; give a whole number from 0 on")
+    if not _is_seed(seed):
+        raise ValueError(f"{file}: seed = {seed!r}; give a whole number from 0 on, below {ranges.MOST['seed'][0]}")
     cells, base = {"repeats": tuple(repeats)}, presets.with_seed(base, seed)
     preset = replace(
         base,
@@ -233,8 +268,8 @@ def describe(material: Material) -> str:
         f"frames        {len(material.frames)}: {len(split.train)} to train on, {len(split.validation)} to watch it, "
         f"{len(split.test)} held out; {len(families)} families ({', '.join(families)})"
         + (f"; each of {', '.join(sources)} has its own zero of energy" if len(sources) > 1 else ""),
-        f"measured      {', '.join(measured_names(material.points))} ({point.condition}); trained on {trained} K; "
-        f"held out {held + ' K' if held else 'none'}",
+        f"measured      {', '.join(measured_names(material.points)) or 'no elastic constants'} ({point.condition}); "
+        f"trained on {trained} K; held out {held + ' K' if held else 'none'}",
         *targets.describe(material.targets),
         f"simulations   {len(cell)} atoms, edges {', '.join(f'{x:.1f}' for x in cell.cell.lengths())} Å",
         f"preset        {material.preset.name}: {material.preset.dft.epochs} epochs of force matching, "
@@ -450,10 +485,9 @@ def new(folder: str | Path) -> Path:
 
     Raises FileExistsError rather than replace a file.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("study.toml", TEMPLATE), ("measured.csv", TABLE_TEMPLATE)):
-        if (folder / name).exists():
-            raise FileExistsError(f"{folder / name} exists already; name another folder")
+    folder, texts = Path(folder), {"study.toml": TEMPLATE, "measured.csv": TABLE_TEMPLATE}
+    for name in texts:
+        storage.require_new(folder / name, "name another folder")
+    for name, text in texts.items():
         storage.write_bytes(folder / name, text.encode())
     return folder / "study.toml"

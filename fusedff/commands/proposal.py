@@ -5,6 +5,7 @@ data do not determine the potential (query by committee). H. S. Seung et al., Pr
 potentials: L. Zhang et al., Phys. Rev. Mater. 3, 023804 (2019), whose model deviation is the measure used here.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def rank(
     """
     if len(potentials) < 2:
         raise ValueError(f"{len(potentials)} model is no committee; give two or more that differ in their seeds")
-    if count < 1 or apart < 0:
+    if count < 1 or not 0 <= apart < np.inf:
         raise ValueError(f"count = {count}, apart = {apart:g} Å: give 1 frame or more, and no negative length")
     evaluate, spread = Evaluator(potentials), []
     for n, frame in enumerate(frames):
@@ -76,8 +77,9 @@ def propose(path: str | Path, models: Sequence[str], count: int, into: str | Pat
     `forces_std` the spread in eV/Å. Raises what `Potential.load` and `rank` raise, and FileExistsError.
     """
     path, into = Path(path), Path(into)
-    if into.exists():
-        raise FileExistsError(f"{into} exists already; name another file, or delete it")
+    storage.require_new(into)
+    if repeated := [name for name, n in Counter(models).items() if n > 1]:
+        raise ValueError(f"{repeated[0]} is given twice and would agree with itself; give each model once")
     frames = list(extxyz.read(path))
     if not frames:
         raise ValueError(f"{path.name} has no frames; give at least one structure")

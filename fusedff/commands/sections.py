@@ -56,6 +56,8 @@ def changed(settings, said: Mapping, where: str):
         if dataclasses.is_dataclass(before) != isinstance(value, dict):
             remedy = f"make it a section [{name}]" if dataclasses.is_dataclass(before) else "it has no settings inside"
             raise ValueError(f"{where}: {name} = {value!r} does not fit; {remedy}")
+        if isinstance(before, tuple) and not isinstance(value, list):
+            raise ValueError(f"{where}: {name} = {value!r} is not {_WORDS[list]}; correct it")
         if isinstance(value, dict):
             values[name] = changed(before, value, f"{where}, [{name}]")
         else:

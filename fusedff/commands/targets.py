@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -19,6 +20,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from fusedff.commands import sections
 from fusedff.crystallography import crystals
+from fusedff.data import frames as labelled
 from fusedff.measurements import curves
 from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
@@ -97,11 +99,15 @@ class Phonon:
     place: int | None = None
 
     def __post_init__(self):
-        ranges.require(self, not_negative=["weight"])
+        ranges.require(self, not_negative=["weight", "temperature_K"])
         if (self.displacements is None) == (self.place is None):
             raise ValueError(f"which mode is {self.name}? Give either displacements or place")
         for row in self.displacements or ():
-            if not isinstance(row, list) or len(row) != 3 or not all(isinstance(x, (int, float)) for x in row):
+            if (
+                not isinstance(row, list)
+                or len(row) != 3
+                or not all(isinstance(x, (int, float)) and isfinite(x) for x in row)
+            ):
                 raise ValueError(f"displacements = {self.displacements}; give a list of three numbers for each atom")
 
     def measured(self, place: Place) -> Measured:
@@ -147,8 +153,9 @@ class State:
             unit, said = crystals.unit_cell(point.crystal), f"the crystal measured at {point.temperature:g} K"
         else:
             (unit, said), point = crystals.read(place.folder / self.structure), None
-        repeats = self.repeats or ((1, 1, 1) if point is None else place.repeats)
-        frame = crystals.repeated(unit, repeats)
+        default = (1, 1, 1) if point is None else place.repeats
+        labelled.check_geometry(unit, said)
+        frame = crystals.repeated(unit, default if self.repeats is None else self.repeats)
         if self.density_g_cm3 is not None:
             factor = (DENSITY * frame.get_masses().sum() / frame.get_volume() / self.density_g_cm3) ** (1 / 3)
             frame.set_cell(factor * frame.cell.array, scale_atoms=True)
@@ -179,6 +186,7 @@ class RadialDistribution(State):
     def __post_init__(self):
         super().__post_init__()
         ranges.require(self, positive=["spacing_A", "stderr", *(["r_max_A"] if self.r_max_A is not None else [])])
+        ranges.between(self, "spacing_A", low=1e-3, why="no curve is measured in steps below 0.001 Å")
         if self.pair is not None and (len(self.pair) != 2 or not all(s in chemical_symbols[1:] for s in self.pair)):
             raise ValueError(f'pair = {self.pair}; give two chemical symbols, e.g. ["O", "H"]')
 
@@ -264,15 +272,15 @@ def load(said, place: Place, file: str) -> tuple[Measured, ...]:
     for n, section in enumerate(said, start=1):
         kind = section.get("kind")
         where = f"{file}, [[targets]] {n}"
-        if kind not in KINDS:
+        if kind not in tuple(KINDS):
             what = "'kind' is missing" if kind is None else f"kind {kind!r} is unknown"
             raise ValueError(f"{where}: {what}; use one of {', '.join(KINDS)}")
         where = f"{where} ({kind})"
         settings = sections.made(KINDS[kind], {key: x for key, x in section.items() if key != "kind"}, where)
         try:
             one = settings.measured(place)
-        except (ValueError, FileNotFoundError) as error:
-            raise type(error)(f"{where}: {error}") from error
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{where}: {error}") from error
         if not file_name(one.name) or "@" in one.name or one.name in RESERVED:
             raise ValueError(f"{where}: name = {one.name!r} cannot be used; give a name with letters, without @")
         if file_name(one.name) in {file_name(other.name) for other in found}:

@@ -17,6 +17,7 @@ from ase.formula import Formula
 
 from fusedff.crystallography import orientation
 from fusedff.crystallography.orientation import PARAMETERS
+from fusedff.runtime import settings
 
 # Names of structures, each with an example; all are cubic but hcp.
 STRUCTURES = {
@@ -146,7 +147,7 @@ def read(path: Path) -> tuple[ase.Atoms, str]:
     try:
         atoms: ase.Atoms = ase.io.read(str(path), format=kind)  # ty: ignore[invalid-assignment]: one frame
     except Exception as error:  # ASE raises whatever its parser meets
-        said = " ".join(str(error).split())
+        said = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path.name}: cannot be read as {kind} ({said}); give {FILES}") from error
     occupancy = atoms.info.get("occupancy", {})
     shares = [share for site in occupancy.values() for share in site.values()]
@@ -192,12 +193,11 @@ def repeated(cell: ase.Atoms, repeats) -> ase.Atoms:
 
     Raises ValueError unless repeats are three positive whole numbers of a supercell that fits into memory.
     """
-    counts = np.asarray(repeats)
-    if counts.shape != (3,) or not np.issubdtype(counts.dtype, np.integer) or (counts < 1).any():
+    if not settings.are_repeats(repeats):
         raise ValueError(f"repeats = {repeats!r}: give three positive whole numbers, e.g. (5, 5, 3)")
-    if (n_atoms := len(cell) * float(np.prod(counts.astype(float)))) > MOST_ATOMS:
+    if (n_atoms := len(cell) * float(np.prod(np.asarray(repeats, float)))) > MOST_ATOMS:
         raise ValueError(f"repeats = {repeats!r} make {n_atoms:.3g} atoms; give fewer, up to {MOST_ATOMS} atoms fit")
-    return cell * tuple(int(n) for n in counts)
+    return cell * tuple(int(n) for n in repeats)
 
 
 def prototype(symbol: str, structure: str, volume: float) -> ase.Atoms:

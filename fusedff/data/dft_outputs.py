@@ -1,5 +1,6 @@
 """Output files of DFT programs, read frame by frame with ASE, and whether the SCF cycle of each frame has converged."""
 
+import io
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
@@ -48,20 +49,25 @@ def _vasprun(path: Path) -> Iterator[Read]:
 
 def _espresso(path: Path) -> Iterator[Read]:
     """pw.x marks the energy of a converged cycle by `!`, and ASE reads no other."""
-    with open(path) as file:
-        for atoms in espresso.read_espresso_out(file, slice(None)):
-            yield Read(atoms, labelled.energy_of(atoms) is not None)
+    for atoms in espresso.read_espresso_out(_whole_lines(path), slice(None)):
+        yield Read(atoms, labelled.energy_of(atoms) is not None)
 
 
 def _aims(path: Path) -> Iterator[Read]:
-    with open(path) as file:
-        header = aims.get_header_chunk(file)
-        chunks = list(aims.get_aims_out_chunks(file, header))
+    file = _whole_lines(path)
+    header = aims.get_header_chunk(file)
+    chunks = list(aims.get_aims_out_chunks(file, header))
     for n, chunk in enumerate(chunks):
         converged = any("Self-consistency cycle converged" in line for line in chunk.lines)
         if header.is_relaxation and n == len(chunks) - 1 and not converged:
             return  # the end of a relaxation repeats its last geometry
         yield Read(chunk.atoms, converged)
+
+
+def _whole_lines(path: Path) -> io.StringIO:
+    """The text of a file; a last line that does not end may be cut off inside a number, and is left out."""
+    text = path.read_text()
+    return io.StringIO(text[: text.rfind("\n") + 1])
 
 
 def _extxyz(path: Path) -> Iterator[Read]:
@@ -88,16 +94,25 @@ FORMATS = {  # by ASE's names
 def read(path: Path, kind: str) -> Iterator[Read]:
     """The frames of a file of one of `FORMATS`, those that lack labels or have not converged among them.
 
-    Raises ValueError naming the file and the remedy for what cannot be read.
+    Raises ValueError naming the file and the remedy for what cannot be read. A run that was interrupted in the middle
+    of a step gives the steps before it, with a warning.
     """
     title, _, reader = FORMATS[kind]
+    found = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # ASE's, of what is not looked at
-            found = list(reader(path))
+            for one in reader(path):
+                found.append(one)  # kept when the next one cannot be read
     except Exception as error:  # ASE raises whatever its parser meets
         if kind == "extxyz":  # whose errors are our own
             raise
         said = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} cannot be read as {title} ({said}); leave it out, or repair it") from error
+        if not found:
+            raise ValueError(f"{path} cannot be read as {title} ({said}); leave it out, or repair it") from error
+        warnings.warn(
+            f"{path}: after {len(found)} frames it cannot be read as {title} ({said}), as if the run was interrupted; "
+            "the rest is left out",
+            stacklevel=2,
+        )
     yield from found

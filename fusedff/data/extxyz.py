@@ -44,7 +44,8 @@ def read(path: Path) -> Iterator[ase.Atoms]:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {what}; give the path of an extended-XYZ file")
-    _check_text(path)
+    require_text(path)
+    _require_last_line(path)
     size, n = path.stat().st_size, 0
     with open(path, encoding="utf-8") as file:
         while True:
@@ -90,13 +91,18 @@ def _block(file, size: int) -> str | None:
     return "".join([first, comment, *atoms])
 
 
-def _check_text(path: Path) -> None:
-    """What is no plain text; and a file cut off inside its last number, which would still parse, to another number."""
+def require_text(path: Path) -> None:
+    """Raise ValueError for a file that begins as no plain text does: compressed, or encoded otherwise."""
     with open(path, "rb") as file:
         start = file.read(5)
-        for signature, what in _NO_TEXT.items():
-            if start.startswith(signature):
-                raise ValueError(f"{path.name} is {what}; give plain text, UTF-8 without a byte-order mark")
+    for signature, what in _NO_TEXT.items():
+        if start.startswith(signature):
+            raise ValueError(f"{path.name} is {what}; give plain text, UTF-8 without a byte-order mark")
+
+
+def _require_last_line(path: Path) -> None:
+    """Raise ValueError for a file cut off inside its last number, which would still parse, to another number."""
+    with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - 1))
         if file.read(1) not in (b"", b"\n"):
             raise ValueError(

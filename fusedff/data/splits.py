@@ -65,9 +65,11 @@ def split(frames, validation=0.1, test=0.2, seed=0) -> Split:
     parts = assign(families, validation, test, runs, sources, seed)
     wanted = {"train": True, "validation": validation > 0, "test": test > 0}
     if empty := [name for name in wanted if wanted[name] and name not in parts]:
+        n_runs = runs.count(None) + len({(source, run) for source, run in zip(sources, runs, strict=True) if run})
         raise ValueError(
             f"{len(frames)} frames leave none for {' and '.join(empty)}: ten of one config_type give each part its "
-            "share; add frames, or share out three or more in file order with `paper_split`"
+            f"share, where those of one run (there are {n_runs}) stay together; add frames, or share out three or more "
+            "in file order with `paper_split`"
         )
     return Split(*(tuple(f for f, p in zip(frames, parts, strict=True) if p == name) for name in Split._fields))
 

@@ -35,20 +35,25 @@ def by_name(name: str, settings: Mapping | None = None) -> BaseCalculator:
         return FusedCalculator(_load(name))
     module, _, factory = place.partition(":")
     try:
-        make = getattr(import_module(module), factory)
+        found = import_module(module)
     except ImportError as error:
-        raise ImportError(f"{name}: {error}; install the package that {module.split('.')[0]} belongs to") from error
-    except AttributeError as error:
-        raise ValueError(
-            f"{name}: {module} has no {factory}; name a class or function that makes a calculator"
-        ) from error
+        remedy = f"install the package that {module.split('.')[0]} belongs to, or add its folder to PYTHONPATH"
+        raise ImportError(f"{name}: {error}; {remedy}") from error
+    except Exception as error:  # of whoever wrote it
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{name}: {module or 'no name'} cannot be imported ({said}); correct it") from error
+    if not hasattr(found, factory):
+        raise ValueError(f"{name}: {module} has no {factory}; name a class or function that makes a calculator")
     try:
-        calculator = make(**(settings or {}))
+        calculator = getattr(found, factory)(**(settings or {}))
     except Exception as error:  # of whoever wrote it
         said = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{name}: {factory} makes no calculator ({said}); check its settings") from error
     if not isinstance(calculator, BaseCalculator):
         raise ValueError(f"{name}: {factory} makes a {type(calculator).__name__}, which is no ASE calculator")
+    known = getattr(calculator, "default_parameters", {}) if name in KNOWN else {}
+    if known and (unknown := [key for key in settings or {} if key not in known]):  # which ASE takes and never looks at
+        raise ValueError(f"{name}: setting {unknown[0]!r} is unknown; there are {', '.join(known)}")
     return calculator
 
 

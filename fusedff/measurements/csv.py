@@ -42,7 +42,8 @@ def _split(text, where):
 def cells(columns: list[str], row: list[str], where: str) -> dict[str, str]:
     """The cells of a row by column; `where` (file, line) begins every error."""
     if len(row) != len(columns):
-        raise ValueError(f"{where}: {len(row)} cells under {len(columns)} columns; complete the row")
+        remedy = "complete the row" if len(row) < len(columns) else "give one cell each, with decimal points in numbers"
+        raise ValueError(f"{where}: {len(row)} cells under {len(columns)} columns; {remedy}")
     return dict(zip(columns, row, strict=True))
 
 

@@ -3,6 +3,7 @@
 Whole numbers have an upper bound, so that a typing error cannot start a run that never ends or fills the memory.
 """
 
+from collections.abc import Iterable
 from math import inf, isfinite
 from numbers import Integral, Real
 
@@ -12,14 +13,18 @@ MOST = {  # of whole numbers, with what more would mean; any other setting: a mi
     "epochs": (100_000, "the batches of all epochs are drawn before the first"),
     "updates": (100_000, "every update may take a simulation of its own"),
     "replicas": (10_000, "every replica is a cell in memory"),
+    "seed": (2**32 - 1, "larger ones begin again at 0"),
 }
 
 
-def require(settings, *, count=(), whole=(), positive=(), not_negative=()) -> None:
+def require(settings, *, count=(), whole=(), positive=(), not_negative=(), repeats=()) -> None:
     """Raise ValueError with class, setting, value and range unless every setting named is in the range it is under.
 
-    Whole numbers (`count`, `whole`) may be as large as `MOST` says.
+    Whole numbers (`count`, `whole`) may be as large as `MOST` says; `repeats` are three of them (`are_repeats`).
     """
+    for name in repeats:
+        if not are_repeats(getattr(settings, name)):
+            refuse(settings, name, "give three whole numbers from 1 on")
     for names, kind, low, says in (
         (count, Integral, 1, "a whole number from 1 on"),
         (whole, Integral, 0, "a whole number from 0 on"),
@@ -34,6 +39,12 @@ def require(settings, *, count=(), whole=(), positive=(), not_negative=()) -> No
             if kind is Integral:
                 most, why = MOST.get(name, (1_000_000, "no run with more comes to its end"))
                 between(settings, name, high=most, why=f"give {most} at most, {why}")
+
+
+def are_repeats(value) -> bool:
+    """Whether a value says how often a cell is repeated along its three vectors: whole numbers from 1 on."""
+    counts = list(value) if isinstance(value, Iterable) else []
+    return len(counts) == 3 and all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in counts)
 
 
 def between(settings, name: str, low: float = -inf, high: float = inf, why: str = "") -> None:

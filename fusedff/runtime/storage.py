@@ -77,6 +77,16 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         raise unwritable(path, error) from error
 
 
+def require_new(path: str | Path, remedy: str = "name another file, or delete it") -> None:
+    """Raise FileExistsError if `path` exists, and NotADirectoryError if no folder can be where it is to be."""
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} exists already; {remedy}")
+    place = next(place for place in path.absolute().parents if place.exists())
+    if not place.is_dir():
+        raise NotADirectoryError(f"{path} cannot be written, since {place} is a file; name another folder")
+
+
 def unwritable(path: Path, error: OSError) -> OSError:
     """`error`, met while writing `path`, as one that names the file and the remedy."""
     remedy = "make room" if error.errno in _FULL else "give a folder that can be written to"

@@ -1,6 +1,7 @@
 """Settings of the three trainings: force matching, DiffTRe, and both in turn (fused)."""
 
 from dataclasses import dataclass, field
+from numbers import Real
 
 import numpy as np
 import optax
@@ -46,10 +47,10 @@ class ForceMatchingConfig:
             self,
             count=["epochs", "batch", *sorted({"batch_atoms", "patience"} & given)],
             positive=["learning_rate", "final_learning_rate", *sorted({"force_scale", "clip"} & given)],
-            not_negative=["energy_weight", "force_weight", "virial_weight", "ema"],
-        )
+            not_negative=["energy_weight", "force_weight", "virial_weight", "ema"], whole=["seed"],
+        )  # fmt: skip
         ranges.between(self, "ema", high=0.99999, why="give a decay from 0 to below 1, e.g. 0.998")
-        if any(not 0 <= weight < np.inf for _, weight in self.source_weights):
+        if not all(map(_is_weight, self.source_weights)):
             ranges.refuse(self, "source_weights", "give (source, weight) pairs with weights from 0 on")
         ranges.one_of(self, "optimizer", OPTIMIZERS)
 
@@ -67,6 +68,11 @@ class ForceMatchingConfig:
             warm_up = max(1, steps // 10)
             made = muon(optax.warmup_cosine_decay_schedule(begin / 10, begin, warm_up, max(steps, warm_up + 1), end))
         return made if self.clip is None else optax.chain(optax.clip_by_global_norm(self.clip), made)
+
+
+def _is_weight(pair) -> bool:
+    """Whether it is a source with its weight."""
+    return isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[1], Real) and 0 <= pair[1] < np.inf
 
 
 @dataclass(frozen=True)
@@ -109,8 +115,9 @@ class DiffTReConfig:
 
     def __post_init__(self):
         ranges.require(
-            self, count=["updates", "replicas"], not_negative=["elastic_weight", "stress_weight", "pressure_weight"]
-        )
+            self, count=["updates", "replicas"], not_negative=["elastic_weight", "stress_weight", "pressure_weight"],
+            whole=["seed"], repeats=["repeats"],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ class SolidConfig:
     seed: int = 1
 
     def __post_init__(self):
-        settings.require(self, count=["replicas", "snapshots", "blocks"], whole=["equilibration"])
+        settings.require(
+            self, count=["replicas", "snapshots", "blocks"], whole=["equilibration", "seed"], repeats=["repeats"]
+        )
         settings.between(self, "blocks", low=2, why="an error bar needs at least 2")
         settings.between(self, "blocks", high=self.snapshots, why=f"{self.snapshots} snapshots cannot be cut into more")
