@@ -54,5 +54,5 @@ def _primitive(atoms):
     if found is None:
         raise ValueError(f"{atoms.get_chemical_formula()}: no primitive cell can be found; check cell and positions")
     cell, places, which = found
-    numbers, masses = kinds[which - 1].T
+    numbers, masses = kinds[np.asarray(which) - 1].T
     return Atoms(numbers.astype(int), cell=cell, scaled_positions=places, masses=masses, pbc=True)
