@@ -173,7 +173,7 @@ def test_the_command_says_what_it_did_and_what_comes_next(tmp_path, capsys, monk
     ("nonsense\n", ["OUTCAR", "new.extxyz"], r"OUTCAR cannot be read as VASP OUTCAR \(Incomplete OUTCAR\); leave it"),
     ("nonsense\n", ["mine.dat", "new.extxyz"], r"mine\.dat looks like nothing that can be converted; name its format"),
     ("nonsense\n", ["mine.xz", "new.extxyz"], r"mine\.xz looks like nothing that can be converted; name its format"),
-    (gzip.compress(b"nonsense", mtime=0), ["OUTCAR", "new.extxyz"], r"OUTCAR is compressed \(gzip\); give plain text, UTF-8"),
+    (gzip.compress(b"nonsense", mtime=0), ["OUTCAR", "new.extxyz"], r"OUTCAR is compressed \(gzip\); give plain text"),
     (lzma.compress(b"nonsense")[:20], ["mine.dat", "new.extxyz"], r"mine\.dat is compressed \(xz\); give plain text"),
     (None, ["OUTCAR", "old.extxyz"], r"old\.extxyz exists already; name another file"),
     (None, ["OUTCAR", "frames.csv"], r"frames\.csv: .*end the name in \.extxyz"),
