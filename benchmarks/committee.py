@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import record, starts
 from fusedff import results
-from fusedff.commands import material
+from fusedff.commands import training
 from fusedff.commands.material import Material
 from fusedff.measurements import experiments
 from fusedff.potential import Potential
@@ -32,7 +32,7 @@ def run(into: Path, preset: Preset = HOURS, seeds: Sequence[int] = SEEDS) -> Ite
     for seed in seeds:
         if str(seed) not in members:
             study = study_of(seed, into / "committee", preset, split)
-            found = shipped(study) if seed == SHIPPED else material.train(study)["models"]
+            found = shipped(study) if seed == SHIPPED else training.train(study)["models"]
             members = members | {str(seed): {name: _result(seed, name, found[name], study) for name in MODELS}}
         yield asked | {"members": members}
 

@@ -17,7 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from benchmarks import record
 from fusedff import results
-from fusedff.commands import material
+from fusedff.commands import training
 from fusedff.commands.material import Material
 from fusedff.data import datasets
 from fusedff.data import frames as labelled
@@ -79,7 +79,7 @@ def run(into: Path, preset: Preset = DEMO, starts: Sequence[str] = STARTS) -> It
     for start in starts:
         if start not in [row["start"] for row in rows]:
             study = study_of(start, into / "starts", preset)
-            trained = material.train(study)
+            trained = training.train(study)
             for model in ("experiment",) if start == LENNARD_JONES else ("experiment", "fused"):
                 potential = Potential.load(study.output / model / "potential.safetensors")
                 point = trained["models"][model]["experiment"][f"{AT:g}"]

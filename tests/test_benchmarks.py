@@ -316,7 +316,7 @@ def test_a_committee_goes_on_from_the_seeds_that_are_done_and_shows_two_errors(t
             Potential.load(f"titanium-{name}").save(study.output / name / "potential.safetensors")
         return {"models": found(study.preset.seed)}
 
-    monkeypatch.setattr(committee.material, "train", train)
+    monkeypatch.setattr(committee.training, "train", train)
     monkeypatch.setattr(committee, "shipped", lambda study: found(0))
     monkeypatch.setattr(committee.starts, "beyond", lambda potential, test: {"phonon_E2g": 4.0, "forces": 100.0})
     first = next(committee.run(tmp_path, smoke, (0, 1)))

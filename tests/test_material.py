@@ -15,7 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from copper import copper, relabelled
 
-from fusedff.commands import cli, material, targets
+from fusedff.commands import cli, material, targets, training
 from fusedff.data import datasets, splits
 from fusedff.plotting import style
 from fusedff.potential import Potential
@@ -128,7 +128,7 @@ def test_seeds_train_every_model_once_with_each_and_the_summary_tells_two_errors
     assert cli.main(["check", str(folder / "study.toml")]) == 0
     assert "seeds 0, 2: every model is trained with each" in capsys.readouterr().out
     mine = material.load(folder / "study.toml")
-    result = material.train(mine)
+    result = training.train(mine)
     names = [f"seed-{n}/{model}" for n in (0, 2) for model in ("dft", "experiment", "fused")]
     assert [where for where, _, _ in instant] == names
     (_, one, (_, watched, settings)), (_, other, (_, watched_by_other, other_settings)) = instant[0], instant[3]
@@ -154,22 +154,22 @@ def test_seeds_train_every_model_once_with_each_and_the_summary_tells_two_errors
 def test_a_finished_training_is_not_done_again_unless_settings_or_models_are_others(folder, instant, monkeypatch):
     seeds = SETTINGS.replace("repeats", "seeds = 2\nrepeats", 1)
     (folder / "study.toml").write_text(seeds)
-    result = material.train(material.load(folder / "study.toml"))
+    result = training.train(material.load(folder / "study.toml"))
     assert len(instant) == 6
-    assert material.train(material.load(folder / "study.toml")) == storage.plain(result)
+    assert training.train(material.load(folder / "study.toml")) == storage.plain(result)
     assert len(instant) == 6
     (folder / "study.toml").write_text(seeds.replace("seeds = 2", "seeds = 3"))
-    material.train(material.load(folder / "study.toml"))
+    training.train(material.load(folder / "study.toml"))
     assert [where for where, _, _ in instant[6:]] == [f"seed-2/{model}" for model in ("dft", "experiment", "fused")]
     monkeypatch.setattr(force_matching, "train", None)
     zero, one, _ = material.load(folder / "study.toml").members.values()
     (folder / "models" / "seed-1" / "fused" / "potential.safetensors").unlink()
     with pytest.raises(TypeError):  # its model is gone
-        material.train(one)
+        training.train(one)
     (folder / "study.toml").write_text(seeds.replace("epochs = 2", "epochs = 3"))
     with pytest.raises(TypeError):  # other settings
-        material.train(material.load(folder / "study.toml").members["0"])
-    assert material.train(zero)["models"] == storage.plain(result)["members"]["0"]
+        training.train(material.load(folder / "study.toml").members["0"])
+    assert training.train(zero)["models"] == storage.plain(result)["members"]["0"]
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_targets_by_name_are_in_tables_figures_and_card(targeted, instant, monke
         name: dict(zip(("value", "stderr", "measured", "unit"), one, strict=True)) for name, one in values.items()
     }
     monkeypatch.setattr(targets, "evaluate", lambda *arguments: {"targets": entries, "curves": {"g(r)": curve}})
-    result = material.train(material.load(targeted / "study.toml"))
+    result = training.train(material.load(targeted / "study.toml"))
     assert result["models"]["dft"]["in_training"] == {}
     assert result["models"]["fused"]["in_training"] == {"X": 7.0, "g(r)": 0.2}
     check_targets(targeted / "models")

@@ -51,9 +51,9 @@ def _new_arguments(parser) -> None:
 
 
 def _new(options) -> int:
-    from fusedff.commands import material
+    from fusedff.commands import template
 
-    print(f"wrote {material.new(options.folder)}; fill in what is yours, and a table beside it")
+    print(f"wrote {template.new(options.folder)}; fill in what is yours, and a table beside it")
     return 0
 
 
@@ -164,7 +164,7 @@ def _check(options) -> int:
 
 def _train(options) -> int:
     import fusedff
-    from fusedff.commands import material
+    from fusedff.commands import material, training
     from fusedff.runtime import devices
     from fusedff.study import comparison, presets
 
@@ -173,7 +173,7 @@ def _train(options) -> int:
     devices.require_platform()
     fusedff.setup()
     presets.announce(mine.preset)
-    result = material.train(mine, say=lambda text: print(f"--- {text}", flush=True))
+    result = training.train(mine, say=lambda text: print(f"--- {text}", flush=True))
     print(f"\n{comparison.verdict(mine.preset, result)}")
     print(f"\nmodels, tables and figures: {mine.output}")
     return 0
