@@ -49,7 +49,7 @@ def test_the_script_needs_neither_gpaw_to_be_read_nor_this_package(script):
 
 # k-point spacing of snapshots of simulations and other structures that no plan holds: fusedff/data/files/README.md.
 _OTHERS = "hcp-hot", "bcc-hot", "fcc-hot", "omega-hot", "burgers", "bain", "bcc-rattled-2", "omega-rattled-3"
-SNAPSHOTS = {"liquid": 0.5} | dict.fromkeys(_OTHERS, 0.42)
+SNAPSHOTS = {"liquid": 0.5, "hcp-fault-relaxed": 0.31} | dict.fromkeys((*_OTHERS, "hcp-fault-rattled"), 0.42)
 
 
 def calculated(plan_only=False):
