@@ -159,6 +159,7 @@ def _seeds(said: Mapping, file: str) -> tuple[int, ...]:
 
 
 def _is_seed(value) -> bool:
+    """Whether it is a whole number in range, as one more is, the seed of the evaluation."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < ranges.MOST["seed"][0]
 
 

@@ -200,6 +200,12 @@ def repeated(cell: ase.Atoms, repeats) -> ase.Atoms:
     return cell * tuple(int(n) for n in repeats)
 
 
+def kinds(atoms: ase.Atoms) -> np.ndarray:
+    """For each atom (n,) the number of its element and mass, from 1 on: isotopes are not equivalent by symmetry."""
+    pairs = np.stack([atoms.numbers, atoms.get_masses().round(6)], 1)
+    return np.unique(pairs, axis=0, return_inverse=True)[1].ravel() + 1
+
+
 def prototype(symbol: str, structure: str, volume: float) -> ase.Atoms:
     """Unit cell of one of `STRUCTURES` or omega at a volume per atom in Å^3, its c/a the usual one: to be relaxed.
 

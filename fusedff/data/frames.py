@@ -267,7 +267,7 @@ def _check_stress(frame, found, where) -> None:
     if not np.isfinite(stress).all():
         raise ValueError(f"{where}: stress is {stress.tolist()}; remove it, drop the frame or relabel it")
     size = np.abs(stress).max()
-    if is_large(stress, abs(np.linalg.det(frame.cell.array)) / len(frame)):
+    if is_large(stress, frame.cell.volume / len(frame)):
         _doubt(
             frame,
             f"{where}: stress of {size:g} eV/Å^3 looks like GPa or kbar; convert it (1 GPa = 0.0062415 eV/Å^3)",

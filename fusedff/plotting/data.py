@@ -18,22 +18,26 @@ LINEAR_GPA = 20.0  # beyond it, the scale of pressures is logarithmic
 
 def family(frame: Atoms) -> str:
     """The structure a frame descends from: 'hcp-rattled-16' -> 'hcp'."""
-    return str(frame.info.get("config_type", "unlabelled")).split("-")[0]
+    return _structure(labelled.family(frame))
+
+
+def _structure(kind: str) -> str:
+    return kind.split("-")[0]
 
 
 def frames_overview(frames: Sequence[Atoms]) -> Figure:
     """Overview of labelled frames by type: their number, energies, forces and pressures."""
     of_structure = {name: n for n, name in enumerate(style.STRUCTURES)}
-    kinds = dict.fromkeys(str(f.info.get("config_type", "unlabelled")) for f in frames)
-    kinds = sorted(kinds, key=lambda kind: of_structure.get(kind.split("-")[0], len(of_structure)))
+    families = list(map(labelled.family, frames))
+    kinds = sorted(dict.fromkeys(families), key=lambda kind: of_structure.get(_structure(kind), len(of_structure)))
     labels = [labelled.labels(frame) for frame in frames]
     with style.context():
         fig, (count, energy, force, stress) = plt.subplots(
             1, 4, figsize=(11.5, 0.9 + 0.28 * len(kinds)), sharey=True, width_ratios=[0.8, 1, 1, 1]
         )
         for row, kind in enumerate(kinds):
-            mine = [k for k, f in enumerate(frames) if str(f.info.get("config_type", "unlabelled")) == kind]
-            color = style.STRUCTURES.get(kind.split("-")[0], style.FAINT)
+            mine = [k for k, of_frame in enumerate(families) if of_frame == kind]
+            color = style.STRUCTURES.get(_structure(kind), style.FAINT)
             count.barh(row, len(mine), color=color, height=0.7)
             count.text(len(mine), row, f" {len(mine)}", va="center", fontsize=9)
             energy.plot([labels[k].energy / len(frames[k]) for k in mine], [row] * len(mine), "|", color=color, ms=11)
@@ -44,7 +48,7 @@ def frames_overview(frames: Sequence[Atoms]) -> Figure:
         count.set_yticks(range(len(kinds)), kinds)
         count.set_ylim(len(kinds) - 0.4, -0.6)
         count.margins(x=0.2)
-        if max(abs(x) for line in stress.lines for x in line.get_xdata()) > LINEAR_GPA:
+        if any(abs(x) > LINEAR_GPA for line in stress.lines for x in line.get_xdata()):  # nan: has no stress
             stress.set_xscale("symlog", linthresh=LINEAR_GPA, linscale=1.5)
             stress.xaxis.set_major_locator(FixedLocator([-100, -20, -10, 0, 10, 20, 100, 1000]))
             stress.xaxis.set_major_formatter("{x:g}")

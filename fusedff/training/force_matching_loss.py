@@ -48,7 +48,7 @@ def _squared_forces(store: FrameStore) -> np.ndarray:
 
     In a compressed crystal the forces on all atoms vanish; what the stress exerts on the area V^(2/3) does not.
     """
-    area = np.array([abs(np.linalg.det(frame.cell.array)) / len(frame) for frame in store.frames]) ** (2 / 3)
+    area = np.array([frame.cell.volume / len(frame) for frame in store.frames]) ** (2 / 3)
     through = store.stress * (store.has_virial * area)[:, None]
     return np.array([np.mean(forces**2) for forces in store.forces]) + np.mean(through**2, 1)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from ase import Atoms
 
+from fusedff.crystallography import crystals
 from fusedff.runtime import extras, progress
 
 try:
@@ -76,11 +77,8 @@ def finite_displacements(
 
 
 def _kinds(atoms):
-    """Chemical symbols, numbered where an element has several masses: isotopes are not equivalent by symmetry."""
-    symbols, masses = np.array(atoms.get_chemical_symbols()), atoms.get_masses()
-    kinds = symbols.astype(object)
-    for symbol in np.unique(symbols):
-        different, which = np.unique(masses[symbols == symbol].round(6), return_inverse=True)
-        if len(different) > 1:
-            kinds[symbols == symbol] = [f"{symbol}{n + 1}" for n in which]
-    return kinds.tolist()
+    """Chemical symbols, numbered if an element has several masses."""
+    symbols, kinds = atoms.get_chemical_symbols(), crystals.kinds(atoms)
+    if len(set(kinds)) == len(set(symbols)):
+        return symbols
+    return [f"{symbol}{kind}" for symbol, kind in zip(symbols, kinds, strict=True)]

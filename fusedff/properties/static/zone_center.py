@@ -4,6 +4,7 @@ import numpy as np
 import spglib
 from ase import Atoms
 
+from fusedff.crystallography import crystals
 from fusedff.units import THZ
 
 _TOLERANCE = 1e-3  # Å, of symmetry
@@ -48,11 +49,10 @@ def modes(frequencies: np.ndarray) -> list[tuple[float, int]]:
 
 
 def _primitive(atoms):
-    pairs = np.stack([atoms.numbers, atoms.get_masses().round(6)], 1)
-    kinds, of = np.unique(pairs, axis=0, return_inverse=True)  # isotopes are not equivalent by symmetry
-    found = spglib.find_primitive((atoms.cell.array, atoms.get_scaled_positions(), of.ravel() + 1), _TOLERANCE)
+    kinds = crystals.kinds(atoms)
+    found = spglib.find_primitive((atoms.cell.array, atoms.get_scaled_positions(), kinds), _TOLERANCE)
     if found is None:
         raise ValueError(f"{atoms.get_chemical_formula()}: no primitive cell can be found; check cell and positions")
     cell, places, which = found
-    numbers, masses = kinds[np.asarray(which) - 1].T
-    return Atoms(numbers.astype(int), cell=cell, scaled_positions=places, masses=masses, pbc=True)
+    like = np.unique(kinds, return_index=True)[1][np.asarray(which) - 1]  # an atom of the same kind
+    return Atoms(atoms.numbers[like], cell=cell, scaled_positions=places, masses=atoms.get_masses()[like], pbc=True)
