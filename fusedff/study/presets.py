@@ -125,7 +125,7 @@ DEMO = Preset(
 # batches and a network of 39 thousand parameters learn faster than what `demo` has, for the same time.
 _WIDE = replace(_SMALL, embedding=32, interaction=16, output=64)
 _HOURS_DFT = ForceMatchingConfig(
-    epochs=130, batch_atoms=112, optimizer="muon", learning_rate=3e-3, final_learning_rate=6e-5, energy_weight=30.0,
+    epochs=160, batch_atoms=112, optimizer="muon", learning_rate=3e-3, final_learning_rate=6e-5, energy_weight=30.0,
     virial_weight=5.0, source_weights=(("gpaw", 2.0), ("vasp", 1 / 3)), force_scale=1.0, ema=0.999, clip=10.0,
 )  # fmt: skip
 _HOURS_EXPERIMENT = replace(
