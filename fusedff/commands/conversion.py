@@ -91,7 +91,7 @@ def convert(inputs: Sequence[str | Path], output: str | Path, settings: Settings
 
     Frames get `config_id` ('<file or folder>#<index>', of which the part before # is the run), `config_type` and
     `source`; extended XYZ keeps its own. Dropped, and counted by reason: SCF not converged, no energy or forces, what
-    `frames.check_frame` refuses, and structures that came before. Raises FileNotFoundError, FileExistsError, or
+    `frames.check_frame` refuses, and repeated structures. Raises FileNotFoundError, FileExistsError, or
     ValueError naming the file and the remedy; then nothing is written.
     """
     settings, output = settings or Settings(), Path(output)

@@ -1,7 +1,7 @@
 """One potential evaluated: a crystal at rest, labelled frames, and constants at the temperatures of a table.
 
 The first two are for any ASE calculator. The last needs molecular dynamics, which is run for potentials of fusedff
-only; for others, the coldest row of a table stands beside the crystal at rest.
+only; for others, the coldest row of a table is shown beside the crystal at rest.
 """
 
 from collections.abc import Mapping

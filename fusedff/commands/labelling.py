@@ -133,8 +133,8 @@ def label(
     """Append the structures of an extended-XYZ file with labels of a calculator (`calculators.by_name`) to `output`.
 
     Frames get `source` (default: the calculator's name) and `calculator`, which names its package, version and
-    settings. A structure that fails is skipped, and said. What the output holds is not done again; it is written every
-    few seconds, whole or not at all, also at an interruption. `say` gets a line for each structure.
+    settings. A structure that fails is skipped and reported. Frames that the output holds are not labelled again. The
+    output is replaced as a whole every few seconds, also at an interruption. `say` gets a line for each structure.
 
     Raises what `plan` and `calculators.by_name` raise, `storage.InUseError` while another process labels into `output`,
     and ValueError for an output with labels of another calculator or another structure of the same id, and where no

@@ -47,7 +47,7 @@ def _fits(value, option) -> bool:
 
 
 def changed(settings, said: Mapping, where: str):
-    """Settings with the fields of a section of the file; sections within it are settings within them."""
+    """Settings with the fields of a section of the file; a section within it changes settings within them."""
     fields = [field.name for field in dataclasses.fields(settings)]
     require_known(said, fields, where)
     values = {}

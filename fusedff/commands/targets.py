@@ -1,7 +1,7 @@
 """Measurements by name: the sections `[[targets]]` of a settings file, beside the constants of its table.
 
-Each section has a `kind`, one of `KINDS`, whose fields are its settings. What needs a simulation has a state of its
-own: temperature, cell and density (`State`).
+Each section has a `kind`, one of `KINDS`, whose fields are its settings. A kind that needs a simulation has its own
+state: temperature, cell and density (`State`).
 """
 
 import re
@@ -85,7 +85,7 @@ class Place(NamedTuple):
 class Phonon:
     """A mode at the zone centre, harmonic, in the cell measured nearest to `temperature_K`.
 
-    Which mode is meant say either `displacements` of the atoms of the conventional cell or `place`, see
+    The mode is given by either `displacements` of the atoms of the conventional cell or `place`, see
     `phonon_target.Mode`.
     """
 
@@ -237,7 +237,7 @@ class HeatCapacity(State):
 
 @dataclass(frozen=True, kw_only=True)
 class Density(State):
-    """The density of a liquid, say: in cells of this density the pressure is to be the measured one.
+    """A measured density, e.g. of a liquid: in cells of this density the pressure is to be the measured one.
 
     The density of a crystal belongs in the table.
     """

@@ -34,9 +34,9 @@ from fusedff.training import checkpoints, difftre, force_matching, fused
 def train(material: Material, say=print) -> dict:
     """Train the three models, evaluate them and leave everything in the output folder; returns what the summary holds.
 
-    Of a committee, once for every seed; the summary then holds means, with the training error as `spread` of every
-    entry, and under `members` what each training found. What an earlier call has finished is not done again, and what
-    it was at goes on from its last epoch. `say` gets a line before each step.
+    For a committee, this is done once per seed; the summary then holds means, with the training error as `spread` of
+    every entry, and under `members` the results of each training. A training that an earlier call has finished is not
+    repeated; one that was interrupted resumes from its last epoch. `say` gets a line before each step.
     """
     with style.watermarked(presets.note(material.preset)):
         return _train_committee(material, say) if material.seeds else _train_one(material, say)

@@ -28,9 +28,10 @@ def load(path: str | Path) -> dict[str, np.ndarray]:
 def off_curve(x: np.ndarray, y: np.ndarray) -> dict[int, float]:
     """Rows of y (n,) that do not lie on a smooth curve over x (n,), each with the value of that curve there.
 
-    A polynomial through most rows, without the fifth that fits worst; these come back one by one as long as they lie
-    within the scatter of the others (Student's t at 1 %, for all rows together). What then is left out is off, if by
-    more than 15 % of what the curve spans and 0.5 % of its value: no polynomial is exact. Needs five rows.
+    A polynomial is fitted to most rows, without the fifth that fits worst. Rows of that fifth are added one by one, as
+    long as they lie within the scatter of the others (Student's t at 1 %, for all rows together). A row that is still
+    left out is off if it deviates by more than 15 % of what the curve spans and 0.5 % of its value, since no polynomial
+    is exact. Needs five rows.
     """
     if len(x) < 5 or np.ptp(x) == 0:
         return {}

@@ -4,8 +4,8 @@ A table is CSV with `#` comments and the columns temperature_K, the lattice para
 leaves free (of a_A, b_A, c_A, alpha_deg, beta_deg, gamma_deg; cubic: a_A alone, or density_g_cm3 in its place), and
 what was measured of the elastic constants of its class in standard axes (`crystallography.orientation`): `<name>_GPa`,
 with standard errors in `<name>_stderr_GPa`. Optional are pressure_GPa (0 where absent), role (`train` or `held-out`;
-`train` where absent) and condition: `adiabatic` (ultrasound) or `isothermal` (where absent), see `adiabatic`. Cells of
-what was not measured, or of an unknown error, are empty. A row without constants says at which lattice parameters the
+`train` where absent) and condition: `adiabatic` (ultrasound) or `isothermal` (where absent), see `adiabatic`. Cells are
+empty for what was not measured and for unknown errors. A row without constants says at which lattice parameters the
 pressure is known. Constants under pressure are slopes of stress against strain, as ultrasound measures them;
 `StatePoint` holds those in Lagrangian strain, as simulations give them (see `elastic_symmetry.UNDER_PRESSURE`).
 """

@@ -143,14 +143,14 @@ def evaluate_model(
 
 
 def doubted(dft: Potential, split: splits.Split) -> list[dict]:
-    """Training and validation frames whose labels the model trained on them doubts, as `summary.json` holds them."""
+    """Training and validation frames whose labels are possibly wrong (`outliers.find`), as in `summary.json`."""
     return [outlier.as_dict() for outlier in outliers.find(dft, [*split.train, *split.validation])]
 
 
 def summary(
     models: dict[str, dict], preset: Preset, split: splits.Split, wall_seconds: float, doubts: Sequence[dict] = ()
 ) -> dict:
-    """What `summary.json` holds: the verdict on every model, frames that are `doubted`, and what it takes to repeat."""
+    """What `summary.json` holds: results of every model, frames that are `doubted`, settings, seeds and versions."""
     return {
         "models": models,
         "outliers": list(doubts),
@@ -165,6 +165,6 @@ def summary(
 
 
 def verdict(preset: Preset, result: dict) -> str:
-    """The table of results or, where they mean nothing, just that."""
+    """The table of results; for a preset whose results mean nothing, only its `presets.note`."""
     note = presets.note(preset)
     return f"*** {note} ***" if note else results.table(result)

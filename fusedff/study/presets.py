@@ -15,7 +15,7 @@ from fusedff.training.optimizers import Adam, GaussNewton
 
 @dataclass(frozen=True)
 class Checks:
-    """Settings of what notebooks 07 and 08 ask of the models."""
+    """Settings of the calculations in notebooks 07 and 08."""
 
     temperatures: tuple[float, ...]  # K, of the elastic constants; none means all that were measured
     elastic: ElasticConfig
@@ -285,7 +285,7 @@ def get(name: str) -> Preset:
 def with_seed(preset: Preset, seed: int) -> Preset:
     """The preset with all its random numbers from `seed`: initial weights, batches, trajectories, evaluation.
 
-    The trajectories of the evaluation are others than those of the training.
+    The trajectories of the evaluation differ from those of the training.
     """
     return replace(
         preset,

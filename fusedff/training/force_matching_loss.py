@@ -6,8 +6,8 @@ With the errors of energy e (eV per atom), force component f (eV/Å) and virial 
 
 where the means are over frames: of e^2, of the mean of f^2 over the atoms of a frame and their three components, and of
 the mean of w^2 over six components, the last only over frames that have a stress label. A frame of two atoms thus
-counts as much as one of a hundred: small cells near equilibrium tell elastic constants and phonons, and would have no
-weight in a mean over all atoms. Every squared error is multiplied by the weight of its frame, see `frame_weights`.
+counts as much as one of a hundred: small cells near equilibrium determine elastic constants and phonons, and would have
+no weight in a mean over all atoms. Every squared error is multiplied by the weight of its frame, see `frame_weights`.
 """
 
 from collections import Counter
@@ -27,9 +27,9 @@ MOST_TURNS = 20  # epochs until a frame of small weight comes again
 def frame_weights(settings: ForceMatchingConfig, store: FrameStore) -> tuple[np.ndarray, np.ndarray]:
     """Weight of the squared errors of each frame, and how often it comes in an epoch; both (n_frames,).
 
-    Their product is the weight that the settings ask for. A few frames of large weight would make the gradients of
-    batches noisy, so frames of a source with a weight of 2 or more are repeated. Those with a weight of 1/2 or less
-    take turns (`of_epoch`): to evaluate all of them and count each little would take as long and teach no more.
+    Their product is the weight in the settings. A few frames of large weight would make the gradients of batches noisy,
+    so frames of a source with a weight of 2 or more are repeated. Of those with a weight of 1/2 or less, each epoch has
+    only a part (`of_epoch`): to evaluate all of them with a small weight would take longer and improve little.
     """
     by_source = dict(settings.source_weights)
     weight = np.array([by_source.get(source, 1.0) for source in store.sources])
@@ -56,8 +56,8 @@ def _squared_forces(store: FrameStore) -> np.ndarray:
 def of_epoch(times: np.ndarray, n: int) -> np.ndarray:
     """Indices of the frames in epoch `n`, each as often as it comes; `times` (n_frames,) is that of `frame_weights`.
 
-    Of frames that come in one of k epochs, each epoch has every k-th in their order, so that all of similar frames
-    which follow one another, as in a trajectory, are represented in each.
+    Frames that come in one of k epochs are divided among them by their order: every k-th is in one. So each epoch has
+    some of every group of similar frames that follow one another, as in a trajectory.
     """
     turns = _turns(times)
     rank = np.zeros(len(times), int)  # of a frame among those with as many turns

@@ -39,7 +39,7 @@ class GaussNewton:
     residuals corrected per step. It decays exponentially, so that the last steps average over the noise of many
     trajectories. With less `damping`, combinations of residuals that hardly depend on the parameters are corrected as
     well, and more noise enters. Derivatives are taken at every `jacobian_every`-th snapshot: those of a snapshot cost
-    more than simulating it, and as they are averaged over updates, few will do.
+    more than simulating it, and few suffice, since they are averaged over updates.
     """
 
     relaxation: float = 0.6

@@ -27,7 +27,7 @@ from fusedff.units import KB
 class Simulated:
     """A target whose simulation has settings of its own, e.g. a shorter time step than others.
 
-    With a `name`, that is what the history calls the one number that the target reports.
+    If the target reports one number, `name` is its name in the history.
     """
 
     target: Target

@@ -38,7 +38,7 @@ class StaticElastic:
 
     @property
     def stable(self) -> bool:
-        """Whether every small strain costs energy, at a pressure enthalpy (Born): a positive definite stiffness."""
+        """Whether every small strain costs energy (under pressure enthalpy; Born): a positive definite stiffness."""
         return bool(np.linalg.eigvalsh(self._of_cauchy_stress).min() > 0)
 
     @property

@@ -1,6 +1,6 @@
 """Elastic constants and stress of a potential at measured state points, with standard errors.
 
-Constants are isothermal, and adiabatic beside them: ultrasound is too fast for heat to flow. The difference is
+Isothermal constants are given, and adiabatic ones, since ultrasound is too fast for heat to flow. The difference is
 C^S - C^T = (T V / C_V) lambda lambda with lambda = d stress / dT at constant strain (Wallace, Thermodynamics of
 Crystals, 1972); lambda and the heat capacity C_V are fluctuations of the same trajectories.
 """

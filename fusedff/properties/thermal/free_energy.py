@@ -7,7 +7,7 @@ in one batch. The centre of mass is fixed for all l, so that the integrand is fi
 
 A cell of N atoms then has 3 (N - 1) degrees of freedom. Thermal parts of energies are therefore divided by N - 1, the
 energy at the sites by N; for harmonic atoms the energy per atom is then that of an infinite crystal. The free energy
-lacks the long waves that the cell does not hold, an error of order kT / N (Polson et al., J. Chem. Phys. 112, 5339
+lacks the waves that are longer than the cell, an error of order kT / N (Polson et al., J. Chem. Phys. 112, 5339
 (2000)): in harmonic Lennard-Jones crystals of 64 atoms it is 0.06 kT in fcc and in hcp, and 0.003 kT in their
 difference. Phases that differ more in their sound velocities need cells of two sizes, and an extrapolation to
 1 / N = 0. Others add the translation of the centre of mass and divide by N. This has the same limit, and differs from
