@@ -56,7 +56,7 @@ class Conversion:
 
     @property
     def runs(self) -> int:
-        """Number of runs, which are what is shared out among training, validation and test."""
+        """Number of runs, which are divided among training, validation and test."""
         return len({labelled.run(frame) for frame in self.frames})
 
     def report(self) -> str:

@@ -42,7 +42,7 @@ class Material:
 
     @cached_property
     def split(self) -> splits.Split:
-        """The frames, shared out by family."""
+        """The frames, split by family into training, validation and test."""
         return splits.split(self.frames, seed=self.preset.seed)
 
     @property
@@ -126,7 +126,7 @@ def _require_elements(needed: Mapping[str, str], frames, files) -> None:
 
 
 def _units(said: Mapping, file: str) -> tuple[str | None, str | None]:
-    """The units that are to be believed, of the frames and of the elastic constants in the table."""
+    """The units of the frames and of the elastic constants in the table that the settings state."""
     stated = said.get("units", [])
     stated = stated if isinstance(stated, list) else [stated]
     of_frames, of_table = ([unit for unit in stated if unit in known] for known in (("ase",), tuple(experiments.UNITS)))
@@ -139,7 +139,7 @@ def _units(said: Mapping, file: str) -> tuple[str | None, str | None]:
 
 
 def _seeds(said: Mapping, file: str) -> tuple[int, ...]:
-    """The seeds of a committee, if it is to be one: as many as said from 0 on, or those listed."""
+    """The seeds of a committee: those listed, or for a number n those from 0 to n - 1; none for a single training."""
     if "seeds" not in said:
         return ()
     seeds = said["seeds"]
@@ -190,7 +190,7 @@ def repeats_of(crystal: crystals.Crystal) -> tuple[int, int, int]:
 
 
 def describe(material: Material) -> str:
-    """What will be learned, in some lines."""
+    """Summary of what will be trained on, in some lines."""
     point, split = material.points[0], material.split
     families = sorted(set(map(labelled.family, material.frames)))
     sources = dict.fromkeys(map(labelled.source, material.frames))

@@ -28,8 +28,8 @@ def frame_weights(settings: ForceMatchingConfig, store: FrameStore) -> tuple[np.
     """Weight of the squared errors of each frame, and how often it comes in an epoch; both (n_frames,).
 
     Their product is the weight in the settings. A few frames of large weight would make the gradients of batches noisy,
-    so frames of a source with a weight of 2 or more are repeated. Of those with a weight of 1/2 or less, each epoch has
-    only a part (`of_epoch`): to evaluate all of them with a small weight would take longer and improve little.
+    so frames of a source with a weight of 2 or more are repeated. Frames with a weight of 1/2 or less are used only in
+    some epochs (`of_epoch`): to evaluate all of them with a small weight would take longer and improve little.
     """
     by_source = dict(settings.source_weights)
     weight = np.array([by_source.get(source, 1.0) for source in store.sources])
