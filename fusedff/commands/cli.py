@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """One command: what it is for, how it is called, what it takes and what it does (its exit status)."""
+    """One command: its summary and help, its arguments, and its function, which returns the exit status."""
 
     summary: str
     text: str  # the rest of its help
@@ -17,7 +17,7 @@ class Command(NamedTuple):
 
 
 def main(arguments=None) -> int:
-    # here, so that Ctrl-C is heard while they are imported
+    # here, so that an interruption (Ctrl-C) while they are imported is handled
     from fusedff.properties.static.relax import NotRelaxedError
 
     parser = argparse.ArgumentParser(prog="fusedff", description=__doc__, epilog="fusedff COMMAND --help says more")
@@ -33,7 +33,7 @@ def main(arguments=None) -> int:
     options = parser.parse_args(arguments)
     try:
         return COMMANDS[options.command].run(options)
-    # no extra, no room, no right to write, a file in use, nonsense to read, a structure that does not come to rest
+    # an extra not installed, disk full, no permission, a file in use, invalid input, a relaxation that does not converge
     except (ImportError, OSError, ValueError, NotRelaxedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -33,7 +33,7 @@ class ForceMatchingConfig:
     force_weight: float = 1.0
     virial_weight: float = 0.26
     source_weights: tuple[tuple[str, float], ...] = ()  # (source, factor of the squared errors of its frames); frames
-    # with a factor of 2 or more are repeated in every epoch, those with 1/2 or less take turns
+    # with a factor of 2 or more are repeated in every epoch, those with 1/2 or less are used in some epochs only
     force_scale: float | None = None  # F0 in eV/Å: squared errors of a frame count 1 / (1 + (F / F0)^2), where F^2 is
     # the mean square of its forces and of its stress on the area of an atom (`force_matching_loss.frame_weights`)
     ema: float = 0.0  # decay per step of an exponential average of the parameters, which is the result; 0: no average
