@@ -33,7 +33,7 @@ def main(arguments=None) -> int:
     options = parser.parse_args(arguments)
     try:
         return COMMANDS[options.command].run(options)
-    # an extra not installed, disk full, no permission, a file in use, invalid input, a relaxation that does not converge
+    # an extra not installed, a full disk, no permission, a file in use, invalid input, a relaxation without convergence
     except (ImportError, OSError, ValueError, NotRelaxedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
