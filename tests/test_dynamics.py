@@ -10,6 +10,7 @@ import pytest
 from argon import FCC, argon, laid_out
 
 from fusedff.crystallography import crystals
+from fusedff.interfaces.ase import FusedCalculator
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
 from fusedff.simulation import checks, langevin
@@ -21,7 +22,7 @@ from fusedff.simulation.langevin import (
     Simulation,
     SimulationCells,
 )
-from fusedff.units import KB
+from fusedff.units import FS, KB
 
 OPTIMIZED = True  # long dynamics, see conftest.py
 MODEL = argon()
@@ -278,6 +279,31 @@ def test_a_crystal_that_melts_is_reported_and_one_that_vibrates_is_not(cold):
     _, _, trajectory = simulate(hot, 12, settings)
     with pytest.warns(UserWarning, match=r"cell 0 at 1500 K is no longer the crystal.*lower the temperature"):
         checks.warn_if_lost(hot, trajectory)
+
+
+def test_a_time_step_too_long_is_told_from_the_kinetic_temperature(cold):
+    """BAOAB leaves a harmonic mode the kinetic temperature T (1 - (w dt)^2 / 4); the mean w^2 is a trace of forces."""
+    ensemble, _, trajectory = cold
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checks.warn_if_cold(ensemble, SETTINGS, trajectory)
+    atoms, h = crystals.supercell(FCC, (2, 2, 2)), 1e-3  # Å
+    atoms.calc = FusedCalculator(MODEL)
+    force = []
+    for sign in (1, -1):  # along x: all atoms and axes are equal
+        atoms.positions[0, 0] += sign * h
+        force.append(atoms.get_forces()[0, 0])
+        atoms.positions[0, 0] -= sign * h
+    per_mass = (force[1] - force[0]) / (2 * h) / atoms.get_masses()[0]
+    mean_square = per_mass * len(atoms) / (len(atoms) - 1)  # three modes, of the whole crystal, have none
+    step = np.sqrt(4 * 0.15 / mean_square) / FS  # 15 % too cold
+    settings = LangevinConfig(timestep_fs=float(step), friction_per_ps=5.0, steps_per_snapshot=5, skin=0.6)
+    _, _, trajectory = simulate(ensemble, 120, settings)
+    mean, error = mean_with_error(trajectory.temperature[20:] / 2.0)
+    assert error < 0.01
+    assert abs(mean - 0.85) < 4 * error
+    with pytest.warns(UserWarning, match=r"1\d % below that of the thermostat: the time step of .* fs is too long"):
+        checks.warn_if_cold(ensemble, settings, trajectory)
 
 
 @pytest.mark.parametrize("equilibration", [0, 2])

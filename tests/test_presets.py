@@ -69,3 +69,15 @@ def test_default_loss_weights_are_those_of_the_paper_in_other_units():
 def test_the_ratio_of_pressure_to_elastic_weight_is_that_of_the_paper():
     experiment = presets.get("paper").experiment
     assert experiment.pressure_weight / experiment.elastic_weight == pytest.approx(1e-9 / 1e-10)
+
+
+def test_time_steps_follow_the_square_root_of_the_lightest_mass_and_are_never_lengthened():
+    def steps(preset):
+        training, fused = preset.experiment.sampling.langevin, preset.fused.experiment.sampling.langevin
+        return [langevin.timestep_fs for langevin in (training, fused, preset.evaluation.langevin)]
+
+    demo = presets.get("demo")
+    assert steps(demo) == [8.0] * 3
+    assert steps(presets.for_lightest(demo, presets.TITANIUM_MASS / 4)) == [4.0] * 3
+    assert steps(presets.for_lightest(demo, 183.84)) == [8.0] * 3
+    assert steps(presets.for_lightest(presets.get("smoke"), 1e-9)) == [0.1] * 3

@@ -164,7 +164,7 @@ def _is_seed(value) -> bool:
 
 
 def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
-    """The preset with the crystal's cells and temperatures, and with the settings of the file."""
+    """The preset with the crystal's cells, temperatures and time step, and with the settings of the file."""
     repeats, seed = said.get("repeats", repeats_of(points[0].crystal)), said.get("seed", base.seed)
     try:
         crystals.supercell(points[0].crystal, repeats)
@@ -173,6 +173,7 @@ def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
     if not _is_seed(seed):
         raise ValueError(f"{file}: seed = {seed!r}; give a whole number from 0 on, below {ranges.MOST['seed'][0]}")
     cells, base = {"repeats": tuple(repeats)}, presets.with_seed(base, seed)
+    base = presets.for_lightest(base, crystals.unit_cell(points[0].crystal).get_masses().min())
     preset = replace(
         base,
         train_temperatures=tuple(p.temperature for p in experiments.select(points, role="train")),
@@ -207,7 +208,8 @@ def describe(material: Material) -> str:
         f"measured      {', '.join(measured_names(material.points)) or 'no elastic constants'} ({point.condition}); "
         f"trained on {trained} K; held out {held + ' K' if held else 'none'}",
         *targets.describe(material.targets),
-        f"simulations   {len(cell)} atoms, edges {', '.join(f'{x:.1f}' for x in cell.cell.lengths())} Å",
+        f"simulations   {len(cell)} atoms, edges {', '.join(f'{x:.1f}' for x in cell.cell.lengths())} Å, steps of "
+        f"{material.preset.experiment.sampling.langevin.timestep_fs:g} fs",
         f"preset        {material.preset.name}: {material.preset.dft.epochs} epochs of force matching, "
         f"{material.preset.experiment.updates} updates from experiment, {material.preset.fused.epochs} fused epochs",
         *([f"committee     seeds {', '.join(map(str, material.seeds))}: every model is trained with each"]

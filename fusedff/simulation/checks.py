@@ -1,4 +1,4 @@
-"""Checks of a trajectory: whether its atoms still form the crystal, and whether the potential extrapolates."""
+"""Checks of a trajectory: do its atoms form the crystal, does the potential extrapolate, is the time step too long?"""
 
 import warnings
 
@@ -10,9 +10,10 @@ from fusedff.geometry import coverage, neighbors, systems
 from fusedff.potential import Potential
 from fusedff.runtime import devices
 from fusedff.simulation.cells import SimulationCells
-from fusedff.simulation.langevin import Trajectory
+from fusedff.simulation.langevin import LangevinConfig, Trajectory
 
 LOST = 0.3  # of the distance between neighbours
+COLD = 0.1  # by which the kinetic temperature may be too low, as a fraction of the temperature that was set
 
 
 def warn_if_lost(cells: SimulationCells, trajectory: Trajectory, stacklevel: int = 3) -> None:
@@ -55,3 +56,27 @@ def warn_if_far(potential: Potential, cells: SimulationCells, positions: jax.Arr
                 stacklevel=stacklevel,
             )
             return
+
+
+def warn_if_cold(cells: SimulationCells, settings: LangevinConfig, trajectory: Trajectory, stacklevel: int = 3) -> None:
+    """Warn if the kinetic temperature is more than `COLD` below that of the thermostat: the time step is too long.
+
+    With BAOAB, a harmonic mode of angular frequency w has the kinetic temperature T (1 - (w dt)^2 / 4), though its
+    displacements are right; those of anharmonic modes are not (Leimkuhler & Matthews, J. Chem. Phys. 138, 174102,
+    2013). The mean over all cells and the second half of the trajectory counts, less four standard errors; halves
+    shorter than three times 1 / friction, in which the thermostat has hardly acted, are not judged.
+    """
+    late = np.asarray(trajectory.temperature[len(trajectory.temperature) // 2 :], float)
+    damping_times = len(late) * settings.ps_per_snapshot * settings.friction_per_ps
+    if damping_times < 3 or not devices.first():
+        return
+    ratio = float(np.mean(late / np.asarray(cells.temperature, float)))
+    # kinetic energies of 3 (n - 1) degrees of freedom, independent after one damping time or one snapshot
+    independent = len(np.unique(np.asarray(cells.noise_id))) * min(len(late), damping_times)
+    error = np.sqrt(2 / (3 * max(1, len(cells.numbers) - 1)) / independent)
+    if ratio < 1 - COLD - 4 * error:
+        warnings.warn(
+            f"the kinetic temperature is {100 * (1 - ratio):.0f} % below that of the thermostat: the time step of "
+            f"{settings.timestep_fs:g} fs is too long for these atoms; use {settings.timestep_fs / 2:g} fs",
+            stacklevel=stacklevel,
+        )

@@ -24,12 +24,14 @@ def sample(
     """Trajectory of cells that start at their sites; lengths are in snapshots.
 
     `observe` and `name` are those of `langevin.Simulation`. Random numbers come from `seed` alone. Warns if the last
-    snapshot is far from all frames that the potential was trained on. Raises `ExplodedTrajectoryError`.
+    snapshot is far from all frames that the potential was trained on, or if the time step is too long. Raises
+    `ExplodedTrajectoryError`.
     """
     simulation = langevin.Simulation(cells, settings, potential.cutoff, observe)
     state = langevin.start(cells, jax.random.PRNGKey(seed))
     _, trajectory = simulation.sample(potential, state, equilibration, snapshots, name)
     checks.warn_if_far(potential, cells, trajectory.positions[-1], stacklevel=5)
+    checks.warn_if_cold(cells, settings, trajectory, stacklevel=5)
     return trajectory
 
 

@@ -12,6 +12,8 @@ from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training.config import DiffTReConfig, ForceMatchingConfig, FusedConfig, SamplingConfig
 from fusedff.training.optimizers import Adam, GaussNewton
 
+TITANIUM_MASS = 47.867  # u
+
 
 @dataclass(frozen=True)
 class Checks:
@@ -320,3 +322,26 @@ def as_dict(settings):
         fields = {f.name: as_dict(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
         return {"kind": type(settings).__name__.removesuffix("Config"), **fields}
     return list(settings) if isinstance(settings, tuple) else settings
+
+
+def for_lightest(preset: Preset, mass: float) -> Preset:
+    """The preset with the time steps of training and evaluation for atoms as light as `mass` (u).
+
+    At equal stiffness an atom vibrates faster with the inverse square root of its mass, and the steps of the presets
+    are titanium's. They are shortened in that proportion, to a tenth of a femtosecond, and never lengthened: the forces
+    on heavier atoms may well be stiffer.
+    """
+
+    def shortened(langevin: LangevinConfig) -> LangevinConfig:
+        share = min(1.0, (mass / TITANIUM_MASS) ** 0.5)
+        return replace(langevin, timestep_fs=max(0.1, round(share * langevin.timestep_fs, 1)))
+
+    def training(settings: DiffTReConfig) -> DiffTReConfig:
+        return replace(settings, sampling=replace(settings.sampling, langevin=shortened(settings.sampling.langevin)))
+
+    return replace(
+        preset,
+        experiment=training(preset.experiment),
+        fused=replace(preset.fused, experiment=training(preset.fused.experiment)),
+        evaluation=replace(preset.evaluation, langevin=shortened(preset.evaluation.langevin)),
+    )

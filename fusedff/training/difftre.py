@@ -162,10 +162,11 @@ def _step(adam, updates, params, state, gradient):
 
 
 def warn_if_lost(difftre_trainer: DiffTReTrainer, train_state: loop.TrainState) -> None:
-    """Warn if the last snapshots of a training are far from all DFT frames or no longer form the crystal."""
+    """Warn of last snapshots far from all DFT frames or no longer the crystal, and of too long a time step."""
     for term, kept in zip(difftre_trainer.terms, train_state.extra, strict=True):
         if isinstance(term, SampledTerm):
             checks.warn_if_far(difftre_trainer.template, term.cells, kept.trajectory.positions[-1])
+            checks.warn_if_cold(term.cells, term.sampling.langevin, kept.trajectory)
             if isinstance(term.target, ElasticTarget):  # others may be about liquids
                 checks.warn_if_lost(term.cells, kept.trajectory)
 

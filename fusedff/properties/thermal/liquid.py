@@ -115,6 +115,7 @@ def run(
     simulation = dynamics.Simulation(cells, gentle, potential.cutoff, partial(_observe, r=tuple(r.tolist())))
     _, trajectory = simulation.run(potential, state, settings.snapshots, name, capacity)
     checks.warn_if_far(potential, cells, trajectory.positions[-1])
+    checks.warn_if_cold(cells, gentle, trajectory)
 
     def over_replicas(per_cell):
         grouped = np.asarray(per_cell, float).reshape(len(frames), settings.replicas, *np.shape(per_cell)[1:])
