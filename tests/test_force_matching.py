@@ -129,6 +129,9 @@ def test_training_moves_towards_the_parameters_that_made_the_labels():
     assert [record["epoch"] for record in history] == list(range(SETTINGS.epochs))
     assert history[-1]["loss"] < 0.6 * history[0]["loss"]
     assert history[-1]["validation"] < history[0]["validation"]
+    terms = [history[-1][f"validation_{name}"] for name in ("energy", "force", "virial")]
+    assert min(terms) > 0
+    assert sum(terms) == pytest.approx(history[-1]["validation"])
     before, after = (abs(float(p.params["epsilon"][0]) - 0.0104) for p in (start, trained))
     assert after < 0.6 * before
 

@@ -167,10 +167,11 @@ def train(
 ) -> tuple[Potential, list[dict]]:
     """Train `start` on labelled `frames`; returns the trained potential and the history.
 
-    The history holds the training loss and the errors on the `validation` frames of every epoch. The parameters of the
-    last epoch are returned. Those of the smallest validation loss would be a worse choice: the learning rate was still
-    high, and a few unusual frames decide which epoch it is. With `settings.patience` they are returned all the same,
-    and training stops early. `on_epoch(history)` is called after every epoch, and once on resume from `checkpoint`.
+    The history holds the training loss and what `Validation` finds on the `validation` frames of every epoch. The
+    parameters of the last epoch are returned. Those of the smallest validation loss would be a worse choice: the
+    learning rate was still high, and a few unusual frames decide which epoch it is. With `settings.patience` they are
+    returned all the same, and training stops early. `on_epoch(history)` is called after every epoch, and once on resume
+    from `checkpoint`.
 
     Warns of frames whose labels do not fit those of their family (`outliers`). Raises ValueError naming the part that
     has no frames, and for frames of several sources if `start` does not name its own.
@@ -197,8 +198,8 @@ def train(
         learned_from=checkpoints.data_of_potential(start)
         | checkpoints.data_of_frames(frames, "training")
         | checkpoints.data_of_frames(validation, "validation"),
-        checkpoint=checkpoint,
-        watch="validation" if settings.patience else None, patience=settings.patience,
+        checkpoint=checkpoint, watch="validation" if settings.patience else None, patience=settings.patience,
+        shown=lambda record: {key: value for key, value in record.items() if not key.startswith("validation_")},
         on_epoch=on_epoch, learned=matching_trainer.learned,
     )  # fmt: skip
     covered = matching_trainer.store.coverage().merged(start.coverage)

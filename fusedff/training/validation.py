@@ -40,7 +40,10 @@ class Validation:
         self.parts = {name: np.array(n) / max(np.sum(n), 1) for name, n in count.items()}  # of each batch in the means
 
     def __call__(self, params, offsets) -> dict[str, float]:
-        """Validation loss, and root mean square errors of energies (meV/atom) and forces (meV/Å) without weights."""
+        """Validation loss, its three terms, and root mean square errors of energies (meV/atom) and forces (meV/Å).
+
+        The loss and its terms have the weights of frames and labels, the other errors have none.
+        """
         potential = self.template.with_params(params)
         found = [_validate(potential, offsets, batch) for batch in self.batches]
         weighted, plain = (
@@ -48,8 +51,10 @@ class Validation:
              for name, part in self.parts.items()}
             for k in range(2)
         )  # fmt: skip
+        weights = force_matching_loss.weights(self.settings)
         return {
             "validation": force_matching_loss.weighted_sum(self.settings, weighted),
+            **{f"validation_{name}": weight * weighted[name] for name, weight in weights.items()},
             "energy_rmse_meV": 1e3 * np.sqrt(plain["energy"]),
             "force_rmse_meV_A": 1e3 * np.sqrt(plain["force"]),
         }
