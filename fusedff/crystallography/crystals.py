@@ -213,8 +213,8 @@ def kinds(atoms: ase.Atoms) -> np.ndarray:
 def prototype(symbol: str, structure: str, volume: float) -> ase.Atoms:
     """Conventional cell of one of `STRUCTURES` or omega at a volume per atom in Å^3, with a typical c/a, to relax.
 
-    c/a is sqrt(8/3) in hcp. omega is titanium's phase under pressure, of space group P6/mmm (AlB2 with one element),
-    with three atoms and c/a 0.613. Raises ValueError for an unknown symbol or structure, or a volume that is not positive.
+    c/a is sqrt(8/3) for hcp. omega is titanium's phase under pressure, of space group P6/mmm (AlB2 with one element):
+    three atoms, c/a 0.613. Raises ValueError for an unknown symbol or structure, or a volume that is not positive.
     """
     if not (np.isfinite(volume) and volume > 0):
         raise ValueError(f"{structure} {symbol}: {volume} is not a volume per atom; give it in Å^3")

@@ -168,7 +168,7 @@ def stress_names(symmetry: str) -> tuple[str, ...]:
 
 
 def independent_stress(stress, symmetry: str):
-    """Independent stresses (..., n), in the order of `stress_names`, from Voigt stresses (..., 6): see `reduce_stress`."""
+    """Independent stresses (..., n), in the order of `stress_names`, from `reduce_stress` of stresses (..., 6)."""
     return reduce_stress(stress, symmetry)[..., [VOIGT.index(name) for name in stress_names(symmetry)]]
 
 

@@ -141,7 +141,7 @@ def _multiples_of_pi(shape, dtype):
 
 
 def _times(x, matrix):
-    """x (..., n) @ matrix (n, m), with x reshaped to two axes: the gradient of the matrix needs no transposed copies."""
+    """x (..., n) @ matrix (n, m), with x reshaped to two axes: the matrix' gradient needs no transposed copies."""
     return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], -1)
 
 
