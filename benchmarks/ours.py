@@ -1,4 +1,4 @@
-"""fusedff's side of the comparison: functions case -> `Work` prepare each quantity as a user of fusedff would do."""
+"""fusedff's side of the comparison: functions case -> `Work` for every quantity of `work.LABELS`, as users get it."""
 
 from functools import partial
 

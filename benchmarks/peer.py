@@ -1,4 +1,4 @@
-"""chemtrain's side of the comparison, in its own environment: functions (peer, case) -> `Work` prepare each quantity.
+"""chemtrain's side of the comparison, in its own environment: functions (peer, case) -> `Work` for every quantity.
 
 Lengths are in nm, boxes have lattice vectors as columns. There are two configurations. "example" is that of chemtrain's
 titanium notebook: capacity of the neighbour list for 2.5 times the actual neighbours, 12 000 edges and 470 000

@@ -1,9 +1,9 @@
 """Properties that elastic constants alone do not determine: experiment-only and fused models from several starts.
 
 All experiment-only models are trained on the same measured values. Their training starts from models of DFT frames
-(three seeds of weights, split and trajectories) or from a model of a Lennard-Jones crystal, which has only the lattice
-constant and the bulk modulus of titanium. The fused models of the trainings on DFT frames are listed for comparison.
-Hours on two cores; a training that was interrupted is resumed.
+(three seeds of weights, split and trajectories) or from a model of a Lennard-Jones crystal, which has only the
+nearest-neighbour distance and the bulk modulus of titanium. The fused models of the trainings on DFT frames are listed
+for comparison. Hours on two cores; a training that was interrupted is resumed.
 """
 
 from collections.abc import Iterator, Sequence

@@ -2,7 +2,7 @@
 
 Every atom has `capacity` slots; slot `b` of atom `i` holds one neighbour `j` in one periodic image.
 The slot that holds the same pair in the list of `j` is its *reverse slot*. With the indices of reverse slots, every
-operation that would be a scatter is a gather. If an atom has more neighbours than slots, `needed` says how many.
+operation that would be a scatter is a gather. If an atom has more neighbours than slots, `needed` exceeds `capacity`.
 
 `search` tests all pairs of atoms or, in large cells, those in adjacent bins (`geometry.bins`); `search_plan` chooses.
 """
@@ -31,7 +31,7 @@ class Neighbors(NamedTuple):
     image: jax.Array  # (n_atoms, capacity, 3) int32, its periodic image in lattice vectors
     reverse: jax.Array  # (n_atoms, capacity) int32, flat index of the slot that holds the reversed pair
     mask: jax.Array  # (n_atoms, capacity) bool, whether the slot is filled
-    needed: jax.Array  # () int32, largest number of neighbours of an atom; if more than `capacity`, pairs were lost
+    needed: jax.Array  # () int32, slots per atom that suffice; if more than `capacity`, pairs were lost
 
     @property
     def capacity(self) -> int:

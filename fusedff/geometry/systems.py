@@ -48,7 +48,7 @@ def heights(cells: np.ndarray) -> np.ndarray:
 
 
 def lattice_points(reach) -> np.ndarray:
-    """Integer vectors (n, 3) with components up to ±`reach` (3,); the negative of entry m is entry n - 1 - m."""
+    """Integer vectors (n, 3), components up to `reach` (3,) in size; the negative of entry m is entry n - 1 - m."""
     return np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1).reshape(-1, 3)
 
 

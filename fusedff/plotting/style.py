@@ -62,7 +62,7 @@ def show(fig: Figure, alt: str, dpi: int = 150) -> None:
 
 
 def bundle(fig: Figure, alt: str, dpi: int = 150) -> dict[str, str]:
-    """What `show` displays, by MIME type; closes the figure."""
+    """Output that `show` displays, by MIME type; closes the figure."""
     alt = f"{alt} ({_watermark})" if _watermark else alt
     width = int(100 * fig.get_figwidth())
     encoded = base64.b64encode(png(fig, dpi)).decode()
