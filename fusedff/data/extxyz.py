@@ -92,7 +92,7 @@ def _block(file, size: int) -> str | None:
 
 
 def require_text(path: Path) -> None:
-    """Raise ValueError if the first bytes show that a file is compressed or in another encoding than UTF-8."""
+    """Raise ValueError if the first bytes show that a file is compressed, or not UTF-8 without a byte-order mark."""
     with open(path, "rb") as file:
         start = file.read(5)
     for signature, what in _NO_TEXT.items():
