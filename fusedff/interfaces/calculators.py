@@ -22,11 +22,11 @@ KNOWN = {  # name -> module:factory; the last three ship with or download weight
 
 
 def by_name(name: str, settings: Mapping | None = None) -> BaseCalculator:
-    """Calculator from the name of a potential that ships with fusedff, a file written by `Potential.save`, one of
-    `KNOWN`, or `module:factory`; `settings` are keyword arguments of the factory, for the last two only.
+    """Calculator by `name`: a potential that ships, a file of `Potential.save`, one of `KNOWN`, or `module:factory`.
 
-    Raises ImportError if the module is not installed, FileNotFoundError for an unknown name, and ValueError for
-    settings that do not apply, or if the factory fails or returns no ASE calculator.
+    `settings` are keyword arguments of the factory, for the last two only. Raises ImportError if the module is not
+    installed, FileNotFoundError for an unknown name, and ValueError for settings that do not apply, or if the factory
+    fails or returns no ASE calculator.
     """
     place = KNOWN.get(name, name)
     if ":" not in place or Path(name).exists():

@@ -114,7 +114,7 @@ def kill(folder: Path, seconds: float, writing: bool) -> str:
 
 
 def fill_disk(folder: Path) -> str:
-    """Start the training with too little space for its checkpoint: one clear error, and the old checkpoint unchanged."""
+    """Start the training without space for its checkpoint: one clear error, and the old checkpoint is unchanged."""
     path = folder / "checkpoint.safetensors"
     before = path.read_bytes()
     run = launch(folder, room=len(before) - 1000)
