@@ -1,1 +1,4 @@
-"""How fast fusedff is: against chemtrain (`python -m benchmarks`), with size (`scaling`), and in memory (`memory`)."""
+"""Benchmarks: time and memory of fusedff, also against chemtrain, and studies of the models that ship.
+
+`python -m benchmarks --help` lists them.
+"""

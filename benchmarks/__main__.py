@@ -49,7 +49,7 @@ def main() -> None:
     print(text)
 
 
-# What each measurement has found so far: name of the result, text, data, figures by name.
+# Results so far of a measurement: name of the result, text, data, figures by name.
 Found = Iterator[tuple[str, str, dict, dict]]
 
 
@@ -95,7 +95,7 @@ def _independent(options, about) -> Found:
 
 
 def _resumable(name: str, module, draw=lambda found: {}):
-    """A measurement of a module whose `run` goes on from the result that an earlier call left under this name."""
+    """Measurement of a module whose `run` continues from the result that an earlier call stored under this name."""
 
     def measure(options, about) -> Found:
         for found in module.run(options.into):

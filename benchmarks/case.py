@@ -1,11 +1,11 @@
-"""One problem for both sides: cells, labels and parameters in a file that needs nothing but numpy to read."""
+"""Problem that both sides (fusedff and chemtrain) solve: cells, labels and parameters in a file that numpy reads."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-# What both sides do in one call; the table divides by it.
+# Units of work in one call of either side; times are divided by them.
 EVALUATIONS = 5  # energies and forces inside one scan
 STEPS = 20  # of Langevin dynamics
 CELLS = 2  # in a batch of force matching
@@ -26,17 +26,19 @@ class Case(NamedTuple):
     energy: np.ndarray  # (snapshots,) labels for force matching
     forces: np.ndarray  # (snapshots, n, 3)
     stress: np.ndarray  # (snapshots, 6) Voigt
-    neighbors: int  # of the atom that has most, in any snapshot
-    edges: int  # directed pairs, most in any snapshot
-    triplets: int  # pairs of edges that meet at an atom, most in any snapshot
+    neighbors: int  # largest number of an atom in any snapshot
+    edges: int  # directed pairs, largest number in any snapshot
+    triplets: int  # pairs of edges that share an atom, largest number in any snapshot
     params: dict  # fusedff's, {module: {leaf: array}}
     peer_params: dict  # the same for chemtrain
 
     @property
     def n_atoms(self) -> int:
+        """Atoms in a cell."""
         return self.positions.shape[1]
 
     def write(self, path: Path) -> None:
+        """Write all arrays to an npz file."""
         arrays = {}
         for field, value in self._asdict().items():
             if isinstance(value, dict):
@@ -47,7 +49,7 @@ class Case(NamedTuple):
 
 
 def read(path: Path) -> Case:
-    """What `Case.write` wrote."""
+    """Read a case that `Case.write` wrote."""
     fields = {"params": {}, "peer_params": {}}
     with np.load(path) as arrays:
         for key in arrays.files:

@@ -9,22 +9,22 @@ from benchmarks.statistics import Spread, timed
 SIZES = ((9, 9, 6), (13, 13, 9), (20, 20, 13), (28, 28, 19), (45, 45, 25))  # 972 to 101 250 atoms
 DRY = ((3, 3, 2), (32, 3, 2))  # all pairs, and bins
 FEW = {"at_least": 2, "about": 1.5}  # calls that are timed
-STEPS = 5  # from one snapshot to the next; each begins with a search for neighbours
+STEPS = 5  # from one snapshot to the next; every snapshot begins with a search for neighbours
 
 
 class Cost(NamedTuple):
-    """Of one cell, in a process of its own."""
+    """Cost of one cell, measured in a process of its own."""
 
     n_atoms: int
-    search: str  # how neighbours are found
+    search: str  # method: 'bins' or 'all pairs'
     lists: Spread  # seconds of one search
     step: Spread  # seconds of a Langevin step, with its share of the search
-    processor: Spread  # seconds that all cores together work on such a step: what others do on the machine counts less
-    memory: float  # MiB that all of it takes at most, beyond what the process holds after its imports
+    processor: Spread  # processor seconds of such a step, all cores together: depends less on other work on the machine
+    memory: float  # MiB, peak beyond what the process holds after its imports
 
 
 def run(sizes=SIZES, report=print):
-    """Costs of one cell of growing size, one after the other, with a network so small that minutes are enough."""
+    """Yield the costs of one cell of each of `sizes` (repeats), with a network so small that minutes are enough."""
     for repeats in sizes:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             cost = pool.submit(_cost, repeats).result()
@@ -34,7 +34,7 @@ def run(sizes=SIZES, report=print):
 
 
 def network():
-    """DimeNet++ with the cut-off of the titanium paper, one block and few channels."""
+    """DimeNet++ with the cut-off of the titanium paper, one block and few channels; random weights."""
     from benchmarks import titanium
     from fusedff.network.dimenet import DimeNet
 

@@ -1,7 +1,7 @@
-"""The error of the training: titanium models of several seeds, of weights, batches and trajectories, trained alike.
+"""Training error: titanium models of several seeds (of weights, batches and trajectories), trained in the same way.
 
-The models that ship are one member, those of other seeds are trained here with the same preset: more than an hour each
-on two cores. Each is kept as soon as it is done, and its training goes on where an earlier call stopped.
+The models that ship are one member. Those of other seeds are trained here with the same preset, for more than an hour
+each on two cores. Each is stored as soon as it is done, and a training that was interrupted is resumed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,12 +20,12 @@ from fusedff.study.run_folder import MODELS
 from fusedff.training import label_errors
 
 SEEDS = (0, 1, 2, 3, 4)
-SHIPPED = 0  # the seed of the models that ship
-TEMPERATURES = (23, 323, 623, 923, 173, 473, 773, 973)  # K, of the evaluation: half of them held out from training
+SHIPPED = 0  # seed of the models that ship
+TEMPERATURES = (23, 323, 623, 923, 173, 473, 773, 973)  # K, of the evaluation; the last four are held out
 
 
 def run(into: Path, preset: Preset = HOURS, seeds: Sequence[int] = SEEDS) -> Iterator[dict]:
-    """What was found so far, after every seed: settings, data and `members`, by seed the results of every model."""
+    """Yield the results so far, after every seed: settings, data and `members`, seed -> model -> results."""
     split = comparison.frames(preset)
     asked = {"settings": presets.as_dict(preset), "data": comparison.data_version(preset, split)}
     members = record.earlier("committee", asked, into).get("members", {})
@@ -38,7 +38,7 @@ def run(into: Path, preset: Preset = HOURS, seeds: Sequence[int] = SEEDS) -> Ite
 
 
 def study_of(seed: int, into: Path, preset: Preset, split) -> Material:
-    """The training with a seed, as `fusedff train` would do it."""
+    """Input of the training with a seed, as for `fusedff train`."""
     table = comparison.measured(preset)
     shown = experiments.select(table, temperatures=TEMPERATURES)
     frames = tuple(frame for part in split for frame in part)
@@ -47,7 +47,7 @@ def study_of(seed: int, into: Path, preset: Preset, split) -> Material:
 
 
 def shipped(study: Material) -> dict:
-    """The elastic constants of the models that ship, simulated as those of a study are."""
+    """Elastic constants of the models that ship, simulated as those of the other seeds."""
     simulated = {
         name: elastic.run(_load(SHIPPED, name, study), study.points, study.preset.evaluation) for name in MODELS
     }
@@ -60,7 +60,7 @@ def _load(seed: int, name: str, study: Material) -> Potential:
 
 
 def _result(seed: int, name: str, found: dict, study: Material) -> dict:
-    """Errors on frames, elastic constants and, as entries of which a committee has means, properties at rest."""
+    """Errors on frames, elastic constants, and static properties as entries, which `results.committee` averages."""
     potential, (frames, _) = _load(seed, name, study), comparison.below(study.split.test, comparison.USUAL_FORCE)
     at_rest = starts.beyond(potential, frames)
     entries = {quantity: {"value": value, "stderr": None} for quantity, value in at_rest.items()}
@@ -68,7 +68,7 @@ def _result(seed: int, name: str, found: dict, study: Material) -> dict:
 
 
 def text(found: dict, about: dict) -> str:
-    """Means with their two errors."""
+    """Report in Markdown: means over the members with sampling and training errors."""
     members = found["members"]
     if several := len(members) > 1:
         models = {name: results.committee([member[name] for member in members.values()]) for name in MODELS}

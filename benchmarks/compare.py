@@ -1,4 +1,4 @@
-"""fusedff against chemtrain: the same cells, the same network, the same numbers, then the time and memory they take."""
+"""Comparison of fusedff with chemtrain: after a check that both give the same numbers, their time and memory."""
 
 import tempfile
 import time
@@ -14,9 +14,9 @@ from benchmarks.statistics import Spread, paired_ratio, spread
 from benchmarks.work import LABELS
 
 TOLERANCE = 1e-4  # relative, in float32
-AT_LEAST = 0.4  # seconds per round: short calls are repeated, and the median of the round counts
-ROUNDS, FEWEST, ENOUGH = 7, 3, 40  # so many rounds, or fewer once they have taken so many seconds
-SLOW = 60  # seconds of a first call after which one call is a round
+AT_LEAST = 0.4  # seconds per round: short calls are repeated, and the median of the round is taken
+ROUNDS, FEWEST, ENOUGH = 7, 3, 40  # largest and smallest number of rounds; seconds after which no more are started
+SLOW = 60  # seconds of a first call beyond which a round is a single call
 
 
 class Task(NamedTuple):
@@ -29,7 +29,7 @@ class Task(NamedTuple):
 
 BOTH, TIGHT = ("tight", "example"), ("tight",)
 QUICK = [Task(96, quantity, TIGHT) for quantity in ("energy", "forces", "force_matching")]
-# Second derivatives take chemtrain minutes to compile, and with the example's padding minutes to run.
+# Second derivatives take minutes to compile in chemtrain, and with the padding of its example minutes to run.
 DEFAULT = [
     *(Task(150, quantity, BOTH) for quantity in ("energy", "forces", "force_matching", "md")),
     *(Task(150, quantity, TIGHT) for quantity in ("forces_in_scan", "force_matching_in_scan", "born")),
@@ -39,25 +39,25 @@ ALL = [Task(n_atoms, quantity, BOTH) for n_atoms in (96, 150) for quantity in LA
 
 
 class DisagreementError(RuntimeError):
-    """The two sides do not evaluate the same function, so timing them says nothing."""
+    """The two sides do not evaluate the same function, so that their times cannot be compared."""
 
 
 class Row(NamedTuple):
-    """One quantity at one size."""
+    """Times and memory of one quantity at one size, by side."""
 
     n_atoms: int
     quantity: str
-    seconds: dict[str, Spread]  # per unit of work, by side
+    seconds: dict[str, Spread]  # per unit of work
     ratio: dict[str, Spread]  # peer / fusedff, paired
     first_call: dict[str, float]  # seconds to trace, compile and run once
     memory: dict[str, float]  # MiB of one call
-    failed: dict[str, str]  # side -> why it could not
+    failed: dict[str, str]  # error message
 
 
 def run(tasks: list[Task], report=print) -> Iterator[tuple[list[Row], list[str]]]:
-    """After each task, the rows so far, and in words how well the sides agree.
+    """Yield, after each task, the rows so far, and sentences that say how well the sides agree.
 
-    Raises Disagreement before anything is timed.
+    Raises DisagreementError, before anything is timed, if they do not.
     """
     peers = sorted({name for task in tasks for name in task.peers}, reverse=True)
     everyone = {"fusedff": sides.fusedff()} | {name: sides.chemtrain(name) for name in peers}
@@ -79,7 +79,7 @@ def run(tasks: list[Task], report=print) -> Iterator[tuple[list[Row], list[str]]
 
 
 def _agreement(everyone: dict[str, Side], path) -> str:
-    """Says how well the sides agree. Raises Disagreement where they do not."""
+    """Sentence that says how well the sides agree. Raises DisagreementError if they do not."""
     ours, *theirs = ({k: np.asarray(v) for k, v in s.ask("answers", path=str(path)).items()} for s in everyone.values())
     worst = {}
     for answers in theirs:

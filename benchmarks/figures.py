@@ -1,4 +1,4 @@
-"""Figures of the results, in the project's style."""
+"""Figures of the benchmarks, in the style of fusedff.plotting."""
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -21,7 +21,7 @@ QUANTITIES = {"forces": "energy and forces", "step": "one Langevin step"}
 
 
 def comparison(rows: list[Row]) -> Figure:
-    """Time of every quantity at every size, all sides on one line; ratios are those of the paired rounds."""
+    """Time of every quantity at every size, all sides in one row; ratios are those of the paired rounds."""
     with style.context():
         fig, ax = plt.subplots(figsize=(7.5, 1.1 + 0.44 * len(rows)))
         for y, row in enumerate(reversed(rows)):
@@ -48,7 +48,7 @@ def comparison(rows: list[Row]) -> Figure:
 
 
 def atoms(costs: list[Cost]) -> Figure:
-    """Cost per atom of one cell against its size: flat where cost grows linearly."""
+    """Cost per atom of one cell against its size: constant where the cost grows linearly."""
     fig = _costs(costs, lambda cost: cost.n_atoms, "atoms in the cell", "milliseconds per atom")
     fig.axes[0].set_title("Cost per atom as the cell grows")
     return fig
@@ -120,7 +120,10 @@ def memory(needs: list[Need]) -> Figure:
 
 
 def gpu_forces(found: dict) -> Figure:
-    """Time of energy and forces per atom, and the share of the card's peak, against the number of atoms."""
+    """Time of energy and forces per atom, and operations per second, against the number of atoms.
+
+    Horizontal lines are the operations per second of large matrix products on the same card.
+    """
     with style.context():
         fig, (cost, rate) = plt.subplots(1, 2, figsize=(9, 3.6))
         rows = found["forces"]["rows"]
@@ -178,10 +181,10 @@ def learning(curve: list[dict]) -> Figure:
 
 
 def starts(models: list[dict]) -> Figure:
-    """Models that meet the same elastic constants, from several starts: the constants, and what was no target.
+    """Models trained on the same elastic constants from several starts: the constants, and quantities without target.
 
-    Elastic constants relative to the measured ones; energies above hcp as they are; the rest relative to PBE where
-    `references.csv` has a value of it, forces in units of the smallest error.
+    Elastic constants are relative to the measured ones, energies above hcp in meV/atom, force errors relative to the
+    smallest, and other quantities relative to PBE (`references.csv`).
     """
     known = references.select(references.load(), "Ti")
     energies = [name for name in starts_.QUANTITIES if "energy_above" in name]
@@ -222,6 +225,6 @@ def starts(models: list[dict]) -> Figure:
 
 
 def _pbe(known, name: str) -> float:
-    """The first DFT value of a quantity, named as in a summary of properties at rest."""
+    """The first DFT value of a quantity, named as in a summary of static properties."""
     phase, quantity = (name.split("_")[0], "energy_above_hcp") if "energy_above" in name else ("hcp", name)
     return references.select(known, phase=phase, quantity=quantity, kind="DFT")[0].value

@@ -1,7 +1,8 @@
-"""What one NVIDIA GPU does with fusedff, within a time limit: `python -m benchmarks gpu`.
+"""Benchmarks on one NVIDIA GPU, within a time limit: `python -m benchmarks gpu`.
 
-Needs Python 3.11 or newer, a JAX that sees the GPU, jax-md, dm-haiku, optax, ase and their needs; the package itself
-need not be installed. Every stage writes its results when it ends, so that whatever stops the run loses one stage.
+Needs Python 3.11 or newer, a JAX that sees the GPU, jax-md, dm-haiku, optax, ase and their dependencies; the package
+itself need not be installed. Every stage writes its results when it ends or earlier, so that an interruption loses at
+most one stage.
 """
 
 import gzip
@@ -34,25 +35,25 @@ from fusedff.study import comparison, presets
 from fusedff.training import force_matching, force_matching_loss, fused, loop
 from fusedff.training.config import ForceMatchingConfig
 
-CHEMTRAIN_EPOCH_S = 239.0  # of fused training on one GPU, as published with chemtrain's titanium example
+CHEMTRAIN_EPOCH_S = 239.0  # an epoch of fused training on one GPU, as published with chemtrain's titanium example
 STEPS = 20  # of dynamics in one call
 LANGEVIN = langevin.LangevinConfig(timestep_fs=TIMESTEP_FS, friction_per_ps=FRICTION_PER_PS, steps_per_snapshot=STEPS)
 LANGEVIN_SMALL_SKIN = replace(LANGEVIN, skin=1.0)
 
 
 class Plan:
-    """How large the cells and batches of the stages are; `dry` is for a CPU, where only the way is tested."""
+    """Sizes of cells and batches in the stages; `dry` makes them tiny, to test the program on a CPU."""
 
     def __init__(self, dry: bool):
         self.dry = dry
         self.network = presets.SMOKE.network if dry else DimeNet()
-        # one cell, made of tiles (3,) of cells of so many unit cells (3,): 54 to 97 200 atoms
+        # (repeats of the unit cell, repeats of that supercell) of a single cell: 54 to 97 200 atoms
         self.sizes = (
             [((2, 2, 1), (1, 1, 1)), ((2, 2, 2), (1, 2, 3))] if dry
             else [((3, 3, 3), (1, 1, 1)), ((5, 5, 3), (1, 1, 1)), ((3, 3, 3), (3, 3, 2)), ((5, 5, 3), (4, 4, 4)),
                   ((5, 5, 3), (9, 9, 8))]
         )  # fmt: skip
-        self.stacks = ((2, 2, 1), (1, 2)) if dry else ((5, 5, 3), (8, 128))  # cells of this size, so many at once
+        self.stacks = ((2, 2, 1), (1, 2)) if dry else ((5, 5, 3), (8, 128))  # repeats, and numbers of cells at once
         self.dynamics = (
             [((2, 2, 1), 1), ((2, 2, 1), 2)] if dry
             else [((3, 3, 3), 1), ((3, 3, 3), 32), ((3, 3, 3), 1024), ((5, 5, 3), 1), ((5, 5, 3), 128), ((9, 9, 6), 1)]
@@ -64,7 +65,10 @@ class Plan:
 
 
 def run(seconds: float = 450.0, into: Path = record.RESULTS, dry: bool = False, stages=None) -> dict:
-    """Measure for `seconds` at most and return what was found; `into` gets gpu.json and figures stage by stage."""
+    """Run the stages for at most `seconds` and return their results.
+
+    gpu.json in `into` is written after every stage, figures at the end. A stage that raises leaves its error message.
+    """
     began = time.monotonic()
     into.mkdir(parents=True, exist_ok=True)
     # Autotuning every product and fusion of a program this size takes a minute per program and gains little.
@@ -78,7 +82,7 @@ def run(seconds: float = 450.0, into: Path = record.RESULTS, dry: bool = False, 
     def keep():
         (into / "gpu.json").write_text(json.dumps(record.plain(found), indent=1) + "\n")
 
-    watchdog = threading.Timer(seconds + 20, os._exit, [0])  # a compilation cannot be interrupted in any other way
+    watchdog = threading.Timer(seconds + 20, os._exit, [0])  # the only way to interrupt a compilation
     watchdog.daemon = True
     watchdog.start()
     for name in stages or STAGES:
@@ -97,7 +101,7 @@ def run(seconds: float = 450.0, into: Path = record.RESULTS, dry: bool = False, 
     for name, draw in (("gpu-forces", figures.gpu_forces), ("gpu-dynamics", figures.gpu_dynamics)):
         try:
             draw(found).savefig(into / f"{name}.png")
-        except (KeyError, ValueError) as error:  # a stage that failed or was skipped leaves nothing to draw
+        except (KeyError, ValueError) as error:  # the stage failed or was skipped
             print(f"no figure {name}: {error!r}")
     watchdog.cancel()
     return found
@@ -128,14 +132,14 @@ def _first_call(run) -> float:
 
 
 def _time(run, about: float):
-    """Spread of the seconds of a call."""
+    """Spread of the seconds of a call, from calls for `about` so many seconds."""
     return timed(run, about=about, most=50)[0]
 
 
 def _compile_at_once(runs: dict, seconds: float) -> dict:
-    """Call each function once, all in threads of their own: seconds of the first calls, or what went wrong.
+    """Call each function once, in parallel threads: name -> seconds of the first call, or an error message.
 
-    What is not compiled after `seconds` is left to compile on and not waited for.
+    Compilations that take longer than `seconds` are not waited for.
     """
     found = dict.fromkeys(runs, f"not compiled after {seconds:.0f} s")
 
@@ -154,11 +158,11 @@ def _compile_at_once(runs: dict, seconds: float) -> dict:
     return dict(found)
 
 
-# --- what is measured -------------------------------------------------------------------------------------------
+# --- stages: each takes the plan, a function of the seconds left, the folder and a function that stores results -----
 
 
 def machine(plan, left, into, keep):
-    """What the card does at most: matrix products in single precision and with TF32, and copies."""
+    """Peak speeds of the card: matrix products in single precision and with TF32, and copies."""
     n = 256 if plan.dry else 8192
     a = jax.random.normal(jax.random.PRNGKey(0), (n, n), jnp.float32)
     found = {}
@@ -186,7 +190,7 @@ def _flops(function, *arguments):
 
 
 def _tiled(atoms, near, tiles):
-    """The system of `tiles` (3,) copies of a cell of atoms, and its neighbours, from those of the one cell."""
+    """System and neighbours of a cell repeated `tiles` (3,) times, from the neighbours `near` of the cell itself."""
     n, capacity = near.source.shape
     tile = np.stack(np.meshgrid(*map(np.arange, tiles), indexing="ij"), -1).reshape(-1, 3)
     positions = (atoms.positions + (tile @ atoms.cell.array)[:, None]).reshape(-1, 3)
@@ -245,7 +249,7 @@ def forces(plan, left, into, keep):
 
 
 def precision(plan, left, into, keep):
-    """Energies and forces by the choice of matrix products, against double precision on the CPU."""
+    """Errors of energy, forces and stress by precision of matrix products, against double precision on the CPU."""
     network = _network(plan)
     frames = titanium.frames(plan.gradient_size, 2)
     near = neighbors.from_frames(frames, network.cutoff)
@@ -268,7 +272,7 @@ def precision(plan, left, into, keep):
 
 
 def _in_double(network, frames, near):
-    """Energy, forces and stress in double precision, computed by another process on the CPU."""
+    """Energy, forces and stress in double precision, computed on the CPU by another process."""
     from safetensors.numpy import load_file, save_file
 
     with tempfile.TemporaryDirectory() as folder:
@@ -305,7 +309,7 @@ def _ensemble(repeats, n_cells):
 
 
 def dynamics_(plan, left, into, keep):
-    """One Langevin step against the number of replicas and the size of the cell, neighbour search included."""
+    """Time of a Langevin step against the number of replicas and the size of the cell, neighbour search included."""
     network = _network(plan)
     runs, shapes = {}, {}
     for repeats, n_cells in plan.dynamics:
@@ -335,7 +339,7 @@ def _advance(simulation, network, state):
 
 
 def gradients(plan, left, into, keep):
-    """Parameter gradients: force matching by batch size, DiffTRe per snapshot with both estimators."""
+    """Time of parameter gradients: force matching by batch size, DiffTRe per snapshot with both estimators."""
     network = _network(plan)
     frames = titanium.frames(plan.gradient_size, 2)
     runs, units = {}, {}
@@ -378,7 +382,7 @@ def _labelled(frames):
 
 
 def profile(plan, left, into, keep):
-    """Kernels of one evaluation and of one Langevin step, their number and time, from JAX's profiler."""
+    """Number and time of the GPU kernels in one evaluation and in one Langevin step, from JAX's profiler."""
     network = _network(plan)
     system, near = _tiles(plan.gradient_size, (1, 1, 1), network)
     evaluate = jax.jit(Potential.evaluate)
@@ -401,7 +405,7 @@ def profile(plan, left, into, keep):
 
 
 def _kernels(folder, units):
-    """Number and time of the kernels in a trace, per unit of work, and those that take longest."""
+    """Number and time (µs) of the kernels in a trace, per unit of work, and the longest of them."""
     trace = next(folder.rglob("perfetto_trace.json.gz"))
     events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
     names = {e["pid"]: e["args"].get("name", "") for e in events if e.get("name") == "process_name"}
@@ -421,7 +425,7 @@ def _kernels(folder, units):
 
 
 def tests(plan, left, into, keep):
-    """The tests marked `gpu`, in a process of their own."""
+    """Run the tests marked `gpu` in another process."""
     if plan.dry:
         return {"skipped": "dry run"}
     environment = os.environ | {"JAX_PLATFORMS": "cuda,cpu", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
@@ -438,7 +442,7 @@ def tests(plan, left, into, keep):
 
 
 def full(plan, left, into, keep):
-    """Fused epochs of the preset `full` from a network that has seen DFT for a few epochs, one after another."""
+    """Time of fused epochs of the preset `full`, from a network trained on DFT for a few epochs, until time is up."""
     preset = plan.full
     split = comparison.frames(preset)
     points = comparison.targets(preset)

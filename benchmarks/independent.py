@@ -1,8 +1,8 @@
-"""Elastic constants, stresses and lattice parameters of a model that ships, judged by what training did not use.
+"""Elastic constants, stresses and lattice parameters of a model that ships, with settings other than in training.
 
-Larger cells, shorter steps, a smaller strain, another friction and several replicas, at the temperatures that were
-trained on and at as many others; hours on two cores. Each temperature is kept as soon as it is done, and a call for the
-same model with the same settings goes on from there.
+Larger cells, shorter steps, a smaller strain, another friction and several replicas, at the temperatures of training
+and at as many others; hours on two cores. Each temperature is stored as soon as it is done, and a call for the same
+model with the same settings continues from there.
 """
 
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ DRY = replace(
 
 
 def run(model: str, into: Path, settings: ElasticConfig = JUDGE, temperatures=TEMPERATURES) -> Iterator[dict]:
-    """What was found so far, after every temperature: {"model", "digest", "settings", "by_temperature_K"}."""
+    """Yield the results so far, after every temperature: {"model", "digest", "settings", "by_temperature_K"}."""
     potential = Potential.load(f"titanium-{model}")
     asked = {"model": model, "digest": storage.digest(potential.params), "settings": presets.as_dict(settings)}
     done = record.earlier(name_of(model), asked, into).get("by_temperature_K", {})
@@ -51,12 +51,12 @@ def run(model: str, into: Path, settings: ElasticConfig = JUDGE, temperatures=TE
 
 
 def name_of(model: str) -> str:
-    """The name of a model's result."""
+    """Name of the result of a model."""
     return f"independent-{model}"
 
 
 def text(found: dict, about: dict) -> str:
-    """Every number with what was measured, and how many are within the bounds of the study."""
+    """Report in Markdown: deviations from the measured values, and how many constants are within 2 %."""
     settings, rows, off = found["settings"], [], []
     for t, point in found["by_temperature_K"].items():
         row = [t]

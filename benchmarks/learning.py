@@ -1,7 +1,7 @@
-"""How held-out errors fall as training frames are added: the DFT-only model of a preset on nested parts of its frames.
+"""Learning curve: held-out errors of the DFT-only model of a preset, trained on nested subsets of its frames.
 
-An hour or two on one core. Each size is kept as soon as it is done, its training after every epoch, and a call with the
-same frames and settings goes on from there.
+An hour or two on one core. The result of each size is stored as soon as it is done, a training after every epoch, and a
+call with the same frames and settings continues from there.
 """
 
 import hashlib
@@ -19,19 +19,19 @@ from fusedff.study import comparison, presets
 from fusedff.study.presets import HOURS, Preset
 from fusedff.training import force_matching, label_errors
 
-SIZES = (100, 300, 1000, 10_000)  # more than there are means all
-SOURCE = "gpaw"  # whose zero of energy the model keeps
+SIZES = (100, 300, 1000, 10_000)  # numbers of frames; all frames if there are fewer
+SOURCE = "gpaw"  # source of the model's reference energies
 
 
 def nested(frames: Sequence[Atoms], n: int) -> list[Atoms]:
-    """`n` frames, or all if there are fewer: the same random order, by the hash of their ids, for every `n`."""
+    """The first `n` frames, or all if there are fewer, in a random order that follows from the hashes of their ids."""
     return sorted(frames, key=lambda f: hashlib.sha256(str(f.info["config_id"]).encode()).digest())[:n]
 
 
 def run(into: Path, preset: Preset = HOURS, sizes: Sequence[int] = SIZES) -> Iterator[dict]:
-    """What was found so far, after every size: preset, data, settings and `curve`, rows with n_frames, epochs and test.
+    """Yield the results so far, after every size: preset, data, settings and `curve` (n_frames, epochs and test).
 
-    Fewer frames are seen up to twice as often.
+    Smaller sets are trained for up to twice as many epochs.
     """
     split = comparison.frames(preset)
     asked = {
@@ -64,7 +64,7 @@ def _size(row):
 
 
 def text(found: dict, about: dict) -> str:
-    """Errors by number of training frames, for each source of the test frames."""
+    """Report in Markdown: errors by number of training frames, for each source of the test frames."""
     rows = [
         [row["n_frames"], row["epochs"], source, errors["n_frames"], f"{errors['force_mae_meV_per_A']:.0f}",
          f"{errors['energy_mae_meV_per_atom']:.1f}"]

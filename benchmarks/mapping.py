@@ -1,7 +1,7 @@
-"""fusedff's DimeNet++ parameters as chemtrain's Haiku tree, so that both evaluate the very same function.
+"""Conversion of fusedff's DimeNet++ parameters to chemtrain's Haiku tree, so that both evaluate the same function.
 
-chemtrain measures lengths in nm and normalizes its radial basis as sqrt(2 / r_c) sin(n pi x) / r, fusedff as
-sqrt(2) sin(n pi x) / x with x = r / r_c. The ratio r_c^(3/2) goes into the weights that multiply that basis.
+chemtrain has lengths in nm and normalizes its radial basis as sqrt(2 / r_c) sin(n pi x) / r, fusedff as
+sqrt(2) sin(n pi x) / x with x = r / r_c. The weights that multiply the basis are scaled by the ratio r_c^(3/2).
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ PREFIX = "DimeNetPP/~/"
 
 
 def to_chemtrain(params: dict, model: DimeNet) -> dict:
-    """chemtrain's tree {module: {leaf: array}} for `params` of `model`; every leaf is used exactly once."""
+    """chemtrain's tree {module: {leaf: array}} from `params` of `model`; every leaf is used exactly once."""
     loose = params["~"]
     radial = (model.cutoff / 10) ** 1.5
     tree = {

@@ -1,4 +1,4 @@
-"""Memory that a computation needs, read from the kernel (Linux)."""
+"""Peak memory of a computation, as the Linux kernel reports it."""
 
 import ctypes
 import gc
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def peak(run: Callable) -> float:
-    """MiB that `run()` needs at most, beyond what the process holds before it; call it once beforehand to compile."""
+    """Peak memory (MiB) of `run()` beyond what the process holds before; call it once beforehand to compile."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the kernel's high-water mark starts again from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the kernel's record of the peak
     before = _status("VmRSS")
     run()
     return _status("VmHWM") - before

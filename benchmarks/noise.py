@@ -1,8 +1,8 @@
-"""Noise of the elastic constants per CPU second of simulation: which estimator teaches fastest.
+"""Noise of the elastic constants per CPU second of simulation, for several estimators and settings (samplers).
 
-The variance of an average falls as one over the time spent on it, so variance times seconds is a property of the
-estimator (and of the machine). All samplers see the same potential, cell and temperatures. CPU seconds of the process
-hardly depend on what else the machine does.
+The variance of an average is inversely proportional to the time spent on it, so variance times seconds is a property of
+the estimator (and of the machine). All samplers have the same potential, cell and temperatures. CPU seconds of the
+process hardly depend on other work on the machine.
 """
 
 import time
@@ -32,7 +32,7 @@ PLAIN = LangevinConfig(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot
 
 @dataclass(frozen=True)
 class Sampler:
-    """One way to elastic constants; `coupled` cells of a replica share their random numbers."""
+    """Estimator and simulation settings for elastic constants; `coupled` cells of a replica share random numbers."""
 
     name: str
     estimator: CoupledStrains | StressFluctuation
@@ -57,7 +57,7 @@ SAMPLERS = (
 
 
 class Noise(NamedTuple):
-    """What a sampler found and what it cost."""
+    """Elastic constants by a sampler, and its cost."""
 
     name: str
     seconds: float  # CPU seconds of sampling, without compilation and equilibration
@@ -72,7 +72,7 @@ class Noise(NamedTuple):
 
 
 def run(samplers=SAMPLERS, temperatures=TEMPERATURES, **length) -> Iterator[Noise]:
-    """One sampler after the other, with the fused titanium model that ships."""
+    """Yield the noise of one sampler after the other, with the fused titanium model that ships."""
     potential = fusedff.load("titanium-fused")
     points = experiments.select(experiments.load_state_points(), temperatures=temperatures)
     for sampler in samplers:
@@ -82,7 +82,7 @@ def run(samplers=SAMPLERS, temperatures=TEMPERATURES, **length) -> Iterator[Nois
 def measure(
     sampler: Sampler, potential, points, blocks: int = BLOCKS, equilibration_ps: float = EQUILIBRATION_PS
 ) -> Noise:
-    """Simulate, time and average."""
+    """Simulate with a sampler: constants, their errors from `blocks` blocks, and CPU seconds without equilibration."""
     estimator, replicas = sampler.estimator, sampler.replicas
     ensemble = estimator.cells(points, REPEATS, replicas)
     if not sampler.coupled:
@@ -102,6 +102,6 @@ def measure(
 
 
 def distance(noise: Noise, plain: Noise) -> float:
-    """Root mean square difference from `plain` in units of its standard error: about 1 where neither is biased."""
+    """Root mean square difference from `plain` in units of its standard error: about 1 if neither is biased."""
     error = np.hypot(noise.stderr, plain.stderr)
     return float(np.sqrt(np.mean(np.square((np.array(noise.value) - np.array(plain.value)) / error))))

@@ -1,4 +1,4 @@
-"""fusedff's side of the comparison: each function prepares one quantity the way a user of fusedff would get it."""
+"""fusedff's side of the comparison: functions case -> `Work` for every quantity of `work.LABELS`, as users get it."""
 
 from functools import partial
 
@@ -79,7 +79,7 @@ def forces_in_scan(case: Case) -> Work:
 
 
 def _points():
-    """One state point; its targets need no meaning."""
+    """One state point with arbitrary targets, which do not affect the time."""
     constants = dict.fromkeys(elastic_symmetry.elastic_names("hexagonal"), 100 * GPA)
     return (StatePoint(TEMPERATURE, titanium.CRYSTAL, constants),)
 
@@ -94,7 +94,7 @@ def md(case: Case) -> Work:
 
 
 def _force_matching(case):
-    """Loss and gradient with respect to parameters, where to begin, and a batch."""
+    """Function that returns loss and parameter gradient, initial parameters, and a batch."""
     frames = []
     for positions, energy, forces, stress in zip(case.positions, case.energy, case.forces, case.stress, strict=True):
         frame = Atoms("Ti" * case.n_atoms, positions, cell=case.cell, pbc=True)
@@ -127,7 +127,10 @@ def difftre_(case: Case, estimator) -> Work:
 
 
 def stored_update(model: Potential, repeats, positions, estimator):
-    """A whole DiffTRe update, optimizer included, from stored snapshots (snapshots, n, 3) of the unstrained cell."""
+    """Function that does a DiffTRe update, optimizer included, from stored snapshots (snapshots, n, 3) in Å.
+
+    The snapshots are of the unstrained cell.
+    """
     settings = DiffTReConfig(
         estimator=estimator,
         repeats=repeats,

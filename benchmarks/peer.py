@@ -1,9 +1,9 @@
-"""chemtrain's side of the comparison, in its own environment; lengths in nm, boxes with lattice vectors as columns.
+"""chemtrain's side of the comparison, in its own environment: functions (peer, case) -> `Work` for every quantity.
 
-Two configurations. "example" is that of chemtrain's titanium notebook: room in the neighbour list for 2.5 times the
-neighbours there are, 12 000 edges and 470 000 triplets, which fit its cells of 256 atoms. "tight" has the room that
-the cells of this benchmark need, and 2 % more. Energies, targets and loss weights are in its units only by name: what
-they are makes no difference to the time.
+Lengths are in nm, boxes have lattice vectors as columns. There are two configurations. "example" is that of chemtrain's
+titanium notebook: capacity of the neighbour list for 2.5 times the actual neighbours, 12 000 edges and 470 000
+triplets, which fit its cells of 256 atoms. "tight" has the capacity that the cells of this benchmark need, and 2 %
+more. Energies, targets and loss weights are not converted to its units, since their values do not affect the time.
 """
 
 from functools import partial
@@ -37,7 +37,7 @@ SLACK = 1.02
 
 
 class Chemtrain:
-    """A case in chemtrain's form: fractional positions, neighbour list, energy function."""
+    """A case as chemtrain represents it: fractional positions, neighbour list, energy function."""
 
     def __init__(self, case: Case, configuration: str):
         self.params = jax.tree_util.tree_map(jnp.asarray, case.peer_params)
@@ -73,13 +73,13 @@ class Chemtrain:
         self.state_point = {"kT": jnp.asarray(TEMPERATURE * quantity.kb), "box": self.box}
 
     def quantities(self, **functions):
-        """A function of parameters and positions (snapshots, n, 3) that evaluates chemtrain quantities one by one."""
+        """Function of parameters and positions (snapshots, n, 3) that evaluates chemtrain quantities one by one."""
         return lambda params, positions: evaluation.quantity_map(
             evaluation.SimpleState(positions), functions, self.neighbors, {}, {"box": self.box}, params
         )
 
     def start(self):
-        """Simulator template, and the state of a simulation that begins at the first snapshot."""
+        """Simulator template, and the initial state of a simulation at the first snapshot."""
         initialize, template = sampling.initialize_simulator_template(
             simulate.nvt_langevin,
             shift_fn=self.shift,
@@ -135,7 +135,7 @@ def md(peer: Chemtrain, case: Case) -> Work:
 
 
 def _force_matching(peer, case):
-    """Loss and gradient as chemtrain's `ForceMatchingConfig` trainer takes them, and a batch."""
+    """Loss and gradient as chemtrain's `ForceMatching` trainer computes them, and a batch."""
     virial = custom_quantity.init_virial_stress_tensor(peer.template, reference_box=None, include_kinetic=False)
     model = force_matching.init_model(
         peer.neighbors,
@@ -160,7 +160,7 @@ def _force_matching(peer, case):
 
 
 def force_matching_(peer: Chemtrain, case: Case) -> Work:
-    """Energy, forces and virial from one evaluation."""
+    """Gradient of a loss of energy, forces and virial, all from one evaluation."""
     gradient, batch = _force_matching(peer, case)
     return Work(partial(jax.jit(gradient), peer.params, batch))
 
@@ -187,7 +187,7 @@ def born(peer: Chemtrain, case: Case) -> Work:
 
 
 def difftre_(peer: Chemtrain, case: Case) -> Work:
-    """Loss and gradient of stored snapshots, as chemtrain's DiffTRe trainers set them up, without the optimizer."""
+    """Loss and gradient from stored snapshots, as chemtrain's DiffTRe trainers compute them, without the optimizer."""
     template, state = peer.start()
     timings = sampling.process_printouts(0.002, 2.0, 1.0, 0.1)  # of a simulation that is never run here
     _, *reweight = reweighting.init_pot_reweight_propagation_fns(

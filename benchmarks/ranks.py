@@ -1,6 +1,7 @@
-"""Time of a LAMMPS step in several ranks: `mpiexec -n 2 -bind-to core python -m benchmarks.ranks 2560 5120`.
+"""Time of a LAMMPS step with several ranks: `mpiexec -n 2 -bind-to core python -m benchmarks.ranks 2560 5120`.
 
-The arguments are numbers of atoms of wires of titanium, 16 atoms thick, so long that halos are thin.
+The arguments are numbers of atoms. The titanium cells have a cross section of 3 x 3 unit cells and are long along x, so
+that halos are small compared to the parts of the ranks.
 """
 
 import sys
@@ -16,7 +17,7 @@ STEPS = 10
 
 
 def wire(n_atoms: int):
-    """A displaced crystal of about `n_atoms`, long in x."""
+    """A crystal of about `n_atoms` displaced atoms, long along x."""
     frame = crystals.supercell(crystals.Crystal("Ti", "hcp", 2.95, 4.686), (n_atoms // 18, 3, 3))
     frame.rattle(0.05, seed=0)
     return frame

@@ -1,4 +1,4 @@
-"""Results and what goes with them: when, where, with which versions and by which command they were measured."""
+"""Files of results, with the circumstances of a measurement: date, machine, versions and command."""
 
 import json
 import os
@@ -18,7 +18,7 @@ PACKAGES = ("fusedff", "jax", "jaxlib", "jax-md", "dm-haiku", "numpy")
 
 
 def circumstances() -> dict:
-    """Taken before measuring, so that the load is that of others."""
+    """Date, command, commit, machine, load and versions. Call it before measuring: the load is that of others."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
@@ -44,27 +44,27 @@ def describe(about: dict) -> str:
 
 
 def write(name: str, text: str, data: dict, into: Path = RESULTS) -> None:
-    """Keep a result as NAME.md and NAME.json."""
+    """Write a result to NAME.md and NAME.json."""
     into.mkdir(exist_ok=True)
     (into / f"{name}.md").write_text(text + "\n")
     (into / f"{name}.json").write_text(json.dumps(plain(data), indent=1) + "\n")
 
 
 def earlier(name: str, asked: dict, into: Path) -> dict:
-    """The result that an earlier call left as NAME.json if it was asked for the same, else {}."""
+    """The result in NAME.json if it has the same settings `asked`, else {}."""
     kept = into / f"{name}.json"
     found = json.loads(kept.read_text()) if kept.exists() else {}
     return found if all(found.get(key) == value for key, value in plain(asked).items()) else {}
 
 
 def draw(name: str, figure: Figure, into: Path = RESULTS) -> None:
-    """Keep a figure as NAME.png."""
+    """Write a figure to NAME.png and close it."""
     figure.savefig(into / f"{name}.png")
     plt.close(figure)
 
 
 def plain(value):
-    """Named tuples as dictionaries, all the way down."""
+    """Convert named tuples to dictionaries, at any depth."""
     if hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, dict):
@@ -73,7 +73,7 @@ def plain(value):
 
 
 def table(head: list, body: list[list]) -> str:
-    """Markdown; the first column is text, the others are numbers."""
+    """Markdown table; the first column is left-aligned text, the others are right-aligned."""
     rows = [head, ["---"] + ["---:"] * (len(head) - 1), *body]
     return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)
 

@@ -1,4 +1,4 @@
-"""Results in words and tables."""
+"""Reports of the benchmarks in Markdown: text and tables."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from benchmarks.snapshots import Need
 from benchmarks.work import LABELS
 
 NAMES = {"fusedff": "fusedff", "tight": "chemtrain, tight", "example": "chemtrain, example"}
-VISIBLE = 64  # MiB
+VISIBLE = 64  # MiB, smallest memory that is shown as a number
 
 
 def comparison(rows: list[Row], agreement: list[str], about: dict) -> str:
@@ -74,7 +74,7 @@ little needs cannot be told from none.
 
 
 def scaling(sizes: list[Cost], replicas: list[Cost], about: dict) -> str:
-    """Costs with the number of atoms and of cells."""
+    """Costs against the number of atoms and of cells."""
 
     def costs(of, unit, rows):
         body = [[n, f"{1e3 * cost.forces.median / n:.3g}", f"{1e3 * cost.step.median / n:.3g}"] for n, cost in rows]
@@ -121,7 +121,7 @@ def memory(needs: list[Need], about: dict) -> str:
 
 
 def noise(found: list[Noise], temperatures, about: dict) -> str:
-    """Which estimator of the elastic constants is quiet soonest; the first is the one to compare with."""
+    """CPU time of each sampler for a given standard error, relative to the first one."""
     plain = found[0]
     body = [
         [
@@ -149,7 +149,7 @@ are known to a sixth, the seconds thus to a third.
 
 
 def gpu(found: dict) -> str:
-    """What a run of `python -m benchmarks gpu` found, stage by stage; stages that failed or were skipped say so."""
+    """Results of `python -m benchmarks gpu`, stage by stage, including those that failed or were skipped."""
     about, parts = found["about"], []
     title = f"# One GPU\n\n{record.describe(about)} Card: {about['card']}."
     for stage, result in found.items():

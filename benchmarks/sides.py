@@ -1,4 +1,4 @@
-"""The processes that are compared: how they are started and spoken to."""
+"""Processes that are compared (sides): fusedff and chemtrain, each in its own Python environment."""
 
 import json
 import os
@@ -13,7 +13,7 @@ REQUIREMENTS = Path(__file__).with_name("chemtrain-requirements.txt")
 
 
 class SideFailedError(RuntimeError):
-    """A side could not do what it was asked."""
+    """A side raised an error or died."""
 
 
 class Side:
@@ -32,7 +32,10 @@ class Side:
         )
 
     def ask(self, do: str, **arguments):
-        """The worker's result. Raises SideFailedError with its error, or with its last words if it died."""
+        """The result of a method of `worker.Worker`.
+
+        Raises SideFailedError with its error, or with the last lines of its log if it died.
+        """
         try:
             self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self.process.stdin.flush()
@@ -51,6 +54,7 @@ class Side:
         return Side(self.name, self.python)
 
     def close(self) -> None:
+        """End the process."""
         self.process.stdin.close()
         self.process.wait()
 
@@ -60,17 +64,18 @@ class Side:
 
 
 def pinned(packages) -> dict[str, str]:
-    """The versions in chemtrain's environment, of chemtrain and of those among `packages` that it has."""
+    """Versions in chemtrain's environment of chemtrain and of those of `packages` that it has."""
     pins = dict(line.split("==") for line in REQUIREMENTS.read_text().split())
     return {name: pins[name] for name in ("chemtrain", *packages) if name in pins}
 
 
 def fusedff() -> Side:
+    """fusedff in the environment of this process."""
     return Side("fusedff", sys.executable)
 
 
 def chemtrain(configuration: str) -> Side:
-    """chemtrain as "tight" or "example", in its own environment, which is made the first time."""
+    """chemtrain in the configuration "tight" or "example", in its own environment, which is created if needed."""
     python = PEER_ENVIRONMENT / "bin" / "python"
     made = PEER_ENVIRONMENT / ".made"
     if not made.exists() or made.read_text() != REQUIREMENTS.read_text():

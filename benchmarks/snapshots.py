@@ -1,4 +1,4 @@
-"""Memory of a DiffTRe update against the number of snapshots it learns from (fusedff only)."""
+"""Memory of a DiffTRe update against the number of its snapshots (fusedff only)."""
 
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -12,16 +12,16 @@ N_ATOMS = 54
 
 
 class Need(NamedTuple):
-    """What one update needs beyond what the process held before it."""
+    """Memory of one update beyond what the process held before."""
 
     snapshots: int
-    update: float  # MiB
-    stored: float  # MiB that the snapshots themselves take: positions and 79 numbers each
+    update: float  # MiB, peak
+    stored: float  # MiB, of the snapshots themselves: positions and 79 numbers each
 
 
 def run(report=print) -> list[Need]:
-    """One fresh process per number of snapshots."""
-    # every large block is mapped when it is taken and unmapped when it is given back: slow, but nothing is hidden
+    """Memory for each number of snapshots, each in a new process."""
+    # large blocks are returned to the system as soon as they are freed: slow, but the peak is then that of one update
     os.environ |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
     needs = []
     for number in NUMBERS:

@@ -1,9 +1,9 @@
-"""How much do elastic constants alone determine? The experiment-only and the fused model from several starts.
+"""Properties that elastic constants alone do not determine: experiment-only and fused models from several starts.
 
-All experiment-only models meet the same measured numbers. They began as models of DFT frames (three seeds of weights,
-split and trajectories) or as one of a Lennard-Jones crystal, which has of titanium only its size and bulk modulus. The
-fused models of the trainings on DFT frames stand beside them. Hours on two cores; each training goes on where an
-earlier call stopped.
+All experiment-only models are trained on the same measured values. Their training starts from models of DFT frames
+(three seeds of weights, split and trajectories) or from a model of a Lennard-Jones crystal, which has only the
+nearest-neighbour distance and the bulk modulus of titanium. The fused models of the trainings on DFT frames are listed
+for comparison. Hours on two cores; a training that was interrupted is resumed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,18 +34,18 @@ from fusedff.training import label_errors
 SEEDS = (0, 1, 2)
 LENNARD_JONES = "Lennard-Jones"
 STARTS = (*(f"seed {seed}" for seed in SEEDS), LENNARD_JONES)
-SIGMA, EPSILON = 2.663, 0.218  # Å, eV: the nearest neighbours of titanium, and about its bulk modulus
-HIGHEST_FORCE, HIGHEST_STRESS = 20.0, 0.5  # eV/Å, eV/Å^3 in frames that Lennard-Jones labels: it repels more steeply
+SIGMA, EPSILON = 2.663, 0.218  # Å, eV: nearest-neighbour distance of titanium, and about its bulk modulus
+HIGHEST_FORCE, HIGHEST_STRESS = 20.0, 0.5  # eV/Å, eV/Å^3, limits for Lennard-Jones labels: its repulsion is steeper
 AT = 323.0  # K, of the elastic constants that are shown
 
 
 def calculator() -> LennardJones:
-    """A Lennard-Jones crystal of titanium's size."""
+    """Lennard-Jones calculator with the nearest-neighbour distance of titanium."""
     return LennardJones(sigma=SIGMA, epsilon=EPSILON, rc=5.0, ro=3.8, smooth=True)
 
 
 def lennard_jones(frames: Sequence[Atoms]) -> list[Atoms]:
-    """The same geometries with the energies, forces and stresses of a Lennard-Jones crystal of titanium's size."""
+    """Frames with labels by `calculator`, without single atoms and frames whose forces or stresses are too large."""
     found = []
     for frame in frames:
         labels = calculators.labels(calculator(), frame)
@@ -59,11 +59,11 @@ def lennard_jones(frames: Sequence[Atoms]) -> list[Atoms]:
 
 
 def study_of(start: str, into: Path, preset: Preset = DEMO) -> Material:
-    """The training that a start names, as `fusedff train` would do it."""
+    """Input of the training from a start, as for `fusedff train`."""
     frames = datasets.load_frames()
     if start == LENNARD_JONES:
         frames = tuple(lennard_jones(frames))
-        preset = replace(preset, fused=replace(preset.fused, epochs=1))  # with these labels it means nothing
+        preset = replace(preset, fused=replace(preset.fused, epochs=1))  # not used: these labels are not DFT
     else:
         preset = presets.with_seed(preset, int(start.split()[1]))
     table = comparison.measured(preset)
@@ -72,7 +72,7 @@ def study_of(start: str, into: Path, preset: Preset = DEMO) -> Material:
 
 
 def run(into: Path, preset: Preset = DEMO, starts: Sequence[str] = STARTS) -> Iterator[dict]:
-    """What was found so far, after every start: {"settings", "models": [{"start", "model", "elastic", "beyond"}]}."""
+    """Yield the results so far, after every start: settings, data and `models` (start, model, elastic and beyond)."""
     split = comparison.frames(preset)
     asked = {"settings": presets.as_dict(preset), "data": comparison.data_version(preset, split)}
     rows = record.earlier("starts", asked, into).get("models", [])
@@ -89,7 +89,10 @@ def run(into: Path, preset: Preset = DEMO, starts: Sequence[str] = STARTS) -> It
 
 
 def beyond(potential: Potential, test: Sequence[Atoms]) -> dict[str, float | None]:
-    """What no target says: phases (meV/atom), phonons (THz), surfaces (J/m^2), forces on held-out frames (meV/Å)."""
+    """Quantities without target: phases (meV/atom), phonons (THz), surfaces (J/m^2), force errors on frames (meV/Å).
+
+    Empty if the model has no minimum near hcp titanium.
+    """
     model = FusedCalculator(potential)
     point = experiments.select(experiments.load_state_points(), temperatures=[AT])[0]
     try:
@@ -101,12 +104,12 @@ def beyond(potential: Potential, test: Sequence[Atoms]) -> dict[str, float | Non
     found = {name: entries[name] for name in wanted}
     for facet in ("0001", "10-10"):
         found[f"surface_energy_{facet}"] = defects.surface(rest.crystal, facet, model, name=None).energy_j_per_m2
-    compared = replace(potential, source=labelled.source(test[0]))  # by forces, whatever its zero of energy
+    compared = replace(potential, source=labelled.source(test[0]))  # only forces are compared
     return found | {"forces": label_errors.errors(compared, test)["force_mae_meV_per_A"]}
 
 
 def text(found: dict, about: dict) -> str:
-    """Every number of every model."""
+    """Report in Markdown: every number of every model."""
     rows = []
     for model in ("experiment", "fused"):
         for row in (row for row in found["models"] if row["model"] == model):
@@ -125,7 +128,7 @@ in meV/Å. Data: {found["data"]}.
 """
 
 
-QUANTITIES = {  # digits worth showing
+QUANTITIES = {  # quantity -> digits to show
     "bcc_energy_above_hcp": 0, "fcc_energy_above_hcp": 0, "omega_energy_above_hcp": 0, "phonon_E2g": 2, "phonon_B1g": 2,
     "surface_energy_0001": 2, "surface_energy_10-10": 2, "forces": 0,
 }  # fmt: skip

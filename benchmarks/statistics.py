@@ -1,4 +1,4 @@
-"""Times of calls; numbers from paired rounds, in each of which every side was timed once, one after the other."""
+"""Times of calls, their spread, and ratios from paired rounds, in each of which every side was timed once."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,18 +16,19 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
+    """Median and quartiles of values."""
     return Spread(*(float(q) for q in np.quantile(np.asarray(values, float), (0.25, 0.5, 0.75))))
 
 
 def timed(
     run: Callable, warm_up: int = 1, at_least: int = 3, about: float = 4.0, most: int = 30
 ) -> tuple[Spread, Spread]:
-    """Seconds of a call, by the clock and of the processor: some calls, about so many seconds, after `warm_up` calls.
+    """Seconds of a call, by the clock and of the processor: `at_least` to `most` calls, for `about` so many seconds.
 
-    The first call compiles. In a few more the heap grows to what a call needs (`fusedff.runtime.jax_setup`), at the
-    cost of page faults.
+    `warm_up` calls come first: one to compile, and a few more in which the heap grows to the size that a call needs
+    (`fusedff.runtime.jax_setup`), with page faults.
     """
-    import jax  # here, as a process that only measures others does not need it
+    import jax  # here, since a process that only measures others does not need it
 
     for _ in range(warm_up):
         jax.block_until_ready(run())
@@ -41,7 +42,10 @@ def timed(
 
 
 def paired_ratio(theirs: Sequence[float], ours: Sequence[float]) -> Spread:
-    """How many times as long they took, round by round: what slows the machine for a while slows both of a pair."""
+    """Spread of the ratio theirs / ours, round by round: other work on the machine slows both of a pair.
+
+    Raises ValueError unless both have equally many rounds.
+    """
     if len(theirs) != len(ours):
         raise ValueError(f"{len(theirs)} rounds of one side cannot be paired with {len(ours)} of the other")
     return spread(np.asarray(theirs, float) / np.asarray(ours, float))

@@ -1,4 +1,4 @@
-"""Makes the problems: displaced cells of hcp titanium, and a network of the paper's size with random weights."""
+"""Test problems: displaced cells of hcp titanium, and a network of the paper's size with random weights."""
 
 import ase
 import jax
@@ -15,11 +15,11 @@ from fusedff.potential import Potential
 CRYSTAL = crystals.Crystal("Ti", "hcp", 2.95, 4.686)
 REPEATS = {54: (3, 3, 3), 96: (4, 4, 3), 150: (5, 5, 3)}
 DISPLACEMENT = 0.1  # Å, standard deviation of every coordinate
-FORCE = 0.02  # eV/Å, root mean square: the dynamics then stays near the crystal although the weights mean nothing
+FORCE = 0.02  # eV/Å, root mean square: so small that in dynamics the crystal stays a crystal despite random weights
 
 
 def network(model: DimeNet | None = None, seed: int = 0) -> Potential:
-    """An untrained network (default: DimeNet()) with random biases and output weights, which `init` leaves at zero."""
+    """An untrained network (default: DimeNet()) with random biases and output weights, which `init` sets to zero."""
     start = Potential.create(jax.random.PRNGKey(seed), model or DimeNet(), {"Ti": 0.0})
     generator = np.random.default_rng(seed)
 
@@ -32,7 +32,7 @@ def network(model: DimeNet | None = None, seed: int = 0) -> Potential:
 
 
 def frames(repeats, n: int, seed: int = 0) -> list[ase.Atoms]:
-    """`n` displaced copies of the supercell."""
+    """`n` copies of the supercell with random displacements."""
     generator = np.random.default_rng(seed)
     copies = [crystals.supercell(CRYSTAL, repeats) for _ in range(n)]
     for atoms in copies:
@@ -41,7 +41,7 @@ def frames(repeats, n: int, seed: int = 0) -> list[ase.Atoms]:
 
 
 def counts(frames: list[ase.Atoms], cutoff: float) -> dict[str, int]:
-    """Neighbours of the atom that has most, and edges and triplets of the snapshots that have most."""
+    """Largest numbers of neighbours of an atom, and of edges and triplets of a snapshot."""
     degree = np.stack([np.bincount(neighbor_list("i", atoms, cutoff), minlength=len(atoms)) for atoms in frames])
     return {
         "neighbors": degree.max(),
@@ -51,7 +51,7 @@ def counts(frames: list[ase.Atoms], cutoff: float) -> dict[str, int]:
 
 
 def make(n_atoms: int) -> Case:
-    """Everything that both sides need for cells of this size."""
+    """The problem for cells of `n_atoms` atoms, one of `REPEATS`."""
     atoms = frames(REPEATS[n_atoms], SNAPSHOTS)
     potential = with_forces(network(), atoms[0])
     generator = np.random.default_rng(1)
@@ -68,7 +68,7 @@ def make(n_atoms: int) -> Case:
 
 
 def with_forces(potential: Potential, atoms: ase.Atoms) -> Potential:
-    """The potential with its last weights scaled so that the forces are as large as `FORCE`."""
+    """The potential with its last weights scaled so that the root mean square force is `FORCE`."""
     near = neighbors.from_frames(atoms, potential.cutoff)
     forces = jax.jit(Potential.evaluate)(potential, systems.from_atoms(atoms), near).forces
     scale = np.float32(FORCE / np.sqrt(np.mean(np.asarray(forces) ** 2)))

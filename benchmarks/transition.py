@@ -1,6 +1,6 @@
-"""Temperature and latent heat of the transition from hcp to bcc titanium: the models that ship, beside measurements.
+"""Temperature and latent heat of the transition from hcp to bcc titanium: the models that ship, beside measured values.
 
-None of the three was trained on it. Tens of minutes per model on two cores; each model is kept as soon as it is done.
+None of the three was trained on it. Tens of minutes per model on two cores; results are stored after every model.
 """
 
 import math
@@ -31,7 +31,7 @@ SETTINGS = TransitionConfig(
 
 
 def run(into: Path, models: Sequence[str] = MODELS, settings: TransitionConfig = SETTINGS) -> Iterator[dict]:
-    """What was found so far, after every model: {"settings", "digests", "models": results, or what went wrong}."""
+    """Yield the results so far, after every model: {"settings", "digests", "models": results or error messages}."""
     potentials = {model: Potential.load(f"titanium-{model}") for model in MODELS}
     digests = {model: storage.digest(potential.params) for model, potential in potentials.items()}
     asked = {"settings": presets.as_dict(settings), "digests": digests}
@@ -41,14 +41,14 @@ def run(into: Path, models: Sequence[str] = MODELS, settings: TransitionConfig =
             try:
                 title = f"{results.TITLES[model]}, hcp to bcc"
                 result = transition.run(potentials[model], PHASES, TEMPERATURES, settings, title).as_dict()
-            except (ExplodedTrajectoryError, ValueError) as error:  # a result, too: a phase is not stable
+            except (ExplodedTrajectoryError, ValueError) as error:  # also a result: a phase is not stable
                 result = {"failed": str(error)}
             found = found | {model: result}
         yield asked | {"models": found}
 
 
 def text(found: dict, about: dict) -> str:
-    """Differences of Gibbs energies, transition temperatures and latent heats."""
+    """Report in Markdown: differences of Gibbs energies, transition temperatures and latent heats."""
     settings, failed = found["settings"], {m: r["failed"] for m, r in found["models"].items() if "failed" in r}
     done = {model: result for model, result in found["models"].items() if model not in failed}
     names = {"transition_K": ("transition temperature, K", 0), "latent_heat_kJ_per_mol": ("latent heat, kJ/mol", 2)}

@@ -1,18 +1,18 @@
-"""What a measured quantity is: something to call, and how many units of work one call does."""
+"""Measured quantities: a function to call, and the number of units of work in one call."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 
 class Work(NamedTuple):
-    """`run()` does `units` evaluations, steps or gradients and returns arrays to wait for."""
+    """A function `run()` that does `units` evaluations, steps or gradients, and returns arrays to wait for."""
 
     run: Callable[[], Any]
     units: int = 1
 
 
 def in_scan(gradient: Callable, params: dict, batch, steps: int) -> Work:
-    """`gradient(params, batch)` -> (value, slope), step after step inside one compiled loop."""
+    """Work of `steps` evaluations of `gradient(params, batch)` -> (value, slope) inside one compiled loop."""
     import jax
 
     def step(params, batch):
@@ -24,7 +24,7 @@ def in_scan(gradient: Callable, params: dict, batch, steps: int) -> Work:
 
 
 def _descend(params, gradient):
-    """The shortest of optimizers, so that no gradient of the loop is left out."""
+    """A step of gradient descent, so that the compiler cannot remove the gradients of the loop."""
     return {m: {leaf: x - 1e-9 * gradient[m][leaf] for leaf, x in leaves.items()} for m, leaves in params.items()}
 
 

@@ -1,6 +1,6 @@
-"""A long-lived process that times one side: JSON lines come in on stdin, one answer each goes out on stdout.
+"""Worker process that times one side: it reads requests from stdin, a line of JSON each, and answers on stdout.
 
-It is idle while another side runs. Start it with `python -m benchmarks.worker SIDE`, SIDE being fusedff, or tight or
+It is idle while another side runs. Start it with `python -m benchmarks.worker SIDE`, where SIDE is fusedff, or tight or
 example for chemtrain; only what that side needs is imported.
 """
 
@@ -19,18 +19,18 @@ from benchmarks import case, memory
 
 
 class Worker:
-    """The quantity in preparation and what can be asked of it."""
+    """The prepared quantity; the methods are the requests."""
 
     def __init__(self, side: str):
         self.side, self.work = side, None
 
     def answers(self, path: str) -> dict:
-        """What the side computes for the first snapshot."""
+        """Energy and forces of the first snapshot, for comparison with the other side."""
         side, arguments = self._arguments(path)
         return {name: np.asarray(value).tolist() for name, value in side.answers(*arguments).items()}
 
     def prepare(self, path: str, quantity: str) -> float:
-        """Seconds of the first call: tracing, compiling and one execution."""
+        """Prepare a quantity; returns the seconds of the first call: tracing, compiling and one execution."""
         import jax
 
         self.work = None
@@ -46,7 +46,7 @@ class Worker:
         return [self._call() for _ in range(calls)]
 
     def memory(self) -> float:
-        """MiB that one call needs beyond what the process holds before it."""
+        """Peak memory (MiB) of one call beyond what the process holds before."""
         return memory.peak(self._call)
 
     def _call(self):
@@ -69,8 +69,8 @@ class Worker:
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # libraries print; what they print must not mix with the answers
-    # an allocation that cannot be met should fail here and not take the machine down
+    os.dup2(2, 1)  # what libraries print must not mix with the answers
+    # an allocation that is too large should fail instead of exhausting the machine
     most = int(0.85 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     if sys.argv[1] == "fusedff":
@@ -82,7 +82,7 @@ def main() -> None:
         request = json.loads(line)
         try:
             answer = {"result": getattr(worker, request.pop("do"))(**request)}
-        except Exception as error:  # the other side must hear of it, whatever it was
+        except Exception as error:  # any error is reported to the parent process
             traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers)

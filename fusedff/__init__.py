@@ -6,8 +6,11 @@ __all__ = ["load", "setup"]
 
 
 def load(name: str, *more: str):
-    """A shipped `Potential`, e.g. 'titanium-fused', or the one in a file; of several names a list, a committee."""
-    # here, so that importing fusedff does not import jax, which comes after `setup`
+    """Load a `Potential` that ships with fusedff, e.g. 'titanium-fused', or one from a file; see `Potential.load`.
+
+    With several names, returns a list of potentials, which `FusedCalculator` takes as a committee.
+    """
+    # here, so that importing fusedff does not import jax: `setup` should be called before
     from fusedff.potential import Potential
 
     first = Potential.load(name)

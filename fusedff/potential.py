@@ -1,4 +1,4 @@
-"""A potential: parameters, model and species in; energy, forces, stress and elastic stiffness out.
+"""Potentials (force fields): energy, forces, stress and elastic stiffness from a model, its parameters and species.
 
 Total energies of all electrons are thousands of eV per atom, which single precision resolves to a few meV only. So
 compiled functions compute binding energies, relative to the reference energies of the atoms; `Potential.total` adds
@@ -29,13 +29,17 @@ from fusedff.units import strain_from_voigt, to_voigt
 
 
 class Model(Protocol):
-    """Interface of a model: a cut-off, and per-atom energies as a function of arrays."""
+    """Interface of a model: a cut-off, and per-atom energies as a function of arrays.
+
+    `init` returns random parameters. `atomic_energies` returns energies (n_atoms,), in units of `Potential.scale`, from
+    the vectors to the neighbours (n_atoms, capacity, 3) in Å and the indices (n_atoms,) of the species.
+    """
 
     repulsive: bool  # whether its own energies rise when atoms nearly touch
     cutoff: float  # Å, of pairs
 
     @property
-    def reach(self) -> float: ...  # Å, how far away an atom may be that the energy of another depends on
+    def reach(self) -> float: ...  # Å, distance up to which the energy of an atom depends on other atoms
 
     def init(self, key: jax.Array, n_species: int) -> Any: ...
 
@@ -61,17 +65,17 @@ class Evaluation(NamedTuple):
 )
 @dataclass(frozen=True)
 class Potential:
-    """Parameters of a model and what turns its output into eV: E_i = reference[species] + scale * model_i + ZBL_i.
+    """A model, its parameters, and what gives energies in eV: E_i = reference[species] + scale * model_i + ZBL_i.
 
     `energies` and `evaluate` leave out the first term, for which single precision would not suffice; `total` adds it.
     The last term, the short-range repulsion of the nuclei (`network.repulsion`), is present if `repulsion` is true.
-    `source` names the calculation whose total energies these are; frames of other sources have other zeros of energy.
-    `coverage` is the range of the training frames; compiled functions do not have it.
+    `source` names the DFT calculation that the reference energies belong to; every source has its own zero of energy.
+    `coverage` is the range of the training frames; inside compiled functions it is None.
     """
 
     params: Any
     model: Model
-    numbers: tuple[int, ...]  # atomic numbers of its species, ascending
+    numbers: tuple[int, ...]  # atomic numbers of its species (elements), ascending
     reference: tuple[float, ...]  # eV per atom, in the order of `numbers`
     scale: float = 1.0  # eV
     repulsion: bool = False
@@ -80,13 +84,16 @@ class Potential:
 
     @property
     def cutoff(self) -> float:
+        """Cut-off of pairs, Å."""
         return self.model.cutoff
 
     @property
     def reach(self) -> float:
+        """Distance (Å) up to which the energy of an atom depends on other atoms."""
         return self.model.reach
 
     def with_params(self, params) -> "Potential":
+        """The same potential with other parameters."""
         return replace(self, params=params)
 
     @classmethod
@@ -95,8 +102,8 @@ class Potential:
     ) -> "Potential":
         """A potential with random parameters for the species in `reference` (chemical symbol -> eV per atom).
 
-        `source` names the calculation that `reference` belongs to; it must be given to train on frames of several. A
-        model that is not repulsive at short distance gets the short-range repulsion.
+        `scale` is in eV. `source` names the calculation that `reference` belongs to; it is needed for training on
+        frames of several sources. A model that is not `repulsive` gets the short-range repulsion.
         """
         energy_of = {atomic_numbers[symbol]: float(energy) for symbol, energy in reference.items()}
         numbers = tuple(sorted(energy_of))
@@ -104,7 +111,7 @@ class Potential:
         return cls(model.init(key, len(numbers)), model, numbers, energies, float(scale), not model.repulsive, source)
 
     def require_species(self, numbers, where: str = "") -> None:
-        """Raise ValueError if `numbers` holds an element the potential was not made for (call it outside jit).
+        """Raise ValueError if `numbers` holds an element that is none of the potential's species (call it outside jit).
 
         `where` begins the message.
         """
@@ -117,16 +124,16 @@ class Potential:
             )
 
     def reference_energy(self, numbers) -> float:
-        """Sum of the reference energies of atoms, eV, in double precision: total minus binding energy (outside jit)."""
+        """Sum of the reference energies of atoms with `numbers` (n_atoms,), eV, in double precision (outside jit)."""
         species = np.searchsorted(self.numbers, np.asarray(numbers))
         return float(np.sum(np.asarray(self.reference, float)[species]))
 
     def total(self, binding, frames: Sequence[Atoms]) -> np.ndarray:
-        """Total energies (n_frames,) in eV, in double precision, from binding energies (n_frames,)."""
+        """Total energies (n_frames,) in eV, in double precision, from binding energies (n_frames,) in eV."""
         return np.asarray(binding, float) + [self.reference_energy(frame.numbers) for frame in frames]
 
     def atomic_energies(self, vectors: jax.Array, neighbors: Neighbors, numbers: jax.Array) -> jax.Array:
-        """Binding energies (n_atoms,), eV, from vectors to neighbours (n_atoms, capacity, 3) and atomic numbers."""
+        """Binding energies (n_atoms,), eV, from vectors to neighbours (n_atoms, capacity, 3), Å, and atomic numbers."""
         species = jnp.searchsorted(jnp.asarray(self.numbers), numbers)
         energies = self.scale * self.model.atomic_energies(self.params, vectors, neighbors, species)
         return energies + repulsion(vectors, neighbors, numbers) if self.repulsion else energies
@@ -137,10 +144,11 @@ class Potential:
         return system.per_cell(self.atomic_energies(vectors, neighbors, system.numbers))
 
     def evaluate(self, system: System, neighbors: Neighbors, own: jax.Array | None = None) -> Evaluation:
-        """Binding energy, forces and stress of every cell from one gradient with respect to the displacement vectors.
+        """Binding energy, forces and stress of every cell, from one gradient with respect to the displacement vectors.
 
-        A pair enters once from either end, so forces need its reverse slot, and no scatter. With `own` (n_atoms,) bool,
-        all of it is of the energies of these atoms alone; what is found for the parts of a cell adds up to the whole.
+        Every pair has a vector in the list of each of its atoms, so the force on an atom follows from its own slots and
+        their reverse slots, without a scatter. With `own` (n_atoms,) bool, the energy is the sum over these atoms only,
+        and forces and stress are its derivatives; the results of the parts of a cell add up to that of the cell.
         """
         vectors = displacements(system, neighbors)
 
@@ -155,9 +163,10 @@ class Potential:
         return Evaluation(system.per_cell(per_atom), forces, to_voigt(virial) / system.volumes[:, None])
 
     def strained_energies(self, system: System, neighbors: Neighbors, strain: jax.Array) -> jax.Array:
-        """Binding energy (n_cells,) after a small Lagrangian strain (n_cells, 6), Voigt with engineering shear.
+        """Binding energy (n_cells,), eV, after a small Lagrangian strain (n_cells, 6), Voigt with engineering shear.
 
-        The deformation is sqrt(1 + 2 eta), expanded to second order: exact for derivatives up to the second.
+        For a strain eta the deformation is sqrt(1 + 2 eta), expanded to second order, so that first and second
+        derivatives at zero strain are exact.
         """
         eta = strain_from_voigt(strain)
         stretch = eta - eta @ eta / 2
@@ -169,7 +178,8 @@ class Potential:
     def born(self, system: System, neighbors: Neighbors) -> tuple[jax.Array, jax.Array]:
         """Born stress (n_cells, 6) and stiffness (n_cells, 6, 6), eV/Å^3: (1/V) dU/d eta and (1/V) d2U/d eta d eta.
 
-        eta is the Lagrangian strain; the gradient is linearized once, its derivative taken in six Voigt directions.
+        eta is the Lagrangian strain; all atoms move with the cell (Born & Huang, Dynamical Theory of Crystal Lattices
+        (1954)). The gradient is linearized once, and its derivative taken in six Voigt directions.
         """
         zero = jnp.zeros((system.n_cells, 6), system.positions.dtype)
         gradient = jax.grad(lambda strain: jnp.sum(self.strained_energies(system, neighbors, strain)))
@@ -180,7 +190,10 @@ class Potential:
         return stress / volumes, jnp.moveaxis(stiffness, 0, 1) / volumes[..., None]
 
     def save(self, path: str | Path, **about) -> None:
-        """Write parameters and architecture to one safetensors file; `about` is JSON-able and kept beside them."""
+        """Write parameters and architecture to one safetensors file, with any JSON-able metadata `about`.
+
+        Raises OSError if it cannot be written.
+        """
         config = {
             "model": type(self.model).__name__,
             "settings": asdict(self.model),
@@ -195,10 +208,10 @@ class Potential:
 
     @classmethod
     def load(cls, path: str | Path) -> "Potential":
-        """The potential in a file that `save` wrote, or one that ships with fusedff by its name, e.g. 'titanium-fused'.
+        """Load the potential in a file that `save` wrote, or one that ships with fusedff, e.g. 'titanium-fused'.
 
         Raises FileNotFoundError, storage.DamagedFileError for a file that is not a potential or was damaged, or
-        ValueError where JAX_PLATFORMS asks for a device that is not there.
+        ValueError if JAX_PLATFORMS names a device that does not exist.
         """
         devices.require_platform()
         shipped = {file.stem: file for file in FILES.glob("*.safetensors")}

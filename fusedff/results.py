@@ -1,9 +1,10 @@
-"""Results of models: deviations from measured numbers, and tables of them as rows and as text.
+"""Results of models: deviations from measured values, and tables of them as rows and as text.
 
-Results are plain data, as in the records. An entry has `value`, `stderr` (of the sampling) and, where there is one,
-`measured`; of a committee also `spread`, the training error, see `committee`. A point has `elastic`, `pressure`,
-`stress` and `lattice`, see `ElasticResult.by_temperature`. A model may have `targets`, entries by name, and
-`in_training`, their last values in training.
+Results are dicts, lists and numbers, as in the JSON records. An entry has `value`, `stderr` (standard error of the
+sampling) and, if it was measured, `measured`; that of a committee also has `spread`, the training error (see
+`committee`). A point, the results at one temperature, has `elastic`, `pressure`, `stress` and `lattice`, see
+`ElasticResult.by_temperature`. A model may have `targets`, entries by name, and `in_training`, their last values in
+training. Arguments called `models` are model -> its results, `experiment` is temperature -> point.
 """
 
 import textwrap
@@ -12,18 +13,18 @@ from collections.abc import Sequence
 import numpy as np
 
 TITLES = {"dft": "DFT-only", "experiment": "experiment-only", "fused": "fused"}
-BOUNDS = {"elastic": 5.0, "stress": 0.3, "force": 1.15}  # of fused: %, GPa, times the force error of DFT-only
+BOUNDS = {"elastic": 5.0, "stress": 0.3, "force": 1.15}  # for the fused model: %, GPa, times the DFT-only force error
 
 LINE = 92  # characters of a line of text, as wide as a page of the book
 
 
 def committee(members: Sequence):
-    """What several trainings that differ in their seeds alone have found, as one result of the same form.
+    """Combine the results of several trainings, which differ only in their seeds, into one of the same form.
 
-    Of entries the mean `value`, its standard error of the sampling `stderr` (that of one member over the square root of
-    their number), and `spread`, the standard deviation over the members: what another training would change, with the
-    sampling error of one member in it. Numbers that differ are averaged; what one member lacks (None), all lack; all
-    else is that of the first member.
+    An entry gets the mean `value`, the standard error `stderr` of that mean from the sampling (about that of one member
+    over the square root of their number), and `spread`, the standard deviation over the members: how much another
+    training would differ, which includes the sampling error of one member. Other numbers that differ are averaged. An
+    entry that is None in one member is None in the result; everything else is taken from the first member.
     """
     if None in members:
         return None
@@ -44,12 +45,12 @@ def committee(members: Sequence):
 
 
 def absolute(entry: dict) -> tuple[float, float]:
-    """Value minus measured value and its standard error, in the unit of both; nan where nothing was measured."""
+    """Deviation from the measured value and its standard error, in the unit of the entry; nan if not measured."""
     return entry["value"] - entry.get("measured", np.nan), entry["stderr"]
 
 
 def relative(entry: dict) -> tuple[float, float]:
-    """How far a value is off the measured one and its standard error, in %; nan where nothing was measured."""
+    """Deviation from the measured value and its standard error, in % of the measured value; nan if not measured."""
     measured = entry.get("measured", np.nan)
     return 100 * (entry["value"] / measured - 1), 100 * entry["stderr"] / abs(measured)
 
@@ -57,14 +58,14 @@ def relative(entry: dict) -> tuple[float, float]:
 def elastic_deviation(experiment: dict) -> tuple[float, float]:
     """Mean |C - C_exp| / |C_exp| over all temperatures and constants that were measured, in %, and its standard error.
 
-    Both are nan where none was. The error propagates the standard errors of the constants; near zero deviation the mean
-    of absolute values keeps a part of the noise, so small numbers are upper bounds.
+    Both are nan if none was. The error propagates the standard errors of the constants. Noise contributes to the mean
+    of absolute values, so that small deviations are upper bounds.
     """
     return _mean_deviation(experiment, "elastic")
 
 
 def lattice_deviation(experiment: dict) -> tuple[float, float]:
-    """The same of the lattice parameters at which a model has the measured stress."""
+    """Like `elastic_deviation`, for the lattice parameters at which a model has the measured stress."""
     return _mean_deviation(experiment, "lattice")
 
 
@@ -77,7 +78,7 @@ def _mean_deviation(experiment, kind):
 
 
 def by_role(experiment: dict, train: Sequence[float]) -> dict[str, dict]:
-    """The results of a model by temperature, apart for the temperatures in `train` and those held out."""
+    """Divide the results of a model into 'trained', the temperatures (K) in `train`, and 'held_out', all others."""
     return {
         "trained": {t: point for t, point in experiment.items() if float(t) in train},
         "held_out": {t: point for t, point in experiment.items() if float(t) not in train},
@@ -85,7 +86,7 @@ def by_role(experiment: dict, train: Sequence[float]) -> dict[str, dict]:
 
 
 def rows(models: dict[str, dict]) -> list[dict]:
-    """Constants, pressure and stresses of models (GPa), as `ElasticResult.by_temperature` has them: one row each."""
+    """Elastic constants, pressure and stresses of models (GPa), model -> temperature -> point: one row per number."""
     return [
         {"model": model, "temperature_K": t, "quantity": name}
         | {f"{key}_GPa": entry.get(key) for key in _columns(entry)}
@@ -101,14 +102,14 @@ def stresses(point: dict) -> dict[str, dict]:
 
 
 def largest_stress(experiment: dict) -> tuple[float, float]:
-    """The largest deviation of an independent stress at any temperature from the measured one, GPa, and its error."""
+    """Largest absolute deviation of a stress from the measured one at any temperature, and its standard error, GPa."""
     off = (absolute(entry) for point in experiment.values() for entry in stresses(point).values())
     largest, noise = max(off, key=lambda found: abs(found[0]))
     return abs(largest), noise
 
 
 def lattice_rows(models: dict[str, dict]) -> list[dict]:
-    """The lattice parameters of models (Å, degrees) at which they have the measured pressure: a row per number."""
+    """Lattice parameters (Å, degrees) at which models have the measured stress: one row per number."""
     return [
         {"model": model, "temperature_K": t, "quantity": name} | {key: entry.get(key) for key in _columns(entry)}
         for model, found in models.items()
@@ -122,9 +123,9 @@ def _columns(entry):
 
 
 def table(result: dict) -> str:
-    """The table of results as text: a row per model and temperature, and whether each bound is met; see `beside`.
+    """Table of all results as text: a row per model and temperature, then lines that say which bounds are met.
 
-    ± is one standard error of the sampling; of a committee the training error follows in brackets.
+    ± is one standard error of the sampling; the training error of a committee follows in brackets.
     """
     models = result["models"]
     points = {"measured": next(iter(models.values()))["experiment"]} | {
@@ -154,9 +155,9 @@ def table(result: dict) -> str:
 
 
 def beside(labels: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of text: columns, right-aligned, beside labels of equal length.
+    """Lay out a table as lines of text: right-aligned columns beside labels of equal length.
 
-    Columns that do not fit into a line of `LINE` characters follow below, beside the labels again.
+    Columns that do not fit into a line of `LINE` characters follow below, with the labels repeated.
     """
     blocks, used = [], LINE
     for column in columns:
@@ -182,10 +183,10 @@ def _wrapped(text: str, separator: str, indent: int) -> list[str]:
 
 
 def target_lines(models: dict[str, dict]) -> list[str]:
-    """A line on each target that is no elastic constant: measured, and of the models; at the end an empty line.
+    """A line for each target other than elastic constants, with its measured value and those of the models.
 
-    Of a curve the number is its root mean square deviation from the measured one. In square brackets follows what the
-    last update of the training saw.
+    For a curve the number is its root mean square deviation from the measured one. The value in the last update of the
+    training follows in square brackets. An empty line ends the list.
     """
     lines = []
     for name, first in _targets(next(iter(models.values()))).items():
@@ -201,7 +202,7 @@ def target_lines(models: dict[str, dict]) -> list[str]:
 
 
 def target_rows(models: dict[str, dict]) -> list[dict]:
-    """The targets other than elastic constants, a row per model and target, with the value of the last update."""
+    """Targets other than elastic constants, a row per model and target, with the value in the last update."""
     return [
         {"model": model, "target": name, "unit": entry["unit"]}
         | {key: entry.get(key) for key in _columns(entry)}
@@ -213,7 +214,10 @@ def target_rows(models: dict[str, dict]) -> list[dict]:
 
 
 def curve_rows(models: dict[str, dict]) -> list[dict]:
-    """Curves of models at the same radii, a row per radius: what was measured, and each model with its error."""
+    """Radial distribution functions at the same radii (Å), a row per radius: measured, and of models with errors.
+
+    `models` is model -> {"r_A", "measured", "g", "g_stderr"}.
+    """
     first = next(iter(models.values()))
     return [
         {"r_A": r, "measured": g}
@@ -227,7 +231,7 @@ def _targets(found):
 
 
 def _first(models):
-    """The first point of the first model."""
+    """The point at the first temperature of the first model."""
     return next(iter(next(iter(models.values())).values()))
 
 
@@ -243,10 +247,10 @@ def _bracket(spread, digits):
 
 
 def off_target_table(rows: Sequence[dict]) -> str:
-    """Quantities that were not targets, as text: a row per quantity, then its references; `?` marks unconfirmed ones.
+    """Table as text of quantities that were not targets, then their references; `?` marks unconfirmed ones.
 
-    A row has quantity, unit, digits, models (name -> value and stderr, None without noise) and references, the fields
-    of `fusedff.measurements.references.Reference`.
+    A row has quantity, unit, digits, models (name -> value and stderr, None without noise) and references, dicts with
+    the fields of `fusedff.measurements.references.Reference`.
     """
     models = list(dict.fromkeys(model for row in rows for model in row["models"]))
     labels = [f"{title:>30} {unit:>10}" for title, unit in [("", "unit"), *((r["quantity"], r["unit"]) for r in rows)]]
@@ -265,7 +269,7 @@ def off_target_table(rows: Sequence[dict]) -> str:
 
 
 def at_rest_table(constants: dict[str, dict[str, float]]) -> str:
-    """Elastic constants at 0 K (GPa) as text: measured, of the DFT functional and of models, a row each."""
+    """Table as text of elastic constants at 0 K (GPa), title -> constants: measured, DFT and models, a row each."""
     names = list(next(iter(constants.values())))
     lines = [f"{'':>16} " + " ".join(f"{f'{name} / GPa':>10}" for name in names)]
     for title, values in constants.items():
@@ -274,7 +278,7 @@ def at_rest_table(constants: dict[str, dict[str, float]]) -> str:
 
 
 def off_target_rows(rows: Sequence[dict]) -> list[dict]:
-    """The same for a table file: one row per quantity and model."""
+    """The rows of `off_target_table` for a table file: one per quantity and model."""
     return [
         {"quantity": row["quantity"], "unit": row["unit"], "model": model, **entry}
         | {"references": "; ".join(f"{r['kind']} {r['value']:g} ({r['source']})" for r in row["references"])}
@@ -291,9 +295,10 @@ def _with_error(entry, digits):
 
 
 def summary_lines(result: dict) -> list[str]:
-    """One line per model: how far it is from experiment and from DFT, and which bounds it meets.
+    """One line per model: deviations from experiment and from DFT, and which of `BOUNDS` it meets.
 
-    Of a committee, the constants and stresses are those of its mean; the training error follows in brackets.
+    For a committee, deviations are those of the mean, except that errors on frames are means of the members' errors;
+    the training error follows in brackets.
     """
     reference = result["models"]["dft"]["test"]["force_mae_meV_per_A"]
     lines = []
@@ -313,7 +318,7 @@ def summary_lines(result: dict) -> list[str]:
             _mark(ratio <= BOUNDS["force"], f"{BOUNDS['force']:g} x"),
         ]
         if model == "dft":
-            marks = [""] * 3  # it was never shown an experiment: its deviation is that of its DFT functional
+            marks = [""] * 3  # no bounds: it is not trained on experiments, and deviates like its DFT functional
         off = spread(lambda member: elastic_deviation(member["experiment"])[0], 1)
         calm = spread(lambda member: largest_stress(member["experiment"])[0], 2)
         energy, force = (
@@ -329,10 +334,10 @@ def summary_lines(result: dict) -> list[str]:
 
 
 def error_table(models: dict[str, list[dict]]) -> str:
-    """Errors on held-out frames by source and family as text, root mean square / mean absolute: model -> rows.
+    """Errors on held-out frames by source and family as text, root mean square / mean absolute, a block per model.
 
-    A block of lines per model. Rows are those of `label_errors.errors_by_family`; energies of other sources than a
-    model's own count from a zero fitted to them. `-`: no stress labels.
+    `models` is model -> rows of `label_errors.errors_by_family`; energies of other sources than a model's own are
+    relative to a zero that is fitted. `-` means no stress labels.
     """
     quantities = {"energy": "meV_per_atom", "force": "meV_per_A", "stress": "GPa"}
     digits = {"energy": 1, "force": 0, "stress": 2}
@@ -352,7 +357,7 @@ def error_table(models: dict[str, list[dict]]) -> str:
 
 
 def stress_error(errors: dict) -> str:
-    """The stress error of `label_errors.errors` as text."""
+    """Mean absolute stress error of `label_errors.errors` as text, in GPa."""
     found = errors["stress_mae_GPa"]
     return "no stress labels" if found is None else f"{found:.2f} GPa"
 

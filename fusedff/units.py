@@ -15,18 +15,18 @@ THZ = 2 * np.pi / PS  # angular frequency of 1 THz in ASE's units, sqrt(eV/amu)/
 PLANCK = 1e12 * ase.units._hplanck / ase.units._e  # Planck's constant, eV per THz
 KJ_MOL = ase.units.kJ / ase.units.mol  # eV per kJ/mol
 NM = ase.units.nm  # Å per nm
-KJ_MOL_NM3_PER_GPA = GPA / (KJ_MOL / NM**3)  # elastic constants in the paper's unit: kJ/mol/nm^3 per GPa
+KJ_MOL_NM3_PER_GPA = GPA / (KJ_MOL / NM**3)  # kJ/mol/nm^3 (titanium paper) per GPa
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # xx yy zz yz xz xy
 
 # 32 bits in either precision of jax, which may remember a 64-bit index from a trace in double precision
 _ROW, _COLUMN = (np.array(axis, np.int32) for axis in zip(*VOIGT, strict=True))
-_SLOT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]], np.int32)  # where entry (i, j) lies in the Voigt vector
+_SLOT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]], np.int32)  # index of entry (i, j) in the Voigt vector
 _IS_SHEAR = _ROW != _COLUMN
 
 
 def to_voigt(stress):
-    """Stress (..., 3, 3) to Voigt (..., 6) in the same unit; the upper triangle is read."""
+    """Stress (..., 3, 3) to Voigt (..., 6) in the same unit; only the upper triangle is read."""
     stress = as_floats(stress)
     return stress[..., _ROW, _COLUMN]
 
@@ -50,6 +50,6 @@ def strain_from_voigt(strain):
 
 
 def as_floats(values):
-    """Arrays of floats as they are (numpy, jax, traced); anything else as a numpy array of floats."""
+    """Return arrays of floats unchanged (numpy, jax, traced); convert anything else to a numpy array of floats."""
     is_float = hasattr(values, "dtype") and np.issubdtype(values.dtype, np.inexact)
     return values if is_float else np.asarray(values, dtype=float)

@@ -61,7 +61,7 @@ PHASES = {
 }
 
 
-# Engineering Voigt strains of size one.
+# Engineering Voigt strains of unit amplitude; `ca` changes c/a at constant volume.
 MODES = {
     "xx": [1, 0, 0, 0, 0, 0],
     "zz": [0, 0, 1, 0, 0, 0],
@@ -72,7 +72,7 @@ MODES = {
 
 
 def deformed(atoms: Atoms, deformation) -> Atoms:
-    """A copy under a (3, 3) deformation gradient, fractional coordinates kept."""
+    """A copy with its cell and positions transformed by a deformation gradient (3, 3)."""
     atoms = atoms.copy()
     atoms.set_cell(atoms.cell.array @ np.asarray(deformation).T, scale_atoms=True)
     return atoms
@@ -91,7 +91,11 @@ def shortest_distance(atoms: Atoms) -> float:
 
 
 def rattled(rng, atoms, sigma, cell_sigma, volume=(0.0, 0.0), d_min=2.0) -> Atoms:
-    """Random cell strain, random volume change and Gaussian displacements; atoms stay d_min (Å) apart."""
+    """A copy with random strain, random change of volume and Gaussian displacements.
+
+    `sigma` (Å) and `cell_sigma` are standard deviations, `volume` is the range of the relative change, and atoms stay
+    at least `d_min` (Å) apart.
+    """
     while True:
         scale = np.eye(3) + rng.normal(scale=cell_sigma, size=(3, 3))
         x = deformed(atoms, scale * (1 + rng.uniform(*volume)) ** (1 / 3))
@@ -101,7 +105,7 @@ def rattled(rng, atoms, sigma, cell_sigma, volume=(0.0, 0.0), d_min=2.0) -> Atom
 
 
 def cleaved(atoms: Atoms, axis: int, gap: float) -> Atoms:
-    """A copy pulled apart by `gap` (Å) across the plane of the two cell vectors other than `axis`."""
+    """A copy with a gap (Å) between its periodic images, across the plane of the two cell vectors other than `axis`."""
     atoms = atoms.copy()
     normal = atoms.cell.reciprocal()[axis]
     cell = atoms.cell.array
@@ -113,7 +117,7 @@ def cleaved(atoms: Atoms, axis: int, gap: float) -> Atoms:
 def broken_bonds():
     """Yield (config_type, config_id, atoms) of hcp titanium with fewer neighbours: cleaved, and with vacancies.
 
-    Without them a potential finds surfaces and vacancies far too cheap.
+    Without them a potential underestimates the energies of surfaces and vacancies by far.
     """
     hcp = PHASES["hcp"]()
     for plane, axis, thick in (("0001", 2, (1, 1, 2)), ("10-10", 0, (2, 1, 1))):
@@ -129,7 +133,8 @@ def broken_bonds():
 def optical():
     """Yield (config_type, config_id, atoms) of hcp titanium with its two sublattices displaced against each other.
 
-    The optical phonons at Gamma, in the plane (E2g) and along c (B1g), which small random displacements hardly tell.
+    These are the optical phonons at Gamma, in the plane (E2g) and along c (B1g), which small random displacements
+    hardly determine.
     """
     for volume, axis, size in (
         *((0.0, axis, size) for axis in "xz" for size in (0.10, 0.25)),
@@ -167,8 +172,8 @@ def faults():
 def inner_modes():
     """Yield (config_type, config_id, atoms) of 2-atom hcp titanium: sublattices displaced in deformed cells.
 
-    How stiff the sublattices are against each other decides the optical phonons and, through the relaxation of the
-    ions, a tenth of C11 and C12. Random strains and displacements follow.
+    The force constant between the sublattices determines the optical phonons and, through the internal relaxation, a
+    tenth of C11 and C12. Random strains and displacements follow.
     """
     hcp = PHASES["hcp"]()
     for volume in (-0.04, 0.0, 0.04, 0.08):
@@ -190,7 +195,7 @@ def inner_modes():
 
 
 def far_volumes():
-    """Yield (config_type, config_id, atoms) of the four crystals compressed to 0.5 and stretched to 1.4 of PBE's."""
+    """Yield (config_type, config_id, atoms) of the four crystals at 0.5 to 1.4 times their PBE volumes."""
     for phase, make in PHASES.items():
         for v in (-0.50, -0.40, -0.30, -0.20, 0.20, 0.40):
             yield f"{phase}-far", f"{phase}-far-{v:+.2f}", deformed(make(), np.eye(3) * (1 + v) ** (1 / 3))
@@ -199,7 +204,7 @@ def far_volumes():
 def slabs():
     """Yield (config_type, config_id, atoms) of (0001) and (10-10) slabs of hcp titanium, 9 Å apart.
 
-    The outermost layers are moved along the surface normal by some tenths of an Å, inwards where negative.
+    In some, the atoms at either surface are moved inwards by up to 0.15 Å (a negative number in the id).
     """
     for facet, build, sizes in (
         (
@@ -226,7 +231,7 @@ def slabs():
 def measured_cell():
     """Yield (config_type, config_id, atoms) of hcp titanium in the cell measured at 4 K, strained and displaced.
 
-    What PBE says of the elastic constants there; and small optical displacements, on which frequencies depend.
+    They determine the elastic constants in this cell, and with small optical displacements the frequencies.
     """
     hcp = PHASES["hcp"]()
     for axis in "zx":
@@ -248,7 +253,7 @@ def measured_cell():
 def structures():
     """Yield (config_type, config_id, atoms) of the titanium plan: symmetric cells first, then rattled ones.
 
-    Published datasets resume by these ids: no id may ever change its structure, nor one random draw its place.
+    Published datasets are resumed by these ids: the structure of an id and the order of random numbers must not change.
     """
     for phase, make in PHASES.items():
         for v in (-0.10, -0.06, -0.03, 0.0, 0.03, 0.06, 0.10):
@@ -291,9 +296,9 @@ def structures():
 
 
 def crystal(element, structure, a, c=None) -> tuple:
-    """Primitive cell of an elemental hcp, bcc or fcc crystal and one for rattling, of 8, 8 and 4 atoms.
+    """Primitive cell of an elemental hcp, bcc or fcc crystal and a cell to be rattled, of 8, 8 or 4 atoms.
 
-    Lengths are DFT's own, in Å, near zero pressure.
+    `a` and `c` (Å) are the lattice constants of DFT near zero pressure.
     """
     if structure == "hcp":
         return bulk(element, "hcp", a=a, c=c), bulk(element, "hcp", a=a, c=c) * (2, 2, 1)
@@ -304,8 +309,8 @@ def crystal(element, structure, a, c=None) -> tuple:
 def structures_of(element, structure, a, c=None):
     """Yield (config_type, config_id, atoms) for one elemental crystal: volumes, strains, then rattled cells.
 
-    What titanium's plan does by hand, with displacements in units of the nearest-neighbour distance. Like there,
-    neither the order nor one random draw may ever change.
+    A plan like that of titanium (`structures`), with displacements in units of the nearest-neighbour distance. Here,
+    too, ids and the order of random numbers must not change.
     """
     primitive, cell = crystal(element, structure, a, c)
     for v in (-0.10, -0.06, -0.03, 0.0, 0.03, 0.06, 0.10):
@@ -328,7 +333,7 @@ def structures_of(element, structure, a, c=None):
 
 
 def frames_in(path):
-    """Yield the frames of an extended-XYZ file, on every process alike.
+    """Yield the frames of an extended-XYZ file; all processes read it.
 
     ASE's `iread` would stop at a blank line between frames, and take an `@` in the path for an index.
     """
@@ -338,7 +343,10 @@ def frames_in(path):
 
 
 def structures_from(path):
-    """Yield (config_type, config_id, atoms) of an extended-XYZ file; ValueError for a repeated id, no pbc."""
+    """Yield (config_type, config_id, atoms) of an extended-XYZ file.
+
+    Raises ValueError for a repeated id and for a frame that is not periodic in three directions.
+    """
     seen = set()
     for i, atoms in enumerate(frames_in(path)):
         name = str(atoms.info.get("config_id", f"{os.path.basename(path)}#{i}"))
@@ -349,13 +357,13 @@ def structures_from(path):
         seen.add(name)
         kind, run = str(atoms.info.get("config_type", "unlabelled")), atoms.info.get("run")
         if run is None and "config_id" not in atoms.info:
-            run = name  # else what stands before # would be, the same for all
-        atoms.info = {} if run is None else {"run": run}  # not the source of other labels
+            run = name  # else the name of the file would be the run of all its frames
+        atoms.info = {} if run is None else {"run": run}  # without the source of earlier labels
         yield kind, name, atoms
 
 
 def k_mesh(atoms: Atoms, settings=DEFAULTS):
-    """Monkhorst-Pack mesh (3,) whose points lie no further apart than the spacing for this size of cell."""
+    """Monkhorst-Pack mesh (3,) whose spacing is at most the one set for this size of cell."""
     spacing = settings.k_spacing if len(atoms) < 4 else settings.k_spacing_large
     reciprocal = atoms.cell.reciprocal()
     return tuple(max(1, int(np.ceil(2 * np.pi * np.linalg.norm(b) / spacing))) for b in reciprocal)
@@ -367,9 +375,9 @@ def describe(settings) -> str:
 
 
 def cut_incomplete_frame(path) -> int:
-    """Cut off what a killed run left after the last complete frame; returns the number of bytes removed.
+    """Remove what a killed run has left after the last complete frame; returns the number of bytes removed.
 
-    Raises ValueError where a frame begins with something else than a number of atoms.
+    Raises ValueError if a frame does not begin with a number of atoms.
     """
     with open(path, "rb") as file:
         content = file.read()
@@ -395,9 +403,10 @@ def cut_incomplete_frame(path) -> int:
 
 
 def labelled_ids(path, settings=DEFAULTS, plan=()) -> set:
-    """Ids already in the output; ValueError for other settings, or an id that the plan gives to another structure.
+    """Ids of the frames already in the output.
 
-    Frames that are not of the plan (default: all are) may have settings of their own.
+    Raises ValueError for a frame with other settings, or with another cell or composition than in the plan. Frames that
+    are not in `plan` are not checked; without a plan, settings of all frames are.
     """
     done, planned_as = set(), {name: atoms for _, name, atoms in plan}
     if not os.path.exists(path) or os.path.getsize(path) == 0:
@@ -407,7 +416,7 @@ def labelled_ids(path, settings=DEFAULTS, plan=()) -> set:
         done.add(name)
         if planned_as and name not in planned_as:
             continue
-        found = atoms.info.get("dft", describe(DEFAULTS))  # the first frames were written without it
+        found = atoms.info.get("dft", describe(DEFAULTS))  # not written into the first frames
         if found != describe(settings):
             raise ValueError(
                 f"{path}, frame {i} ({name}): labelled with {found}, now {describe(settings)}; "
@@ -423,10 +432,11 @@ def labelled_ids(path, settings=DEFAULTS, plan=()) -> set:
 
 
 def slanted(atoms: Atoms) -> bool:
-    """Whether the longest lattice vector is twice as long as the others and not perpendicular to them.
+    """Whether the longest lattice vector is more than twice as long as the others and not perpendicular to them.
 
-    A rotation of the crystal may then map it onto a sum with the others, for whose sake GPAW gives all axes the grid
-    that the longest needs: of a slipped crystal fifteen times as many points, where symmetry saves few k-points.
+    A rotation of the crystal may then map this vector onto its sum with others, so that GPAW gives all axes as many
+    grid points as the longest needs: fifteen times as many in all for a slipped crystal, where symmetry saves few
+    k-points.
     """
     vectors = sorted(atoms.cell.array, key=np.linalg.norm)
     lengths = np.linalg.norm(vectors, axis=1)
@@ -434,7 +444,7 @@ def slanted(atoms: Atoms) -> bool:
 
 
 def label(atoms: Atoms, log: str, settings=DEFAULTS):
-    """Single-point PBE: (free energy in eV, forces (n, 3) in eV/Å, stress (6,) in eV/Å^3)."""
+    """Single-point PBE calculation: (free energy in eV, forces (n, 3) in eV/Å, stress (6,) in eV/Å^3)."""
     from gpaw import GPAW, PW, MethfesselPaxton
 
     atoms = atoms.copy()
@@ -452,7 +462,7 @@ def label(atoms: Atoms, log: str, settings=DEFAULTS):
 
 
 def with_labels(atoms: Atoms, kind, name, energy, forces, stress, settings=DEFAULTS) -> Atoms:
-    """A copy that carries the labels, its ids and how they were made."""
+    """A copy with the labels, its ids and the settings of the calculation."""
     atoms = atoms.copy()
     mesh = "x".join(map(str, k_mesh(atoms, settings)))
     atoms.info.update(config_type=kind, config_id=name, k_mesh=mesh, dft=describe(settings))
@@ -511,10 +521,10 @@ def planned(args) -> list:
 
 
 def main(argv=None):
-    """Label what the output does not hold yet."""
+    """Label the structures that the output does not contain yet."""
     args = arguments(argv)
     if not args.list:
-        import gpaw.mpi  # noqa: F401  before ASE reads or writes: it decides once how many processes there are
+        import gpaw.mpi  # noqa: F401  before ASE reads or writes, since ASE determines the number of processes once
 
     plan = planned(args)[: args.frames]
     if args.list:
@@ -538,7 +548,7 @@ def main(argv=None):
     for number, (kind, name, atoms) in enumerate(plan, start=1):
         if name in done:
             continue
-        # one clock decides for all ranks, or some would stop and the others wait for them forever
+        # the clock of rank 0 decides for all; otherwise some ranks could stop while others wait for them
         elapsed = np.array([time.time() - start])
         world.broadcast(elapsed, 0)
         if elapsed[0] > args.budget:

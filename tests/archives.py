@@ -1,4 +1,4 @@
-"""The paper's archive in its published layout, made small and on the spot."""
+"""Small archives in the published layout of the titanium paper's data."""
 
 import io
 import zipfile
@@ -11,7 +11,7 @@ NESTED = "Data DFT and EXP/DFT_data/InitAndBulk_256atoms_curatedData.zip"
 
 
 def paper_arrays(n=4):
-    """Arrays as published, smaller: flat rows, eV and Å, the virial's sign, a skewed cell among them."""
+    """Arrays of `n` small frames as published: flat rows, eV and Å, the sign of the virial; one cell is skewed."""
     rng = np.random.default_rng(5)
     cell = bulk("Ti", "hcp", a=2.95, c=4.68) * (2, 2, 1)
     boxes = np.stack([cell.cell.array * (1 + 0.01 * i) for i in range(n)])
@@ -43,7 +43,7 @@ def zipped(members):
 
 
 def paper_zip(files):
-    """The published layout: an archive in the archive, with the leftovers a Mac adds."""
+    """Archive in the published layout: a nested archive, and the additional files that macOS writes."""
     inner = {f"{FOLDER}/{name}": content for name, content in files.items()}
     inner |= {f"__MACOSX/{FOLDER}/._{name}": b"mac" for name in files}
     boxes = {"ExperimentalLattice_Boxes_AtomPositions/23K_expt_box.npy": npy(np.eye(3))}
@@ -58,7 +58,7 @@ def paper_zip(files):
 
 
 def downloader(content, calls):
-    """What takes pooch's place: it writes `content`, or raises it, and appends the address to `calls`."""
+    """Downloader in place of pooch's: it writes `content`, or raises it, and appends the address to `calls`."""
 
     def download(url, output_file, pooch):
         calls.append(url)

@@ -1,4 +1,4 @@
-"""Lennard-Jones argon: a potential with known parameters that costs nothing; shared by the tests of the core."""
+"""Lennard-Jones argon: a fast potential with known parameters, shared by many tests."""
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ evaluate = jax.jit(Potential.evaluate)
 
 
 def argon(epsilon=EPSILON, sigma=SIGMA, cutoff=CUTOFF, dtype=jnp.float64) -> Potential:
+    """The Lennard-Jones potential of argon; epsilon in eV, lengths in Å."""
     params = {"epsilon": jnp.array([epsilon], dtype), "sigma": jnp.array([sigma], dtype)}
     return Potential(params, LennardJones(cutoff), (18,), (0.0,))
 
@@ -28,7 +29,7 @@ def laid_out(frames, cutoff):
 
 
 def labelled(frame, model: Potential, stress=True):
-    """The frame with what `model` says of it as its labels."""
+    """A copy of the frame with labels by `model`."""
     said = evaluate(model, *laid_out(frame, model.cutoff))
     frame = frame.copy()
     results = {"energy": float(said.energy[0]), "forces": np.asarray(said.forces)}

@@ -1,4 +1,4 @@
-"""Copper frames with EMT labels: real forces and stresses that cost nothing; shared by the tests of labels."""
+"""Copper frames with EMT labels: realistic forces and stresses that are fast to compute; for the tests of labels."""
 
 import numpy as np
 from ase.build import bulk
@@ -18,7 +18,7 @@ def copper(n, seed=7, keys=("energy", "forces", "stress"), rattle=0.1):
 
 
 def relabelled(atoms, keys=("energy", "forces", "stress"), **changes):
-    """A copy with EMT labels, of which some are replaced."""
+    """A copy with EMT labels, some of them replaced by `changes`."""
     atoms = atoms.copy()
     atoms.calc = EMT()
     found = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(), "stress": atoms.get_stress()}

@@ -1,4 +1,4 @@
-"""Rigid ions as an ASE calculator: what decides the signs of elastic constants of oxides; for tests of conventions."""
+"""Rigid-ion potentials of oxides as an ASE calculator; for the tests of the signs of elastic constants."""
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
@@ -8,12 +8,15 @@ from scipy.special import erfc
 from fusedff.geometry import neighbors
 
 COULOMB = 14.399645  # e^2 / (4 π ε0) in eV Å
-# Å, 1/Å: erfc(r damping) is below 1e-5 beyond (Wolf et al., J. Chem. Phys. 110, 8254 (1999))
+# Å, 1/Å: erfc(r damping) is below 1e-5 beyond the cut-off (Wolf et al., J. Chem. Phys. 110, 8254 (1999))
 CUTOFF, DAMPING = 10.0, 0.32
 
 
 class Ions(Calculator):
-    """Coulomb energy of rigid ions of the charges {symbol: e}, and `short(a, b)` -> (energy(r), slope(r)) in eV, Å."""
+    """Damped Coulomb energy of ions with charges {symbol: e}, plus pair energies: short(a, b) -> (energy(r), slope(r)).
+
+    Symbols a and b name the elements of the pair; energies are in eV, distances in Å.
+    """
 
     implemented_properties = ["energy", "forces", "stress"]
 

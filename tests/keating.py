@@ -1,4 +1,4 @@
-"""Diamond with bonds and angles whose elastic constants are known in closed form, inner displacements included."""
+"""Keating model of diamond, whose elastic constants are known in closed form, internal relaxation included."""
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
@@ -10,7 +10,8 @@ from fusedff.units import to_voigt
 class Keating(Calculator):
     """Keating's energy of a diamond lattice, alpha and beta in eV/Å^2, bond length in Å; Phys. Rev. 145, 637 (1966).
 
-    3 alpha / (8 r0^2) (r^2 - r0^2)^2 of each bond, 3 beta / (8 r0^2) (r1.r2 + r0^2 / 3)^2 of each two that meet.
+    3 alpha / (8 r0^2) (r^2 - r0^2)^2 for each bond, 3 beta / (8 r0^2) (r1.r2 + r0^2 / 3)^2 for each pair of bonds of an
+    atom.
     """
 
     implemented_properties = ["energy", "forces", "stress"]
@@ -21,7 +22,7 @@ class Keating(Calculator):
 
     @property
     def constants(self) -> dict[str, float]:
-        """Elastic constants in eV/Å^3, at rest. With atoms carried along, C44 would be alpha + beta, over a."""
+        """Elastic constants in eV/Å^3, with relaxed atoms. Without relaxation C44 would be (alpha + beta) / a."""
         alpha, beta, a = self.alpha, self.beta, 4 * self.bond / np.sqrt(3)
         return {"C11": (alpha + 3 * beta) / a, "C12": (alpha - beta) / a, "C44": 4 * alpha * beta / (alpha + beta) / a}
 

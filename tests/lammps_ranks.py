@@ -1,7 +1,7 @@
-"""What the ranks of one LAMMPS run do: `mpiexec -n 4 python lammps_ranks.py SIZE RESULT`; started by test_lammps_ranks.
+"""Program of the ranks in test_lammps_ranks: `mpiexec -n 4 python lammps_ranks.py SIZE RESULT`.
 
-Writes energies, forces by ID, stress and conserved quantities of a periodic triclinic crystal and of an open slab, and
-what a failure on one rank leads to on all of them, as JSON.
+Writes as JSON: energies, forces by ID, stress and drift of the total energy of a periodic triclinic crystal and of an
+open slab, and the error messages of all ranks if one of them fails.
 """
 
 import json
@@ -16,12 +16,12 @@ from test_lammps import crystal, session, stress
 
 from fusedff.interfaces import evaluator, lammps
 
-# a network whose atoms feel others across two cut-offs, and a pair potential
+# a network whose energies depend on atoms up to two cut-offs away, and a pair potential
 CELLS = {"periodic": ("p p p", network(blocks=1)), "slab": ("p p f", argon(epsilon=0.2, sigma=2.55, cutoff=4.0))}
 
 
 def titanium(size):
-    """`size` times 16 atoms along x, displaced and sheared; from 24 on, half a cell and its halo are not all of it."""
+    """A sheared cell of `size` x 4 x 4 displaced atoms; from size 24 on, half of it with its halo is less than all."""
     frame = crystal((size, 4, 4), spacing=2.9, rattle=0.05)
     frame.numbers[:] = 22
     return frame
@@ -41,7 +41,7 @@ def forces(lmp):
 
 
 def measured(lmp):
-    """Energy, forces and stress now, drift of the energy and forces after atoms have moved by half the skin."""
+    """Energy, forces and stress, then drift of the energy and forces after atoms have moved by half the skin."""
     lmp.command("run 0")
     found = {"energy": lmp.get_thermo("pe"), "forces": forces(lmp).tolist(), "stress": stress(lmp).tolist()}
     thermal, before = lmp.get_thermo("ke"), lmp.get_thermo("etotal")
@@ -50,7 +50,7 @@ def measured(lmp):
 
 
 def failure(lmp, ranks):
-    """What the last rank's failure is called on this rank."""
+    """Error message on this rank when the evaluation fails on the last rank."""
     evaluate = evaluator.Evaluator.__call__
 
     def fail(self, *arguments):

@@ -8,7 +8,7 @@ from ase.spacegroup import crystal
 
 from fusedff.units import from_voigt, to_voigt
 
-# Made up, or named after what has this structure; space group, sites, (a, b, c, alpha, beta, gamma).
+# Invented structures, or those of known crystals; space group, sites, (a, b, c, alpha, beta, gamma) in Å and degrees.
 _CRYSTALS = {
     "triclinic": ("P-1", {"Ar": [(0, 0, 0), (0.31, 0.42, 0.27)]}, (3.1, 3.6, 4.1, 82, 77, 71)),
     "monoclinic": ("P 21/m", {"Ar": [(0, 0, 0), (0.27, 0.25, 0.33)]}, (3.9, 4.2, 4.7, 90, 104, 90)),
@@ -20,7 +20,7 @@ _CRYSTALS = {
     "hexagonal": ("P 63/m", {"Ar": [(0.3, 0.1, 0.25)]}, (5.3, 5.3, 3.9, 90, 90, 120)),
     "cubic": ("P a -3", {"Fe": [(0, 0, 0)], "S": [(0.385, 0.385, 0.385)]}, (5.42, 5.42, 5.42, 90, 90, 90)),
 }
-# Others with something special about their axes.
+# Further crystals, which test special cases of the axes.
 SPECIAL = {
     "trigonal, two-fold axes between the edges": (
         "trigonal -3m", ("P -3 1 m", {"Fe": [(0, 0, 0)], "Ar": [(0.35, 0, 0.3)]}, (5.1, 5.1, 5.3, 90, 90, 120)),
@@ -39,7 +39,10 @@ def structure(name: str) -> Atoms:
 
 
 class Bonds(Calculator):
-    """Harmonic bonds k/2 (r - r0)^2 to all neighbours of a crystal, which is at rest; k = 100 eV/Å^2 (2 Å / r0)^6."""
+    """Harmonic bonds k/2 (r - r0)^2 to all neighbours in a crystal, with r0 the present length of the bond.
+
+    So the crystal is at equilibrium. k is 100 eV/Å^2 (2 Å / r0)^6.
+    """
 
     implemented_properties = ["energy", "forces", "stress"]
 
@@ -47,7 +50,7 @@ class Bonds(Calculator):
         super().__init__()
         self.i, self.j, shifts, self.length, self.bonds = neighbor_list("ijSdD", atoms, cutoff)
         self.shifts, self.stiffness = shifts, 100 * (2.0 / self.length) ** 6
-        # what a calculator gets may be wrapped: bonds are counted from here
+        # atoms given to the calculator may be wrapped: they are unwrapped to be near these positions
         self.origin = atoms.get_scaled_positions(wrap=False)
         self.volume = atoms.get_volume()
 
@@ -65,10 +68,10 @@ class Bonds(Calculator):
         self.results["stress"] = to_voigt((virial + virial.T) / 2) / atoms.get_volume()
 
     def stiffness_tensors(self) -> tuple[np.ndarray, np.ndarray]:
-        """Elastic stiffness (6, 6) in eV/Å^3 with atoms at rest and with atoms carried along, in the crystal's axes.
+        """Elastic stiffness (6, 6) in eV/Å^3 with relaxed atoms, and with clamped atoms, in the axes of the cell.
 
         A bond along n stretches by r0 n.eta.n + n.(u_j - u_i), so the energy is a quadratic form in strain and
-        displacements; at rest the displacements are those that minimize it.
+        displacements; relaxed displacements minimize it.
         """
         n, size = self.bonds / self.length[:, None], 3 * (self.i.max() + 1)
         strain = self.length[:, None] * np.einsum("bi,kij,bj->bk", n, from_voigt(np.diag([1, 1, 1, 0.5, 0.5, 0.5])), n)

@@ -1,4 +1,4 @@
-"""What DFT programs print of labelled frames, as far as it is read: written by hand, for the tests of conversion."""
+"""Output files of DFT programs for given frames, with the parts that are read; for the tests of conversion."""
 
 import io
 

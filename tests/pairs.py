@@ -1,17 +1,17 @@
-"""Pair potentials as ASE calculators: as simple as physics gets, so that answers are known; for tests of properties."""
+"""Pair potentials as ASE calculators, so simple that answers are known; for the tests of properties."""
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 
 from fusedff.geometry import neighbors
 
-# Sums over all neighbours of (nearest distance / distance)^n of an infinite crystal, n = 12 and 6:
+# Sums over all neighbours of (nearest-neighbour distance / distance)^n in an infinite crystal, n = 12 and 6:
 # Kittel, Introduction to Solid State Physics, chapter 3; hcp with the ideal c/a.
 LATTICE_SUMS = {"fcc": (12.13188, 14.45392), "hcp": (12.13229, 14.45490), "bcc": (9.11418, 12.25330)}
 
 
 class Pairs(Calculator):
-    """Energy sum over pairs of energy(r), with its derivative slope(r), up to a cut-off."""
+    """Sum over pairs of energy(r) in eV, with its derivative slope(r), up to a cut-off (Å)."""
 
     implemented_properties = ["energy", "forces", "stress"]
 
@@ -32,7 +32,7 @@ class Pairs(Calculator):
 
 
 def springs(stiffness, length):
-    """Springs (eV/Å^2) of natural length (Å) between atoms less than 1.2 lengths apart."""
+    """Springs of `stiffness` (eV/Å^2) and natural `length` (Å) between atoms less than 1.2 lengths apart."""
     return Pairs(lambda r: stiffness / 2 * (r - length) ** 2, lambda r: stiffness * (r - length), 1.2 * length)
 
 
@@ -42,21 +42,21 @@ def power_law(exponent, scale, cutoff):
 
 
 def lennard_jones(cutoff):
-    """4 (r^-12 - r^-6), shifted to end at the cut-off."""
+    """4 (r^-12 - r^-6), shifted so that it is zero at the cut-off."""
     end = 4 * (cutoff**-12 - cutoff**-6)
     return Pairs(lambda r: 4 * (r**-12 - r**-6) - end, lambda r: 4 * (6 * r**-6 - 12 * r**-12) / r, cutoff)
 
 
 def lennard_jones_tail(cutoff, volume):
-    """Energy per atom that `lennard_jones` lacks, as if neighbours far away were smeared out; volume per atom.
+    """Tail correction: energy per atom that `lennard_jones` lacks, for a uniform density; `volume` is per atom.
 
-    Half of it lies beyond the cut-off, half is the shift.
+    Half of it comes from pairs beyond the cut-off, half from the shift.
     """
     return -16 / 3 * np.pi / volume * cutoff**-3
 
 
 def smooth_lennard_jones(cutoff):
-    """4 (r^-12 - r^-6) times (1 - (r/cutoff)^2)^3: energies of any strain are smooth."""
+    """4 (r^-12 - r^-6) times (1 - (r/cutoff)^2)^3: the energy is a smooth function of strain."""
 
     def window(r):
         return 1 - (r / cutoff) ** 2
@@ -73,7 +73,10 @@ def smooth_lennard_jones(cutoff):
 
 
 def lennard_jones_crystal(structure):
-    """Nearest distance, energy and volume per atom and bulk modulus of an infinite Lennard-Jones crystal at rest."""
+    """Nearest-neighbour distance, energy and volume per atom, and bulk modulus of an infinite Lennard-Jones crystal.
+
+    At 0 K and zero pressure, from `LATTICE_SUMS`, in units of epsilon and sigma.
+    """
     twelve, six = LATTICE_SUMS[structure]
     distance = (2 * twelve / six) ** (1 / 6)
     volume = distance**3 * {"fcc": 1 / np.sqrt(2), "hcp": 1 / np.sqrt(2), "bcc": 4 / 3 / np.sqrt(3)}[structure]

@@ -1,4 +1,4 @@
-"""Run the notebooks as papermill does, with the `smoke` preset, and read the records that they leave."""
+"""Execution of notebooks with papermill and the `smoke` preset, for tests."""
 
 import os
 from collections.abc import Callable
@@ -17,7 +17,7 @@ SOLUTIONS = {path.stem[:2]: path for path in sorted((FOLDER / "solutions").glob(
 
 
 class Optimizing(AsyncKernelManager):
-    """Starts kernels in which XLA optimizes, like `OPTIMIZED = True` in a test file."""
+    """Kernel manager whose kernels have XLA's optimizations, like test files with `OPTIMIZED = True`."""
 
     async def start_kernel(self, **options):
         await super().start_kernel(env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}, **options)
@@ -27,17 +27,17 @@ ALONE = {
     "01": AsyncKernelManager,  # it sets jax to double precision
     "04": Optimizing,  # long dynamics, which takes more time than compilation
 }
-FORGET = "jax.clear_caches()"  # where the long dynamics is over
+FORGET = "jax.clear_caches()"  # code of the cell after the long dynamics
 PLAIN = 'jax.config.update("jax_disable_most_optimizations", True)'
 
 
 @contextmanager
 def kernels():
-    """A function that gives `execute` a kernel which other notebooks have used and have left.
+    """Context that yields a function, which returns a manager of a kernel that is shared with other notebooks.
 
-    Every notebook begins without variables, but what it imports, traces and compiles like another is there already.
-    That notebooks need nothing that another has left is seen where each has a kernel of its own, in `fusedff run` and
-    `docs/book.py`, and by `ruff check`, which finds names that are not defined.
+    Every notebook begins without variables, but reuses what others have imported and compiled. Tests with a kernel per
+    notebook (`fusedff run`, `docs/book.py`), and `ruff check`, which finds undefined names, show that notebooks do not
+    depend on this.
     """
     running, idle = [], []
 
@@ -72,9 +72,9 @@ def kernels():
 
 
 def execute(notebook: Path, root: Path, output: Path, kernel: Callable | None = None) -> dict:
-    """Run one notebook as a user would, with `root` for its run folder; its metadata afterwards.
+    """Execute one notebook with the run folder `root`, write it to `output`, and return papermill's metadata.
 
-    `kernel` is what `kernels` gives; without it the notebook has a kernel of its own.
+    `kernel` is the function of `kernels`; without it the notebook has a kernel of its own.
     """
     output.mkdir(parents=True, exist_ok=True)
     cells = (read := nbformat.read(notebook, as_version=4)).cells
@@ -94,9 +94,9 @@ def execute(notebook: Path, root: Path, output: Path, kernel: Callable | None = 
 
 
 def execute_all(numbers, run, needs) -> None:
-    """`run(number)` for all, each after those that it `needs`; two at a time, or one where this process has one core.
+    """Call `run(number)` for all `numbers`, each after those that it `needs`, two at a time if there are two cores.
 
-    One that waits holds a thread, so the longest chain comes first; what needs nothing fills the gaps.
+    A waiting call occupies a thread, so `numbers` should begin with the longest chain.
     """
     running = {}
 
@@ -114,7 +114,7 @@ def execute_all(numbers, run, needs) -> None:
 
 
 def numbers(data) -> list:
-    """Every number in nested plain data."""
+    """All numbers in nested dicts and lists."""
     if isinstance(data, dict):
         data = list(data.values())
     if isinstance(data, list):

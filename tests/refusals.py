@@ -1,4 +1,4 @@
-"""Settings files that `fusedff check` refuses in one sentence."""
+"""Checks that `fusedff check` refuses a settings file with one sentence."""
 
 import re
 
@@ -6,7 +6,7 @@ from fusedff.commands import cli
 
 
 def check(folder, capsys, settings: str, says: str, begins: str = "error: ") -> None:
-    """Write study.toml, which is to be refused in one sentence that `says` matches."""
+    """Write study.toml and assert that it is refused with one sentence that the pattern `says` matches."""
     (folder / "study.toml").write_text(settings)
     assert cli.main(["check", str(folder / "study.toml")]) == 2
     said = capsys.readouterr().err
@@ -16,6 +16,6 @@ def check(folder, capsys, settings: str, says: str, begins: str = "error: ") -> 
 
 
 def check_changed(folder, capsys, settings: str, old: str, new: str, says: str, begins: str = "error: ") -> None:
-    """`check` of settings in which one thing is wrong: `new` in the place of `old`."""
+    """`check` of settings with one mistake: `new` in place of `old`."""
     assert old in settings
     check(folder, capsys, settings.replace(old, new), says, begins)

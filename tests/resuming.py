@@ -1,4 +1,4 @@
-"""Trainings that are interrupted end bit for bit where they would have."""
+"""Check that a training that is interrupted and resumed gives the same result, bit for bit."""
 
 import jax
 import numpy as np
@@ -6,9 +6,10 @@ import pytest
 
 
 def check(train, trainer, step: str, at: int, path, monkeypatch) -> tuple:
-    """`train(*checkpoint)`, interrupted in step `at` and continued, against one go, whose result is returned.
+    """Compare `train(*checkpoint)`, interrupted in step `at` and resumed, with a run without interruption.
 
-    `step` names the method of `trainer` that makes one step, `step(self, train_state, n)`.
+    Returns the result of the latter. `step` names the method of `trainer` that makes one step,
+    `step(self, train_state, n)`.
     """
     whole, history = train()
     make = getattr(trainer, step)

@@ -1,4 +1,4 @@
-"""From adiabatic to isothermal constants, against identities of thermodynamics and a crystal with known expansion."""
+"""Conversion of adiabatic to isothermal constants: thermodynamic identities, and a crystal with known expansion."""
 
 from dataclasses import replace
 

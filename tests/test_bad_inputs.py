@@ -1,7 +1,7 @@
-"""What commonly goes wrong with inputs: each is one clear error that says what, where and what to do about it.
+"""Common mistakes in inputs: each gives one clear error that says what is wrong, where, and what to do about it.
 
-One table. A row makes a bad input in an empty folder and hands it to the function that people call; the patterns must
-all occur in the message. Most rows spoil good material, so that nothing else can be what is complained about.
+One table. A row makes a bad input in an empty folder and passes it to the public function; all patterns must occur in
+the message. Most rows change one thing in a good input, so that the error cannot have another cause.
 """
 
 import gzip

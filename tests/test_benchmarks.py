@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic; nothing here is timed, and chemtrain need not be installed."""
+"""The benchmarks: arithmetic and reports; nothing here is timed, and chemtrain need not be installed."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Cell lists: the pairs of a search over all pairs, at a cost that grows like the number of atoms."""
+"""Cell lists: they find the same pairs as a search over all pairs, at a cost linear in the number of atoms."""
 
 import ase
 import jax

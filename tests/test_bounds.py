@@ -1,4 +1,4 @@
-"""What would take for ever is refused before it begins, in one sentence."""
+"""Settings with which a computation would never end raise an error at once, in one sentence."""
 
 import time
 

@@ -1,6 +1,6 @@
-"""What a person sees: every notebook in JupyterLab, in a headless Chromium, with the `smoke` preset.
+"""Notebooks as users see them: each in JupyterLab, in a headless Chromium, with the `smoke` preset.
 
-`make browser` installs the driver (playwright-core, from npm) and runs this; screenshots stay in browser/screenshots.
+`make browser` installs the driver (playwright-core, from npm) and runs this; screenshots are in browser/screenshots.
 """
 
 import json

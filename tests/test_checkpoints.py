@@ -1,4 +1,4 @@
-"""A checkpoint belongs to the data it was trained from: others are refused by name, the same ones go on."""
+"""Checkpoints: training resumes only with the data that it began with; with other data an error names what differs."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Every command says what a user needs: what it is for, an example, a row on the page of commands."""
+"""Help of the commands: each has a purpose, an example, and a row on the page of commands."""
 
 import shlex
 from pathlib import Path

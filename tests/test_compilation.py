@@ -1,4 +1,4 @@
-"""Compiled programs: one for every value of the static arguments, and only the last ones are kept."""
+"""Compiled programs: one for every value of the static arguments, of which only the last ones are kept."""
 
 import gc
 import subprocess

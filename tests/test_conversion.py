@@ -1,4 +1,4 @@
-"""Outputs of DFT programs become labelled frames: the same numbers, one energy, one run per calculation."""
+"""Conversion of outputs of DFT programs to labelled frames: the same numbers, one energy, one run per calculation."""
 
 import gzip
 import lzma

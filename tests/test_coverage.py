@@ -1,4 +1,4 @@
-"""A potential knows what it was trained on, and its calculator says once when it is asked about something else."""
+"""Coverage of the training frames: stored with a potential; its calculator warns once outside of it."""
 
 import warnings
 from dataclasses import replace

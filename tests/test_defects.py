@@ -1,4 +1,4 @@
-"""Vacancies, surfaces and stacking faults against counted bonds, exact relations of pair potentials, other routes."""
+"""Vacancies, surfaces and stacking faults against bond counting, exact relations of pair potentials, other methods."""
 
 import json
 

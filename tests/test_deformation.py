@@ -1,4 +1,4 @@
-"""Elastic constants from deformed Lennard-Jones crystals against those at rest and the other estimators."""
+"""Elastic constants from deformed Lennard-Jones crystals, against those at 0 K and from the other estimators."""
 
 import json
 from dataclasses import replace

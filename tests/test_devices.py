@@ -1,7 +1,7 @@
-"""One device or several, one process or several: the same numbers.
+"""Devices and processes: results do not depend on their number.
 
-Everything runs in double precision, where other orders of summation show in the fifteenth digit; a few dozen steps of
-dynamics and training let that grow to 1e-9 at most. A share that is lost or counted twice changes the first digits.
+Everything runs in double precision, where another order of summation changes the fifteenth digit; in a few dozen steps
+of dynamics and training that grows to 1e-9 at most. A part that is lost or counted twice changes the first digits.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""DimeNet++ without triplets against DimeNet++ with every triplet written out, and its symmetries."""
+"""DimeNet++ as matrix products against DimeNet++ with an explicit sum over triplets, and its symmetries."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The sources of the book: complete, and every link leads somewhere. `make docs` builds it and fails on any warning."""
+"""Sources of the documentation: complete, without dead links. `make docs` builds it and fails on any warning."""
 
 import ast
 import importlib.util

@@ -1,4 +1,4 @@
-"""Trajectories: the right temperature, the same numbers every time, and no silent damage."""
+"""Trajectories: the right temperature, reproducible numbers, and errors instead of wrong trajectories."""
 
 import re
 import warnings

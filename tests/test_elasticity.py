@@ -1,4 +1,4 @@
-"""Elastic constants of Lennard-Jones crystals: from dynamics, by two estimators, and without any dynamics."""
+"""Elastic constants of Lennard-Jones crystals: two estimators from dynamics, against values without dynamics."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What a potential says of a crystal at rest, of frames and at temperature; right where the answer is known."""
+"""Evaluation of potentials: static crystals, frames and finite temperature, where the answers are known."""
 
 import json
 import re

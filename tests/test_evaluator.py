@@ -1,4 +1,4 @@
-"""Evaluation of one cell again and again: the list of neighbours must never be the wrong one."""
+"""Repeated evaluation of a moving cell: the neighbour list is always complete."""
 
 import jax
 import numpy as np

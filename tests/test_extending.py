@@ -1,4 +1,4 @@
-"""The how-tos of docs/extending: their code runs as printed, and gives what they say."""
+"""The how-tos of docs/extending: their code runs as printed, with the results they state."""
 
 import inspect
 import re

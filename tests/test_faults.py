@@ -1,4 +1,4 @@
-"""What must not happen: work lost to a kill or a full disk, code run from a file, a secret in the repository."""
+"""Faults: a killed process and a full disk lose no work."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Force matching: the loss means what it says, its gradient is right, and training finds known parameters."""
+"""Force matching: the loss and its gradient are right, and training finds known parameters."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Fused training: both teachers in turn, as often and in the order that the settings say."""
+"""Fused training: DFT and experiment in turn, as often and in the order that the settings give."""
 
 from dataclasses import replace
 

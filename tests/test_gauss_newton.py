@@ -1,4 +1,4 @@
-"""Gauss-Newton steps against the pseudo-inverse, with and without noise, alone and in turn with others."""
+"""Gauss-Newton steps against the pseudo-inverse, with and without noise, alone and in fused training."""
 
 import jax
 import jax.numpy as jnp

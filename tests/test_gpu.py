@@ -1,7 +1,7 @@
-"""One NVIDIA GPU gives the numbers of the CPU: `JAX_PLATFORMS=cuda,cpu python -m pytest -m gpu`.
+"""Results on one NVIDIA GPU equal those on the CPU: `JAX_PLATFORMS=cuda,cpu python -m pytest -m gpu`.
 
-In double precision, where another order of summation shows in the thirteenth digit. What single precision costs on
-the GPU is measured by `python -m benchmarks gpu`.
+In double precision, where another order of summation changes the thirteenth digit. The errors of single precision on
+the GPU are measured by `python -m benchmarks gpu`.
 """
 
 from functools import partial

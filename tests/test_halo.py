@@ -1,4 +1,4 @@
-"""A cell evaluated in parts: each needs its own atoms and a halo, and the parts add up to the whole."""
+"""Evaluation of a cell in parts, each with its own atoms and a halo: the parts add up to the whole."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Progress and interruption in a real kernel, with and without somebody who watches."""
+"""Progress and interruption in a real kernel, with and without a browser."""
 
 import contextlib
 import os

@@ -1,6 +1,6 @@
-"""`fusedff train` on a diamond crystal and on a B2 compound, whose labeller has elastic constants that are known.
+"""`fusedff train` on a diamond crystal and on a B2 compound, labelled by potentials with known elastic constants.
 
-Some ten minutes each on one core: python -m pytest -m slow tests/test_known_answers.py
+About ten minutes each on one core: python -m pytest -m slow tests/test_known_answers.py
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Structures to label: checked before hours are spent on them; by GPAW's script, or by any ASE calculator."""
+"""Labelling of structures, by the script for GPAW or any ASE calculator: they are checked before it begins."""
 
 import re
 import shlex

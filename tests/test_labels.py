@@ -1,4 +1,4 @@
-"""Inputs that people really have: every label is read as it was meant, or refused in one clear sentence."""
+"""Labels in files as users have them: each is read as it was meant, or refused with one clear sentence."""
 
 import re
 import warnings

@@ -1,4 +1,4 @@
-"""LAMMPS in several MPI processes says what LAMMPS in one process says."""
+"""LAMMPS in several MPI processes gives the same results as in one process."""
 
 import json
 import os

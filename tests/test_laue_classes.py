@@ -1,4 +1,4 @@
-"""Elastic constants of every Laue class: which there are, in which axes, and their values where these are known."""
+"""Elastic constants of every Laue class: which are independent, in which axes, and their values if known."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Figures that move: what a slider moves, how often a figure is drawn, and what stays behind."""
+"""Interactive figures: what a slider moves, how often a figure is drawn, and which static picture remains."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""The training loop: stops, continues and reports as it says."""
+"""The training loop: stopping, resuming and reporting."""
 
 import jax
 import jax.numpy as jnp

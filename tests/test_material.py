@@ -1,4 +1,4 @@
-"""A settings file of ten lines, labelled frames and a table become three models, tables and figures."""
+"""`fusedff train`: a settings file of ten lines, labelled frames and a table give three models, tables and figures."""
 
 import csv
 import os

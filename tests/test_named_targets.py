@@ -1,4 +1,4 @@
-"""Sections [[targets]] of a settings file: what they are read as, and that what they measure is learned."""
+"""Sections [[targets]] of a settings file: how they are read, and that training meets these targets."""
 
 import re
 from pathlib import Path

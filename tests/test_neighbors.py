@@ -1,4 +1,4 @@
-"""Neighbour slots: complete in cells of any shape, paired with their reverses, never lost in silence."""
+"""Neighbour lists: complete in cells of any shape, with correct reverse slots; lost pairs are reported."""
 
 import ase
 import jax

@@ -1,7 +1,7 @@
-"""Every notebook runs from top to bottom, leaves the numbers it claims, and is committed as a reader should find it.
+"""Notebooks: each runs from top to bottom, records the numbers it states, and is committed clean.
 
-The chain is executed once with the `smoke` preset, as `python -m fusedff run` does with any other; what a notebook
-needs from another is named in `NEEDS`.
+They are executed once with the `smoke` preset, as `python -m fusedff run` does with any preset; `NEEDS` lists the
+notebooks whose results a notebook needs.
 """
 
 import csv

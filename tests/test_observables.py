@@ -1,4 +1,4 @@
-"""Error bars that mean what they say."""
+"""Error bars of averages, by the jackknife: they cover the true value as often as they should."""
 
 import numpy as np
 import pytest

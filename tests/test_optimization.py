@@ -1,4 +1,4 @@
-"""What XLA makes of a program as most tests ask for it (conftest.py) and as it does for users is the same."""
+"""XLA's options in most tests (conftest.py) give the same results as the default options, which users have."""
 
 import os
 

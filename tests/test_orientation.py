@@ -1,4 +1,4 @@
-"""A crystal's own axes are found whatever cell it is given in and however it is turned."""
+"""Standard axes of a crystal are found in any cell and any orientation."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Labels that only a model can doubt: each kind of fault is found, and good frames are left in peace."""
+"""Outliers, wrong labels that only a model can detect: each kind of fault is found, and good frames are kept."""
 
 import json
 import warnings

@@ -1,4 +1,4 @@
-"""Phonons as targets: frequencies that are known in closed form, exact gradients, and a training that meets one."""
+"""Phonons as targets: frequencies against closed forms, exact gradients, and a training that meets a target."""
 
 from dataclasses import replace
 

@@ -1,6 +1,6 @@
-"""One set of versions everywhere: requirements.lock is the source, every other file must agree with it.
+"""Pinned versions: requirements.lock is the source, every other file must agree with it.
 
-And what a newcomer meets first: `make` lists its targets, and says in one line what is missing.
+Also `make`: it lists its targets, and says in one line what is missing.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Energy, forces, stress and stiffness belong to one function; potentials survive being stored."""
+"""Potentials: forces, stress and stiffness are derivatives of the energy; files are read back unchanged."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""Single precision is enough, whatever the zero of energy and wherever the atoms lie."""
+"""Single precision suffices, for any zero of energy and any positions of the atoms."""
 
 import jax
 import jax.numpy as jnp

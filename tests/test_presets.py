@@ -1,4 +1,4 @@
-"""Presets: complete, storable, and faithful to the paper."""
+"""Presets: complete, storable, and in agreement with the titanium paper."""
 
 import json
 

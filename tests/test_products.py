@@ -1,4 +1,4 @@
-"""The product with its transposed matrix at hand is the plain product, however often it is differentiated."""
+"""The matrix product with a stored transpose equals the plain product, also in its derivatives."""
 
 import jax
 import jax.numpy as jnp

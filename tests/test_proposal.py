@@ -1,4 +1,4 @@
-"""Structures to label next: where a committee of Lennard-Jones potentials disagrees, which is known."""
+"""Proposal of structures to label next: those where a committee of Lennard-Jones potentials is known to disagree."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Implementations of a protocol have its methods, with its parameter names; results are plain data the same way."""
+"""Implementations of a protocol have its methods and parameter names; all results of properties have `as_dict`."""
 
 import dataclasses
 import importlib

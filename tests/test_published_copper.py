@@ -1,4 +1,4 @@
-"""All static properties of one potential, against what its authors published with their own codes.
+"""Static properties of one potential against the values that its authors published with their own codes.
 
 EAM1 of copper: Mishin et al., Phys. Rev. B 63, 224106 (2001), from the potentials that come with LAMMPS.
 """

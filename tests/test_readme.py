@@ -1,4 +1,4 @@
-"""What README.md and the pages behind it say is so: imports, links, results, speeds."""
+"""Statements of README.md and the pages it links to: imports, links, results, speeds."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The table of cited numbers: read strictly, and consistent with what else the package knows."""
+"""Table of literature values: strict reading, and consistency with other data of the package."""
 
 import itertools
 

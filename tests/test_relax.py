@@ -1,4 +1,4 @@
-"""Structures brought to rest, against lattice sums of Lennard-Jones crystals."""
+"""Relaxed structures against lattice sums of Lennard-Jones crystals."""
 
 import ase
 import numpy as np

@@ -1,4 +1,4 @@
-"""The models of a finished run become those that ship, and say themselves how good they are."""
+"""Release: the models of a finished run become those that ship, with their results in their metadata."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Short-range repulsion: ZBL's numbers, a smooth switch, and a potential that has no hole."""
+"""Short-range repulsion: the values of ZBL, a smooth switch, and no attraction at short distance."""
 
 import ase
 import jax

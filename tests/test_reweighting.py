@@ -1,4 +1,4 @@
-"""Averages at other parameters from the same snapshots, and their derivatives."""
+"""Reweighting: averages at other parameters from the same snapshots, and their derivatives."""
 
 import jax
 import jax.numpy as jnp

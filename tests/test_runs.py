@@ -1,4 +1,4 @@
-"""Run folders: what one notebook leaves, the next one finds."""
+"""Run folders: a notebook finds the results of the previous ones."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Nothing that is read can run: no pickle, no evaluated text, no shell, in the package and in the notebooks."""
+"""Files that are read cannot run code: no pickle, no evaluated text, no shell, in the package and the notebooks."""
 
 import ast
 import json

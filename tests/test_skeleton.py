@@ -1,4 +1,4 @@
-"""All notebooks have one skeleton, that of notebooks/TEMPLATE.ipynb, and solutions to their exercises."""
+"""Notebooks have the sections of notebooks/TEMPLATE.ipynb, and solutions to their exercises."""
 
 import re
 from pathlib import Path

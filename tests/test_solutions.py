@@ -1,4 +1,4 @@
-"""The solutions of the exercises run from top to bottom, and show what their text says."""
+"""Solutions of the exercises run from top to bottom, with the results that their text states."""
 
 import math
 

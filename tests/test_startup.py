@@ -1,4 +1,4 @@
-"""Freed memory is found again without page faults; what was compiled once is found by the next process."""
+"""`fusedff.setup`: freed memory is reused without page faults, and compiled code by the next process."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and read back only if they are what they should be."""
+"""Files are written completely or not at all, and read only if their content is as expected."""
 
 import json
 import os

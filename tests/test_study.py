@@ -1,4 +1,4 @@
-"""The verdict says which bounds are met, and says so when one is not."""
+"""Summary of a study: it says which bounds are met and which are not."""
 
 import copy
 from types import SimpleNamespace

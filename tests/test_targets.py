@@ -1,4 +1,4 @@
-"""Targets other than elastic constants: the structure and the pressure of a liquid whose parameters are known."""
+"""Targets other than elastic constants: structure and pressure of a liquid whose parameters are known."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Elastic constants of compounds and crystals of low symmetry from dynamics, against those at rest and each other."""
+"""Elastic constants of compounds and crystals of low symmetry from dynamics, against those at 0 K and each other."""
 
 from dataclasses import dataclass
 from typing import ClassVar

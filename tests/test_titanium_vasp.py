@@ -1,4 +1,4 @@
-"""The other group's titanium frames: read from their archive's layout, verified, cleaned, split by run."""
+"""Titanium frames of another group (VASP): read from the published layout, verified, cleaned, split by run."""
 
 import hashlib
 import io

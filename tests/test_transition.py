@@ -1,4 +1,4 @@
-"""Free energies of crystals against harmonic ones, which are known."""
+"""Free energies of crystals against those of harmonic crystals, which are known."""
 
 import json
 import re

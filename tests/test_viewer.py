@@ -1,4 +1,4 @@
-"""The viewer: a widget where there is one, a picture with alternative text always."""
+"""The viewer of structures: a widget if it is available, and always a picture with alternative text."""
 
 import builtins
 from unittest.mock import MagicMock

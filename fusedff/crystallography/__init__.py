@@ -1,1 +1,1 @@
-"""Crystals with their lattice parameters, standard axes, and what symmetry leaves of their elastic constants."""
+"""Crystals: lattice parameters, standard axes, and the elastic constants that are independent by symmetry."""

@@ -1,7 +1,7 @@
-"""Crystals: a structure and lattice parameters, which depend on the temperature, and the cells to compute with.
+"""Crystals: a structure with lattice parameters, and the unit cells and supercells made from them.
 
-A structure is a name that `ase.build.bulk` knows, with a chemical symbol, or whatever a file or an `ase.Atoms` holds
-(`from_structure`). Cells lie in the standard axes of `orientation`: cube edges along x, y, z; hcp has a along x and c
+A structure is a name that `ase.build.bulk` knows, with a chemical symbol, or is read from a file or an `ase.Atoms`
+(`from_structure`). Cells have the standard axes of `orientation`: cube edges along x, y, z; hcp has a along x and c
 along z.
 """
 
@@ -37,13 +37,13 @@ MOST_ATOMS = 1_000_000  # of a supercell
 
 @dataclass(frozen=True)
 class Structure:
-    """Where the atoms are in the conventional cell, as fractions of its edges, and which symmetry they leave."""
+    """Atoms in the conventional cell, and the symmetry of their arrangement."""
 
     numbers: tuple[int, ...]  # atomic numbers
-    sites: tuple[tuple[float, float, float], ...]
+    sites: tuple[tuple[float, float, float], ...]  # fractions of the edges of the cell
     symmetry: str  # one of `elastic_symmetry.SYMMETRIES`
-    space_group: str
-    turn: int = 0  # of the edge a from the x axis, degrees; see `orientation`
+    space_group: str  # e.g. 'Fm-3m'
+    turn: int = 0  # angle of the edge a from the x axis, 0 or 30 degrees; see `orientation`
 
     def __str__(self) -> str:
         return self.space_group
@@ -53,9 +53,9 @@ class Structure:
 class Crystal:
     """A crystal: chemical symbol or formula, structure, and the lattice parameters that its symmetry leaves free.
 
-    `structure` is one of `STRUCTURES`, or a `Structure`, for which `from_structure` makes the crystal. Edges are in Å,
-    angles in degrees. Raises ValueError for an unknown symbol or structure, a missing or superfluous parameter, or one
-    that is no length or angle.
+    `structure` is one of `STRUCTURES`, or the `Structure` that `from_structure` reads. Edges are in Å, angles in
+    degrees. Raises ValueError for an unknown symbol or structure, a missing or superfluous parameter, or one that is no
+    length or angle.
     """
 
     symbol: str
@@ -90,7 +90,7 @@ class Crystal:
         return {name: getattr(self, name) for name in PARAMETERS if getattr(self, name) is not None}
 
     def __str__(self) -> str:
-        """What an error calls it, e.g. 'hcp Ti with a = 2.95, c = 4.68'."""
+        """Description for messages, e.g. 'hcp Ti with a = 2.95, c = 4.68'."""
         values = ", ".join(f"{name} = {value:.6g}" for name, value in self.parameters.items())
         return f"{self.structure} {self.symbol} with {values}"
 
@@ -115,10 +115,11 @@ def _check_kind(symbol, structure):
 
 
 def from_structure(structure: str | Path | ase.Atoms | Crystal, tolerance: float = 1e-3) -> Crystal:
-    """The crystal in a POSCAR, CIF or extended-XYZ file (the last frame) or in an `ase.Atoms`, in any cell and axes.
+    """Read a crystal from a POSCAR, CIF or extended-XYZ file (the last frame) or an `ase.Atoms`, in any cell and axes.
 
-    The cell is taken as it is if its edges fit the symmetry, else the conventional cell of spglib (`orientation`);
-    `tolerance` is in Å. Raises FileNotFoundError, or ValueError for what is no periodic structure of whole atoms.
+    The cell is kept if its edges fit the symmetry; otherwise it is the conventional cell of spglib (`orientation`).
+    `tolerance` is in Å. A `Crystal` is returned as it is. Raises FileNotFoundError, or ValueError if the file cannot be
+    read, the structure is not periodic in three directions, a site is partly occupied, or no symmetry is found.
     """
     if isinstance(structure, Crystal):
         return structure
@@ -139,7 +140,7 @@ def from_structure(structure: str | Path | ase.Atoms | Crystal, tolerance: float
 def read(path: Path) -> tuple[ase.Atoms, str]:
     """The structure in a POSCAR, CIF or extended-XYZ file (the last frame), and the name of the file.
 
-    Raises FileNotFoundError, or ValueError for what cannot be read and for sites that atoms share.
+    Raises FileNotFoundError, or ValueError for a file that cannot be read or has partly occupied sites.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give {FILES}")
@@ -157,7 +158,10 @@ def read(path: Path) -> tuple[ase.Atoms, str]:
 
 
 def with_cell(crystal: Crystal, atoms: ase.Atoms) -> Crystal:
-    """The crystal with the lattice parameters of a unit cell, e.g. a relaxed one, and the places of its atoms."""
+    """The crystal with the lattice parameters of a unit cell, e.g. a relaxed one.
+
+    A crystal with a `Structure` also takes the sites of the atoms; those of a named structure are fixed.
+    """
     values = dict(zip(PARAMETERS, atoms.cell.cellpar(), strict=True))
     found = replace(crystal, **{name: float(values[name]) for name in crystal.parameters})
     if isinstance(crystal.structure, str):
@@ -170,7 +174,7 @@ def _sites(atoms):
 
 
 def unit_cell(crystal: Crystal) -> ase.Atoms:
-    """The conventional cell at rest: 2 atoms for hcp, a cube of 2 (bcc) or 4 (fcc) atoms; row vectors in Å."""
+    """The conventional cell, with atoms on their sites: 2 atoms for hcp, a cube of 2 (bcc) or 4 (fcc); lengths in Å."""
     if crystal.structure == "hcp":
         return bulk(crystal.symbol, "hcp", a=crystal.a, c=crystal.c)
     if isinstance(crystal.structure, str):
@@ -181,9 +185,9 @@ def unit_cell(crystal: Crystal) -> ase.Atoms:
 
 
 def supercell(crystal: Crystal, repeats) -> ase.Atoms:
-    """The unit cell repeated (n_a, n_b, n_c) times; the paper's 150-atom hcp cell is (5, 5, 3).
+    """The unit cell repeated (n_a, n_b, n_c) times; (5, 5, 3) gives the titanium paper's hcp cell of 150 atoms.
 
-    Raises what `repeated` raises.
+    Raises ValueError like `repeated`.
     """
     return repeated(unit_cell(crystal), repeats)
 
@@ -191,7 +195,7 @@ def supercell(crystal: Crystal, repeats) -> ase.Atoms:
 def repeated(cell: ase.Atoms, repeats) -> ase.Atoms:
     """A cell repeated (n_a, n_b, n_c) times.
 
-    Raises ValueError unless repeats are three positive whole numbers of a supercell that fits into memory.
+    Raises ValueError unless repeats are three positive whole numbers, and the supercell has at most `MOST_ATOMS` atoms.
     """
     if not settings.are_repeats(repeats):
         raise ValueError(f"repeats = {repeats!r}: give three positive whole numbers, e.g. (5, 5, 3)")
@@ -201,16 +205,16 @@ def repeated(cell: ase.Atoms, repeats) -> ase.Atoms:
 
 
 def kinds(atoms: ase.Atoms) -> np.ndarray:
-    """For each atom (n,) the number of its element and mass, from 1 on: isotopes are not equivalent by symmetry."""
+    """Labels (n,) of the atoms, one number from 1 on for each element and mass: isotopes are not equivalent."""
     pairs = np.stack([atoms.numbers, atoms.get_masses().round(6)], 1)
     return np.unique(pairs, axis=0, return_inverse=True)[1].ravel() + 1
 
 
 def prototype(symbol: str, structure: str, volume: float) -> ase.Atoms:
-    """Unit cell of one of `STRUCTURES` or omega at a volume per atom in Å^3, its c/a the usual one: to be relaxed.
+    """Conventional cell of one of `STRUCTURES` or omega at a volume per atom in Å^3, with a typical c/a, to relax.
 
-    omega is titanium's phase under pressure, of space group P6/mmm (AlB2 with one element): three atoms, c/a 0.61.
-    Raises ValueError for an unknown symbol or structure, or a volume that is not positive.
+    c/a is sqrt(8/3) for hcp. omega is titanium's phase under pressure, of space group P6/mmm (AlB2 with one element):
+    three atoms, c/a 0.613. Raises ValueError for an unknown symbol or structure, or a volume that is not positive.
     """
     if not (np.isfinite(volume) and volume > 0):
         raise ValueError(f"{structure} {symbol}: {volume} is not a volume per atom; give it in Å^3")

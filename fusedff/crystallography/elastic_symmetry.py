@@ -2,7 +2,7 @@
 
 Stiffness is a (6, 6) matrix in Voigt order (xx yy zz yz xz xy) with engineering shear strains, in the standard axes of
 `orientation`, and `C = Σ_c c B_c` with one constant basis matrix `B_c` per independent elastic constant c. The
-matrices follow from the rotations of the class, the names are those of Nye, Physical Properties of Crystals (1957).
+matrices follow from the rotations of the class; the names are those of Nye, Physical Properties of Crystals (1957).
 """
 
 from functools import cache
@@ -29,16 +29,16 @@ def rotation_about(axis: str, angle: float) -> np.ndarray:
 
 
 def _turn(axis: str, fold: int) -> np.ndarray:
-    """Rotation by a full turn over `fold`."""
+    """Rotation (3, 3) of a `fold`-fold axis, by 360 degrees / `fold`."""
     return rotation_about(axis, 2 * np.pi / fold)
 
 
 class _LaueClass(NamedTuple):
     generators: tuple[np.ndarray, ...]  # of its rotations; inversion changes no elastic constant
-    patterns: str  # the strains of `strain_patterns`, each the Voigt components that are 1
+    patterns: str  # the strains of `strain_patterns`: for each, the numbers (1 to 6) of the Voigt components that are 1
 
 
-# Two strains may share a cell: the stresses they cause differ, or are told apart by other patterns.
+# A pattern may combine two strains, if they cause different stresses or other patterns tell the stresses apart.
 _CLASSES = {
     "triclinic": _LaueClass((), "1 2 3 4 5 6"),
     "monoclinic": _LaueClass((_turn("y", 2),), "14 26 3 5"),
@@ -57,7 +57,7 @@ SYMMETRIES = tuple(_CLASSES)
 def rotations(symmetry: str) -> np.ndarray:
     """All proper rotations (n, 3, 3) of a Laue class. Raises ValueError for an unknown one."""
     group = [np.eye(3)]
-    for rotation in group:  # which grows
+    for rotation in group:  # the list grows in the loop
         for generator in _look_up(symmetry).generators:
             product = generator @ rotation
             if not any(np.allclose(product, known) for known in group):
@@ -66,19 +66,19 @@ def rotations(symmetry: str) -> np.ndarray:
 
 
 def rotated(stiffness: np.ndarray, rotation: np.ndarray) -> np.ndarray:
-    """Stiffness (..., 6, 6) of a crystal after a rotation (3, 3)."""
+    """Stiffness (..., 6, 6) of the crystal rotated by `rotation` (3, 3)."""
     bond = _rotation_of_stress(rotation)
     return bond @ stiffness @ bond.T
 
 
 def _rotation_of_stress(rotation):
-    """The matrix (6, 6) that takes a Voigt stress to that of the rotated crystal (Bond)."""
+    """Bond matrix (6, 6), which turns a Voigt stress into that of the rotated crystal."""
     return to_voigt(rotation @ from_voigt(np.eye(6)) @ rotation.T).T
 
 
 @cache
 def _invariants(symmetry: str) -> dict[str, np.ndarray]:
-    """Names of the independent constants, and what each adds to the stiffness, from the average over all rotations.
+    """Names and basis matrices (6, 6) of the independent constants, from the average over all rotations.
 
     A constant is independent if it does not follow from those before it, row by row in the upper triangle.
     """
@@ -100,7 +100,7 @@ def _invariants(symmetry: str) -> dict[str, np.ndarray]:
 
 @cache
 def _equivalent(symmetry: str) -> dict[str, list[tuple[int, int, int]]]:
-    """The entries (row, column, sign) of the stiffness that are plus or minus one constant, upper triangle first."""
+    """Entries (row, column, sign) of the stiffness that are plus or minus one constant, upper triangle first."""
     basis = elastic_basis(symmetry)
     involved = sum(matrix != 0 for matrix in basis.values())
     return {
@@ -114,7 +114,10 @@ def _equivalent(symmetry: str) -> dict[str, list[tuple[int, int, int]]]:
 
 
 def elastic_names(symmetry: str) -> tuple[str, ...]:
-    """Names of the independent elastic constants in the order used everywhere, e.g. C11, C12, C44."""
+    """Names of the independent elastic constants in the order used everywhere, e.g. C11, C12, C44.
+
+    Raises ValueError for an unknown symmetry, like all functions here that take one.
+    """
     return tuple(_invariants(symmetry))
 
 
@@ -126,7 +129,7 @@ def elastic_basis(symmetry: str) -> dict[str, np.ndarray]:
 def stiffness(constants: dict, symmetry: str):
     """Stiffness (6, 6) in the unit of the constants, Σ_c c B_c; constants may be jax scalars.
 
-    Raises ValueError when a constant is missing or not one of this symmetry.
+    Raises ValueError for a missing constant, or one that is not independent in this symmetry.
     """
     _check_names(constants, symmetry)
     return sum(constants[name] * matrix for name, matrix in elastic_basis(symmetry).items())
@@ -146,16 +149,16 @@ def reduce_stiffness(stiffness, symmetry: str) -> dict:
 
 
 def reduce_stress(stress, symmetry: str):
-    """Voigt stresses (..., 6) averaged over the rotations of the class: what a crystal of this symmetry has at rest."""
+    """Voigt stresses (..., 6) averaged over the rotations of the class: what its symmetry allows without strain."""
     average = np.mean([_rotation_of_stress(rotation) for rotation in rotations(symmetry)], 0)
     return as_floats(stress) @ np.where(np.abs(average) < 1e-12, 0, average).T
 
 
 @cache
 def stress_names(symmetry: str) -> tuple[str, ...]:
-    """The stresses that a crystal of this symmetry can have independently: xx of cubic, xx and zz of hexagonal ones.
+    """Names of the independent stresses of an unstrained crystal: xx for cubic, xx and zz for hexagonal symmetry.
 
-    Each is the first in Voigt order that does not follow from those before it.
+    A stress is independent if it does not follow from those before it in Voigt order.
     """
     average, pivots = reduce_stress(np.eye(6), symmetry), []
     for n in range(6):
@@ -165,15 +168,15 @@ def stress_names(symmetry: str) -> tuple[str, ...]:
 
 
 def independent_stress(stress, symmetry: str):
-    """Of Voigt stresses (..., 6) those of `stress_names`, averaged over the rotations of the class: (..., n)."""
+    """Independent stresses (..., n), in the order of `stress_names`, from `reduce_stress` of stresses (..., 6)."""
     return reduce_stress(stress, symmetry)[..., [VOIGT.index(name) for name in stress_names(symmetry)]]
 
 
 def born_stability(constants: dict, symmetry: str) -> bool:
     """Whether a crystal with these constants is elastically stable at zero stress: a positive definite stiffness.
 
-    Mouhat & Coudert, Phys. Rev. B 90, 224104 (2014). Constants may be missing: the answer is no if the blocks of the
-    stiffness that are known already exclude stability. Raises ValueError for a constant that this symmetry has not.
+    Mouhat & Coudert, Phys. Rev. B 90, 224104 (2014). Constants may be missing: then it is False only if the known
+    blocks of the stiffness already exclude stability. Raises ValueError for a constant that this symmetry lacks.
     """
     basis = elastic_basis(symmetry)
     _check_names(dict.fromkeys(basis) | constants, symmetry)
@@ -192,7 +195,7 @@ def born_stability(constants: dict, symmetry: str) -> bool:
 
 
 def strain_patterns(symmetry: str) -> list[np.ndarray]:
-    """The fewest engineering Voigt strains (6,), of unit amplitude, whose stresses give every constant."""
+    """Smallest set of engineering Voigt strains (6,), of unit amplitude, whose stresses determine every constant."""
     return [
         np.array([float(str(component) in pattern) for component in range(1, 7)])
         for pattern in _look_up(symmetry).patterns.split()
@@ -204,7 +207,7 @@ def constants_from_response(responses, symmetry: str) -> dict:
 
     `responses[..., p, i]` is the derivative of Voigt stress i with respect to the amplitude of pattern p of
     `strain_patterns`. The model is `responses[p] = Σ_c c B_c pattern_p`; its least-squares solution is a
-    fixed linear map, so means and gradients pass straight through. Raises ValueError for another shape.
+    fixed linear map, so it can be applied to means and gradients as well. Raises ValueError for another shape.
     """
     responses = as_floats(responses)
     patterns = np.stack(strain_patterns(symmetry))

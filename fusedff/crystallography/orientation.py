@@ -1,20 +1,21 @@
-"""A crystal's own axes: its symmetry, and the rotation into the standard axes that tables of constants refer to.
+"""Orientation of a crystal: its symmetry, and the rotation into the standard axes that tables of constants refer to.
 
 Standard axes are those of IEEE Std 176 (1987), tied to the edges a, b, c of a conventional cell: z along c, and y along
 the normal of the a-c plane, on the side that makes x, y, z right-handed with a on the side of x. So cube axes lie along
 x, y, z; in hexagonal, trigonal and tetragonal crystals a lies along x and c along z; in orthorhombic ones a, b, c along
-x, y, z; in monoclinic ones b along y and c along z. Where the two-fold axes of a trigonal crystal lie between those of
-the cell (e.g. P-31m), a is turned by 30 degrees from x, so that they lie along x as in any other.
+x, y, z; in monoclinic ones b along y and c along z. If the two-fold axes of a trigonal crystal lie between the edges of
+the cell (e.g. P-31m), a is turned by 30 degrees from x, so that a two-fold axis lies along x as in other trigonal
+crystals.
 
-The conventional cell is the cell as it is given if its edges fit the symmetry, else spglib's. Orthorhombic, monoclinic
-and triclinic crystals have several conventional cells (Pnma or Pbnm), and 4/m and -3 crystals and those of primitive
-trigonal lattices two (which differ by the signs of C14, C15, C16): constants belong to the cell one describes.
+The conventional cell is the given cell if its edges fit the symmetry, otherwise spglib's. Orthorhombic, monoclinic and
+triclinic crystals have several conventional cells (Pnma or Pbnm), and 4/m and -3 crystals and those of primitive
+trigonal lattices two (which differ by the signs of C14, C15, C16): elastic constants refer to the cell that is given.
 
-A half turn about c reverses the sign of C14, and tables differ by it. A rhombohedral lattice is taken as obverse, as in
-the International Tables: C14 of corundum is then +23 GPa (Gladden et al., Appl. Phys. Lett. 85, 392 (2004)), where
-earlier tables have -23. The lattice of quartz is primitive: C14 is -18 GPa in cells whose reflection (1 0 -1 1) is
-stronger than (0 1 -1 1), the setting r(+) of Donnay & Le Page, Acta Cryst. A34, 584 (1978), and +18 with a and b
-reversed; +x of quartz is not the same in all editions of IEEE Std 176.
+A half turn about c reverses the sign of C14, and tables differ in it. A rhombohedral lattice is taken as obverse, as in
+the International Tables: C14 of corundum is then +23 GPa (Gladden et al., Appl. Phys. Lett. 85, 392 (2004)); earlier
+tables have -23. The lattice of quartz is primitive: C14 is -18 GPa in cells whose reflection (1 0 -1 1) is stronger
+than (0 1 -1 1), the setting r(+) of Donnay & Le Page, Acta Cryst. A34, 584 (1978), and +18 with a and b reversed;
+editions of IEEE Std 176 differ in the direction of +x of quartz.
 """
 
 from typing import NamedTuple
@@ -38,7 +39,7 @@ _CLASSES = (
     ("hexagonal", "hexagonal", 194),
     ("cubic", "cubic", 230),
 )
-# What symmetry says of the edges and angles of the cell: equal to another one, or a number of degrees.
+# Edges and angles of the cell that are fixed by symmetry: equal to another edge, or a number of degrees.
 _LATTICES = {
     "triclinic": {},
     "monoclinic": {"alpha": 90, "gamma": 90},
@@ -52,7 +53,7 @@ PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")
 
 
 class Orientation(NamedTuple):
-    """How a crystal lies."""
+    """Orientation and symmetry of a crystal."""
 
     rotation: np.ndarray  # (3, 3), proper; a vector v of the crystal is `rotation @ v` in standard axes
     system: str  # e.g. 'cubic'
@@ -66,18 +67,18 @@ class Conventional(NamedTuple):
     atoms: Atoms
     symmetry: str  # one of `elastic_symmetry.SYMMETRIES`
     space_group: str
-    turn: int  # degrees about z from the standard axes of the cell, 0 or 30
+    turn: int  # angle of the edge a from the x axis, 0 or 30 degrees
 
 
 def free_parameters(symmetry: str) -> tuple[str, ...]:
-    """The lattice parameters that an elastic symmetry leaves free, in the order of `PARAMETERS`."""
+    """Names of the lattice parameters that an elastic symmetry leaves free, in the order of `PARAMETERS`."""
     return tuple(name for name in PARAMETERS if name not in _LATTICES[symmetry.split()[0]])
 
 
 def cell_of(parameters: dict[str, float], symmetry: str, turn: int = 0) -> np.ndarray:
     """Cell (3, 3), rows in Å in standard axes, from the free lattice parameters (Å, degrees).
 
-    Raises ValueError for angles that no cell has.
+    `turn` is the angle of the edge a from the x axis, in degrees. Raises ValueError for angles that no cell can have.
     """
     fixed = _LATTICES[symmetry.split()[0]]
     implied = {name: parameters[rule] if isinstance(rule, str) else rule for name, rule in fixed.items()}
@@ -90,10 +91,10 @@ def cell_of(parameters: dict[str, float], symmetry: str, turn: int = 0) -> np.nd
 
 
 def find(atoms: Atoms, tolerance: float = 1e-3) -> Orientation:
-    """The orientation of a crystal in any cell, primitive, conventional or repeated; `tolerance` is in Å.
+    """Orientation of a crystal given in any cell, primitive, conventional or repeated; `tolerance` is in Å.
 
-    Symmetry makes several rotations equally good: the smallest is taken, so a crystal in standard axes stays as it is.
-    Raises ValueError if no symmetry can be found.
+    Of several rotations that are equivalent by symmetry, the smallest is taken: a crystal in standard axes stays as it
+    is. Raises ValueError if no symmetry can be found, or the cell does not fit it.
     """
     found, system, symmetry = _symmetry(atoms, tolerance)
     _, rotation, _ = _conventional(atoms, found, symmetry, tolerance)
@@ -104,14 +105,14 @@ def find(atoms: Atoms, tolerance: float = 1e-3) -> Orientation:
 
 
 def conventional(atoms: Atoms, tolerance: float = 1e-3) -> Conventional:
-    """A conventional cell of a crystal in any cell; `tolerance` is in Å. Raises ValueError if no symmetry is found."""
+    """A conventional cell of a crystal given in any cell; `tolerance` is in Å. Raises ValueError like `find`."""
     found, _, symmetry = _symmetry(atoms, tolerance)
     cell, rotation, turn = _conventional(atoms, found, symmetry, tolerance)
     return Conventional(turned(cell, rotation), symmetry, found.international, turn)
 
 
 def turned(atoms: Atoms, rotation: np.ndarray) -> Atoms:
-    """The crystal with cell and atoms rotated, without a calculator."""
+    """Copy of a crystal with cell and atoms rotated by `rotation` (3, 3), without its calculator."""
     frame = atoms.copy()
     frame.set_cell(atoms.cell.array @ rotation.T)
     frame.positions = atoms.positions @ rotation.T
@@ -119,10 +120,10 @@ def turned(atoms: Atoms, rotation: np.ndarray) -> Atoms:
 
 
 def _symmetry(atoms, tolerance):
-    """What spglib finds, the crystal system and the elastic symmetry."""
+    """The symmetry dataset of spglib, the crystal system and the elastic symmetry."""
     try:
         found = spglib.get_symmetry_dataset((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers), tolerance)
-    except Exception:  # an error of spglib's own, or None, by its version and by who else has imported it
+    except Exception:  # spglib raises an error of its own or returns None, depending on its version and settings
         found = None
     if found is None:
         raise ValueError(f"{atoms.get_chemical_formula()}: no symmetry can be found; check cell and positions")
@@ -131,7 +132,7 @@ def _symmetry(atoms, tolerance):
 
 
 def _conventional(atoms, found, symmetry, tolerance):
-    """A conventional cell in the axes of `atoms`, the rotation into standard axes, and its turn from those of a."""
+    """A conventional cell in the axes of `atoms`, the rotation into standard axes, and the angle of a from x."""
     standard = Atoms(found.std_types, cell=found.std_lattice, scaled_positions=found.std_positions, pbc=True)
     standard = turned(standard, _nearest_rotation(found.std_rotation_matrix).T)
     fitting = len(atoms) == len(standard) and not _reverse(atoms, found)
@@ -147,7 +148,7 @@ def _conventional(atoms, found, symmetry, tolerance):
 
 
 def _axes(cell, turn):
-    """The rotation into standard axes of a cell (rows a, b, c)."""
+    """Rotation (3, 3) of a cell (rows a, b, c) into standard axes, with a at `turn` degrees from x."""
     a, _, c = cell
     y, z = (vector / np.linalg.norm(vector) for vector in (np.cross(c, a), c))
     axes = np.array([np.cross(y, z), y, z])
@@ -167,27 +168,27 @@ def _fits(atoms, rotation, turn, found, symmetry, tolerance):
 
 
 def _proper_operations(found):
-    """The rotations (n, 3, 3) of the point group and of its inverse, in the axes of the crystal as it was given."""
+    """Rotations (n, 3, 3) of the Laue class, in the axes of the crystal as it was given."""
     # (a, b, c) as columns; the rotations of the table are fractions of the conventional cell
     lattice = found.std_lattice.T
     fractional = np.unique(spglib.get_symmetry_from_database(found.hall_number)["rotations"], axis=0)  # ty: ignore[not-subscriptable]
     operations = lattice @ fractional @ np.linalg.inv(lattice)
-    # inversion leaves tensors of even rank as they are, so of a mirrored crystal the rotation alone will do
+    # inversion does not change tensors of even rank, so the proper part of every operation suffices
     operations = np.linalg.det(operations)[:, None, None] * operations
     given = _nearest_rotation(found.std_rotation_matrix)
     return given.T @ operations @ given
 
 
 def _reverse(atoms, found):
-    """Whether a rhombohedral lattice is centred at (1/3, 2/3, 1/3); tables use the obverse one, (2/3, 1/3, 1/3)."""
+    """Whether a rhombohedral lattice has the reverse setting, centred at (1/3, 2/3, 1/3), not the obverse of tables."""
     identity = (found.rotations == np.eye(3)).all((1, 2))
     return bool((np.abs(found.translations[identity] - (1 / 3, 2 / 3, 1 / 3)) < 0.01).all(1).any())
 
 
 def _nearest_rotation(matrix):
-    """A rotation without what rounding, or a lattice that is symmetric within the tolerance, adds to it.
+    """The proper rotation nearest to a matrix (3, 3) that is one up to rounding or the tolerance of the symmetry.
 
-    Of a left-handed cell, that of the inverted crystal, whose elastic constants are the same.
+    For a left-handed cell it is the rotation of the inverted crystal, whose elastic constants are the same.
     """
     left, _, right = np.linalg.svd(matrix)
     return np.linalg.det(left @ right) * left @ right

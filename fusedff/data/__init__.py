@@ -1,5 +1,5 @@
-"""DFT frames: read, checked, split and laid out in batches."""
+"""DFT frames: reading, checks, splits and batches."""
 
 from pathlib import Path
 
-FILES = Path(__file__).parent / "files"  # what ships with the package
+FILES = Path(__file__).parent / "files"  # data that ship with the package

@@ -1,4 +1,4 @@
-"""Batches of labelled frames as arrays: cells laid end to end, padded to one shape, distributed over the devices."""
+"""Batches of labelled frames as arrays: cells concatenated, padded to a common shape, distributed over the devices."""
 
 import heapq
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from fusedff.runtime import devices
 
 
 class Labels(NamedTuple):
-    """DFT labels of a batch: nan-free, 0 where a label is missing or the frame is padding."""
+    """DFT labels of a batch: without nan, 0 where a label is missing or the frame is padding."""
 
     energy: jax.Array  # (n_frames,) eV
     forces: jax.Array  # (n_atoms, 3) eV/Å
@@ -26,21 +26,24 @@ class Labels(NamedTuple):
     atoms: jax.Array  # (n_frames,) number of atoms, 0 for padding frames
     has_virial: jax.Array  # (n_frames,) 0 or 1
     weight: jax.Array  # (n_frames,) of the squared errors
-    offsets: jax.Array  # (n_frames, n_offsets) atoms that count from each of the other zeros of energy, see FrameStore
+    offsets: jax.Array  # (n_frames, n_offsets) numbers of atoms per source and element, see `FrameStore`
 
 
 class Batch(NamedTuple):
+    """Frames of a batch as one `System`, with neighbours and labels."""
+
     system: System
     neighbors: Neighbors
     labels: Labels
 
 
 class FrameStore:
-    """Frames with neighbours found once; batches of few shapes are cut from it, so that little is compiled.
+    """Labelled frames with their neighbour lists, made once; its batches have few shapes, so that little is compiled.
 
-    Frames of a source other than `main` count their energies from another zero: `offset_of` names a column for every
-    pair of such a source and an atomic number, and `offsets` (n_frames, n_offsets) counts the atoms. Without `main`
-    all frames have one zero. `weight` (n_frames,) of the squared errors is 1 until somebody sets it.
+    The energies of a source other than `main` have another zero, which is fitted per element: `offset_of` lists the
+    pairs (source, atomic number) of these sources, and `offsets` (n_frames, n_offsets) the numbers of atoms of each
+    pair. Without `main`, all frames have the same zero. `weight` (n_frames,), of the squared errors, is 1 and may be
+    set. `cutoff` is in Å. Raises ValueError for no frames, and like `frames.check_labels`.
     """
 
     def __init__(self, frames: Sequence[Atoms], cutoff: float, main: str = "", offset_of: Sequence | None = None):
@@ -50,7 +53,7 @@ class FrameStore:
         for n, frame in enumerate(self.frames):
             labelled.check_labels(frame, f"frame {n}")
         self.neighbors = [neighbors.from_frames(frame, cutoff) for frame in self.frames]
-        self.needed = np.array([near.capacity for near in self.neighbors])  # slots of each frame
+        self.needed = np.array([near.capacity for near in self.neighbors])  # slots per atom, of each frame
         self.capacity = int(self.needed.max())
         self.sizes = np.array([len(frame) for frame in self.frames])
         self.positions = [systems.folded(frame).positions for frame in self.frames]
@@ -66,19 +69,22 @@ class FrameStore:
         self.offsets = labelled.count(self.frames, self.offset_of)
 
     def labels(self) -> list[labelled.Labels]:
-        """The labels of every frame, energies as they count here; nan where the stress is no label."""
+        """Labels of every frame; energies as this store has them (reference energies may have been subtracted).
+
+        The stress is nan where it is not used.
+        """
         stress = np.where(self.has_virial[:, None] > 0, self.stress, np.nan)
         return [labelled.Labels(*one) for one in zip(self.energy, self.forces, stress, strict=True)]
 
     def coverage(self) -> Coverage:
-        """Closest pair and numbers of neighbours in all frames."""
+        """Smallest distance (Å) and numbers of neighbours in all frames."""
         cells = [frame.cell.array for frame in self.frames]
         return coverage.of_frames(list(zip(self.positions, cells, strict=True)), self.neighbors)
 
     def capacities(self) -> np.ndarray:
-        """Slots to give to each frame (n_frames,): two numbers at most, chosen for the smallest sum of atoms x slots.
+        """Slots per atom to use for each frame (n_frames,): at most two values, with the smallest sum of atoms x slots.
 
-        Frames of compressed cells need twice the slots of others, and the cost of a batch grows with them.
+        Frames of compressed cells need twice the slots of others, and the cost of a batch grows with its slots.
         """
         candidates = np.unique(self.needed)
         cost = [self.sizes @ np.where(self.needed <= low, low, self.capacity) for low in candidates]
@@ -86,18 +92,18 @@ class FrameStore:
         return np.where(self.needed <= low, low, self.capacity)
 
     def partition(self, indices) -> list[np.ndarray]:
-        """The frames `indices` in one share for every device: equally many frames, about as many atoms."""
+        """Divide the frames `indices` among the devices: numbers of frames differ by one at most, atoms by little."""
         by_size, n = np.argsort(-self.sizes[indices], kind="stable"), devices.count()
         return [indices[np.sort(by_size[k::n])] for k in range(n)]
 
     def fullest(self, batches: Sequence[np.ndarray]) -> int:
-        """Atoms of the fullest share of any of `batches`."""
+        """Largest number of atoms that any of `batches` (indices) gives to a device."""
         return max(int(self.sizes[share].sum()) for indices in batches for share in self.partition(indices))
 
     def balanced(self, indices, n_batches: int, rng: np.random.Generator | None = None) -> list[np.ndarray]:
-        """The frames `indices` in `n_batches` batches of about equally many atoms, shuffled by `rng`.
+        """Divide the frames `indices` into `n_batches` batches of about equally many atoms, shuffled by `rng`.
 
-        Large frames are dealt first, each to the batch that has fewest atoms so far.
+        Frames are assigned from the largest to the smallest, each to the batch that has fewest atoms so far.
         """
         indices = np.asarray(indices) if rng is None else rng.permutation(indices)
         batches, queue = [[] for _ in range(n_batches)], [(0, n) for n in range(n_batches)]
@@ -108,16 +114,22 @@ class FrameStore:
         return [np.array(batch) for batch in batches]
 
     def device_batches(self, indices, n_frames: int, n_atoms: int, capacity: int | None = None) -> list[Batch]:
-        """A batch of up to `n_frames` frames in NumPy arrays, as one batch of `n_atoms` atoms for every device."""
+        """One batch for every device, in NumPy arrays, from up to `n_frames` frames; each is padded to `n_atoms` atoms.
+
+        `capacity` is that of `collate`.
+        """
         n_frames = -(-n_frames // devices.count())
         return [self.collate(share, n_frames, n_atoms, capacity) for share in self.partition(indices)]
 
     def batch(self, indices, n_frames: int, n_atoms: int) -> Batch:
-        """The frames `indices` laid end to end, padded to `n_frames` cells and `n_atoms` atoms."""
+        """Batch of the frames `indices` in JAX arrays, padded to `n_frames` cells and `n_atoms` atoms."""
         return jax.tree.map(jnp.asarray, self.collate(indices, n_frames, n_atoms))
 
     def collate(self, indices, n_frames, n_atoms, capacity=None) -> Batch:
-        """`batch` in NumPy arrays; `capacity` is the number of neighbour slots, by default what any frame needs."""
+        """`batch` in NumPy arrays; `capacity` is the number of slots per atom, by default enough for all frames.
+
+        `n_atoms` and `capacity` must suffice for these frames.
+        """
         starts = np.cumsum([0, *self.sizes[indices]])
         capacity = self.capacity if capacity is None else int(capacity)
         assert starts[-1] <= n_atoms
@@ -134,7 +146,7 @@ class FrameStore:
             frame, near, here = self.frames[index], self.neighbors[index], slice(start, start + self.sizes[index])
             positions[here], forces[here] = self.positions[index], self.forces[index]
             cells[cell], cell_index[here], numbers[here] = frame.cell.array, cell, frame.numbers
-            slots = near.capacity  # of its own, fewer than in the batch
+            slots = near.capacity  # of this frame, not more than in the batch
             source[here, :slots] = near.source + start
             image[here, :slots], mask[here, :slots] = near.image, near.mask
             reverse[here, :slots] = (near.reverse // slots + start) * capacity + near.reverse % slots

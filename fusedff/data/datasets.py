@@ -1,4 +1,4 @@
-"""Sets of labelled frames, read and checked; the paper's own frames among them.
+"""Datasets of labelled frames: reading and checking files, and the published frames of the titanium paper.
 
 Single frames are checked by `frames.check_frame`. Frames are counted from 0 in file order, as in ASE's
 `file.extxyz@17`.
@@ -27,15 +27,15 @@ TITANIUM_FRAMES = FILES / "titanium_pbe.extxyz"
 
 
 def load_frames(path=None, units: str | None = None) -> tuple[ase.Atoms, ...]:
-    """Frames of an extended-XYZ file, checked; the default is the packaged titanium PBE dataset.
+    """Read and check the frames of an extended-XYZ file; the default is the packaged titanium PBE dataset.
 
-    Missing `config_type` becomes 'unlabelled', missing `config_id` '<file>#<frame>' (each a `run` of its own), missing
-    `source` the program that the words `dft` of the file name (`dft=GPAW-PBE-...`: 'gpaw'), else the stem of the
-    file's name. Raises
-    FileNotFoundError, or ValueError naming file, frame, value and remedy for the first frame that fails
-    `check_frame`, for repeated frames (`duplicates`) and ids, for energies of one composition too far apart to be of
-    one kind, and for units that contradict each other (`validation.units`). With `units="ase"`, here or in the file's
-    comment lines, the numbers are taken as eV and Å, and what is only implausible becomes a warning.
+    A missing `config_type` becomes 'unlabelled', a missing `config_id` '<file>#<frame>' (with a `run` of its own). A
+    missing `source` becomes the program at the beginning of `dft` in the comment lines, if all that have it name the
+    same one (`dft=GPAW-PBE-...`: 'gpaw'), otherwise the stem of the file name. Raises FileNotFoundError, or ValueError
+    naming file, frame, value and remedy for the first frame that fails `check_frame`, for repeated frames
+    (`duplicates`) and ids, for energies of one composition that differ too much, and for labels in units that
+    contradict each other (`validation`). With `units="ase"`, here or in the comment lines, the numbers are taken as eV
+    and Å, and what is only implausible becomes a warning.
     """
     path = TITANIUM_FRAMES if path is None else Path(path)
     if units not in (None, "ase"):
@@ -59,11 +59,11 @@ def load_frames(path=None, units: str | None = None) -> tuple[ase.Atoms, ...]:
 
 
 def load_files(paths, units: str | None = None) -> tuple[ase.Atoms, ...]:
-    """Frames of one file or more, each read by `load_frames`, one after the other.
+    """Read the frames of one file or several, one after the other, with `load_frames`.
 
-    Of several, `config_id` and `run` begin with the name of the file, so that equal ones do not meet. Raises what
-    `load_frames` raises, and ValueError for files of one name and, within a source, for the same structure in two files
-    and energies too far apart.
+    With several files, `config_id` and `run` get the name of the file as a prefix, so that they stay unique. Raises the
+    errors of `load_frames`, and ValueError for two files of the same name and, within a source, for the same structure
+    in two files and energies that differ too much.
     """
     paths = [Path(path) for path in paths]
     if len(paths) == 1:
@@ -85,10 +85,11 @@ def load_files(paths, units: str | None = None) -> tuple[ase.Atoms, ...]:
 
 
 def fit_reference_energies(frames, source: str | None = None) -> dict[str, float]:
-    """Energy per atom of each species (eV), least squares over the frames of one source: what is left is binding.
+    """Reference energy of each species (eV per atom), by least squares over the total energies of one source.
 
-    The source is that of the first frame unless it is named. Where compositions do not tell the species apart the
-    solution of minimum norm is taken. Raises ValueError if the source has no frames.
+    Total minus reference energies are the binding energies. The source is that of the first frame unless it is given.
+    If the compositions do not determine the energies of all species, the solution of minimum norm is taken. Raises
+    ValueError if the source has no frames.
     """
     frames = tuple(frames)
     if not frames:
@@ -106,11 +107,12 @@ def fit_reference_energies(frames, source: str | None = None) -> dict[str, float
 
 
 def load_paper_archive(path, verify=True, *, _blob_ids=PAPER_BLOB_IDS) -> tuple[ase.Atoms, ...]:
-    """The paper's titanium frames (5704 of 256 atoms) from its archive, in its order, checked.
+    """Read and check the titanium frames of the paper (5704 of 256 atoms) from its archive, in its order.
 
     The arrays are in eV and Å (the authors' scripts convert them to kJ/mol and nm on reading). Cells are row
     vectors, stress = -virial / volume. `config_type` is 'paper-init' (types 0) or 'paper-bulk'; `use_virial`
-    is set for Init frames only, as in the paper. Raises ValueError naming archive, frame or array, remedy.
+    is true for Init frames only, as in the paper. Raises FileNotFoundError, or ValueError naming archive, frame or
+    array, and remedy; see `titanium_paper.read_paper_arrays` for `verify`.
     """
     arrays = read_paper_arrays(path, verify, _blob_ids=_blob_ids)
     file = Path(path).name
@@ -122,7 +124,7 @@ def load_paper_archive(path, verify=True, *, _blob_ids=PAPER_BLOB_IDS) -> tuple[
         volume = abs(np.linalg.det(arrays.box[i]))
         stress = -arrays.virial[i] / volume
         found = {"energy": arrays.energy[i], "forces": arrays.force[i]}
-        if is_init or not is_large(stress, volume / len(frame)):  # a virial that is not used cannot spoil a frame
+        if is_init or not is_large(stress, volume / len(frame)):  # else dropped: it is not used
             found["stress"] = to_voigt((stress + stress.T) / 2)
         frame.calc = SinglePointCalculator(frame, **found)
         frame.info.update(
@@ -139,7 +141,10 @@ def _places(frames, file: str) -> list[str]:
 
 
 def checked(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
-    """The frames of a file, once each passes `check_frame`, ids are unique and labels do not contradict each other."""
+    """Return the frames of a file after checking them: each by `check_frame`, then ids and labels against each other.
+
+    Raises ValueError; if all frames are `trusted`, doubts about units become warnings. `file` is named in messages.
+    """
     if not frames:
         raise ValueError(f"{file} has no frames; give a file with at least one labelled frame")
     first_with, places = {}, _places(frames, file)
@@ -169,7 +174,7 @@ def checked(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
 
 
 def _mention_free_energies(frames, file: str) -> None:
-    """Warn once where two different energies are given."""
+    """Warn once if frames have an energy and a different free energy."""
     both = [f for f in frames if None not in (results(f).get("energy"), results(f).get("free_energy"))]
     gap = [abs(results(f)["energy"] - results(f)["free_energy"]) / len(f) for f in both]
     if different := sum(g > 1e-6 for g in gap):
@@ -181,7 +186,7 @@ def _mention_free_energies(frames, file: str) -> None:
 
 
 def _check_paper_units(arrays, file: str) -> None:
-    """Refuse coordinates that are fractional, boxes that are not in Å, and types that are neither 0 nor 1."""
+    """Raise ValueError for fractional coordinates, boxes that are not in Å, and types that are neither 0 nor 1."""
     other = np.flatnonzero((arrays.types != 0) & (arrays.types != 1))
     if len(other):
         i = other[0]

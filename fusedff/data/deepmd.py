@@ -1,8 +1,9 @@
-"""DeePMD folders: the arrays of one run of frames, from files or from the members of an archive; nothing is unpickled.
+"""Reader of DeePMD folders, which hold the frames of one run as arrays; no pickle is accepted.
 
-A run is a folder with `type.raw` (the type of each atom, counted from 0), maybe `type_map.raw` (a chemical symbol for
-each type) and `nopbc` (no periodic cell), and sets `set.000/` of box.npy (n_frames, 9) Å, coord.npy (n_frames,
-3 n_atoms) Å, energy.npy (n_frames,) eV, force.npy (n_frames, 3 n_atoms) eV/Å and maybe virial.npy (n_frames, 9) eV.
+A run is a folder with `type.raw` (the type of each atom, counted from 0), optionally `type_map.raw` (a chemical symbol
+for each type) and `nopbc` (no periodic cell), and sets `set.000/` of box.npy (n_frames, 9) Å, coord.npy (n_frames,
+3 n_atoms) Å, energy.npy (n_frames,) eV, force.npy (n_frames, 3 n_atoms) eV/Å and optionally virial.npy (n_frames, 9)
+eV. Functions that take `contents`, path -> bytes, read folders of an archive as well.
 """
 
 import io
@@ -23,12 +24,12 @@ _REMEDY = "repair the folder or leave it out"
 
 
 def runs(folder: Path) -> list[Path]:
-    """The folders of runs in a folder, itself or at any depth below it, in the order of their names."""
+    """Folders of runs: `folder` itself or those at any depth below it, in the order of their names."""
     return sorted({path.parents[1] for path in folder.rglob("set.*/coord.npy")})
 
 
 def load(run: Path, species: Sequence[str] | None = None) -> list[ase.Atoms]:
-    """The labelled frames of one run, its sets in the order of their names.
+    """Read the labelled frames of one run, its sets in the order of their names.
 
     `species` names the elements of types 0, 1, ... where type_map.raw is missing. Raises ValueError naming the file and
     the remedy.
@@ -44,7 +45,11 @@ def load(run: Path, species: Sequence[str] | None = None) -> list[ase.Atoms]:
 def atoms_of(
     contents: Mapping[str, bytes], run: str, where: str, species: Sequence[str] | None = None, remedy: str = _REMEDY
 ) -> np.ndarray:
-    """Atomic numbers (n_atoms,) of the run whose folder is `run` in `contents`."""
+    """Atomic numbers (n_atoms,) of the run whose folder is `run` in `contents`.
+
+    `species` are the elements of types 0, 1, ... if type_map.raw is missing. Raises ValueError for missing or wrong
+    types; `where` begins its message and `remedy` ends it.
+    """
     types = contents.get(f"{run}/type.raw")
     if types is None:
         raise ValueError(f"{where}: type.raw is missing; {remedy}")
@@ -64,10 +69,10 @@ def atoms_of(
 def read_set(
     contents: Mapping[str, bytes], folder: str, numbers: np.ndarray, where: str, remedy: str = _REMEDY
 ) -> list[ase.Atoms]:
-    """The frames of one set, whose arrays are `folder/box.npy` and so on in `contents`; `where` begins messages.
+    """Frames of one set, from the arrays `folder/box.npy` and so on in `contents`; `numbers` (n_atoms,) are atomic.
 
-    They have a stress (-virial / volume) if the set has virials. Raises ValueError for what is missing, no plain array
-    of numbers, or of another shape than energies and atoms say.
+    They have a stress (-virial / volume) if the set has virials. Raises ValueError, beginning with `where`, for an
+    array that is missing, holds no floating-point numbers, or whose shape does not fit the numbers of frames and atoms.
     """
     virial = [VIRIAL] if f"{folder}/{VIRIAL}" in contents else []
     arrays = {name: _array(contents, f"{folder}/{name}", where, remedy) for name in (*ARRAYS, *virial)}

@@ -1,4 +1,4 @@
-"""Output files of DFT programs, read frame by frame with ASE, and whether the SCF cycle of each frame has converged."""
+"""Readers of the output files of DFT programs, by means of ASE: frames, and whether their SCF cycles have converged."""
 
 import io
 import warnings
@@ -25,14 +25,14 @@ class Read(NamedTuple):
 
 def _outcar(path: Path) -> Iterator[Read]:
     with open(path) as file:
-        header = vasp_outcar_parsers.OutcarHeaderParser()  # constraints, which are in other files, are not wanted
+        header = vasp_outcar_parsers.OutcarHeaderParser()  # without constraints, which are in other files
         for chunk in vasp_outcar_parsers.outcarchunks(file, header_parser=header):
             converged = any("EDIFF is reached" in line for line in chunk.lines)
             yield Read(chunk.build(), converged)
 
 
 def _vasprun(path: Path) -> Iterator[Read]:
-    """A step that used all the NELM electronic steps it may use has not converged; nor has one that is cut off."""
+    """A step has not converged if it used all NELM electronic steps that are allowed, or if it is cut off."""
     most, steps = np.inf, []
     try:
         for _, element in ET.iterparse(path):
@@ -48,7 +48,7 @@ def _vasprun(path: Path) -> Iterator[Read]:
 
 
 def _espresso(path: Path) -> Iterator[Read]:
-    """pw.x marks the energy of a converged cycle by `!`, and ASE reads no other."""
+    """A cycle has converged if ASE finds an energy: it reads only those that pw.x marks with `!`."""
     for atoms in espresso.read_espresso_out(_whole_lines(path), slice(None)):
         yield Read(atoms, labelled.energy_of(atoms) is not None)
 
@@ -65,7 +65,7 @@ def _aims(path: Path) -> Iterator[Read]:
 
 
 def _whole_lines(path: Path) -> io.StringIO:
-    """The text of a file; a last line that does not end may be cut off inside a number, and is left out."""
+    """The text of a file without an unfinished last line, which may be cut off inside a number."""
     text = path.read_text()
     return io.StringIO(text[: text.rfind("\n") + 1])
 
@@ -75,10 +75,10 @@ def _extxyz(path: Path) -> Iterator[Read]:
 
 
 class Format(NamedTuple):
-    """A kind of file: what a person calls it, the source of its frames, and its reader."""
+    """A file format: its title in messages, the `source` of its frames, and its reader."""
 
     title: str
-    source: str | None  # None: what the frames say, else the name of the file
+    source: str | None  # None: given by the frames, or by the name of the file
     read: Callable[[Path], Iterator[Read]]
 
 
@@ -92,20 +92,20 @@ FORMATS = {  # by ASE's names
 
 
 def read(path: Path, kind: str) -> Iterator[Read]:
-    """The frames of a file of one of `FORMATS`, those that lack labels or have not converged among them.
+    """Yield the frames of a file in the format `kind` of `FORMATS`, also those without labels or not converged.
 
-    Raises ValueError naming the file and the remedy for what cannot be read. A run that was interrupted in the middle
-    of a step gives the steps before it, with a warning.
+    Raises ValueError naming the file and the remedy if it cannot be read. Of a run that was interrupted within a step,
+    the steps before it are read, with a warning.
     """
     title, _, reader = FORMATS[kind]
     found = []
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # ASE's, of what is not looked at
+            warnings.simplefilter("ignore")  # ASE warns of data that are not used here
             for one in reader(path):
-                found.append(one)  # kept when the next one cannot be read
-    except Exception as error:  # ASE raises whatever its parser meets
-        if kind == "extxyz":  # whose errors are our own
+                found.append(one)  # kept if the next one cannot be read
+    except Exception as error:  # ASE's parsers may raise any error
+        if kind == "extxyz":  # its reader in this package raises errors with file and remedy
             raise
         said = " ".join(str(error).split()) or type(error).__name__
         if not found:

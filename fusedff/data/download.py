@@ -1,4 +1,4 @@
-"""Published files: downloaded once into a cache, and given out only if they are the published ones."""
+"""Download of published files, once, into a cache, with a check that a file is the published one."""
 
 import hashlib
 from collections.abc import Callable
@@ -17,11 +17,11 @@ def git_blob_sha1(source) -> str:
 
 
 def fetch(url: str, name: str, difference: Callable[[Path], str | None], cache_dir=None, downloader=None) -> Path:
-    """Path of the file `name` in the cache, downloaded from `url` on first use; default: the user's cache folder.
+    """Path of the file `name` in `cache_dir` (default: the user's cache), downloaded from `url` on first use.
 
-    `difference(path)` says what distinguishes a file from the published one, None if nothing does. A cached file that
-    differs is fetched again. Raises ConnectionError when it cannot be downloaded, and ValueError when what came is not
-    the published file (it is deleted).
+    `difference(path)` describes how a file differs from the published one, None if it does not. A cached file that
+    differs is downloaded again. Raises ConnectionError if it cannot be downloaded, and ValueError if the downloaded
+    file differs (it is deleted). `downloader` replaces that of pooch.
     """
     import pooch  # only a download needs it
 
@@ -32,7 +32,7 @@ def fetch(url: str, name: str, difference: Callable[[Path], str | None], cache_d
             return path
         path.unlink()
     level = pooch.get_logger().level
-    pooch.get_logger().setLevel("WARNING")  # it would advise to pin a sha256: `difference` does that work
+    pooch.get_logger().setLevel("WARNING")  # else it recommends a known hash; `difference` checks the file
     try:
         pooch.retrieve(url, known_hash=None, fname=name, path=folder, downloader=downloader)
     except (OSError, ValueError) as error:  # requests' errors are OSErrors

@@ -1,8 +1,8 @@
 """Extended XYZ: frames as text, and files read frame by frame.
 
-What a file announces is held against what it has before memory is taken.
-ASE parses each frame. Frames are cut out here, because ASE's own reader stops at a blank line, takes `@` in a file
-name for an index, and allocates whatever number of columns a frame announces.
+ASE parses each frame. The frames are separated here, because ASE's own reader stops at a blank line, takes `@` in a
+file name for an index, and allocates any number of columns that a frame declares. The declared numbers of atoms and
+columns are compared with the text before memory is allocated.
 """
 
 import io
@@ -18,7 +18,7 @@ from ase.io.extxyz import key_val_str_to_dict, read_xyz
 
 from fusedff.data import frames as labelled
 
-_NO_TEXT = {  # by how files begin
+_NO_TEXT = {  # first bytes of a file -> what it is
     b"\x1f\x8b": "compressed (gzip)",
     b"BZh": "compressed (bzip2)",
     b"\xfd7zXZ": "compressed (xz)",
@@ -30,7 +30,7 @@ _NO_TEXT = {  # by how files begin
 
 
 def encode(frames: ase.Atoms | Sequence[ase.Atoms]) -> bytes:
-    """Frames with their labels as the content of an extended-XYZ file."""
+    """Content of an extended-XYZ file with these frames and their labels."""
     text = io.StringIO()
     ase.io.write(text, frames, format="extxyz")
     return text.getvalue().encode()
@@ -39,7 +39,7 @@ def encode(frames: ase.Atoms | Sequence[ase.Atoms]) -> bytes:
 def read(path: Path) -> Iterator[ase.Atoms]:
     """Yield the frames of an extended-XYZ file in order; blank lines between them are skipped.
 
-    Raises FileNotFoundError, or ValueError naming file, frame and remedy for what is no extended XYZ.
+    Raises FileNotFoundError, or ValueError naming file, frame and remedy if it is not extended XYZ.
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
@@ -54,7 +54,7 @@ def read(path: Path) -> Iterator[ase.Atoms]:
                 if block is None:
                     return
                 frame = _frame(block)
-            except Exception as error:  # ASE raises whatever its parser meets
+            except Exception as error:  # ASE's parser may raise any error
                 raise ValueError(
                     f"{path.name}, frame {n}: cannot be read as extended XYZ ({' '.join(str(error).split())}); "
                     "repair the frame, or cut the file off before it"
@@ -64,7 +64,7 @@ def read(path: Path) -> Iterator[ase.Atoms]:
 
 
 def _frame(block: str) -> ase.Atoms:
-    """The frame of a block, with the whole of its stress: of nine numbers ASE keeps six, symmetric or not."""
+    """The frame of a block; a stress of nine numbers is kept whole if it is not symmetric, where ASE keeps six."""
     frame = next(read_xyz(io.StringIO(block), index=0))
     stress = key_val_str_to_dict(block.split("\n", 2)[1]).get("stress")
     if np.shape(stress) == (3, 3):
@@ -73,7 +73,7 @@ def _frame(block: str) -> ase.Atoms:
 
 
 def _block(file, size: int) -> str | None:
-    """The text of the next frame, None at the end of a file of `size` bytes."""
+    """The text of the next frame; None at the end of the file, which has `size` bytes."""
     first = next((line for line in file if line.strip()), None)
     if first is None:
         return None
@@ -92,7 +92,7 @@ def _block(file, size: int) -> str | None:
 
 
 def require_text(path: Path) -> None:
-    """Raise ValueError for a file that begins as no plain text does: compressed, or encoded otherwise."""
+    """Raise ValueError if the first bytes show that a file is compressed, or not UTF-8 without a byte-order mark."""
     with open(path, "rb") as file:
         start = file.read(5)
     for signature, what in _NO_TEXT.items():
@@ -101,7 +101,7 @@ def require_text(path: Path) -> None:
 
 
 def _require_last_line(path: Path) -> None:
-    """Raise ValueError for a file cut off inside its last number, which would still parse, to another number."""
+    """Raise ValueError if the last line is unfinished: a number that was cut off would be read as another number."""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - 1))
         if file.read(1) not in (b"", b"\n"):

@@ -1,10 +1,10 @@
-"""One labelled frame: its contents, and checks that it can be trained on.
+"""Labelled frames: what a frame holds, and checks that it can be used for training.
 
-A frame is an `ase.Atoms` with a calculator that holds energy (eV), forces (eV/Å) and maybe stress (eV/Å^3,
-positive in tension), and in `info` a `config_type`, a unique `config_id` and optionally `use_virial`, `source` (which
-calculation labelled it) and `run` (which simulation it was taken from). Labels are read from the calculator's results
-by `labels` alone: `Atoms.get_forces` would set forces to zero where atoms are fixed. With
-`info["units"] == "ase"` numbers are taken as stated, however unusual their magnitude.
+A frame is an `ase.Atoms` with a calculator that holds energy (eV), forces (eV/Å) and optionally stress (eV/Å^3,
+positive in tension), and in `info` a `config_type`, a unique `config_id` and optionally `use_virial`, `source` (the
+calculation that labelled it) and `run` (the simulation it is a snapshot of). Use `labels` to read labels from the
+calculator's results: `Atoms.get_forces` would set the forces on fixed atoms to zero. With `info["units"] == "ase"`
+numbers are taken to be in eV and Å, however unusual their magnitude.
 """
 
 from typing import NamedTuple
@@ -21,14 +21,14 @@ MAX_FORCE = 200.0  # eV/Å
 MAX_STRESS = 1.0  # eV/Å^3, 160 GPa
 MAX_VIRIAL = 16.0  # eV per atom: titanium has 14 at half its volume (230 GPa), and 17 if 1 GPa is taken for 1 eV/Å^3
 MAX_ENERGY = 1e6  # eV per atom; all-electron total energies of the heaviest elements stay below
-MAX_LENGTH = 1e4  # Å, of cells: the number of images within reach grows with length over height
+MAX_LENGTH = 1e4  # Å, of cell vectors: the number of images to search grows with length over height
 
 _NO = {"f", "false", "n", "no", "off", "none", "0", "0.0"}
 _YES = {"t", "true", "y", "yes", "on", "1", "1.0"}
 
 
 class Labels(NamedTuple):
-    """DFT labels: energy () eV, forces (n_atoms, 3) eV/Å, stress (6,) eV/Å^3, nan where it may not be used."""
+    """Labels of a frame: energy () eV, forces (n_atoms, 3) eV/Å, stress (6,) eV/Å^3, nan if it is not to be used."""
 
     energy: float
     forces: np.ndarray
@@ -36,18 +36,21 @@ class Labels(NamedTuple):
 
 
 def results(frame: ase.Atoms) -> dict:
-    """All results of the calculator of a frame; empty without one."""
+    """All results of the calculator of a frame; empty if it has no calculator."""
     return getattr(frame.calc, "results", {})
 
 
 def energy_of(frame: ase.Atoms):
-    """The energy whose derivatives are the forces: with smeared occupations the free energy, if given; None without."""
+    """The energy (eV) whose derivatives are the forces: the free energy if given, else the energy; None without both.
+
+    The two differ in calculations with smeared occupations.
+    """
     found = results(frame)
     return found.get("energy") if found.get("free_energy") is None else found["free_energy"]
 
 
 def labels(frame: ase.Atoms) -> Labels:
-    """Energy, forces and stress of a frame; the stress is six nans unless `use_virial`."""
+    """Energy, forces and stress of a frame; the stress is nan unless `use_virial`."""
     found = results(frame)
     stress = np.asarray(found["stress"], float) if use_virial(frame) else np.full(6, np.nan)
     return Labels(
@@ -58,62 +61,62 @@ def labels(frame: ase.Atoms) -> Labels:
 
 
 def stress_label(stress: np.ndarray) -> np.ndarray:
-    """What is kept of a stress (3, 3): six numbers, or all nine where it is not symmetric, which is refused later."""
+    """Voigt form (6,) of a stress (3, 3), or the stress itself if it is not symmetric, which `check_labels` refuses."""
     return stress if _skew(stress) else to_voigt((stress + stress.T) / 2)
 
 
 def _skew(stress) -> float:
-    """By how much entries (i, j) and (j, i) differ, 0 where rounding explains it."""
+    """Largest difference of entries (i, j) and (j, i), or 0 if it can be rounding."""
     skew = np.abs(stress - stress.T).max()
     return float(skew) if skew > 0.01 * np.abs(stress).max() + 1e-5 else 0.0
 
 
 def is_large(stress: np.ndarray, volume_per_atom: float) -> bool:
-    """Whether a stress (eV/Å^3) is larger than in any usual frame, so that it may be in GPa or kbar."""
+    """Whether a stress (eV/Å^3) is implausibly large, so that it may be in GPa or kbar; volume per atom in Å^3.
+
+    It is, if stress and stress times volume per atom exceed `MAX_STRESS` and `MAX_VIRIAL`.
+    """
     size = np.abs(stress).max()
     return bool(size > MAX_STRESS and size * volume_per_atom > MAX_VIRIAL)
 
 
 def has_stress(frame: ase.Atoms) -> bool:
-    """Whether the frame carries a stress."""
+    """Whether the frame has a stress."""
     return results(frame).get("stress") is not None
 
 
 def use_virial(frame: ase.Atoms) -> bool:
-    """Whether the frame's stress is a label: it has one and `info['use_virial']` does not forbid it.
+    """Whether the frame has a stress that is a label: `info['use_virial']` is true or missing.
 
-    Raises ValueError for what is neither yes nor no.
+    Raises ValueError for a value that means neither yes nor no.
     """
     return has_stress(frame) and _wanted(frame)
 
 
 def source(frame: ase.Atoms) -> str:
-    """The calculation that labelled the frame, '' if it is not given; energies of two sources have different zeros."""
+    """Name of the calculation that labelled the frame, '' if not given; every source has its own zero of energy."""
     return str(frame.info.get("source", ""))
 
 
 def count(frames, pairs) -> np.ndarray:
-    """Atoms (n_frames, n_pairs) of every frame that are of each of `pairs` of a source and an atomic number."""
+    """Numbers of atoms (n_frames, n_pairs) in every frame for each of `pairs` (source, atomic number)."""
     return np.array([[np.sum(f.numbers == z) * (source(f) == of) for of, z in pairs] for f in frames], float)
 
 
 def family(frame: ase.Atoms) -> str:
-    """The kind of structure: `config_type`."""
+    """Family of structures that the frame belongs to: `config_type`."""
     return str(frame.info.get("config_type", "unlabelled"))
 
 
 def run(frame: ase.Atoms) -> str | None:
-    """The simulation that a frame is a snapshot of, whose frames are nearly the same: `run`, else `config_id` up to #.
-
-    None for a frame that has neither.
-    """
+    """Name of the simulation that a frame is a snapshot of: `run`, else `config_id` up to #, else None."""
     if "run" in frame.info:
         return str(frame.info["run"])
     return str(frame.info["config_id"]).split("#")[0] if "config_id" in frame.info else None
 
 
 def right_handed(frame: ase.Atoms) -> ase.Atoms:
-    """The same crystal, labels included, with its first two lattice vectors exchanged if they are left-handed."""
+    """The frame itself; if its cell was left-handed, with its first two lattice vectors exchanged (labels are kept)."""
     if np.linalg.det(frame.cell.array) < 0:
         found = results(frame)
         frame.set_cell(frame.cell.array[[1, 0, 2]])
@@ -129,25 +132,25 @@ def _wanted(frame) -> bool:
 
 
 def trusted(frame: ase.Atoms) -> bool:
-    """Whether the frame states that its numbers are in eV and Å, so that their magnitude is no reason to refuse it."""
+    """Whether `info` states that the numbers are in eV and Å, so that an unusual magnitude is no error."""
     return frame.info.get("units") == "ase"
 
 
 def check_frame(frame: ase.Atoms, where="frame") -> None:
-    """Raise ValueError, naming `where`, value and remedy, unless a frame can be trained on.
+    """Raise ValueError, naming `where`, value and remedy, unless a frame can be used for training.
 
-    Refused: no atoms; a cell that is flat, left-handed or not periodic; nan or inf; missing energy or forces;
-    forces of the wrong shape; atoms closer than 0.5 Å, images included, or moved since they were labelled; a stress or
-    virial under another name; a stress that is not symmetric. Refused as `units.DoubtError` unless `trusted`:
-    magnitudes that another unit would explain (|F| > 200 eV/Å, |stress| > 1 eV/Å^3, |energy| > 1e6 eV per atom); a
-    stress that is 0 where forces are not.
+    Errors are: no atoms; an unknown element; a cell that is flat, left-handed or not periodic; nan or inf; missing
+    energy or forces; forces of the wrong shape; atoms closer than 0.5 Å, images included, or moved since they were
+    labelled; a stress or virial under another name; a stress that is not symmetric. `units.DoubtError`, a ValueError,
+    is raised unless the frame is `trusted` for magnitudes that another unit would explain (|F| > 200 eV/Å, a stress
+    that `is_large`, |energy| > 1e6 eV per atom), and for a stress that is 0 where forces are not.
     """
     check_geometry(frame, where)
     check_labels(frame, where)
 
 
 def check_geometry(frame: ase.Atoms, where="frame") -> None:
-    """The part of `check_frame` that is about atoms and cell."""
+    """Check atoms and cell as `check_frame` does."""
     if len(frame) == 0:
         raise ValueError(f"{where}: has no atoms; drop the frame")
     if not frame.numbers.all():
@@ -189,14 +192,14 @@ def _smallest_height(frame) -> float:
 
 
 def check_labels(frame: ase.Atoms, where="frame") -> None:
-    """The part of `check_frame` that is about energy, forces and stress."""
+    """Check energy, forces and stress as `check_frame` does."""
     _check_energy_and_forces(frame, results(frame), where)
     _check_stress(frame, results(frame), where)
     _check_unmoved(frame, where)
 
 
 def _check_unmoved(frame, where) -> None:
-    """Labels belong to the atoms that the calculator has seen: whole lattice vectors apart they are the same."""
+    """Raise ValueError unless the atoms are those of the calculator, up to shifts by whole lattice vectors."""
     seen = getattr(frame.calc, "atoms", None)
     if seen is None:
         return
@@ -285,7 +288,7 @@ def _check_stress(frame, found, where) -> None:
 
 
 def _stress_like(frame) -> str | None:
-    """The name of what looks like a stress or virial of the cell, 6 or 9 numbers under any other name."""
+    """Name of an entry that looks like a stress or virial of the cell: 6 or 9 numbers, not called `stress`."""
     for key, value in {**frame.info, **results(frame)}.items():
         named = key != "stress" and ("stress" in key.lower() or "virial" in key.lower())
         if named and np.shape(value) in ((6,), (9,), (3, 3)):
@@ -301,7 +304,7 @@ def _numbers(values, what: str, where: str) -> np.ndarray:
 
 
 def _named_like(part: str, names) -> str:
-    """What a label that is missing may be called instead, for an error message."""
+    """Part of an error message: the name of an entry that may be the missing label."""
     found = [name for name in names if part in name.lower()]
     return f" (there is `{found[0]}`)" if found else ""
 

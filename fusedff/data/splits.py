@@ -1,8 +1,8 @@
-"""Training, validation and test frames: by run, stratified by source and family, unchanged when a dataset grows.
+"""Training, validation and test frames: split by run, stratified by source and family, unchanged when a dataset grows.
 
-Snapshots of one simulation are nearly the same. Shared out among the parts, they would put copies of training frames
-into the test part, and its errors would be too small. A dataset whose frames were made one by one has as many runs as
-frames.
+Snapshots of one simulation are nearly the same. If they were divided among the parts, the test part would contain
+copies of training frames, and its errors would be too small. So whole runs are assigned to a part; a frame that is not
+a snapshot of a simulation is a run of its own.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import ase
 
 from fusedff.data import frames as labelled
 
-_BLOCK = 10  # runs of one source and config_type that are shared out together
+_BLOCK = 10  # consecutive runs of one source and config_type that are divided among the parts together
 
 
 class Split(NamedTuple):
@@ -28,11 +28,12 @@ def assign(config_types, validation=0.1, test=0.2, runs=None, sources=None, seed
     """'train', 'validation' or 'test' for each frame, given the config_type of all frames in file order.
 
     `runs` names the run of each frame (None: a run of its own), `sources` its source; frames of one run stay together.
-    The runs of each source and config_type are taken in blocks of 10 in file order. Which places of a block are
-    validation and test follows from sha256 of (config_type, block number) alone. So every type gives its
-    share to each part, and appending frames, of any type, never moves an earlier one; inserting or deleting
-    does. Fractions are whole tenths; a type with fewer than 10 runs may lack validation or test. Another `seed` gives
-    the next places that are not test to validation (cross-validation): what is test is so for all seeds.
+    The runs of each source and config_type are taken in blocks of 10 in file order. The places of a block that are
+    validation and test follow from sha256 of (config_type, block number). So every config_type contributes to each
+    part, and appending frames, of any type, never moves an earlier one; inserting or deleting does. A type with fewer
+    than 10 runs may lack validation or test. Another `seed` takes the next places for validation (cross-validation);
+    the test frames are the same for all seeds. Raises ValueError for fractions that are not whole tenths, or that leave
+    no training frames.
     """
     config_types = list(config_types)
     runs, sources = runs or [None] * len(config_types), sources or [""] * len(config_types)
@@ -56,9 +57,9 @@ def assign(config_types, validation=0.1, test=0.2, runs=None, sources=None, seed
 
 
 def split(frames, validation=0.1, test=0.2, seed=0) -> Split:
-    """Frames shared out by `assign`: by run, stratified by source and config_type, fixed when the file only grows.
+    """Split frames with `assign`: by run, stratified by source and config_type, unchanged if frames are appended.
 
-    Raises ValueError for fractions that are not whole tenths, and naming the part that is wanted and has no frame.
+    Raises ValueError for fractions that are not whole tenths, and, naming the part, if one is left without frames.
     """
     frames = tuple(frames)
     families, runs, sources = ([of(f) for f in frames] for of in (labelled.family, labelled.run, labelled.source))
@@ -75,7 +76,10 @@ def split(frames, validation=0.1, test=0.2, seed=0) -> Split:
 
 
 def paper_split(frames) -> Split:
-    """The paper's split, in file order: first 70 % train, next 10 % validation, last 20 % test."""
+    """The titanium paper's split, in file order: first 70 % train, next 10 % validation, last 20 % test.
+
+    Raises ValueError for fewer than 3 frames.
+    """
     frames = tuple(frames)
     n_validation, n_test = max(1, len(frames) // 10), max(1, len(frames) // 5)
     n_train = len(frames) - n_validation - n_test

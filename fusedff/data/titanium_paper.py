@@ -1,7 +1,7 @@
-"""The titanium data published with the paper: fetched once, verified before opened, read as plain arrays.
+"""The titanium data published with the paper: downloaded once, verified before they are opened, read as plain arrays.
 
 Source: https://github.com/tummfm/Fused-EXP-DFT-MLP (Röcken & Zavadlav, npj Comput. Mater. 10, 69 (2024)).
-No sha256 is published, but git names every file by its content, so the file and each array in it are
+No sha256 is published, but git names every file by a hash of its content, so the file and each array in it are
 compared with their git object ids. Six arrays lie in one folder of the archive, or of an archive inside the
 archive; nothing else is read, nothing is unpacked to disk and no pickle is accepted.
 """
@@ -50,7 +50,7 @@ class PaperArrays(NamedTuple):
 
 
 def fetch_paper_archive(cache_dir=None, *, _downloader=None, _blob_ids=PAPER_BLOB_IDS) -> Path:
-    """Path of the verified archive in the cache, as `download.fetch` gives it."""
+    """Path of the verified archive in the cache; downloads it and raises errors like `download.fetch`."""
 
     def difference(path):
         found = git_blob_sha1(path)
@@ -62,10 +62,10 @@ def fetch_paper_archive(cache_dir=None, *, _downloader=None, _blob_ids=PAPER_BLO
 
 
 def read_paper_arrays(path, verify=True, *, _blob_ids=PAPER_BLOB_IDS) -> PaperArrays:
-    """The six arrays of the archive at `path`, each checked for id (if verify), dtype and shape.
+    """Read the six arrays of the archive at `path`, and check git id (if `verify`), dtype and shape of each.
 
-    With verify off, an archive of the same layout made by somebody else can be read. Raises
-    FileNotFoundError, or ValueError naming archive, array and remedy.
+    With `verify` off, other archives of the same layout can be read. Raises FileNotFoundError, or ValueError naming
+    archive, array and remedy.
     """
     path = Path(path)
     if not path.is_file():
@@ -87,7 +87,7 @@ def read_paper_arrays(path, verify=True, *, _blob_ids=PAPER_BLOB_IDS) -> PaperAr
 
 
 def _read_members(archive: zipfile.ZipFile, file: str) -> dict[str, bytes]:
-    """The bytes of the six arrays from the one folder, here or one archive deeper, that holds them all."""
+    """The bytes of the six arrays, from the only folder, here or in a nested archive, that holds them all."""
     folders = _folders(archive)
     if not folders:
         nested = [i for i in archive.infolist() if i.filename.endswith(".zip") and "__MACOSX" not in i.filename]
@@ -116,7 +116,7 @@ def _contents(archive: zipfile.ZipFile, folder: str, file: str) -> dict[str, byt
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int, file: str) -> bytes:
-    """Unpack one member into memory, never more than `limit` bytes, whatever its header claims."""
+    """Unpack one member into memory; raise ValueError beyond `limit` bytes, whatever size its header states."""
     with archive.open(info) as member:
         content = member.read(limit + 1)
     if len(content) > limit:
@@ -135,7 +135,7 @@ def _array(content: bytes, where: str) -> np.ndarray:
 
 
 def _shaped(arrays: dict[str, np.ndarray], path: Path) -> PaperArrays:
-    """Arrays in their natural shapes, from flat rows or not, after the number of frames and atoms agree."""
+    """Check the numbers of frames and atoms, and reshape the arrays, whose rows may be flat."""
     n = arrays["energy.npy"].shape[0]
     flat = {}
     for name, array in arrays.items():

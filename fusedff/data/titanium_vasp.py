@@ -1,4 +1,4 @@
-"""Titanium frames of another group: fetched once, verified before opened, read without unpacking anything to disk.
+"""Titanium frames of another group: downloaded once, verified before they are opened, not unpacked to disk.
 
 Source: https://github.com/saidigroup/23-Single-Element-DNPs (Andolina & Saidi, Digital Discovery 2, 1070 (2023), doi
 10.1039/d3dd00046j, CC BY; the repository is under the GPL-3.0, so fusedff may download the archive but not contain it).
@@ -36,7 +36,7 @@ PUBLISHED = {
 CONVERGED = 0.05  # eV/Å: forces of a converged calculation add up to less
 
 _STRUCTURES = {"mp-46": "hcp", "mp-72": "omega", "mp-73": "bcc", "mp-6985": "fcc", "diamond": "diamond"}
-_FAMILIES = (  # how folders begin, and what frames in them are called
+_FAMILIES = (  # beginning of a folder's name, and the family of its frames
     ("elastic4", "elastic-8"), ("elastic", "elastic"), ("vac", "vacancy"), ("interstitials_HCP2", "interstitial-small"),
     ("interstitial", "interstitial"),
 )  # fmt: skip
@@ -45,19 +45,19 @@ _REMEDY = "delete it and fetch it again"
 
 
 def fetch(cache_dir=None, *, _downloader=None, _published=PUBLISHED) -> Path:
-    """Path of the verified archive in the cache, as `download.fetch` gives it."""
+    """Path of the verified archive in the cache; downloads it and raises errors like `download.fetch`."""
     difference = partial(_difference, published=_published)
     return download.fetch(URL, "iter0_Ti.tar.xz", difference, cache_dir, _downloader)
 
 
 def load(path, verify: bool = True, *, _published=PUBLISHED) -> tuple[ase.Atoms, ...]:
-    """The titanium frames of the archive at `path`, or of an extended-XYZ file of the same content.
+    """Read the titanium frames of the archive at `path`, or of an extended-XYZ file with the same content.
 
-    `source` is 'vasp', `config_type` structure, family and temperature (`hcp-elastic-T475`), `config_id`
-    `T475/1_mp-46/elastic/run_3#7`, of which the part before # is the run: split by `splits.split`. A frame that is an
-    exact copy of an earlier one, and one whose forces add up to more than `CONVERGED` along an axis, is dropped; a
-    warning says how many. Raises FileNotFoundError, or ValueError naming file, member and remedy for a file that is not
-    the published one (archives, if `verify`) or cannot be read.
+    `source` is 'vasp', `config_type` is structure, family and temperature (`hcp-elastic-T475`), `config_id` is like
+    `T475/1_mp-46/elastic/run_3#7`, in which the part before # is the run that `splits.split` keeps together. Stresses
+    are not used. Exact copies of earlier frames, and frames whose forces add up to more than `CONVERGED` along an axis,
+    are dropped; a warning says how many. Raises FileNotFoundError, or ValueError naming file, member and remedy for a
+    file that is not the published one (archives, if `verify`) or cannot be read.
     """
     path = Path(path)
     if not path.is_file():
@@ -71,13 +71,13 @@ def load(path, verify: bool = True, *, _published=PUBLISHED) -> tuple[ase.Atoms,
     if lost := [i for i, frame in enumerate(frames) if not {"config_id", "config_type"} <= set(frame.info)]:
         raise ValueError(f"{path.name}, frame {lost[0]}: config_id or config_type is missing; give both")
     for frame in frames:
-        # forces of up to 280 eV/Å at 1.4 Å are meant
+        # units="ase": forces of up to 280 eV/Å, between atoms 1.4 Å apart, are real
         frame.info.update(source=SOURCE, use_virial=False, units="ase")
     return _sound(frames, path.name)
 
 
 def _difference(path, published) -> str | None:
-    """What distinguishes a file from the published one."""
+    """Description of how a file differs from the published one, or None."""
     found = {"size": path.stat().st_size}
     if found["size"] == published["size"]:
         found["git id"] = git_blob_sha1(path)
@@ -89,8 +89,8 @@ def _difference(path, published) -> str | None:
 
 
 def _sound(frames, file) -> tuple[ase.Atoms, ...]:
-    """The frames without exact copies and without those that did not converge; checked like any dataset."""
-    from fusedff.data import datasets  # which imports this package's readers
+    """The frames without exact copies and without those that did not converge, checked like any dataset."""
+    from fusedff.data import datasets  # here, since it imports the readers
 
     kept, seen, why = [], set(), Counter()
     for frame in frames:
@@ -128,9 +128,9 @@ def _frames(path) -> list[ase.Atoms]:
 
 
 def _members(path) -> dict[str, bytes]:
-    """Arrays and `type.raw` of the archive by their names; other members, links among them, are passed over.
+    """Arrays and `type.raw` of the archive by their names; other members, such as links, are skipped.
 
-    Nothing is written anywhere, so that names can lead nowhere; sizes are bounded before anything is read.
+    Nothing is written to disk, so that the paths in the archive cannot do harm; sizes are limited before reading.
     """
     contents, total = {}, 0
     try:
@@ -140,14 +140,14 @@ def _members(path) -> dict[str, bytes]:
                     raise ValueError(f"{path.name}: more than {_MAX_MEMBERS} members; {_REMEDY}")
                 base = member.name.rpartition("/")[2]
                 if not member.isfile() or base not in (*deepmd.ARRAYS, "type.raw"):
-                    # passed over, but unpacked on the way to the next
+                    # skipped, but decompressed on the way to the next member
                     total += max(member.size, 0)
                 else:
                     total += member.size
                     if member.size > _MAX_MEMBER_BYTES:
                         raise ValueError(f"{path.name}, {member.name}: more than {_MAX_MEMBER_BYTES} bytes; {_REMEDY}")
                     file = archive.extractfile(member)
-                    assert file is not None  # it is one for what `isfile`
+                    assert file is not None  # true of regular files
                     contents[member.name] = file.read(_MAX_MEMBER_BYTES)
                 if total > _MAX_BYTES:
                     raise ValueError(f"{path.name}: unpacks to more than {_MAX_BYTES} bytes; {_REMEDY}")
@@ -157,7 +157,7 @@ def _members(path) -> dict[str, bytes]:
 
 
 def _names(run: str, file: str) -> tuple[str, str]:
-    """`config_type` and the run's part of `config_id` from the folder of a run."""
+    """`config_type`, and the part of `config_id` before #, from the folder of a run."""
     parts = run.split("/")[-4:]
     temperature, structure, family = (parts + [""] * 4)[:3]
     known = next((name for end, name in _STRUCTURES.items() if structure.endswith(f"_{end}")), None)

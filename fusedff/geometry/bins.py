@@ -1,9 +1,9 @@
-"""Cell lists: atoms sorted into bins as wide as the cut-off, so that pairs are sought in adjacent bins alone.
+"""Cell lists: atoms sorted into bins as wide as the cut-off, so that neighbours are searched only in adjacent bins.
 
 Bins are parallelepipeds that divide the lattice vectors, so cells may be triclinic. Bins adjacent across the boundary
-belong to periodic images, also where an axis holds one bin or two and a neighbour occurs in several images. jax-md's
-`partition.cell_list` does not serve: it wants three bins along every axis, and its lists know neither images nor
-reverse slots.
+belong to periodic images, also where an axis holds only one or two bins and a neighbour occurs in several images.
+jax-md's `partition.cell_list` cannot be used here: it needs three bins along every axis, and its lists hold neither
+periodic images nor reverse slots.
 """
 
 from math import ceil
@@ -15,38 +15,41 @@ import numpy as np
 
 from fusedff.geometry.systems import heights, lattice_points
 
-SLACK = 1.5  # room of a bin against its share of the atoms within a cut-off: lattice planes fill bins unevenly
+SLACK = 1.5  # places of a bin over its mean number of atoms at full capacity: lattice planes fill bins unevenly
 
 
 class Bins(NamedTuple):
-    """How to divide cells and which bins to search; static and hashable."""
+    """Division of a cell into bins, and which bins to search; static and hashable."""
 
     shape: tuple[int, int, int]  # bins along each lattice vector
     offsets: tuple[tuple[int, int, int], ...]  # of bins to search; the negative of entry m is entry -1 - m
-    share: float  # volume of a bin over that of a sphere of one cut-off
+    share: float  # volume of a bin over that of a sphere whose radius is the cut-off
 
     def room(self, capacity: int) -> int:
-        """Places in a bin where an atom has up to `capacity` neighbours."""
+        """Places to allocate per bin if atoms have up to `capacity` neighbours."""
         return ceil(SLACK * self.share * capacity)
 
     def capacity(self, room: jax.Array) -> jax.Array:
-        """The least capacity for which bins have `room` places."""
+        """Capacity of neighbour lists, () int32, for which every bin gets at least `room` places."""
         return jnp.ceil(room / (SLACK * self.share)).astype(jnp.int32) + 1
 
 
 class Candidates(NamedTuple):
-    """Atoms in the bins around each atom: m = n_offsets * room columns, offset by offset."""
+    """Atoms in the bins around each atom: m = n_offsets * room columns, ordered by offset."""
 
-    within: jax.Array  # (n, m) bool, whether it is there, another atom and closer than the cut-off
-    source: jax.Array  # (n, m) int32
+    within: jax.Array  # (n, m) bool, whether the place is filled, by another atom, closer than the cut-off
+    source: jax.Array  # (n, m) int32, index of the atom
     image: jax.Array  # (n, n_offsets, 3) int32, periodic images of the bins
     home: jax.Array  # (n, 3) int32, lattice vectors by which each atom lies outside of the cell
     rank: jax.Array  # (n,) int32, place of each atom in its bin
-    fullest: jax.Array  # () int32, atoms in the fullest bin; more than its room means that some were lost
+    fullest: jax.Array  # () int32, atoms in the fullest bin; if more than `room`, some atoms were lost
 
 
 def divide(cells: np.ndarray, cutoff: float) -> Bins:
-    """Bins for each of `cells` (..., 3, 3), at least as wide as `cutoff` (Å); one where an axis is shorter."""
+    """One division for all of `cells` (..., 3, 3) Å, with bins at least as wide as `cutoff` (Å).
+
+    An axis along which the cell is lower than the cut-off gets a single bin.
+    """
     height = heights(cells).reshape(-1, 3).min(0)
     wide = cutoff * (1 + 1e-4)  # single precision may sort an atom into the next bin
     shape = np.maximum(height // wide, 1)
@@ -58,7 +61,10 @@ def divide(cells: np.ndarray, cutoff: float) -> Bins:
 
 
 def candidates(positions: jax.Array, cell: jax.Array, cutoff: float, room: int, bins: Bins) -> Candidates:
-    """Neighbour candidates of one cell: positions (n, 3) Å, cell (3, 3) Å, `room` atoms in a bin at most."""
+    """Neighbour candidates in one cell: positions (n, 3) Å, cell (3, 3) Å, at most `room` atoms in a bin.
+
+    Raises nothing if a bin overflows; compare `fullest` with `room`.
+    """
     n, shape, offsets = len(positions), jnp.array(bins.shape, jnp.int32), jnp.array(bins.offsets, jnp.int32)
     fractional = positions @ jnp.linalg.inv(cell)
     home = jnp.floor(fractional)
@@ -78,7 +84,7 @@ def candidates(positions: jax.Array, cell: jax.Array, cutoff: float, room: int, 
     wrapped = jax.lax.optimization_barrier(positions - home @ cell)
     shift = image.astype(cell.dtype) @ cell
     squared = 0
-    for axis in range(3):  # r_j - r_i first: seen from j, every number is exactly the negative
+    for axis in range(3):  # r_j - r_i first: for the reversed pair, every number is exactly the negative
         there = wrapped[:, axis].at[members].get(mode="clip")[neighbor]
         squared += (there - wrapped[:, axis, None, None] + shift[..., axis, None]) ** 2
     itself = (source == atom[:, None, None]) & (offsets == 0).all(1)[:, None]

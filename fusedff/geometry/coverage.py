@@ -1,7 +1,7 @@
 """Detect extrapolation: configurations outside the range of a potential's training frames.
 
-The range is that of the closest pair of atoms and of the numbers of neighbours. A configuration within it may still be
-unlike any training frame, but these three numbers cost almost nothing.
+The range is described by three numbers: the smallest distance of two atoms, and the smallest and largest number of
+neighbours. They cost almost nothing, but a configuration within the range may still be unlike any training frame.
 """
 
 from collections.abc import Sequence
@@ -9,25 +9,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-SLACK_DISTANCE = 0.05  # Å; closer than in any frame by less is not worth a warning
-SLACK_NEIGHBORS = 2
+SLACK_DISTANCE = 0.05  # Å; atoms may be this much closer than in any training frame without a warning
+SLACK_NEIGHBORS = 2  # and an atom may have this many neighbours more or fewer
 
 
 class Coverage(NamedTuple):
-    """Closest pair (Å), fewest and most neighbours of an atom within the cut-off, in a set of frames."""
+    """Smallest distance (Å), fewest and most neighbours of an atom within the cut-off, in a set of frames."""
 
     nearest: float
     fewest: int
     most: int
 
     def merged(self, other: "Coverage | None") -> "Coverage":
-        """The coverage of both sets together."""
+        """Coverage of both sets of frames together."""
         if other is None:
             return self
         return Coverage(min(self.nearest, other.nearest), min(self.fewest, other.fewest), max(self.most, other.most))
 
     def beyond(self, nearest: float, fewest: int, most: int) -> str | None:
-        """A phrase that names what is outside the coverage, for a warning; None if nothing is."""
+        """Phrase for a warning that names the first number outside the coverage (nearest in Å), or None."""
         if nearest < self.nearest - SLACK_DISTANCE:
             return f"atoms are {nearest:.2f} Å apart, in its training frames at least {self.nearest:.2f} Å"
         if most > self.most + SLACK_NEIGHBORS:
@@ -38,7 +38,7 @@ class Coverage(NamedTuple):
 
 
 def of_frames(frames: Sequence, neighbors: Sequence) -> Coverage:
-    """Coverage of frames with positions (folded), cells and their `Neighbors` of one frame each."""
+    """Coverage of `frames`, pairs of positions (n, 3), folded, and cell (3, 3) in Å, with the `Neighbors` of each."""
     nearest, counts = np.inf, []
     for (positions, cell), near in zip(frames, neighbors, strict=True):
         counts.append(np.sum(near.mask, 1))

@@ -1,4 +1,4 @@
-"""The atoms around a part of a cell that the energies of its atoms depend on."""
+"""Halo of a part of a cell: the surrounding atoms on which the energies of the atoms in the part depend."""
 
 from itertools import product
 
@@ -10,9 +10,9 @@ from fusedff.geometry.systems import heights
 
 
 def with_halo(frame: Atoms, own: np.ndarray, reach: float) -> np.ndarray:
-    """Indices, ascending, of the atoms in `own` (n,) bool and of those within `reach` (Å) of one in any image.
+    """Indices, ascending, of the atoms in `own` (n,) bool and of all atoms with an image within `reach` (Å) of one.
 
-    The frame may be open in some directions. Costs memory and time that grow like the number of atoms.
+    The frame may be open in some directions. Memory and time grow linearly with the number of atoms.
     """
     inside = np.array(own, bool)
     if not inside.any():

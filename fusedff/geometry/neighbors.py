@@ -1,8 +1,8 @@
-"""Dense neighbour slots with explicit periodic images, for cells of any shape and size.
+"""Neighbour lists of fixed capacity with explicit periodic images, for cells of any shape and size.
 
 Every atom has `capacity` slots; slot `b` of atom `i` holds one neighbour `j` in one periodic image.
-The same pair in the list of `j` has the *reverse slot*. With its index every operation that would be a scatter
-is a gather, and nothing can overflow but the slots themselves, which `needed` reports.
+The slot that holds the same pair in the list of `j` is its *reverse slot*. With the indices of reverse slots, every
+operation that would be a scatter is a gather. If an atom has more neighbours than slots, `needed` exceeds `capacity`.
 
 `search` tests all pairs of atoms or, in large cells, those in adjacent bins (`geometry.bins`); `search_plan` chooses.
 """
@@ -25,16 +25,17 @@ from fusedff.geometry.systems import System, folded, heights, lattice_points
 
 
 class Neighbors(NamedTuple):
-    """Neighbour slots of all atoms of a `System`; empty slots point at their own atom and at themselves."""
+    """Neighbour lists of all atoms of a `System`; an empty slot has its own atom as `source`, itself as `reverse`."""
 
     source: jax.Array  # (n_atoms, capacity) int32, the neighbour in each slot
     image: jax.Array  # (n_atoms, capacity, 3) int32, its periodic image in lattice vectors
     reverse: jax.Array  # (n_atoms, capacity) int32, flat index of the slot that holds the reversed pair
     mask: jax.Array  # (n_atoms, capacity) bool, whether the slot is filled
-    needed: jax.Array  # () int32, slots the fullest atom needs; more than `capacity` means pairs were lost
+    needed: jax.Array  # () int32, slots per atom that suffice; if more than `capacity`, pairs were lost
 
     @property
     def capacity(self) -> int:
+        """Number of slots per atom."""
         return self.source.shape[1]
 
 
@@ -43,7 +44,7 @@ class NeighborOverflowError(RuntimeError):
 
 
 def require_room(neighbors: Neighbors) -> None:
-    """Raise `NeighborOverflowError` if any pair was lost (call it outside jit)."""
+    """Raise `NeighborOverflowError` if a pair was lost because a list was full (call it outside jit)."""
     if int(neighbors.needed) > neighbors.capacity:
         raise NeighborOverflowError(
             f"an atom has {int(neighbors.needed)} neighbours but only {neighbors.capacity} slots; "
@@ -60,10 +61,10 @@ def displacements(system: System, neighbors: Neighbors) -> jax.Array:
 
 
 def swap_direction(x: jax.Array, reverse: jax.Array) -> jax.Array:
-    """For every slot, the entry of x (n_atoms, capacity, ...) in its reverse slot.
+    """Gather, for every slot, the entry of x (n_atoms, capacity, ...) in its reverse slot.
 
     The map is its own inverse and its own transpose, so its derivatives of any order are gathers, where jax would
-    scatter. It cannot be vmapped: lay cells end to end in one System instead.
+    scatter. It cannot be vmapped: concatenate cells in one `System` instead.
     """
     flat = x.reshape(reverse.size, -1)
 
@@ -74,9 +75,10 @@ def swap_direction(x: jax.Array, reverse: jax.Array) -> jax.Array:
 
 
 def image_offsets(cells: np.ndarray, cutoff: float) -> np.ndarray:
-    """Lattice translations (n_images, 3) to search beyond the nearest image, enough for each of `cells` (..., 3, 3).
+    """Lattice translations (n_images, 3) from the nearest image of a pair to all images that may be within `cutoff`.
 
-    (0, 0, 0) alone for large cells. Sorted so that the negative of entry `m` is entry `n_images - 1 - m`.
+    They suffice for each of `cells` (..., 3, 3) Å; for large cells (0, 0, 0) alone. Sorted so that the negative of
+    entry `m` is entry `n_images - 1 - m`. Raises ValueError for cells that are too small or too flat.
     """
     height = heights(cells)
     reach = np.floor(cutoff / height + 0.5).reshape(-1, 3).max(0)
@@ -84,18 +86,19 @@ def image_offsets(cells: np.ndarray, cutoff: float) -> np.ndarray:
     return lattice_points(reach.astype(int))
 
 
-MOST_IMAGES, MOST_NEIGHBORS = 30_000, 10_000  # of a cell and of an atom; more is another unit, or a flat cell
+MOST_IMAGES, MOST_NEIGHBORS = 30_000, 10_000  # of a cell and of an atom; more: lengths in another unit, or a flat cell
 MIN_HEIGHT = 0.1  # Å, of periodic cells: in lower ones an atom has thousands of neighbours, or the vectors are skewed
 LARGEST_CELL = 1e6  # Å
-FEW_PAIRS = 1_000_000  # in all images: to test each takes a tenth of the time of ASE's search
+FEW_PAIRS = 1_000_000  # in all images; up to this number, testing each takes a tenth of the time of ASE's search
 
 
 def pairs(quantities: str, frame: Atoms, cutoff: float, where: str = ""):
-    """ASE's `neighbor_list` of a frame for the quantities `ijdDS`, sorted by i, after a check that it can be computed.
+    """ASE's `neighbor_list` of a frame, sorted by i, after a check that it can be computed.
 
-    Raises ValueError, which `where` begins, for a cell so small or so flat that more than `MOST_IMAGES` images or
-    `MOST_NEIGHBORS` atoms lie within the cut-off (Å) of an atom, for one lower than `MIN_HEIGHT` along a periodic
-    direction, and for one longer than `LARGEST_CELL`.
+    `quantities` are some of `ijdDS`, with ASE's meaning: indices i and j, distance d, vector D and lattice shift S.
+    Raises ValueError, with `where` at the beginning of its message, for a cell so small or so flat that more than
+    `MOST_IMAGES` images or `MOST_NEIGHBORS` atoms lie within the cut-off (Å) of an atom, for one lower than
+    `MIN_HEIGHT` along a periodic direction, and for one longer than `LARGEST_CELL`.
     """
     if (longest := frame.cell.lengths().max()) > LARGEST_CELL:
         raise ValueError(f"{where}the cell is {longest:.3g} Å long; give lengths in Å")
@@ -113,7 +116,7 @@ def pairs(quantities: str, frame: Atoms, cutoff: float, where: str = ""):
 
 
 def _all_pairs(frame, cutoff, images) -> dict[str, np.ndarray]:
-    """What `neighbor_list` calls i, j, d, D and S, of every pair in its nearest image and those `images` from there."""
+    """The i, j, d, D and S of `neighbor_list`, of every pair in its nearest image and in those `images` from there."""
     r, cell = frame.positions, frame.cell.complete().array
     fractional = r @ np.linalg.inv(cell)
     delta = fractional[None] - fractional[:, None]
@@ -136,7 +139,7 @@ def _require_few(height, cutoff, number, where="", of="images"):
 
 
 def static_offsets(cells: np.ndarray, cutoff: float) -> tuple[tuple[int, int, int], ...]:
-    """`image_offsets` in a form that can be hashed, as static arguments of compiled functions must be."""
+    """`image_offsets` as nested tuples, which are hashable, as static arguments of compiled functions must be."""
     return tuple(map(tuple, image_offsets(cells, cutoff).tolist()))
 
 
@@ -144,10 +147,11 @@ Plan = tuple[tuple[int, int, int], ...] | Bins  # images of all pairs, or bins
 
 
 def search_plan(cells: np.ndarray, cutoff: float) -> Plan:
-    """The faster way to search `cells` (..., 3, 3) for all pairs within `cutoff` (Å), static and hashable.
+    """The faster way to search `cells` (..., 3, 3) Å for all pairs within `cutoff` (Å), static and hashable.
 
-    All pairs are n n_images tests for each of n atoms, bins n n_offsets / n_bins times the room that stays empty.
-    Measured on a CPU, where these are equal so are the times, at 30 bins or about 900 atoms of titanium within 7 Å.
+    For each of n atoms, a search of all pairs tests n n_images candidates, one in bins n n_offsets / n_bins, times a
+    factor for places that stay empty. On a CPU, the measured times are equal where n_images = n_offsets / n_bins: with
+    about 30 bins, or 900 atoms of titanium at a cut-off of 7 Å. Raises ValueError like `image_offsets`.
     """
     images, bins = static_offsets(cells, cutoff), cell_lists.divide(cells, cutoff)
     return bins if len(bins.offsets) < len(images) * np.prod(bins.shape) else images
@@ -174,12 +178,12 @@ def _compact(within, reversed_of, capacity):
 
 
 def _within(positions, cell, cutoff, images):
-    """Of all n^2 pairs in every image, which are closer than `cutoff` (n, n * n_images), and the nearest images."""
+    """Which of all n^2 pairs are closer than `cutoff`, in every image (n, n * n_images), and the nearest images."""
     n, n_images = positions.shape[0], len(images)
     fractional = positions @ jnp.linalg.inv(cell)
     delta = fractional[None, :, :] - fractional[:, None, :]
     nearest = -jnp.round(delta)
-    # one axis of space after the other: over (n, n, n_images) as innermost dimension, three numbers are no vector
+    # axis by axis: an innermost dimension of three numbers is too short for vector instructions
     pair, image = (delta + nearest) @ cell, jnp.asarray(images, positions.dtype) @ cell
     squared = sum((pair[:, :, None, axis] + image[:, axis]) ** 2 for axis in range(3))
     itself = jnp.eye(n, dtype=bool)[:, :, None] & jnp.asarray((images == 0).all(1))
@@ -187,7 +191,7 @@ def _within(positions, cell, cutoff, images):
 
 
 def fullest(system: System, cutoff: float, plan: Plan) -> int:
-    """Neighbours within `cutoff` (Å) of the atom that has most, in any of cells with as many atoms each."""
+    """Largest number of neighbours within `cutoff` (Å) of any atom; all cells of `system` have equally many atoms."""
     n_bins = np.prod(plan.shape) if isinstance(plan, Bins) else np.inf
     room = ceil(2 * len(system.positions) / system.n_cells / n_bins)
     while True:
@@ -199,7 +203,7 @@ def fullest(system: System, cutoff: float, plan: Plan) -> int:
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _fullest(system, cutoff, plan, room):
-    """Most neighbours of an atom and most atoms in a bin, of which `room` are looked at."""
+    """Most neighbours of an atom and most atoms in a bin; only the first `room` atoms of a bin are searched."""
     positions = system.positions.reshape(system.n_cells, -1, 3)
 
     def count(r, cell):
@@ -212,9 +216,10 @@ def _fullest(system, cutoff, plan, room):
 
 
 def search(positions: jax.Array, cell: jax.Array, cutoff: float, capacity: int, plan: Plan) -> Neighbors:
-    """All neighbours within `cutoff` (Å) of one cell: positions (n, 3), cell (3, 3), `plan` from `search_plan`.
+    """All neighbours within `cutoff` (Å) in one cell: positions (n, 3) Å, cell (3, 3) Å, `plan` from `search_plan`.
 
-    jit- and vmap-able. A bin has room in proportion to `capacity`; one that overflows counts as `needed` slots.
+    jit- and vmap-able. The places of a bin are in proportion to `capacity`; if one overflows, `needed` is at least the
+    capacity that gives bins enough places.
     """
     return (_search_bins if isinstance(plan, Bins) else _search_all)(positions, cell, cutoff, capacity, plan)
 
@@ -239,13 +244,13 @@ def _search_bins(positions, cell, cutoff, capacity, bins):
 
 
 def _search_all(positions, cell, cutoff, capacity, images):
-    """Tests all n^2 pairs in every image."""
+    """Test all n^2 pairs in every image."""
     n, images = positions.shape[0], np.asarray(images)
     n_images = len(images)
     within, nearest = _within(positions, cell, cutoff, images)
     atom = jnp.arange(n, dtype=jnp.int32)
 
-    # the pair (i, j, +image) is (j, i, -image) seen from the other end
+    # the reverse of the pair (i, j, +image) is (j, i, -image)
     def reversed_of(column):
         return (column // n_images * n + atom[:, None]) * n_images + (n_images - 1 - column % n_images)
 
@@ -256,7 +261,7 @@ def _search_all(positions, cell, cutoff, capacity, images):
 
 
 def search_cells(system: System, cutoff: float, capacity: int, plan: Plan) -> Neighbors:
-    """`search` for a batch of cells that all hold the same number of atoms."""
+    """`search` in every cell of a `System` whose cells have equally many atoms."""
     n_cells = system.n_cells
     n = system.positions.shape[0] // n_cells
     find = partial(search, cutoff=cutoff, capacity=capacity, plan=plan)
@@ -272,7 +277,7 @@ def search_cells(system: System, cutoff: float, capacity: int, plan: Plan) -> Ne
 
 
 def prune(system: System, neighbors: Neighbors, cutoff: float, capacity: int) -> Neighbors:
-    """Keep the pairs that are within `cutoff` (Å) now, out of a complete list made with a larger radius."""
+    """Keep the pairs that are within `cutoff` (Å) at the present positions, of a list made with a larger radius."""
     squared = jnp.sum(displacements(system, neighbors) ** 2, -1)
     within = neighbors.mask & (squared < cutoff**2)
     reversed_of = partial(jnp.take_along_axis, neighbors.reverse, axis=1)
@@ -286,11 +291,11 @@ def prune(system: System, neighbors: Neighbors, cutoff: float, capacity: int) ->
 def from_frames(
     frames: Sequence[Atoms] | Atoms, cutoff: float, capacity: int | None = None, n_atoms: int | None = None
 ) -> Neighbors:
-    """Neighbours of frames of any sizes, found on the host; `capacity` defaults to what is needed.
+    """Neighbours within `cutoff` (Å) in frames of any sizes, found on the host; `capacity` defaults to what is needed.
 
-    The list has `n_atoms` rows, by default as many as the frames have atoms; rows beyond are empty.
-
-    Images are those of the frames as `systems.folded` has them, which is what `systems.from_atoms` lays out.
+    The list has `n_atoms` rows, by default as many as the frames have atoms; rows beyond are empty. Images refer to the
+    frames as `systems.folded` returns them, which is how `systems.from_atoms` stores them. Raises
+    `NeighborOverflowError` if `capacity` is too small, and ValueError like `pairs`.
     """
     frames = [frames] if isinstance(frames, Atoms) else list(frames)
     receivers, sources, images, offset = [], [], [], 0

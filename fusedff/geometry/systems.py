@@ -10,7 +10,7 @@ from ase import Atoms
 
 
 class System(NamedTuple):
-    """One or more periodic cells laid end to end along a single axis of atoms.
+    """One or more periodic cells, concatenated along the axis of atoms.
 
     Cells of different sizes share a batch without being padded to one size; `cell_index` is the cell of each atom.
     Padding atoms, at the end of the batch, have `cell_index == n_cells`.
@@ -23,6 +23,7 @@ class System(NamedTuple):
 
     @property
     def n_cells(self) -> int:
+        """Number of cells."""
         return self.cells.shape[0]
 
     @property
@@ -36,7 +37,10 @@ class System(NamedTuple):
 
 
 def heights(cells: np.ndarray) -> np.ndarray:
-    """Distances (..., 3) between opposite faces of cells (..., 3, 3), 0 where they are flat."""
+    """Distances (..., 3) between opposite faces of cells (..., 3, 3), in the same unit.
+
+    1e-90 for a flat cell, so that one can divide by them.
+    """
     a, b, c = np.moveaxis(np.asarray(cells, float), -2, 0)
     faces = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], -2)
     volume = np.abs(np.sum(a * faces[..., 0, :], -1))[..., None]
@@ -44,21 +48,21 @@ def heights(cells: np.ndarray) -> np.ndarray:
 
 
 def lattice_points(reach) -> np.ndarray:
-    """Whole-number vectors (n, 3) with components up to `reach` (3,); the negative of entry m is entry n - 1 - m."""
+    """Integer vectors (n, 3), components up to `reach` (3,) in size; the negative of entry m is entry n - 1 - m."""
     return np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1).reshape(-1, 3)
 
 
 def folded(frame: Atoms) -> Atoms:
-    """The frame with its atoms shifted by whole lattice vectors to in or near the cell, in double precision.
+    """The frame with its atoms shifted by whole lattice vectors into or near the cell, in double precision.
 
-    10^4 lattice vectors from the origin, single precision resolves no more than 0.002 Å. Atoms in the cell or less than
-    half of it outside stay where they are; along an open direction all atoms shift alike. The frame itself comes back
-    if nothing is to shift. Whatever takes positions of frames to arrays for a device goes through here, lists of
-    neighbours included, so that periodic images fit.
+    At 10^4 lattice vectors from the origin, single precision resolves only 0.002 Å. Atoms in the cell, or outside by
+    less than half a lattice vector, stay where they are; along an open direction all atoms shift alike. Returns the
+    frame itself if nothing shifts. All code that copies positions of frames to a device calls this function, and so
+    does the search for neighbours, so that both refer to the same periodic images.
     """
     cell = frame.cell.complete()
     if not np.linalg.det(cell.array):
-        return frame  # refused where its neighbours are listed
+        return frame  # the search for its neighbours raises an error
     fractional = np.linalg.solve(cell.array.T, frame.positions.T).T
     fractional[:, ~frame.pbc] = fractional[:, ~frame.pbc].mean(0)
     shift = np.trunc(fractional - 0.5)
@@ -70,7 +74,7 @@ def folded(frame: Atoms) -> Atoms:
 
 
 def from_atoms(frames: Sequence[Atoms] | Atoms, dtype=None) -> System:
-    """Lay the given ASE frames, `folded`, end to end; `dtype` defaults to jax's default float."""
+    """One `System` of the given ASE frames, `folded`; `dtype` defaults to jax's default float."""
     frames = [folded(frame) for frame in ([frames] if isinstance(frames, Atoms) else frames)]
     dtype = dtype or jnp.zeros(()).dtype
     sizes = [len(frame) for frame in frames]
@@ -84,7 +88,7 @@ def from_atoms(frames: Sequence[Atoms] | Atoms, dtype=None) -> System:
 
 @jax.jit
 def stack(positions: jax.Array, cells: jax.Array, numbers: jax.Array) -> System:
-    """Cells of one composition: positions (n_cells, n, 3), cells (n_cells, 3, 3), numbers (n,)."""
+    """One `System` of cells of the same atoms: positions (n_cells, n, 3) Å, cells (n_cells, 3, 3) Å, numbers (n,)."""
     n_cells, n, _ = positions.shape
     cell_index = jnp.repeat(jnp.arange(n_cells, dtype=jnp.int32), n)
     return System(

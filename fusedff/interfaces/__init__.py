@@ -1,1 +1,1 @@
-"""A potential in other programs: ASE and LAMMPS."""
+"""Interfaces of potentials to other programs: ASE and LAMMPS."""

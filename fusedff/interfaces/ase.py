@@ -14,12 +14,12 @@ from fusedff.runtime import devices
 class FusedCalculator(Calculator):
     """Energy, forces and stress of any ASE structure, periodic or not. Threads may share a calculator.
 
-    With a committee (potentials from trainings with other seeds or frames) these are the means, and results also
-    contain the standard deviations over the members: `energy_std` (eV), `forces_std` (n_atoms, 3) in eV/Å and
-    `stress_std` (6,) in eV/Å^3, each of every component, and `forces_comm` (n_members, n_atoms, 3). The spread is large
-    where the training data do not determine the potential; it does not contain errors that all members share. With
-    `warn_above` (eV/Å), a warning is given once if the spread of the force on an atom (`evaluator.force_spread`)
-    exceeds it.
+    With a committee (potentials from trainings with different seeds or frames) these are the means, and `results` also
+    contains the standard deviations over the members, component by component: `energy_std` (eV), `forces_std`
+    (n_atoms, 3) in eV/Å and `stress_std` (6,) in eV/Å^3; and `forces_comm` (n_members, n_atoms, 3), the forces of every
+    member. The spread is large where the training data do not determine the potential; it does not contain errors that
+    all members share. With `warn_above` (eV/Å), a warning is given once if the spread of the force on an atom
+    (`evaluator.force_spread`) exceeds it; it raises ValueError for a single potential.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]
@@ -35,15 +35,21 @@ class FusedCalculator(Calculator):
 
     @property
     def members(self) -> tuple[Potential, ...]:
-        """The potentials."""
+        """The potentials of the committee, or the single one."""
         return self._evaluate.members
 
     def get_property(self, name, atoms=None, allow_calculation=True):
+        """Property of ASE's interface, by one thread at a time. Raises RuntimeError in a process forked after jax."""
         devices.require_unforked()
-        with self._evaluate.lock:  # results are those of the structure asked about
+        with self._evaluate.lock:  # so that `results` belong to these atoms
             return super().get_property(name, atoms, allow_calculation)
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        """Fill `results`, as ASE's interface requires.
+
+        Raises PropertyNotImplementedError for the stress of a structure that is not periodic in three directions, and
+        ValueError like `Evaluator`.
+        """
         super().calculate(atoms, properties, system_changes)
         if {"stress", "stress_std"} & set(properties) and not atoms.pbc.all():
             raise PropertyNotImplementedError("stress needs a cell that is periodic along all three vectors; set pbc")

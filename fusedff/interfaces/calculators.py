@@ -1,4 +1,4 @@
-"""ASE calculators by name: potentials of fusedff, well-known ones that may be installed, and any `module:factory`."""
+"""ASE calculators by name: potentials of fusedff, some of other packages, and any `module:factory`."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -12,7 +12,7 @@ from fusedff.data.frames import Labels
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.potential import Potential
 
-KNOWN = {  # name -> module and what makes a calculator in it; the last three bring or fetch weights of their own
+KNOWN = {  # name -> module:factory; the last three ship with or download weights of their own
     "emt": "ase.calculators.emt:EMT",
     "lj": "ase.calculators.lj:LennardJones",
     "chgnet": "chgnet.model.dynamics:CHGNetCalculator",
@@ -22,11 +22,11 @@ KNOWN = {  # name -> module and what makes a calculator in it; the last three br
 
 
 def by_name(name: str, settings: Mapping | None = None) -> BaseCalculator:
-    """The calculator called `name`: a file written by `Potential.save`, a potential that ships with fusedff, one of
-    `KNOWN`, or `module:factory`; `settings` are keywords of all but the first two.
+    """Calculator by `name`: a potential that ships, a file of `Potential.save`, one of `KNOWN`, or `module:factory`.
 
-    Raises ImportError for what is not installed, FileNotFoundError for an unknown name, and ValueError for what the
-    factory refuses or does not make.
+    `settings` are keyword arguments of the factory, for the last two only. Raises ImportError if the module is not
+    installed, FileNotFoundError for an unknown name, and ValueError for settings that do not apply, or if the factory
+    fails or returns no ASE calculator.
     """
     place = KNOWN.get(name, name)
     if ":" not in place or Path(name).exists():
@@ -39,28 +39,29 @@ def by_name(name: str, settings: Mapping | None = None) -> BaseCalculator:
     except ImportError as error:
         remedy = f"install the package that {module.split('.')[0]} belongs to, or add its folder to PYTHONPATH"
         raise ImportError(f"{name}: {error}; {remedy}") from error
-    except Exception as error:  # of whoever wrote it
+    except Exception as error:  # other people's code may raise any error
         said = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{name}: {module or 'no name'} cannot be imported ({said}); correct it") from error
     if not hasattr(found, factory):
         raise ValueError(f"{name}: {module} has no {factory}; name a class or function that makes a calculator")
     try:
         calculator = getattr(found, factory)(**(settings or {}))
-    except Exception as error:  # of whoever wrote it
+    except Exception as error:  # other people's code may raise any error
         said = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{name}: {factory} makes no calculator ({said}); check its settings") from error
     if not isinstance(calculator, BaseCalculator):
         raise ValueError(f"{name}: {factory} makes a {type(calculator).__name__}, which is no ASE calculator")
     known = getattr(calculator, "default_parameters", {}) if name in KNOWN else {}
-    if known and (unknown := [key for key in settings or {} if key not in known]):  # which ASE takes and never looks at
+    if known and (unknown := [key for key in settings or {} if key not in known]):  # ASE would accept and ignore it
         raise ValueError(f"{name}: setting {unknown[0]!r} is unknown; there are {', '.join(known)}")
     return calculator
 
 
 def labels(calculator: BaseCalculator, structure: Atoms) -> Labels:
-    """Labels of a structure by a calculator, without the structure's constraints; the stress is nan if it has none.
+    """Energy, forces and stress of a structure from a calculator, as `Labels`; the structure's constraints are ignored.
 
-    The energy is the one whose derivatives are the forces: the free energy, if the calculator gives it separately.
+    The energy is the one whose derivatives are the forces: the free energy, if the calculator gives it separately. The
+    stress is nan if the calculator has none.
     """
     atoms = structure.copy()
     atoms.set_constraint()
@@ -74,7 +75,7 @@ def labels(calculator: BaseCalculator, structure: Atoms) -> Labels:
 
 
 def potential_of(calculator) -> Potential | None:
-    """The potential of fusedff behind a calculator, if there is one and no committee."""
+    """The potential of a `FusedCalculator`; None for other calculators and for committees."""
     members = calculator.members if isinstance(calculator, FusedCalculator) else ()
     return members[0] if len(members) == 1 else None
 

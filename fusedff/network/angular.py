@@ -1,9 +1,10 @@
 """Angular part of the network: the sum over triplets of atoms as dense matrix products, in two exact forms.
 
-Every slot i of an atom receives sum_{k != i} sum_l P_l(cos of slots i, k) wave_kl from the other slots. With few
-neighbours the Legendre polynomials of all pairs of slots are one matrix and the sum is one product. With many
-neighbours the addition theorem P_l(cos) = sum_m Y_lm(i) Y_lm(k) takes the waves through spherical harmonics,
-at a cost that grows linearly with the number of neighbours.
+For every slot i of an atom, the sum is sum_{k != i} sum_l P_l(cos theta_ik) wave_kl, with theta_ik the angle between
+the neighbours in slots i and k, and wave_kl the message in slot k times radial functions of angular momentum l (see
+`dimenet`). With few neighbours, the Legendre polynomials of all pairs of slots are one matrix and the sum is one
+product. With many neighbours, the addition theorem P_l(cos theta_ik) = sum_m Y_lm(i) Y_lm(k) turns it into two products
+with spherical harmonics, whose cost grows linearly with the number of neighbours.
 """
 
 from math import factorial
@@ -15,44 +16,44 @@ import numpy as np
 
 from fusedff.network.cached_transpose import product
 
-PAIRS_UP_TO = 36  # slots; beyond, harmonics are faster (measured on CPU for l <= 6)
+PAIRS_UP_TO = 36  # slots per atom; with more, spherical harmonics are faster (measured on a CPU for l <= 6)
 
 
 class Angles(NamedTuple):
-    """Matrix from waves to slots (pairs), or from harmonics to slots, and its transpose."""
+    """Matrix of Legendre polynomials or of spherical harmonics, and its transpose, for every atom."""
 
-    forth: jax.Array
-    back: jax.Array
+    forth: jax.Array  # (n, K, K * n_l), from the waves of all slots to every slot, or (n, K, n_l^2), from harmonics
+    back: jax.Array  # (n, K * n_l, K) or (n, n_l^2, K)
 
 
 def angles(unit: jax.Array, n_l: int) -> Angles:
-    """Angular matrices of `aggregate_triplets` from unit vectors to the neighbours (n, K, 3), once per geometry."""
+    """Angular matrices for `aggregate_triplets` from unit vectors to the neighbours (n, K, 3), once per geometry."""
     n, capacity, _ = unit.shape
     if capacity > PAIRS_UP_TO:
         harmonics = spherical_harmonics(unit, n_l)
         return Angles(harmonics, jnp.swapaxes(harmonics, 1, 2))
     across = jnp.swapaxes(unit, 1, 2)
     cosine = product(unit, across, across)
-    itself = jnp.eye(capacity, dtype=unit.dtype)  # P_l(1) = 1: no message meets its own slot
+    itself = jnp.eye(capacity, dtype=unit.dtype)  # P_l(1) = 1: this leaves out k = i
     pairs = [p - itself for p in legendre(cosine, n_l)]
-    # symmetric in the two slots: the transposed matrix is the same numbers stacked the other way
+    # symmetric in the two slots: the transposed matrix has the same numbers, stacked along another axis
     return Angles(jnp.stack(pairs, 3).reshape(n, capacity, -1), jnp.stack(pairs, 2).reshape(n, -1, capacity))
 
 
 def aggregate_triplets(angles: Angles, waves: jax.Array) -> jax.Array:
-    """Sum (n, K, C) that every slot receives from the waves (n, K, n_l, C) of the other slots of its atom."""
+    """Sum (n, K, C) for every slot over the waves (n, K, n_l, C) in the other slots of its atom."""
     n, capacity, n_l, channels = waves.shape
     if capacity <= PAIRS_UP_TO:
         return product(angles.forth, angles.back, waves.reshape(n, -1, channels))
-    own = np.repeat(np.eye(n_l), 2 * np.arange(n_l) + 1, axis=0)  # (l*l, l), which l a harmonic belongs to
-    # one product over all (lm, l') of which only l' = l is kept: wasteful on paper, faster than many small ones
+    own = np.repeat(np.eye(n_l), 2 * np.arange(n_l) + 1, axis=0)  # (n_l^2, n_l), the l of every harmonic
+    # one product for all (lm, l'), of which only l' = l is kept: more operations, but faster than many small products
     moments = product(angles.back, angles.forth, waves.reshape(n, capacity, n_l * channels))
     moments = jnp.einsum("amlc,ml->amc", moments.reshape(n, -1, n_l, channels), jnp.asarray(own, waves.dtype))
     return product(angles.forth, angles.back, moments) - jnp.sum(waves, 2)
 
 
 def legendre(x: jax.Array, n_l: int) -> list[jax.Array]:
-    """Legendre polynomials P_0 .. P_{n_l - 1} of x, by Bonnet's recursion."""
+    """Legendre polynomials P_0 .. P_{n_l - 1} of x, each of the shape of x, by Bonnet's recursion."""
     polynomials = [jnp.ones_like(x), x]
     for l in range(1, n_l - 1):
         polynomials.append(((2 * l + 1) * x * polynomials[-1] - l * polynomials[-2]) / (l + 1))

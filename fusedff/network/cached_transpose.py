@@ -1,9 +1,9 @@
 """Matrix product a @ x whose derivatives use a stored transpose of a.
 
 The derivative of a @ x with respect to x multiplies by the transpose of a. XLA's CPU backend does not transpose first,
-but reads the original layout with strides, which is slower. The network multiplies one and the same a (the angular
-matrix of a geometry) by many x, in every block and every derivative. So the transpose is formed once, and the
-differentiation rules below use it: with b = a^T given,
+but reads the original layout with strides, which is slower. The network multiplies the same a (the angular matrix of a
+geometry) by many x, in every block and every derivative. So the transpose is formed once, and the differentiation rules
+below use it: with b = a^T given,
 
     d(a @ x) = da @ x + a @ dx ,      x receives b @ y  from a cotangent y ,      a receives y @ x^T .
 
@@ -27,16 +27,16 @@ from jax.interpreters import ad, mlir
 def product(a: jax.Array, a_transposed: jax.Array, x: jax.Array) -> jax.Array:
     """a @ x for stacks a (s, n, m), a_transposed (s, m, n) and x (s, m, c): (s, n, c).
 
-    `a_transposed` must hold the values of `a`, and be made from the same numbers, so that their tangents agree as well:
-    only `a` receives a gradient. It cannot be vmapped.
+    `a_transposed` must be computed from the same numbers as `a`, so that their tangents agree as well; only `a` gets a
+    gradient. The function cannot be vmapped.
     """
     dtype = jnp.result_type(a, x)
     return _product.bind(a.astype(dtype), a_transposed.astype(dtype), x.astype(dtype))
 
 
 _product = Primitive("product_with_transposed_at_hand")
-# The gradient with respect to a, y @ x^T for y (s, n, c), and a zero in the place of a_transposed: through it, the
-# gradient of the gradient learns the transposed matrix, too.
+# The gradient with respect to a, y @ x^T for y (s, n, c), and a zero for a_transposed: the transpose rule of this
+# primitive, for second derivatives, receives the cotangents of both, which are again a matrix and its transpose.
 _outer = Primitive("outer_with_transposed_at_hand")
 _outer.multiple_results = True
 

@@ -1,16 +1,17 @@
-"""DimeNet++ in Haiku on dense neighbour slots: arrays in, per-atom energies out.
+"""DimeNet++ in Haiku on neighbour lists of fixed capacity: arrays in, per-atom energies out.
 
 Gasteiger et al., "Fast and uncertainty-aware directional message passing for non-equilibrium
 molecules" (2020). The network is the published one; the sums are evaluated in another order. Usually a message
-k -> j -> i is formed for every triplet of atoms. Here, because the spherical basis enters linearly,
+k -> j -> i is formed for every triplet of atoms. Because the spherical basis enters linearly, the sum over the messages
+x_kj that arrive at j can be written as
 
     sum_{k != i} x_kj o (W sum_ln R_ln(d_kj) P_l(cos kji))  =  sum_{k != i} sum_l P_l(cos kji) wave_kl
-    with  wave_kl = x_kj o (R_l(d_kj) W_l),
+    with  wave_kl = x_kj o (R_l(d_kj) W_l)
 
-so the sum over triplets becomes dense matrix products over the slots of the central atom j (`angular.py`), with the
-same result to within rounding.
+(o is the product channel by channel, R_ln the radial functions, W trained weights). So the sum over triplets becomes
+dense matrix products over the slots of the central atom j (`angular.py`), with the same result to within rounding.
 
-Messages live at (receiver, slot): slot (i, b) holds the message j -> i from `source[i, b] = j`.
+Messages are stored by receiver and slot: slot (i, b) holds the message j -> i from `source[i, b] = j`.
 """
 
 from dataclasses import dataclass
@@ -30,9 +31,10 @@ from fusedff.runtime import settings
 
 @dataclass(frozen=True)
 class DimeNet:
-    """Size and shape of the network; the defaults are those of the titanium paper.
+    """Architecture of the network.
 
-    The 2024 paper uses an embedding of 32, 4 blocks, 6 radial and 7 spherical functions, cut-off 5 Å.
+    The defaults are those of the titanium paper, Röcken & Zavadlav, npj Comput. Mater. 10, 69 (2024): an embedding of
+    32, 4 blocks, 6 radial and 7 spherical functions, cut-off 5 Å. Raises ValueError for a setting out of its range.
     """
 
     repulsive: ClassVar[bool] = False  # energies of atoms that nearly touch are not trained
@@ -41,10 +43,10 @@ class DimeNet:
     blocks: int = 4
     radial: int = 6  # Bessel functions per angular momentum
     spherical: int = 7  # angular momenta 0 .. spherical - 1
-    interaction: int = 16  # channels in which messages meet angles
-    basis: int = 8  # bottleneck through which the bases are mapped to channels
-    type_embedding: int = 16
-    output: int = 64
+    interaction: int = 16  # channels of messages in the sum over triplets
+    basis: int = 8  # width of the bottleneck between the basis functions and the channels
+    type_embedding: int = 16  # numbers per chemical element
+    output: int = 64  # width of the layers from messages to energies
     output_layers: int = 3
     layers_before_skip: int = 1
     layers_after_skip: int = 2
@@ -61,20 +63,20 @@ class DimeNet:
 
     @property
     def reach(self) -> float:
-        """How far (Å) the energy of an atom depends on others: a cut-off for its messages, and one more per block."""
+        """Distance (Å) up to which the energy of an atom depends on others: one cut-off, and one more per block."""
         return (self.blocks + 1) * self.cutoff
 
     def init(self, key: jax.Array, n_species: int) -> dict:
         """Random parameters for `n_species` chemical species (nested dict of arrays)."""
         dummy = Neighbors(*(jnp.zeros((1, 1), jnp.int32),) * 3, jnp.zeros((1, 1), bool), jnp.int32(0))
         species = jnp.zeros(1, jnp.int32)
-        init = jax.jit(_transformed(self, n_species).init)  # compiled, the forward pass drops out
+        init = jax.jit(_transformed(self, n_species).init)  # the compiler removes the forward pass
         return init(key, jnp.ones((1, 1, 3)), dummy, species)
 
     def atomic_energies(self, params: dict, displacements: jax.Array, neighbors: Neighbors, species: jax.Array):
         """Energies (n_atoms,) from vectors to the neighbours (n_atoms, capacity, 3) in Å and species (n_atoms,).
 
-        Energies are in units of the potential's energy scale; an atom without neighbours has a constant one.
+        Energies are in units of `Potential.scale`; that of an atom without neighbours is a constant.
         """
         n_species = params["~"]["species"].shape[0]
         return _transformed(self, n_species).apply(params, None, displacements, neighbors, species)
@@ -99,13 +101,15 @@ def _network(config, n_species, displacements, neighbors, species):
 
 
 class Geometry(NamedTuple):
+    """Functions of the positions that all blocks use, for n atoms with K slots."""
+
     bessel: jax.Array  # (n, K, radial), radial basis of the distances
-    radial: jax.Array  # (n, K, rank), functions of which the spherical basis' radial parts are combinations
+    radial: jax.Array  # (n, K, rank), polynomials whose combinations are the radial parts of the spherical basis
     angles: Angles  # between the slots of an atom, see `angular.aggregate_triplets`
 
 
 def _geometry(config, displacements, neighbors):
-    """What all blocks share, computed once."""
+    """`Geometry` of displacement vectors (n, K, 3), Å."""
     dtype = displacements.dtype
     outside = jnp.array([2 * config.cutoff, 0, 0], dtype)
     vectors = jnp.where(neighbors.mask[..., None], displacements, outside)
@@ -128,7 +132,7 @@ _glorot = hk.initializers.VarianceScaling(1.0, "fan_avg", "uniform")
 
 
 def silu(x: jax.Array) -> jax.Array:
-    """x * sigmoid(x) through tanh, which costs a fraction of an exponential and a division on CPUs."""
+    """x * sigmoid(x), by way of tanh, which on CPUs is much faster than an exponential and a division."""
     return 0.5 * x * (1 + jnp.tanh(0.5 * x))
 
 
@@ -137,7 +141,7 @@ def _multiples_of_pi(shape, dtype):
 
 
 def _times(x, matrix):
-    """x (..., n) @ matrix (n, m), flat: contracting one axis, the gradient of the matrix needs no transposed copies."""
+    """x (..., n) @ matrix (n, m), with x reshaped to two axes: the matrix' gradient needs no transposed copies."""
     return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], -1)
 
 
@@ -156,14 +160,14 @@ def _residual(x, name):
 
 
 def _bottleneck(n_in, middle, n_out, name):
-    """Product of two weight matrices with nothing between them, formed once instead of once per slot."""
+    """Product (n_in, n_out) of two weight matrices without an activation between them, formed once for all slots."""
     down = hk.get_parameter(f"{name}_down", (n_in, middle), init=_glorot)
     up = hk.get_parameter(f"{name}_up", (middle, n_out), init=_glorot)
     return down @ up
 
 
 def _embed(config, geometry, one_hot, source):
-    """First messages (n, K, embedding), from both atoms' species and their distance."""
+    """First messages (n, K, embedding), from the species of both atoms and their distance."""
     vectors = hk.get_parameter(
         "species", (one_hot.shape[1], config.type_embedding), init=hk.initializers.RandomUniform(-1, 1)
     )
@@ -178,20 +182,20 @@ def _embed(config, geometry, one_hot, source):
 
 
 def _interact(config, message, geometry, reverse, name):
-    """Messages updated with the other messages that arrive at their source."""
+    """Update messages (n, K, embedding) with the other messages that arrive at their source."""
     n, capacity, channels = message.shape
     both = _layer(message, 2 * channels, f"{name}_kj_ji")
     incoming, own = both[..., :channels], both[..., channels:]
     incoming = incoming * _times(geometry.bessel, _bottleneck(config.radial, config.basis, channels, f"{name}_radial"))
     incoming = silu(_linear(incoming, config.interaction, f"{name}_down"))
 
-    # At the central atom j: messages times radial weights, then to every other slot.
+    # At the central atom j: messages times radial functions, then the sum for every slot over the others.
     radial = _times(geometry.radial, _spherical_weights(config, name, geometry.radial.dtype)).reshape(
         n, capacity, config.spherical, -1
     )
     waves = incoming[:, :, None, :] * radial
     met = aggregate_triplets(geometry.angles, waves)
-    # Slot i of atom j is where the message i -> j lives; its turned-around partner is j -> i.
+    # Slot i of atom j holds the message i -> j; the sum there belongs to the message j -> i, in the reverse slot.
     met = swap_direction(met, reverse)
 
     update = own + silu(_linear(met, channels, f"{name}_up"))
@@ -204,7 +208,7 @@ def _interact(config, message, geometry, reverse, name):
 
 
 def _spherical_weights(config, name, dtype):
-    """Weights (rank, l * interaction) that take the radial functions to R_l(d) W_l."""
+    """Weights (rank, spherical * interaction) that turn `Geometry.radial` into R_l(d) W_l."""
     table = jnp.asarray(radial_table(config.radial, config.spherical, str(dtype))[1], dtype)
     table = table.reshape(-1, config.spherical, config.radial)
     weights = _bottleneck(config.spherical * config.radial, config.basis, config.interaction, f"{name}_spherical")
@@ -213,7 +217,7 @@ def _spherical_weights(config, name, dtype):
 
 
 def _output(config, message, geometry, name):
-    """Contribution of one block to the energies (n,)."""
+    """Contribution of one output block to the energies (n,)."""
     weight = _linear(geometry.bessel, message.shape[-1], f"{name}_radial")
     atom = _linear(jnp.sum(message * weight, 1), config.output, f"{name}_up")
     for layer in range(config.output_layers):

@@ -1,4 +1,4 @@
-"""Lennard-Jones potential with the interface of the network, for problems with known answers."""
+"""Lennard-Jones potential with the interface of the network, for tests whose answers are known."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,9 +12,10 @@ from fusedff.runtime import settings
 
 @dataclass(frozen=True)
 class LennardJones:
-    """4 epsilon [(sigma/r)^12 - (sigma/r)^6] times a switch that takes it smoothly to zero at the cut-off.
+    """Pair energy 4 epsilon [(sigma/r)^12 - (sigma/r)^6] times a polynomial switch to zero at the cut-off.
 
-    Parameters: `epsilon` and `sigma` (Å), one per species; unlike pairs mix by Lorentz-Berthelot.
+    Parameters: `epsilon` (in units of `Potential.scale`) and `sigma` (Å), one of each per species; unlike pairs follow
+    the Lorentz-Berthelot rules. Raises ValueError for a setting out of its range.
     """
 
     repulsive: ClassVar[bool] = True
@@ -28,15 +29,18 @@ class LennardJones:
 
     @property
     def reach(self) -> float:
-        """How far (Å) the energy of an atom depends on others."""
+        """Distance (Å) up to which the energy of an atom depends on others: the cut-off."""
         return self.cutoff
 
     def init(self, key: jax.Array, n_species: int) -> dict:
-        """Unit epsilon and a sigma that puts the minimum at half the cut-off (the key is not used)."""
+        """Parameters of `n_species`: epsilon 1, minimum at half the cut-off (`key` is not used)."""
         return {"epsilon": jnp.ones(n_species), "sigma": jnp.full(n_species, self.cutoff / 2 / 2 ** (1 / 6))}
 
     def atomic_energies(self, params: dict, displacements: jax.Array, neighbors: Neighbors, species: jax.Array):
-        """Energies (n_atoms,); half of every pair belongs to either atom."""
+        """Energies (n_atoms,), half of every pair energy for each of its atoms, in units of `Potential.scale`.
+
+        `displacements` (n_atoms, capacity, 3) in Å lead to the neighbours; `species` (n_atoms,) are indices.
+        """
         other = species[neighbors.source]
         epsilon = jnp.sqrt(params["epsilon"][species][:, None] * params["epsilon"][other])
         sigma = (params["sigma"][species][:, None] + params["sigma"][other]) / 2

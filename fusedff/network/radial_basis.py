@@ -1,8 +1,8 @@
 """Radial basis of DimeNet: polynomial envelope and spherical Bessel functions, tabulated for speed.
 
 Gasteiger et al., "Directional message passing for molecular graphs" (2020). The network needs the functions, and their
-first and second derivatives, at every distance. Trigonometric recursions for spherical Bessel functions lose all digits
-at short distances. Here they are polynomials in x = distance / cut-off: smooth to every order and cheaper.
+first and second derivatives, at every distance. The trigonometric recursions for spherical Bessel functions lose all
+digits at short distances. Polynomials in x = distance / cut-off replace them: smooth to every order and cheaper.
 """
 
 from functools import lru_cache
@@ -17,7 +17,7 @@ SHORTEST = 0.04  # of the cut-off; the functions are tabulated from here on
 
 
 def envelope(x: jax.Array, p: int) -> jax.Array:
-    """Polynomial cut-off of DimeNet (eq. 8), 1 at x = 0 and zero with two derivatives at x = 1."""
+    """Polynomial cut-off of DimeNet (eq. 8) with exponent p: 1 at x = 0, and zero with two derivatives at x = 1."""
     a, b, c = -(p + 1) * (p + 2) / 2, p * (p + 2), -p * (p + 1) / 2
     return jnp.where(x < 1, 1 + x**p * (a + x * (b + x * c)), 0.0)
 
@@ -33,11 +33,11 @@ def spherical_bessel_roots(n: int, n_l: int) -> np.ndarray:
 
 
 def spherical_bessel_basis(x: np.ndarray, n: int, n_l: int) -> np.ndarray:
-    """Radial functions (len(x), n_l * n) of DimeNet, eq. 6, without the envelope, straight from their definition.
+    """Radial functions (n_x, n_l * n) of DimeNet, eq. 6, without the envelope, straight from their definition.
 
     sqrt(2) / |j_{l+1}(z_ln)| j_l(z_ln x) Y_l0(0), with z_ln the n-th zero of the spherical Bessel function j_l and x
-    (n_x,) the distance in units of the cut-off. In double precision, and too slow for the network: `radial_table`
-    reproduces it.
+    (n_x,) the distance in units of the cut-off. Computed in double precision, and too slow for the network, which uses
+    `radial_table` instead.
     """
     roots = spherical_bessel_roots(n, n_l)
     angular = np.arange(n_l)[:, None]
@@ -47,11 +47,11 @@ def spherical_bessel_basis(x: np.ndarray, n: int, n_l: int) -> np.ndarray:
 
 @lru_cache
 def radial_table(n: int, n_l: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Chebyshev coefficients (degree, rank) of few polynomials, and weights (rank, n_l * n) that give the basis.
+    """Chebyshev coefficients (degree, rank) of `rank` polynomials, and weights (rank, n_l * n) that give the basis.
 
-    The product of `chebyshev(x, degree)`, coefficients and weights is `spherical_bessel_basis(x, n, n_l)` to rounding
-    in `dtype`, for x from `SHORTEST` to 1. The functions are alike: in single precision, 42 of them are combinations
-    of 16 polynomials.
+    The product of `chebyshev(x, degree)`, coefficients and weights is `spherical_bessel_basis(x, n, n_l)` to within
+    rounding in `dtype`, for x from `SHORTEST` to 1. The basis functions are nearly linearly dependent: in single
+    precision, 42 of them are combinations of 16 polynomials.
     """
 
     def functions(x):
@@ -74,7 +74,7 @@ def radial_table(n: int, n_l: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
         table = sizes[:rank, None] * right[:rank]
         if np.abs(orthogonal @ left[:, :rank] @ table - exact).max() < 2 * tolerance:
             break
-    one = len(fine) ** 0.5  # the root mean square of every function
+    one = len(fine) ** 0.5  # scales every polynomial to a root mean square of 1
     return np.linalg.solve(triangle, left[:, :rank]) * one, table / one
 
 

@@ -1,9 +1,9 @@
 """Short-range repulsion of nuclei: the universal potential of Ziegler, Biersack and Littmark (ZBL).
 
 J. F. Ziegler, J. P. Biersack, U. Littmark, The Stopping and Range of Ions in Solids (Pergamon, 1985). Training frames
-hold no two atoms that nearly touch, and a network may extrapolate to attraction there. The screened repulsion of the
-nuclei is known for every pair of elements. It is added below a distance that atoms reach only in collisions, so that
-it does not change the network where that is trained on solids and liquids.
+contain no atoms that nearly touch, and a network may extrapolate to attraction there. The screened repulsion of the
+nuclei is known for every pair of elements. It is added below a distance that atoms reach only in collisions, so that it
+does not change the energies of solids and liquids, on which networks are trained.
 """
 
 import jax
@@ -13,14 +13,14 @@ from ase.units import Bohr, Hartree
 
 from fusedff.geometry.neighbors import Neighbors
 
-OUTER = 0.53  # of the sum of covalent radii, from where it is switched on: 1.70 Å for two atoms of titanium
-INNER = 0.60  # of the outer distance, below which it is whole
+OUTER = 0.53  # of the sum of covalent radii: distance of onset, 1.70 Å for two atoms of titanium
+INNER = 0.60  # of the distance of onset: below this, the repulsion has its full value
 _SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162))  # amplitude, decay
-_SHORTEST = 0.05  # Å: closer, the energy rises no further, so that it stays finite
+_SHORTEST = 0.05  # Å: at shorter distances the energy is constant, so that it stays finite
 
 
 def screened_coulomb(distance: jax.Array, z_first, z_second) -> jax.Array:
-    """The ZBL energy (eV) of two nuclei with atomic numbers `z_first`, `z_second` at `distance` (Å); arrays broadcast.
+    """ZBL energy (eV) of two nuclei with atomic numbers `z_first`, `z_second` at `distance` (Å); arrays broadcast.
 
     V(r) = (Z1 Z2 e^2 / r) phi(r / a) with a = 0.8854 a_0 / (Z1^0.23 + Z2^0.23) and phi a sum of four exponentials.
     """
@@ -30,10 +30,10 @@ def screened_coulomb(distance: jax.Array, z_first, z_second) -> jax.Array:
 
 
 def repulsion(vectors: jax.Array, neighbors: Neighbors, numbers: jax.Array) -> jax.Array:
-    """Repulsion energy of each atom (n_atoms,) in eV: half of each of its pairs.
+    """Repulsion energy of each atom (n_atoms,) in eV: half the energy of each of its pairs.
 
-    `vectors` (n_atoms, capacity, 3) in Å lead to the neighbours, `numbers` (n_atoms,) are atomic numbers. The energy
-    rises from zero, with two continuous derivatives, between `OUTER` and `INNER` times `OUTER`.
+    `vectors` (n_atoms, capacity, 3) in Å lead to the neighbours, `numbers` (n_atoms,) are atomic numbers. A switch with
+    two continuous derivatives rises from 0 at `OUTER` times the sum of covalent radii to 1 at `INNER` times that.
     """
     dtype = vectors.dtype
     z_first = numbers.astype(dtype)[:, None]

@@ -1,4 +1,4 @@
-"""Figures that compare models: with experiment, with DFT on held-out frames, and beyond the targets."""
+"""Figures that compare models with experiment, with DFT on held-out frames, and in properties that were not targets."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,9 +15,9 @@ from fusedff.plotting import style
 def models_compared(record: Mapping) -> Figure:
     """All results in one figure: deviations of each model from experiment, from DFT and from other references.
 
-    `record` is what `fusedff.study.comparison.summary` returns. With what notebook 07 found under "temperatures", all
-    of those temperatures are shown; with the rows of notebook 08 under "off_target", quantities beyond the targets,
-    beside their references. Hollow points are temperatures no model was trained on; error bars are one standard error;
+    `record` is what `fusedff.study.comparison.summary` returns. If it has "temperatures" (results of notebook 07), all
+    of them are shown; if it has "off_target" (rows of notebook 08), so are quantities that were not targets, beside
+    their references. Hollow points are temperatures that no model was trained on; error bars are one standard error;
     the grey bands are the bounds of `fusedff.results.BOUNDS`.
     """
     tests = {model: found["test"] for model, found in record["models"].items()}
@@ -40,9 +40,9 @@ def models_compared(record: Mapping) -> Figure:
 
 
 def two_questions(record: Mapping) -> Figure:
-    """Deviations of each model from experiment and from DFT, one bar each, for held-out temperatures and frames.
+    """Mean deviations of each model from experiment (held-out temperatures) and from DFT (held-out frames), a bar each.
 
-    `record` is that of `models_compared`, with temperatures.
+    `record` is that of `models_compared`, with "temperatures".
     """
     found, train = record["temperatures"]["models"], record["temperatures"]["train"]
     panels = {
@@ -66,9 +66,10 @@ def two_questions(record: Mapping) -> Figure:
 
 
 def off_target(rows: Sequence[Mapping], models: Sequence[str]) -> Figure:
-    """Quantities that were not targets, and their references: rows as `fusedff.results.off_target_table` takes them.
+    """Quantities that were not targets, and their references; `rows` are those of `fusedff.results.off_target_table`.
 
-    Energies of structures as they are; other quantities in units of the first DFT value, or of the first measured one.
+    Energies of structures are in meV/atom; other quantities are divided by the first DFT value, or if there is none by
+    the first measured one.
     """
     with style.context():
         fig = plt.figure(figsize=(9, 1.6 + 0.24 * len(rows)))
@@ -77,7 +78,7 @@ def off_target(rows: Sequence[Mapping], models: Sequence[str]) -> Figure:
 
 
 def _against_experiment(fig, models, trained):
-    """Deviations of elastic constants and stresses; `models` is name -> temperature -> what was found."""
+    """Deviations of elastic constants and stresses; `models` is name -> temperature -> results."""
     temperatures = next(iter(models.values()))
     first = next(iter(temperatures.values()))
     names, stresses = list(first["elastic"]), list(results.stresses(first))
@@ -160,7 +161,7 @@ _HELD_OUT = (
 
 
 def held_out(errors: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Errors on held-out frames side by side: model -> what `fusedff.training.label_errors.errors` returns."""
+    """Errors on held-out frames, a bar per model: model -> what `fusedff.training.label_errors.errors` returns."""
     with style.context():
         fig, axes = plt.subplots(1, 3, figsize=(9, 0.9 + 0.4 * len(errors)))
         _held_out_bars(axes, errors)
@@ -188,7 +189,7 @@ def _bars(ax, models, values, labels, margin):
 
 
 def _deviations(ax, models, of, trained):
-    """Deviation against temperature, the models a little apart so that their error bars do not overlap."""
+    """Deviation against temperature; models are shifted a little so that their error bars do not overlap."""
     ax.axhline(0, color=style.COLORS["measured"], lw=1.2, zorder=1)
     for k, (model, found) in enumerate(models.items()):
         temperature = np.array([float(t) for t in found])

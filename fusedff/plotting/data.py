@@ -13,11 +13,11 @@ from fusedff.data import frames as labelled
 from fusedff.plotting import style
 from fusedff.units import GPA
 
-LINEAR_GPA = 20.0  # beyond it, the scale of pressures is logarithmic
+LINEAR_GPA = 20.0  # the axis of pressures is linear up to here and logarithmic beyond
 
 
 def family(frame: Atoms) -> str:
-    """The structure a frame descends from: 'hcp-rattled-16' -> 'hcp'."""
+    """Crystal structure from which a frame was made, the first word of its family: 'hcp-rattled-16' -> 'hcp'."""
     return _structure(labelled.family(frame))
 
 
@@ -26,7 +26,7 @@ def _structure(kind: str) -> str:
 
 
 def frames_overview(frames: Sequence[Atoms]) -> Figure:
-    """Overview of labelled frames by type: their number, energies, forces and pressures."""
+    """Overview of labelled frames by family: number, energies (eV/atom), forces (eV/Å) and pressures (GPa)."""
     of_structure = {name: n for n, name in enumerate(style.STRUCTURES)}
     families = list(map(labelled.family, frames))
     kinds = sorted(dict.fromkeys(families), key=lambda kind: of_structure.get(_structure(kind), len(of_structure)))
@@ -60,9 +60,9 @@ def frames_overview(frames: Sequence[Atoms]) -> Figure:
 
 
 def eos(curves: Mapping[str, tuple], marks: Mapping[str, float] | None = None, ax: Axes | None = None) -> Figure:
-    """Energy per atom against volume per atom: name -> (volumes, energies, fit), Å^3, eV, and fit(volume) or None.
+    """Energy against volume per atom: name -> (volumes, energies, fit), Å^3, eV, and a function fit(volume) or None.
 
-    Energies are shown from the lowest fitted or given one. `marks` draws labelled vertical lines at volumes.
+    Energies are relative to the lowest given one of all curves. `marks` draws labelled vertical lines at volumes.
     """
     with style.context():
         fig, ax = style.axes(ax, (7.4, 3.9))
@@ -87,7 +87,10 @@ def parity(
     units: Mapping[str, str],
     model: str = "dft",
 ) -> Figure:
-    """Predicted against reference, one panel per quantity, with the mean absolute error."""
+    """Predicted against reference values, one panel per quantity, with the mean absolute error.
+
+    `reference` and `predicted` are quantity -> array of any shape, `units` quantity -> unit; `model` sets the colour.
+    """
     with style.context():
         fig, axes = style.panels(len(reference), min(3, len(reference)), size=(3.2, 3.45))
         for ax, name in zip(axes, reference, strict=True):
@@ -109,10 +112,10 @@ def parity(
 
 
 def outliers(scores: Mapping[str, tuple], threshold: float, names: Sequence[str] = (), marked: int = 5) -> Figure:
-    """How far every frame lies from its family: `scores` as `fusedff.training.outliers.scores` returns them.
+    """Outlier scores of frames within their families: `scores` as `fusedff.training.outliers.scores` returns them.
 
-    One panel per quantity, score against the place of the frame; the `marked` highest above `threshold` carry their
-    place, or their name from `names`.
+    One panel per quantity, score against the index of the frame; the `marked` highest above `threshold` are labelled
+    with their index, or with their entry of `names`.
     """
     with style.context():
         fig, axes = plt.subplots(1, len(scores), figsize=(3.2 * len(scores), 2.9), sharey=True, squeeze=False)

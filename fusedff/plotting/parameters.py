@@ -14,10 +14,10 @@ def reweighted(
     values: np.ndarray, exact: np.ndarray, estimates: np.ndarray, n_eff: np.ndarray, reuse_above: float,
     xlabel: str, ylabel: str,
 ) -> Figure:  # fmt: skip
-    """Averages and effective shares of snapshots against a parameter, both logarithmic; bands are standard deviations.
+    """Reweighted averages (logarithmic) and effective sample sizes against a parameter (logarithmic), in two panels.
 
-    `exact` is (n_values,), `estimates` and `n_eff` (as a fraction) are (n_values, n_repeats). Below `reuse_above` one
-    would sample again.
+    `values` and `exact` are (n_values,); `estimates` and `n_eff`, a fraction of the snapshots, (n_values, n_repeats).
+    The band is one standard deviation over the repeats. Below the dashed `reuse_above`, new snapshots are sampled.
     """
     with style.context():
         fig, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.3))
@@ -42,9 +42,9 @@ def zero_lines(
     x: np.ndarray, y: np.ndarray, deviations: Mapping[str, np.ndarray], points: Mapping[str, Sequence[float]],
     xlabel: str, ylabel: str, unit: str,
 ) -> Figure:  # fmt: skip
-    """Where targets are met in the plane of two parameters: the first deviation as colours, a zero line for each.
+    """Deviations from targets in the plane of two parameters: the first as colours, for each the line where it is zero.
 
-    `deviations` is target -> (n_y, n_x), simulated minus measured, in `unit`; `points` is name -> (x, y).
+    `deviations` is target -> (n_y, n_x), simulated minus measured, the first in `unit`; `points` is name -> (x, y).
     """
     first, shown = next(iter(deviations.items()))
     most = np.abs(shown).max()
@@ -69,15 +69,15 @@ def zero_lines(
 
 
 def steps(slopes: np.ndarray, residual: float, labels: np.ndarray, steps: Mapping[str, np.ndarray]) -> Figure:
-    """Steps of two parameters that remove a residual, and by how much each raises the loss of the labels.
+    """Steps of two parameters that remove a residual, and the increase of the DFT loss by each.
 
-    `slopes` (2,) are the derivatives of the residual, which vanishes on a line; `labels` (k, 2) are G, so that the loss
-    of the labels rises by |G step|^2; one of its ellipses goes through every step, and a dotted circle of equal length
-    through the shortest.
+    `slopes` (2,) are the derivatives of the residual, which vanishes on a line. `labels` (k, 2) is the matrix G in the
+    increase |G step|^2 of the loss of the DFT labels. An ellipse of equal loss goes through the end of every step, and
+    a dotted circle of equal length through that of the shortest. `steps` is name -> (2,).
     """
     ends = np.array(list(steps.values()), float)
     reach = 1.35 * np.abs(ends).max()
-    right = 1.35 * reach  # room for what is said of the steps
+    right = 1.35 * reach  # space for the annotations
     plane = np.stack(np.meshgrid(np.linspace(-reach, right, 201), np.linspace(-reach, reach, 201)), -1)
     loss = ((plane @ np.asarray(labels, float).T) ** 2).sum(-1)
     through = np.sort(((ends @ np.asarray(labels, float).T) ** 2).sum(-1))

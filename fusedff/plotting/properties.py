@@ -15,15 +15,15 @@ from fusedff.plotting import style
 from fusedff.properties.static.energy_volume import EnergyVolumeResult
 from fusedff.properties.thermal.deformation import DeformationResult
 
-if TYPE_CHECKING:  # without phonopy everything else here can be drawn
+if TYPE_CHECKING:  # not at run time: all other figures work without phonopy
     from fusedff.properties.static.phonons import Phonons
 
 
 def energy_volume(results: Mapping[str, EnergyVolumeResult], dft: Mapping[str, tuple]) -> Figure:
-    """One panel per model: energies (meV/atom) of every structure above its hcp minimum against volume.
+    """Energies (meV/atom) of every structure relative to the model's hcp minimum against volume, one panel per model.
 
     `dft` is structure -> (volumes, energies), Å^3 and eV per atom, shown as open circles in every panel, relative to
-    the lowest hcp energy.
+    the lowest hcp energy of DFT.
     """
     with style.context():
         fig, axes = plt.subplots(
@@ -51,13 +51,13 @@ def energy_volume(results: Mapping[str, EnergyVolumeResult], dft: Mapping[str, t
 def dispersion(results: Mapping[str, "Phonons"], known: Mapping[str, Sequence[Reference]], heading: str) -> Figure:
     """Phonon branches of several models along one path, and their densities of states.
 
-    `known` is label of a special point -> frequencies in THz, shown as diamonds, filled where measured.
+    `known` is label of a special point -> references in THz, shown as diamonds, filled if measured, open if from DFT.
     """
     with style.context():
         fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.8), width_ratios=(3, 1), sharey=True)
         for k, (model, found) in enumerate(results.items()):
             color = style.color_of(model, k)
-            # where one piece of the path ends and another begins, nothing is drawn from one to the other
+            # no line from the end of one segment of the path to the beginning of the next
             jump = np.append(np.diff(found.distances) == 0, False)[:, None]
             left.plot(found.distances, np.where(jump, np.nan, found.frequencies), color=color, lw=1.1)
             if found.frequencies_stderr is not None:
@@ -93,9 +93,9 @@ def _spelled(label):
 def curves(
     results: Mapping[str, tuple], xlabel: str, ylabel: str, measured: tuple | None = None, heading: str = ""
 ) -> Figure:
-    """Model -> (x, y, standard error of y or None) as lines with bands; `measured` (x, y) in black.
+    """Curves of models, model -> (x, y, standard error of y or None), as lines with bands; `measured` (x, y) in black.
 
-    Lines are dashed one after the other, so that two that coincide are both seen.
+    Every model has its own line style, so that curves that coincide can be told apart.
     """
     with style.context():
         fig, ax = plt.subplots(figsize=(5.6, 3.5))
@@ -114,9 +114,9 @@ def curves(
 
 
 def against_temperature(results: Mapping[str, Mapping], measured: Mapping[str, tuple], labels: Mapping[str, str]):
-    """Panels of quantities against temperature: model -> quantity -> (T, value, standard error).
+    """Quantities of models against temperature, a panel each: model -> quantity -> (T in K, value, standard error).
 
-    `measured` is quantity -> (T, value), `labels` quantity -> label of its axis and the order of the panels.
+    `measured` is quantity -> (T, value); `labels` is quantity -> label of its axis, in the order of the panels.
     """
     with style.context():
         fig, axes = plt.subplots(1, len(labels), figsize=(3.3 * len(labels), 3.4), squeeze=False)
@@ -140,7 +140,10 @@ def against_temperature(results: Mapping[str, Mapping], measured: Mapping[str, t
 
 
 def stress_against_strain(result: DeformationResult, point: int = 0) -> Figure:
-    """Mean stresses of deformed cells and the parabolas through them, one panel per constant, at one state point."""
+    """Mean stresses (GPa) of deformed cells and the parabolas fitted to them, a panel per constant, at one state point.
+
+    `point` is the index of the state point.
+    """
     strain = np.array(result.settings.strains)
     fine = np.linspace(strain.min(), strain.max(), 50)
     with style.context():
@@ -159,11 +162,11 @@ def stress_against_strain(result: DeformationResult, point: int = 0) -> Figure:
 
 
 def elastic_against_temperature(models: Mapping[str, Mapping], points) -> Figure:
-    """Constants, pressure and stresses of models (bars: one standard error) against measured ones (black).
+    """Elastic constants, pressure and stresses (GPa) of models against temperature, with the measured ones in black.
 
-    Pale bars are the training error of a committee, the standard deviation over its members.
-
-    A model comes as the table that `ElasticResult.by_temperature` returns and records keep.
+    `models` is model -> the table that `ElasticResult.by_temperature` returns; `points` are the measured state points.
+    Bars are one standard error; pale bars are the training error of a committee, the standard deviation over its
+    members.
     """
     points = sorted(points, key=lambda p: p.temperature)
     tables = [list(table.values()) for table in models.values()]
@@ -196,7 +199,7 @@ def elastic_against_temperature(models: Mapping[str, Mapping], points) -> Figure
 
 
 def _at_least(ax, span):
-    """Widen the y axis to `span`, so that small differences are not blown up."""
+    """Widen the y axis to `span` if it is narrower, so that small differences do not look large."""
     low, high = ax.get_ylim()
     if high - low < span:
         ax.set_ylim((low + high - span) / 2, (low + high + span) / 2)

@@ -1,6 +1,6 @@
-"""Structures and trajectories in a notebook: a widget or, where none runs, a picture.
+"""Structures and trajectories in a notebook: an interactive widget, or a picture.
 
-The picture is shown in a page without a running kernel, in print, and where nglview is not installed.
+The picture is shown on a page without a running kernel, in print, and if nglview is not installed.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from fusedff.plotting import style
 from fusedff.runtime import progress
 
-# z upwards, seen a little from the side and from above: for ASE, and as an axis times an angle for nglview
+# view with z upwards, a little from the side and from above: for ASE, and as axis times angle for nglview
 _ANGLES = "15z,-80x"
 _TURN = Rotation.from_euler("zx", [15, -80], degrees=True).as_rotvec()
 _MOST_PICTURES = 6
@@ -27,8 +27,9 @@ LAYERS = ("#0072B2", "#E69F00", "#CC79A7")  # positions A, B and C of a close-pa
 def view(structures: Atoms | Sequence[Atoms], titles: Sequence[str] | None = None, alt: str | None = None):
     """Show one structure, a trajectory (a list with the same atoms) or several structures (with `titles`).
 
-    A trajectory becomes one widget with a player; its picture shows the first and the last frame. A structure whose
-    atoms carry different tags, as `stacking` gives them, is coloured by `LAYERS`, others by element.
+    A trajectory becomes one widget with a player; its picture shows the first and the last frame. Of structures, the
+    first six are shown. A structure whose atoms have different tags, as `stacking` sets them, is coloured by `LAYERS`,
+    others by element. Raises ValueError for an empty list, and for frames without titles that hold different atoms.
     """
     frames = [structures] if isinstance(structures, Atoms) else list(structures)
     if not frames:
@@ -48,9 +49,9 @@ def view(structures: Atoms | Sequence[Atoms], titles: Sequence[str] | None = Non
 
 
 def stacking(unit: Atoms) -> Atoms:
-    """The unit cell with each atom's tag 0, 1 or 2 for the position A, B or C of its close-packed layer.
+    """Copy of a unit cell in which the tag of each atom is 0, 1 or 2 for position A, B or C of its close-packed layer.
 
-    The first two edges of the cell are those of a layer (120° apart), the third crosses the layers.
+    The first two edges of the cell lie in the layers (120° apart), the third crosses them.
     """
     unit = unit.copy()
     along = unit.get_scaled_positions()[:, 0]
@@ -59,22 +60,25 @@ def stacking(unit: Atoms) -> Atoms:
 
 
 def movie(frames: Sequence[Atoms]):
-    """A widget with a player for a trajectory, or None where nglview is not installed."""
+    """Widget with a player for a trajectory, or None if nglview is not installed.
+
+    Raises ValueError for frames that hold different atoms.
+    """
     frames = _together(frames)
     nglview = _nglview()
     return _dressed(nglview.show_asetraj(frames)) if nglview else None
 
 
 def still(frames: Sequence[Atoms], alt: str | None = None) -> tuple[Figure, str]:
-    """The first and the last frame of a trajectory as a figure, and in words."""
+    """Figure of the first and the last frame of a trajectory, and its alternative text (`alt`, if given)."""
     return _in_words(_together([frames[0], frames[-1]]), ["first frame", f"last frame ({len(frames)} in all)"], alt)
 
 
 def present(widget, fig: Figure, alt: str) -> None:
-    """Display a widget, and `fig` where it does not run; `alt` says in words what is seen. No widget: the figure alone.
+    """Display a widget, and `fig`, with alternative text `alt`, where it does not run. If widget is None, only `fig`.
 
-    In a notebook that is open in Jupyter both are one output, of which the front end shows what it can; elsewhere, in
-    a recorded notebook, they are two.
+    In a notebook that is open in Jupyter, both are one output, of which the front end shows what it can; in a recorded
+    notebook they are two outputs.
     """
     if widget is not None and progress.watched():
         display({**_bundle(widget), **style.bundle(fig, alt)}, raw=True)
@@ -85,7 +89,7 @@ def present(widget, fig: Figure, alt: str) -> None:
 
 
 def show_widget(widget) -> None:
-    """Display any widget; where no kernel runs, one line in its place, and not the name of its class."""
+    """Display any widget; where no kernel runs, a line of text is shown instead."""
     line = "(a widget, which needs a running notebook; what it shows is pictured below)"
     display({**_bundle(widget), "text/plain": line}, raw=True)
 
@@ -96,7 +100,7 @@ def _bundle(widget):
 
 
 def pictures(frames: Sequence[Atoms], titles: Sequence[str]) -> Figure:
-    """The structures drawn with their cells, z upwards."""
+    """Figure of structures with their cells, z upwards, one panel each."""
     with style.context():
         fig, axes = plt.subplots(1, len(frames), figsize=(2.9 * len(frames), 3.1), squeeze=False)
         for ax, frame, title in zip(axes[0], frames, titles, strict=True):
@@ -107,13 +111,13 @@ def pictures(frames: Sequence[Atoms], titles: Sequence[str]) -> Figure:
 
 
 def describe(frame: Atoms) -> str:
-    """A structure in words, for alternative texts."""
+    """Description of a structure for alternative texts: formula, number of atoms, lengths of the cell in Å."""
     lengths = " x ".join(f"{length:.2f}" for length in frame.cell.lengths())
     return f"{frame.get_chemical_formula()}, {len(frame)} atoms in a periodic cell of {lengths} Å"
 
 
 def _wrapped(frame):
-    """The frame inside its cell; what sticks out by less than a twentieth of it stays where it is."""
+    """Copy of the frame with its atoms in the cell; those outside by less than a twentieth of the cell stay there."""
     frame = frame.copy()
     frame.wrap(eps=0.05)
     return frame
@@ -130,7 +134,7 @@ def _in_words(frames, titles, alt):
 
 
 def _nglview():
-    """nglview, or None with one line that says so."""
+    """The module nglview; if it cannot be imported, print a line and return None."""
     try:
         import nglview
     except Exception as error:  # a broken installation raises more than ImportError
@@ -140,7 +144,7 @@ def _nglview():
 
 
 def _together(frames):
-    """Frames moved by whole lattice vectors, the same for all of them, so that atoms do not jump across the cell."""
+    """Frames shifted so that the first lies in its cell: by the same lattice vectors in all, so that no atom jumps."""
     if any(len(f) != len(frames[0]) or (f.numbers != frames[0].numbers).any() for f in frames):
         raise ValueError("the frames hold different atoms, so they are no trajectory; give titles to show each")
     shift = _wrapped(frames[0]).positions - frames[0].positions
@@ -157,7 +161,7 @@ def _dressed(widget, colors=None):
     widget.add_unitcell()
     widget.camera = "orthographic"
     widget.layout.width, widget.layout.height = "250px", "260px"
-    widget.center()  # once more when it is shown: within a box it began with no size, and would stay empty
+    widget.center()  # takes effect again when the widget is shown: in a box it has no size at first, and stays empty
     angle = float(np.linalg.norm(_TURN))
     widget.control.spin((_TURN / angle).tolist(), angle)
     return widget

@@ -1,7 +1,7 @@
 """Style of all figures: one matplotlib style, one colour and marker per model; showing and saving.
 
-The style is applied inside each function and nowhere else; importing this module changes nothing. Functions that draw
-return a matplotlib Figure: hand it to `show` with a sentence for readers who cannot see it.
+The style is applied inside each function only; importing this module does not change matplotlib's settings. Functions
+that draw return a matplotlib Figure: pass it to `show` with a sentence for readers who cannot see it.
 """
 
 import base64
@@ -21,7 +21,7 @@ from fusedff.runtime import progress, storage
 
 STYLE = Path(__file__).with_name("fusedff.mplstyle")
 
-# Okabe & Ito: the same colour and marker for the same thing in every figure.
+# Colours of Okabe & Ito; a model has the same colour and marker in every figure.
 COLORS = {"dft": "#0072B2", "experiment": "#E69F00", "fused": "#009E73", "measured": "#000000"}
 MARKERS = {"dft": "s", "experiment": "^", "fused": "o", "measured": "D"}
 REFERENCE = {
@@ -41,19 +41,19 @@ FAINT = "#8a8a8a"
 
 
 def context():
-    """Context manager under which figures look like the ones here: `with style.context(): ...`."""
+    """Context manager that applies the style of these figures: `with style.context(): ...`."""
     return plt.style.context(STYLE)
 
 
 def show(fig: Figure, alt: str, dpi: int = 150) -> None:
-    """Display a figure in a notebook as an image with alternative text, and close it.
+    """Display a figure in a notebook as an image with alternative text, and close it; in a script, print the text.
 
-    JupyterLab drops the alternative text of a plain PNG, so an HTML image comes first; the PNG lies beside
-    it for front ends that show no HTML, and the text for those that show neither.
+    JupyterLab drops the alternative text of a plain PNG, so the output is an HTML image; it also holds the PNG for
+    front ends that show no HTML, and the text for those that show neither.
     """
     data = bundle(fig, alt, dpi)
     alt = data["text/plain"]
-    if progress.shell() is None:  # a plain script, in which a picture cannot be seen
+    if progress.shell() is None:  # a plain script, which cannot show a picture
         print(alt)
         return
     from IPython.display import display
@@ -62,7 +62,7 @@ def show(fig: Figure, alt: str, dpi: int = 150) -> None:
 
 
 def bundle(fig: Figure, alt: str, dpi: int = 150) -> dict[str, str]:
-    """What `show` displays, by MIME type; closes the figure."""
+    """Output that `show` displays, by MIME type; closes the figure."""
     alt = f"{alt} ({_watermark})" if _watermark else alt
     width = int(100 * fig.get_figwidth())
     encoded = base64.b64encode(png(fig, dpi)).decode()
@@ -78,14 +78,14 @@ _watermark: str | None = None
 
 
 def watermark(text: str | None) -> None:
-    """Write `text` across every figure that is shown or saved from now on, and into its words; None ends that."""
+    """Write `text` across every figure shown or saved from now on, and into its alternative text; None ends that."""
     global _watermark
     _watermark = text
 
 
 @contextmanager
 def watermarked(text: str | None):
-    """A `watermark` on what is shown or saved within this context."""
+    """Context in which figures have a `watermark`."""
     before = _watermark
     watermark(text)
     try:
@@ -110,29 +110,29 @@ def png(fig: Figure, dpi: int = 150) -> bytes:
 
 
 def save(fig: Figure, path: str | Path, dpi: int = 150) -> None:
-    """Write a figure to a PNG file, whole or not at all."""
+    """Write a figure to a PNG file, atomically. Raises OSError if it cannot be written."""
     storage.write_bytes(path, png(fig, dpi))
 
 
 def color_of(name: str, position: int = 0) -> str:
-    """The fixed colour of a model, or one of the others for a name that is none."""
+    """The fixed colour of a model; for any other name, the colour of `OTHERS` at `position`."""
     return COLORS.get(name, OTHERS[position % len(OTHERS)])
 
 
 def title_of(name: str) -> str:
-    """How a model is called in figures."""
+    """Title of a model in figures, e.g. 'DFT-only' for 'dft'; any other name is its own title."""
     return results.TITLES.get(name, name)
 
 
 def axes(ax: Axes | None, size=(5.6, 3.6)) -> tuple[Figure, Axes]:
-    """The given axes with their figure, or a new single panel."""
+    """Figure and axes: the given ones, or a new figure with one panel of `size` in inches."""
     if ax is not None:
         return ax.get_figure(root=True), ax  # ty: ignore[invalid-explicit-return]  # axes that are drawn on have one
     return plt.subplots(figsize=size)
 
 
 def panels(n: int, columns: int, size=(3.0, 2.6), **kwargs) -> tuple[Figure, np.ndarray]:
-    """A grid with `n` visible panels, flat."""
+    """Figure and flat array of `n` panels, each of `size` in inches, in rows of `columns`."""
     rows = -(-n // columns)
     fig, grid = plt.subplots(rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False, **kwargs)
     for spare in grid.flat[n:]:
@@ -141,7 +141,7 @@ def panels(n: int, columns: int, size=(3.0, 2.6), **kwargs) -> tuple[Figure, np.
 
 
 def legend_of(models) -> list[Line2D]:
-    """Keys of a legend: markers in the models' colours, a line for 'measured', which comes first."""
+    """Legend entries of models: markers in their colours; for 'measured', which comes first, with a line."""
     return [
         Line2D(
             [], [], color=color_of(m, k - 1), marker=MARKERS.get(m, "o"), ls="-" if m == "measured" else "", ms=5, lw=1,

@@ -1,4 +1,4 @@
-"""Figures of a training: losses, and simulated properties that approach the measured ones."""
+"""Figures of a training: losses, and simulated properties beside the measured ones."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,10 @@ def curves(
     history: Sequence[Mapping], keys: Sequence[str], title: str = "", log: bool = True, ax: Axes | None = None,
     step: str = "epoch",
 ) -> Figure:  # fmt: skip
-    """Numbers of a training history against the `step` (the unit is part of a key: `force_rmse_meV_A`)."""
+    """Numbers of a training history against the `step` (the unit is part of a key: `force_rmse_meV_A`).
+
+    Raises ValueError for a key that is in no record.
+    """
     with style.context():
         fig, ax = style.axes(ax)
         for key in keys:
@@ -41,7 +44,7 @@ _UNITS = {"meV_A": "meV/Å", "meV_per_A": "meV/Å", "meV_per_atom": "meV/atom", 
 
 
 def _spoken(key: str) -> str:
-    """`force_rmse_meV_A` -> 'force rmse / meV/Å'."""
+    """Label of a key: `force_rmse_meV_A` -> 'force rmse (meV/Å)'."""
     for ending, unit in _UNITS.items():
         if key.endswith("_" + ending):
             return f"{key.removesuffix('_' + ending).replace('_', ' ')} ({unit})"
@@ -49,9 +52,9 @@ def _spoken(key: str) -> str:
 
 
 def approach(history: Sequence[Mapping], points, updates: int | None = None) -> Figure:
-    """How the constants and stresses of a DiffTRe or fused history move towards the measured ones (dashed).
+    """Elastic constants and stresses (GPa) of a DiffTRe or fused history by update, with the measured ones dashed.
 
-    `updates` makes the axes long enough for all that is to come.
+    `points` are the `StatePoint`s of the experiment. Axes extend to the last of `updates`, if given.
     """
     names = list(dict.fromkeys(key.split("@")[0] for key in history[0] if "@" in key))
     temperatures = sorted({float(key.split("@")[1][:-1]) for key in history[0] if "@" in key})
@@ -88,10 +91,10 @@ def compared(
     histories: Mapping[str, Sequence[Mapping]], against: Mapping[str, str], keys: Mapping[str, str],
     known: Mapping[str, float],
 ) -> Figure:  # fmt: skip
-    """Several trainings of the same model: a column per quantity, a row per measure of what they cost.
+    """Several trainings of the same model: a column per quantity, a row per measure of computational cost.
 
-    `histories` is training -> records; `against` and `keys` give entries of the records their labels, e.g.
-    {"simulations": "simulations"} and {"sigma": "sigma (Å)"}. `known` values are dashed.
+    `histories` is training -> records. `against` (the horizontal axes) and `keys` map entries of the records to labels,
+    e.g. {"simulations": "simulations"} and {"sigma": "sigma (Å)"}. `known` values, by entry, are dashed.
     """
     with style.context():
         fig, grid = plt.subplots(

@@ -1,4 +1,4 @@
-"""Figures of a trajectory: stress against time, errors of means by block length, one quantity by several estimators."""
+"""Figures of a trajectory: stress against time, standard errors by block length, one quantity by several estimators."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,7 +15,8 @@ from fusedff.simulation.statistics import Estimate
 def block_errors(errors: Mapping[int, float], snapshots: int, unit: str, ax: Axes | None = None) -> Figure:
     """Standard error (in `unit`) against block length in snapshots: it rises until blocks are independent.
 
-    The bars say how well an error from `snapshots / length` blocks is itself known, 1 / sqrt(2 (blocks - 1)).
+    `errors` is block length -> standard error, of a trajectory of `snapshots`. Bars are the uncertainty of the standard
+    error itself, a fraction 1 / sqrt(2 (n_blocks - 1)) of it with n_blocks = snapshots / length.
     """
     with style.context():
         fig, ax = style.axes(ax, (5.2, 3.4))
@@ -32,13 +33,13 @@ def block_errors(errors: Mapping[int, float], snapshots: int, unit: str, ax: Axe
     return fig
 
 
-_DIRECTIONS = ("#0072B2", "#56B4E9", "#D55E00")  # a and b alike, c apart
+_DIRECTIONS = ("#0072B2", "#56B4E9", "#D55E00")  # similar colours for the first two, another one for the third
 
 
 def stress_trace(clock: Sequence[float], stress_gpa: np.ndarray) -> tuple[Figure, Callable[[int], None]]:
-    """The stress (n, 6) in GPa, Voigt order, against `clock` in ps, means dashed; and a function that marks a frame.
+    """Figure of the stress (n, 6) in GPa, Voigt order, against `clock` (n,) in ps; and a function that marks a frame.
 
-    Normal components above, shears below, on one scale.
+    Normal components are above, shears below, on the same scale; means are dashed.
     """
     with style.context():
         fig, axes = plt.subplots(2, 1, figsize=(6.4, 4.2), sharex=True, sharey=True)
@@ -67,9 +68,9 @@ def stress_trace(clock: Sequence[float], stress_gpa: np.ndarray) -> tuple[Figure
 def estimates(
     results: Mapping[str, Estimate], names: Sequence[str], reference: Sequence[float] | None = None, unit: str = "GPa"
 ) -> Figure:
-    """The same quantities `names` by several estimators: values, and differences from their weighted mean.
+    """Quantities `names` (n,) by several estimators: values, and differences from their weighted mean.
 
-    Error bars are one standard error; `reference` is drawn in black.
+    Weights are the inverse squared standard errors; error bars are one standard error; `reference` (n,) is in black.
     """
     with style.context():
         fig, (values, differences) = plt.subplots(1, 2, figsize=(10, 3.7))

@@ -1,6 +1,6 @@
 """Interactive figures: a slider through a trajectory, and figures that are updated during a training.
 
-Each leaves a static picture for pages without a running kernel.
+Each leaves a static picture behind, for pages without a running kernel.
 """
 
 import time
@@ -17,13 +17,14 @@ from fusedff.plotting import structures, style, trajectories
 from fusedff.plotting import training as training_plots
 from fusedff.runtime import progress
 
-_IDLE = 10  # a figure is drawn again when this many times what drawing it takes has passed
+_IDLE = 10  # time between two drawings of a figure over the time that drawing it takes
 
 
 def scrub(frames: Sequence[Atoms], clock: Sequence[float], stress_gpa: np.ndarray) -> None:
-    """A trajectory with a slider, and beside it the stress (n_frames, 6) in GPa that each frame has at `clock` in ps.
+    """Show a trajectory with a slider, and the stress (n_frames, 6) in GPa of its frames against `clock` in ps.
 
-    Voigt order, positive in tension. Where no widget runs, pictures show the first and the last frame and the stress.
+    Stress is in Voigt order, positive in tension. Without a running kernel, pictures show the first and the last frame
+    and the stress. Raises ValueError unless there are equally many frames, times and stresses, at least two.
     """
     stress_gpa = np.asarray(stress_gpa)
     if not len(frames) == len(clock) == len(stress_gpa) > 1:
@@ -31,7 +32,7 @@ def scrub(frames: Sequence[Atoms], clock: Sequence[float], stress_gpa: np.ndarra
             f"{len(frames)} frames, {len(clock)} times and {len(stress_gpa)} stresses; give as many of each"
         )
     trace, mark = trajectories.stress_trace(clock, stress_gpa)
-    plt.close(trace)  # it is drawn by hand, again and again
+    plt.close(trace)  # `draw` below renders it itself
     atoms, shown = structures.movie(frames), None
     if atoms is not None:
         picture = ipywidgets.Image(format="png", layout={"width": "560px", "max_width": "60%", "object_fit": "contain"})
@@ -60,14 +61,17 @@ def scrub(frames: Sequence[Atoms], clock: Sequence[float], stress_gpa: np.ndarra
 
 
 def approach(points, updates: int):
-    """Context that yields the `on_epoch` of a training from experiment: `plotting.training.approach` so far."""
+    """Context that yields an `on_epoch` for trainings on experiments: it updates `plotting.training.approach`.
+
+    `points` are the measured state points, `updates` the number of updates in all.
+    """
     return _redrawn(
         lambda history: (training_plots.approach(history, points, updates), _approach_in_words(history, updates))
     )
 
 
 def training(keys: Sequence[str], epochs: int, title: str = ""):
-    """Context that yields the `on_epoch` of any training: `plotting.training.curves` of these keys so far."""
+    """Context that yields an `on_epoch` for any training: it updates `plotting.training.curves` of these keys."""
     return _redrawn(
         lambda history: (training_plots.curves(history, keys, title), _training_in_words(history, keys, epochs))
     )
@@ -75,9 +79,10 @@ def training(keys: Sequence[str], epochs: int, title: str = ""):
 
 @contextmanager
 def _redrawn(draw_and_tell):
-    """Yield `draw(history)`: the figure that `draw_and_tell` makes of it, with its words, in place of the last one.
+    """Yield `draw(history)`, which replaces the shown figure by the one that `draw_and_tell(history)` returns.
 
-    Drawing takes a tenth of the time at most. What remains, also after an interruption, is the last state.
+    `draw_and_tell` returns a figure and its alternative text. Drawing takes at most a tenth of the time; at the end,
+    also after an interruption, the last state is drawn.
     """
     shown, drawn, ready, latest = None, 0, 0.0, []
 

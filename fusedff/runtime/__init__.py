@@ -1,1 +1,1 @@
-"""Shared by all packages: devices, storage, progress, settings, JAX's set-up."""
+"""Helpers of all packages: devices, storage, compilation, progress, checks of settings, set-up of JAX."""

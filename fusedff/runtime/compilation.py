@@ -1,4 +1,4 @@
-"""Compile functions of settings without keeping a program for every setting that was ever used."""
+"""Compilation of functions that depend on settings, keeping only the programs of the last settings."""
 
 from collections.abc import Callable
 from functools import lru_cache, partial, wraps
@@ -10,7 +10,8 @@ def jit(n_static: int, kept: int = 2) -> Callable:
     """Decorate a function like `jax.jit` with its first `n_static` arguments static, and drop old programs.
 
     `jax.jit` keeps the program for every value of a static argument until the process ends: 10 to 40 MiB for every
-    training with new settings. Here only those of the `kept` last used values stay. Static arguments are hashable.
+    training with new settings. Here only those of the `kept` last used values stay. Static arguments must be hashable
+    and positional.
     """
 
     def decorate(function):

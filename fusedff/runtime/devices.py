@@ -3,7 +3,7 @@
 `shard_map_cells` wraps `jax.shard_map` over a mesh with a single axis, the devices. Every device computes a contiguous
 block of the cells (or of the frames of a batch), so neighbour gathers stay on the device. Collectives are needed only
 for sums (`total`, a psum), maxima (`largest`, a pmax) and the results. Outside the mapped function every array is
-replicated: whole, and the same on every device. With one device no function here changes anything.
+replicated: every device has all of it. With one device, functions and arrays are left as they are.
 """
 
 import os
@@ -36,7 +36,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def require_unforked() -> None:
-    """Raise RuntimeError in a process that was forked after jax had started: whatever it computed would hang."""
+    """Raise RuntimeError in a process that was forked after jax had started, where any computation would hang."""
     if _forked:
         raise RuntimeError(
             "this process was forked after jax had started its threads, which a fork leaves behind; start workers with "
@@ -45,9 +45,9 @@ def require_unforked() -> None:
 
 
 def require_platform(release: bool = False) -> None:
-    """Raise ValueError if JAX_PLATFORMS names what is not there, in place of a traceback through jax.
+    """Raise ValueError if JAX_PLATFORMS names a device that jax does not find, in place of a traceback through jax.
 
-    With `release`, the memory of the devices is left to processes that are started afterwards.
+    With `release`, this process then gives the devices up, so that their memory is free for processes started later.
     """
     wanted = os.environ.get("JAX_PLATFORMS")
     if wanted in (None, "", "cpu"):
@@ -71,22 +71,22 @@ def require_platform(release: bool = False) -> None:
 
 
 def first() -> bool:
-    """Whether this is the process that writes files and shows progress."""
+    """Whether this is the first process of a distributed run, the one that writes files and shows progress."""
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def count() -> int:
-    """Devices of all hosts together."""
+    """Number of devices of all hosts together. Raises RuntimeError in a process forked after jax had started."""
     require_unforked()
     return jax.device_count()
 
 
 def shard_map_cells(function: Callable, in_axes: tuple, out_axes, n: int = 0) -> Callable:
-    """Map `function` over the devices, each with its block of `n` cells; for use under jit.
+    """Map `function` over the devices, each with its block of the `n` cells; for use under jit.
 
-    `in_axes` and `out_axes` are those of `jax.vmap`: the axis that counts cells, or None for an array that is the same
-    on all devices. Unless the number of devices divides `n`, the last cell is repeated to fill the blocks; sums over
-    cells must give the repeats no weight (`zero_for_repeats`).
+    `in_axes` and `out_axes` are like those of `jax.vmap`: the axis that counts cells, or None for an array that is the
+    same on all devices; `in_axes` may also be SCATTERED (see `scatter`). Unless the number of devices divides `n`, the
+    last cell is repeated to fill the blocks; sums over cells must give the repeats no weight (`zero_for_repeats`).
     """
     if count() == 1:
         return function
@@ -118,7 +118,7 @@ def zero_for_repeats(weights: jax.Array, axis: int) -> jax.Array:
 
 
 def warn_if_idle(n: int) -> None:
-    """Warn if the number of devices does not divide `n` cells."""
+    """Warn if the number of devices does not divide the number `n` of cells, so that some devices do repeated work."""
     if _idle(n) and first():
         each = -(-n // count())
         warnings.warn(
@@ -142,7 +142,7 @@ def scatter(shares: Sequence):
 
 
 def local(tree):
-    """Copy replicated arrays to ordinary arrays of this process."""
+    """Copy the replicated arrays of a tree to ordinary arrays of this process."""
     return tree if count() == 1 else jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), tree)
 
 

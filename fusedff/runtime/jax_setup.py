@@ -17,10 +17,10 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 @cache
 def setup() -> None:
-    """Keep freed memory and compiled code: faster calls on CPUs, and a second process need not compile again.
+    """Keep freed memory and compiled code: calls on CPUs are faster, and other processes need not compile again.
 
-    Best called before jax is imported (see `keep_compiled`). Importing fusedff does not call it. It changes no results.
-    A second call does nothing.
+    Call it before jax is imported, if possible (see `keep_compiled`). Importing fusedff does not call it. It does not
+    change results. A second call does nothing.
     """
     keep_freed_memory()
     keep_compiled()
@@ -43,9 +43,10 @@ def keep_freed_memory() -> None:
 
 
 def return_what_compilers_leave() -> None:
-    """Return memory to the system after a long compilation, often more than 100 MB.
+    """Return memory to the system after every compilation of more than a second, often more than 100 MB.
 
-    Otherwise it would stay, since freed memory is kept. Notebooks compile a lot and machines on Binder have 2 GB.
+    Otherwise the process would keep it, see `keep_freed_memory`. Notebooks compile many functions, and machines on
+    Binder have 2 GB.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is None:
@@ -62,9 +63,9 @@ def return_what_compilers_leave() -> None:
 def keep_compiled() -> None:
     """Store compiled code in the user's cache, or in JAX_COMPILATION_CACHE_DIR, for other processes.
 
-    Compiled code belongs to one kind of processor, which XLA does not check: each kind has its own folder. On some
-    processors XLA warns at length about every program that it finds there. It reads once, when jax is imported, that it
-    should not: where that came first, the warnings appear, and mean nothing.
+    Compiled code is valid for one kind of processor, which XLA does not check; so each kind has its own folder. On some
+    processors XLA prints a long warning, which is harmless, for every program that it loads from there. This function
+    turns the warnings off, but only if it is called before jax is imported, when XLA reads the variable.
     """
     if "jax" not in sys.modules:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -78,13 +79,13 @@ def keep_compiled() -> None:
 
 
 def _drop_half_stored(folder: Path) -> None:
-    """Delete programs that a killed process was storing: at one that lacks its time of access, JAX stores no other."""
+    """Delete programs that a killed process was storing; JAX stores no others while one lacks its access-time file."""
     try:
         with FileLock(folder / ".lockfile", timeout=5):
             for program in folder.glob("*-cache"):
                 if not program.with_name(program.name.removesuffix("-cache") + "-atime").exists():
                     program.unlink(missing_ok=True)
-    except (OSError, Timeout):  # no such folder yet, or it is not ours to write, or somebody is busy with it
+    except (OSError, Timeout):  # the folder does not exist, cannot be written, or is locked by another process
         pass
 
 

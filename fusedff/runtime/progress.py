@@ -14,7 +14,7 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """Keyboard interrupt whose message names what was saved; notebooks show it in place of a traceback."""
+    """Keyboard interrupt whose message says what was saved; notebooks show it in place of a traceback."""
 
     def _render_traceback_(self):  # IPython asks for it
         return [str(self)]
@@ -22,10 +22,11 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def bar(name: str | None, total: int, start: int = 0):
-    """Yield `report(record, advance=1)`, to be called when items are done, with numbers to show.
+    """Show the progress of `total` items, `start` of them done; yields `report(record, advance=1)` to call after items.
 
-    Without a name nothing is shown. A terminal and a notebook that is open in Jupyter get a bar; output that is only
-    recorded, by papermill or in a file, gets lines. Of several processes, only the first shows anything.
+    `record` is a dict of numbers to show. Without a name nothing is shown. A terminal and a notebook that is open in
+    Jupyter get a bar; output that is recorded, by papermill or in a file, gets lines. In a distributed run, only the
+    first process shows anything. A keyboard interrupt is raised again as `Interrupted`.
     """
     if name is None or not devices.first():
         yield lambda record=None, advance=1: None
@@ -54,20 +55,20 @@ def bar(name: str | None, total: int, start: int = 0):
 
 
 def shell():
-    """The IPython shell that runs this code, or None; a kernel has loaded IPython, and nothing else needs it."""
+    """The IPython shell that runs this code, or None. It does not import IPython, which a running shell has done."""
     ipython = sys.modules.get("IPython")
     return None if ipython is None else ipython.get_ipython()
 
 
 def watched() -> bool:
-    """Whether this is a kernel that a Jupyter server started, for a notebook in a browser; papermill starts its own."""
+    """Whether this is a kernel of a notebook that is open in Jupyter, and not one that papermill started."""
     return "JPY_SESSION_NAME" in os.environ and shell() is not None
 
 
 class _InPlace(tqdm):
-    """A bar in the output of a cell, each time drawn over the last one, with the numbers on a line of their own."""
+    """A bar in the output of a notebook cell, drawn in place of the last one, with the numbers on a second line."""
 
-    monitor_interval = 0  # no thread that draws: its output would land in whichever cell runs
+    monitor_interval = 0  # no monitor thread: its output would appear in whichever cell runs
 
     def __init__(self, **kwargs):
         from IPython.display import display
@@ -86,7 +87,7 @@ class _InPlace(tqdm):
 def _lines(name, total, start):
     began = printed = time.monotonic()
     done = start
-    print(f"{name}: {done}/{total}", flush=True)  # the first piece may take a while: it is compiled
+    print(f"{name}: {done}/{total}", flush=True)  # now, since the first item may take a while to compile
 
     def report(record=None, advance=1):
         nonlocal done, printed

@@ -1,4 +1,4 @@
-"""Checks of the ranges of settings, when settings are made.
+"""Checks of the ranges of settings, called when a settings object is created.
 
 Whole numbers have an upper bound, so that a typing error cannot start a run that never ends or fills the memory.
 """
@@ -9,7 +9,7 @@ from numbers import Integral, Real
 
 LONGEST_CUTOFF = 30.0  # Å; some 10 000 neighbours of every atom of a solid
 
-MOST = {  # of whole numbers, with what more would mean; any other setting: a million
+MOST = {  # setting -> largest whole number and the reason for it; one million for all other settings
     "epochs": (100_000, "the batches of all epochs are drawn before the first"),
     "updates": (100_000, "every update may take a simulation of its own"),
     "replicas": (10_000, "every replica is a cell in memory"),
@@ -18,9 +18,10 @@ MOST = {  # of whole numbers, with what more would mean; any other setting: a mi
 
 
 def require(settings, *, count=(), whole=(), positive=(), not_negative=(), repeats=()) -> None:
-    """Raise ValueError with class, setting, value and range unless every setting named is in the range it is under.
+    """Raise ValueError, naming class, setting, value and range, unless the named attributes of `settings` are in range.
 
-    Whole numbers (`count`, `whole`) may be as large as `MOST` says; `repeats` are three of them (`are_repeats`).
+    `count` are whole numbers from 1 on, `whole` from 0 on, both up to `MOST`; `positive` are numbers above 0,
+    `not_negative` from 0 on; `repeats` are three whole numbers from 1 on (`are_repeats`).
     """
     for name in repeats:
         if not are_repeats(getattr(settings, name)):
@@ -42,13 +43,13 @@ def require(settings, *, count=(), whole=(), positive=(), not_negative=(), repea
 
 
 def are_repeats(value) -> bool:
-    """Whether a value says how often a cell is repeated along its three vectors: whole numbers from 1 on."""
+    """Whether a value is three whole numbers from 1 on: the repeats of a cell along its vectors."""
     counts = list(value) if isinstance(value, Iterable) else []
     return len(counts) == 3 and all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in counts)
 
 
 def between(settings, name: str, low: float = -inf, high: float = inf, why: str = "") -> None:
-    """Raise ValueError unless low <= setting <= high; `why` is the reason for the range."""
+    """Raise ValueError unless low <= setting <= high; `why` ends the message, with the range or its reason."""
     if not low <= getattr(settings, name) <= high:
         refuse(settings, name, why)
 
@@ -60,5 +61,5 @@ def one_of(settings, name: str, choices) -> None:
 
 
 def refuse(settings, name: str, remedy: str) -> None:
-    """Raise ValueError for one setting."""
+    """Raise ValueError that names class, setting and value, and ends with `remedy`."""
     raise ValueError(f"{type(settings).__name__}: {name} = {getattr(settings, name)}; {remedy}")

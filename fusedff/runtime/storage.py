@@ -1,4 +1,4 @@
-"""Trees of arrays in one safetensors file with JSON beside them: written whole or not at all, never pickled."""
+"""Storage of trees of arrays, with JSON metadata, in one safetensors file: written atomically, never pickled."""
 
 import dataclasses
 import errno
@@ -25,16 +25,16 @@ except ImportError:  # no POSIX: files are written as safely, but nothing is loc
     fcntl = None
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_CHECKSUM = "sha256"  # of all else in the file
+_CHECKSUM = "sha256"  # of arrays and metadata
 _MAX_DEPTH = 100  # levels of nested JSON; our own has fewer than ten
 
 
 class DamagedFileError(ValueError):
-    """A file that cannot be read, or does not hold what it should."""
+    """A file cannot be read, or does not hold what is expected."""
 
 
 class InUseError(OSError):
-    """A file that another process, or another training in this one, is writing."""
+    """A file is being written by another process, or by another training in this one."""
 
 
 def _leaf_names(tree):
@@ -43,7 +43,7 @@ def _leaf_names(tree):
 
 
 def write_tree(path: str | Path, tree, metadata: dict) -> None:
-    """Write the arrays of `tree` and JSON-able `metadata`; an existing file is replaced only when all is on disk."""
+    """Write the arrays of `tree` and JSON-able `metadata` with a checksum, like `write_bytes`."""
     named, _ = _leaf_names(tree)
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in named}
     text = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
@@ -53,7 +53,8 @@ def write_tree(path: str | Path, tree, metadata: dict) -> None:
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Replace a file atomically: at any time, also after a crash, it has its old or its new content, never a part.
 
-    Of several processes, which all have the same content, only the first writes.
+    In a distributed run, in which all processes have the same content, only the first writes. Raises OSError naming the
+    file and the remedy.
     """
     if not devices.first():
         return
@@ -78,7 +79,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def require_new(path: str | Path, remedy: str = "name another file, or delete it") -> None:
-    """Raise FileExistsError if `path` exists, and NotADirectoryError if no folder can be where it is to be."""
+    """Raise FileExistsError if `path` exists, and NotADirectoryError if one of its parents is a file."""
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} exists already; {remedy}")
@@ -88,7 +89,7 @@ def require_new(path: str | Path, remedy: str = "name another file, or delete it
 
 
 def unwritable(path: Path, error: OSError) -> OSError:
-    """`error`, met while writing `path`, as one that names the file and the remedy."""
+    """An OSError that names the file and the remedy, from the `error` raised while writing `path`."""
     remedy = "make room" if error.errno in _FULL else "give a folder that can be written to"
     return OSError(
         error.errno, f"cannot write {path} ({error.strerror}); what was there is kept: {remedy} and run again"
@@ -96,17 +97,17 @@ def unwritable(path: Path, error: OSError) -> OSError:
 
 
 def _create(path):
-    """A new file beside `path`, locked by this process; its name is random, so that no link of that name can exist."""
+    """Path and handle of a new file beside `path`, locked by this process; its name is random, so that none exists."""
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
         file = open(temporary, "xb")
         if _hold(file):
             return temporary, file
-        file.close()  # another process took it for a leftover, before it was held
+        file.close()  # another process took it for a leftover before it was locked
 
 
 def _hold(file) -> bool:
-    """Whether the open `file` now belongs to this process, until it closes the file or ends; False if it is gone."""
+    """Lock the open `file` until it is closed or the process ends; False if it is locked already or was deleted."""
     if fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -118,7 +119,7 @@ def _hold(file) -> bool:
 
 
 def _remove_unless_held(path):
-    """Remove what a killed process has left; a living one holds the file that it writes."""
+    """Remove a file that a killed process has left; a running process holds a lock on the file it writes."""
     if fcntl is not None:
         with suppress(OSError), open(os.open(path, os.O_RDWR | os.O_NOFOLLOW), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,10 +128,10 @@ def _remove_unless_held(path):
 
 @contextmanager
 def lock(path: str | Path) -> Generator[None]:
-    """Keep all other processes that call `lock` for `path` out; the lock ends with the process that holds it.
+    """Context that holds a lock on `path` against other calls of `lock`; it is released if the process dies.
 
-    Raises InUseError if another one holds it. Where no lock file can be made, nothing can be written either, or the
-    file system knows no locks: then nothing is locked.
+    Raises InUseError if it is held already. Nothing is locked if no lock file can be made, if the platform or the file
+    system has no locks, and in all but the first process of a distributed run.
     """
     path = Path(path)
     place = path.with_name(f".{path.name}.lock")
@@ -157,13 +158,13 @@ def lock(path: str | Path) -> Generator[None]:
 
 
 def write_json(path: str | Path, data) -> None:
-    """Write indented JSON, atomically; null for nan and infinities, which JSON does not have."""
+    """Write indented JSON like `write_bytes`; nan and infinities, which JSON does not have, become null."""
     finite = json.loads(json.dumps(data), parse_constant=lambda _: None)
     write_bytes(path, (json.dumps(finite, indent=2) + "\n").encode())
 
 
 def read_json(path: str | Path, *keys: str, remedy: str = "restore it"):
-    """JSON from a file; an object in it must have `keys`.
+    """Read JSON from a file; if `keys` are given, it must be an object that has them.
 
     Raises FileNotFoundError, or DamagedFileError naming the file, what is wrong and the remedy.
     """
@@ -179,9 +180,9 @@ def read_json(path: str | Path, *keys: str, remedy: str = "restore it"):
 
 
 def _parse_json(text: str):
-    """`json.loads` that raises ValueError where nesting would exhaust the C stack.
+    """`json.loads` that raises ValueError for nesting so deep that it could exhaust the C stack.
 
-    Python's recursion limit does not protect the parser: symfc raises it to 100 000 for the whole process.
+    Python's recursion limit does not protect the parser, since symfc raises it to 100 000 for the whole process.
     """
     brackets = np.frombuffer(re.sub(r'"(?:[^"\\]|\\.)*"', "", text).encode(), np.uint8)
     steps = np.isin(brackets, list(b"[{")).astype(int) - np.isin(brackets, list(b"]}"))
@@ -191,19 +192,23 @@ def _parse_json(text: str):
 
 
 def plain(data):
-    """`data` as it comes back from JSON (tuples become lists), for comparison with what was stored."""
+    """Convert `data` as storing it as JSON does (tuples become lists), for comparison with stored data."""
     return json.loads(json.dumps(data))
 
 
 def read_metadata(path: str | Path) -> dict:
-    """The JSON stored beside the arrays."""
+    """Read the JSON metadata of a file that `write_tree` wrote, without checking the checksum.
+
+    Raises FileNotFoundError or DamagedFileError.
+    """
     return _read(path, arrays=False)[1]
 
 
 def read_tree(path: str | Path, like):
-    """Arrays in the structure of `like`, and the metadata; names, shapes and types must agree.
+    """Read arrays, in the structure of `like`, and metadata from a file that `write_tree` wrote.
 
-    Raises FileNotFoundError, or DamagedFileError naming the file, the array and the remedy.
+    Arrays are converted to the types in `like`. Raises FileNotFoundError, or DamagedFileError naming the file, the
+    array and the remedy if the checksum, names or shapes do not agree, or values are not finite.
     """
     arrays, metadata = _read(path)
     named, structure = _leaf_names(like)
@@ -231,9 +236,10 @@ def read_tree(path: str | Path, like):
 
 
 def digest(data) -> str:
-    """A sha256 of any data: arrays, numbers, text, containers of them, and objects with what they hold.
+    """A sha256 of any data: arrays, numbers, text, containers of them, and objects with their attributes.
 
-    Equal to the last bit means equal digests. Functions count by their names, objects by their class and attributes.
+    Data that are equal to the last bit have equal digests. Functions are identified by their names, objects by their
+    class and attributes.
     """
     found = hashlib.sha256()
     for part in _parts(data):

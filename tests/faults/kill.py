@@ -22,7 +22,7 @@ EPOCHS = 200
 
 
 def train(folder: Path) -> None:
-    """The run: from the beginning, or from where its checkpoint stands."""
+    """Run the training from the beginning, or from its checkpoint."""
     import jax
 
     from fusedff.data import datasets
@@ -50,7 +50,7 @@ def train(folder: Path) -> None:
 
 
 def launch(folder: Path, room: int | None = None) -> subprocess.Popen:
-    """The run in a process of its own; `room` is the size (bytes) of the largest file that still fits on its disk."""
+    """Start `train` in another process; `room` (bytes) limits the size of its files, like a full disk."""
     folder.mkdir(exist_ok=True)
     limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))) if room is not None else None
     environment = os.environ | {
@@ -71,7 +71,7 @@ def finish(folder: Path) -> None:
 
 
 def epochs(folder: Path) -> int:
-    """How many the checkpoint holds; it must be readable at any moment."""
+    """Number of epochs in the checkpoint, which must be readable at any time."""
     from fusedff.runtime import storage
 
     path = folder / "checkpoint.safetensors"
@@ -79,14 +79,14 @@ def epochs(folder: Path) -> int:
 
 
 def arrays(path: Path) -> list[tuple[str, bytes]]:
-    """What a file holds, to the bit."""
+    """Names and bytes of the arrays in a file."""
     from safetensors.numpy import load_file
 
     return sorted((name, array.tobytes()) for name, array in load_file(path).items())
 
 
 def written(folder: Path) -> int:
-    """When the checkpoint was."""
+    """Time of the last write of the checkpoint in ns, 0 if there is none."""
     path = folder / "checkpoint.safetensors"
     return path.stat().st_mtime_ns if path.exists() else 0
 
@@ -96,9 +96,9 @@ def parts(folder: Path) -> set[Path]:
 
 
 def kill(folder: Path, seconds: float, writing: bool) -> str:
-    """Let the run live for some seconds beyond its next checkpoint, or when negative, beyond its start, and kill it.
+    """Start the training and kill it some `seconds` after its next checkpoint or, if negative, after its start.
 
-    With `writing`, amid the next write. Says what happened.
+    With `writing`, it is killed during the write that follows. Returns a sentence on what happened.
     """
     before, old, stamp = epochs(folder), parts(folder), written(folder)
     run = launch(folder)
@@ -114,7 +114,7 @@ def kill(folder: Path, seconds: float, writing: bool) -> str:
 
 
 def fill_disk(folder: Path) -> str:
-    """The run on a disk too small for its checkpoint: one clear error, and the old checkpoint as it was."""
+    """Start the training without space for its checkpoint: one clear error, and the old checkpoint is unchanged."""
     path = folder / "checkpoint.safetensors"
     before = path.read_bytes()
     run = launch(folder, room=len(before) - 1000)
@@ -128,7 +128,7 @@ def fill_disk(folder: Path) -> str:
 
 
 def check(kills: int, folder: Path, seed: int = 0, say=print) -> None:
-    """Everything above; AssertionError when anything was lost or changed."""
+    """Compare a training that is killed `kills` times with one that is not. Raises AssertionError if they differ."""
     whole, killed, dice = folder / "whole", folder / "killed", random.Random(seed)
     began = time.monotonic()
     finish(whole)

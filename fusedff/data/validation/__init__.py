@@ -1,1 +1,1 @@
-"""Checks of a user's frames: units, labels, duplicates."""
+"""Checks of labelled frames: units, consistency of labels, duplicates."""

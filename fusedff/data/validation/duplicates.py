@@ -2,12 +2,13 @@
 
 Two frames are the same if their cells have the same lengths and angles and their atoms the same fractional
 coordinates, up to a common translation, whole lattice vectors and the order of the atoms: so a rotated, wrapped, sorted
-or rounded copy is the same. Another choice of lattice vectors is another frame: strains that symmetry makes equivalent,
-as +yz and -yz of hcp, do not meet.
+or rounded copy is the same. With other lattice vectors it is another frame; so strains that are equivalent by symmetry,
+such as +yz and -yz of hcp, are not duplicates.
 
-Tolerances: 1e-3 Å for atoms, which tools write with three decimals or more, and 3e-4 Å for cell vectors, of which they
-write four. Some atom of molecular dynamics moves by more within 2 fs above 50 K, finite displacements are 1e-2 Å, and
-cells along an equation of state differ by 3e-3 Å or more (0.3 % of the volume).
+Tolerances: 1e-3 Å for atoms, whose positions programs write with three decimals or more, and 3e-4 Å for cell vectors,
+with four. Frames that differ on purpose differ by more: in molecular dynamics above 50 K, at least one atom moves by
+more than this within 2 fs; finite displacements are 1e-2 Å; cells along an equation of state differ by 3e-3 Å or more
+(0.3 % of the volume).
 """
 
 from collections import defaultdict
@@ -19,16 +20,16 @@ from scipy.spatial import cKDTree
 
 from fusedff.data.frames import labels
 
-ATOMS, CELL = 1e-3, 3e-4  # Å
-NOISE = 1e-5  # eV per atom, of energies that were rounded
+ATOMS, CELL = 1e-3, 3e-4  # tolerances, Å
+NOISE = 1e-5  # eV per atom, by which rounded energies may differ
 
 _WAVES = np.array([h for h in np.ndindex(3, 3, 3) if h > (1, 1, 1)]) - 1  # (13, 3), half of those up to ±1
 
 
 def check(frames: Sequence[Atoms], where: Sequence[str]) -> None:
-    """Raise ValueError, naming both frames, if two frames are the same structure; one with two energies is named first.
+    """Raise ValueError if two frames are the same structure, naming a pair; one with different energies comes first.
 
-    `frames` have passed `frames.check_frame`; `where` names each.
+    `frames` have passed `frames.check_frame`; `where` (n_frames,) names each in messages.
     """
     gaps = {(i, j): abs(labels(frames[i]).energy - labels(frames[j]).energy) / len(frames[i]) for i, j in pairs(frames)}
     if not gaps:
@@ -43,10 +44,10 @@ def check(frames: Sequence[Atoms], where: Sequence[str]) -> None:
 
 
 def pairs(frames: Sequence[Atoms]) -> Iterator[tuple[int, int]]:
-    """Yield (i, j), i < j, of frames that are the same structure as an earlier frame, each j once.
+    """Yield (i, j) for every frame j that is the same structure as an earlier frame, with i the first of these.
 
-    Frames that may be the same are those whose invariants agree: lengths and angles of the cell, and the moduli of
-    the structure factors of 13 waves. Only these are compared atom by atom.
+    Only frames whose invariants agree are compared atom by atom: lengths and angles of the cell, and the moduli of the
+    structure factors of 13 waves.
     """
     groups = defaultdict(list)
     for i, frame in enumerate(frames):
@@ -70,7 +71,7 @@ def same(one: Atoms, two: Atoms, atoms: float = ATOMS, cell: float = CELL) -> bo
         return True
     rarest = min(set(one.numbers.tolist()), key=lambda z: np.sum(one.numbers == z))
     tree = cKDTree(second % 1.0 % 1.0, boxsize=1.0)  # twice, as -1e-17 % 1.0 is 1.0
-    # every translation that takes an atom of the rarest element to another; most fail for the next few atoms
+    # all translations of one atom of the rarest element to those of `two`; most do not fit the first four atoms
     shifts = second[two.numbers == rarest] - first[one.numbers == rarest][0]
     few = (first[:4] + shifts[:, None]) % 1.0 % 1.0
     off = tree.query(few, distance_upper_bound=4 * atoms / _smallest_height(one))[0]
@@ -78,12 +79,12 @@ def same(one: Atoms, two: Atoms, atoms: float = ATOMS, cell: float = CELL) -> bo
 
 
 def _lies_on(shifted, one, tree, second, two, atoms) -> bool:
-    """Whether every atom of `one`, at the fractional coordinates `shifted`, has one of `two` where it is."""
+    """Whether every atom of `one`, at the fractional coordinates `shifted`, coincides with one of `two`."""
     _, partner = tree.query(shifted % 1.0 % 1.0)
     if len(set(partner.tolist())) < len(partner) or (one.numbers != two.numbers[partner]).any():
         return False
     off = shifted - second[partner]
-    off = (off - np.rint(off)) @ one.cell.array  # small, but for the origin, which may be rounded itself
+    off = (off - np.rint(off)) @ one.cell.array  # the mean is subtracted below, since the shift may be rounded itself
     return bool(np.abs(off - off.mean(0)).max() <= atoms)
 
 
@@ -99,16 +100,16 @@ def _from_mean(moves):
 
 
 def _gram_lengths(frame) -> np.ndarray:
-    """Lengths (Å) of the cell vectors and of their pairwise sums: these fix lengths and angles."""
+    """Lengths (6,) in Å of the cell vectors and of their pairwise sums, which determine lengths and angles."""
     a, b, c = frame.cell.array
     return np.linalg.norm([a, b, c, a + b, b + c, c + a], axis=1)
 
 
 def _invariants(frame) -> np.ndarray:
-    """Numbers (19,) that rotation, translation and order of atoms do not change, and rounding by less than 1."""
+    """Invariants (19,) under rotation, translation and reordering of atoms; rounding changes each by less than 1."""
     weights = np.sqrt(frame.numbers)
     waves = np.abs(weights @ np.exp(2j * np.pi * frame.get_scaled_positions() @ _WAVES.T))
-    # of phases that are off by up to g ATOMS at random: five standard deviations of their sum, at most all of it
+    # rounding of phases by up to g ATOMS at random: five standard deviations of the sum, but at most its largest value
     wave_vectors = 2 * np.pi * np.linalg.norm(_WAVES @ frame.cell.reciprocal().array, axis=1)
     rounding = wave_vectors * ATOMS * min(3**0.5 * weights.sum(), 2 * np.linalg.norm(weights))
     return np.concatenate([_gram_lengths(frame) / CELL, waves / rounding])

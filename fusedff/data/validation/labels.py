@@ -1,8 +1,8 @@
-"""Check labels against each other and against the laws of a periodic crystal.
+"""Checks of labels against each other: energy differences, forces and stresses must belong to one potential.
 
 Between two similar frames, the change of the energy follows from forces and stress (trapezoid rule, exact in a
 harmonic crystal), so an energy, a force or a stress in another unit or with another sign is detected. Contradictions
-that no unit explains are an error if there are many, and a warning if there are one or two.
+that no unit explains are an error if there are many, and a warning if there are few.
 """
 
 import warnings
@@ -18,21 +18,22 @@ from fusedff.data.validation import units
 from fusedff.units import from_voigt
 
 MAX_ENERGY_SPREAD = 20.0  # eV per atom between frames of one composition
-MAX_NET_FORCE = 0.01  # eV/Å per atom; converged plane-wave calculations have less, 0.006 at most here
-_CLOSE_STRAIN, _CLOSE_MOVE, _STILL = 0.1, 0.5, 0.02  # of two frames that differ little: strain, Å, Å
+MAX_NET_FORCE = 0.01  # eV/Å per atom; converged plane-wave calculations have less, at most 0.006 in the shipped frames
+# Largest strain and displacement (Å) of frames that are compared; displacement (Å) up to which forces do not matter.
+_CLOSE_STRAIN, _CLOSE_MOVE, _STILL = 0.1, 0.5, 0.02
 
 
 class _Step(NamedTuple):
-    """From one frame to the next, which differs little."""
+    """Energy changes between two successive frames that differ little."""
 
     first: int
     second: int
-    moved: bool  # whether atoms move against each other, so that forces matter
-    energy: float  # eV, change according to the energies
-    push: float  # eV, change according to forces
-    pull: float  # eV, change according to stresses
-    turn: float  # eV, how much of these changes on the way: size of the second-order terms
-    stiffness: float  # eV/Å^2 along the way
+    moved: bool  # whether atoms move relative to each other, so that forces matter
+    energy: float  # eV, difference of the energies
+    push: float  # eV, change of energy that follows from the forces
+    pull: float  # eV, change of energy that follows from the stresses
+    turn: float  # eV, size of the second-order terms: changes of forces and stresses times displacements and strain
+    stiffness: float  # eV/Å^2, change of the forces per displacement
     n_atoms: int
 
     @property
@@ -45,26 +46,27 @@ class _Step(NamedTuple):
 
     @property
     def denied(self) -> bool:
-        """Whether the energies are not those that forces and stresses belong to, anharmonic as crystals are.
+        """Whether energies contradict forces and stresses by more than the anharmonicity of crystals explains.
 
-        Between 123 frames of titanium and 60 of aluminium, at most 0.17 of the turn is missed where atoms move and 0.61
-        where they do not. Less than 6 meV per atom may be noise, or a barrier that a slip passes on the way.
+        Between 123 frames of titanium and 60 of aluminium, the difference is at most 0.17 of `turn` if atoms move, and
+        0.61 if they do not. Less than 6 meV per atom may be noise, or a barrier between frames that differ by a slip.
         """
         return self.missed > (0.35 if self.moved else 1.0) * self.turn + 0.006 * self.n_atoms
 
     @property
     def ratio(self) -> float:
-        """By how much energies change against forces, once stresses are accounted for, or against stresses."""
+        """Change of energy, less that from stresses, over that from forces; without moves, over that from stresses."""
         return (self.energy - self.pull) / self.push if self.moved else self.energy / self.pull
 
 
 def check_changes(frames: Sequence[Atoms], labels: Sequence, where: Sequence[str]) -> None:
     """Raise DoubtError if energies, forces and stresses of neighbouring frames cannot belong to one potential.
 
-    `labels` have energy, forces and Voigt stress (nan where missing or not to be used). First the file as a whole:
-    three steps or more that agree on a factor above 4. Then single frames that jump in energy by more than 1 eV per
-    atom, or pull with more force than the path explains. At last what is only wrong: three steps or more, and a tenth
-    of all, that deny each other; fewer are a warning.
+    `labels` have energy, forces and Voigt stress (nan where missing or not to be used); `where` names each frame. The
+    checks, of the steps between successive similar frames, are: (1) at least three steps agree on a factor between
+    energies and forces or stresses that is negative, below 1/4 or above 4; (2) the energy of a single frame is off by
+    more than 1 eV per atom, or its forces are too large for the change of energy; (3) at least three steps, and a tenth
+    of all, are contradictory without a common factor. Fewer contradictory steps are a warning.
     """
     steps = [step for i, j in pairwise(range(len(frames))) if (step := _step(frames, labels, i, j))]
     common = {
@@ -118,7 +120,7 @@ def _check_agreement(steps, where) -> None:
 
 
 def _step(frames, labels, i, j) -> _Step | None:
-    """Work and change of energy between two frames, if they are the same atoms nearly in the same places."""
+    """The `_Step` between two frames; None unless they have the same atoms in nearly the same places."""
     one, two = frames[i], frames[j]
     if len(one) != len(two) or (one.numbers != two.numbers).any():
         return None
@@ -133,7 +135,7 @@ def _step(frames, labels, i, j) -> _Step | None:
     moved, strained = np.abs(move).max() > _STILL, np.abs(strain).max() > 1e-3
     stress = np.array([from_voigt(labels[k].stress) * frames[k].get_volume() for k in (i, j)])
     if not strained:
-        stress = np.zeros_like(stress)  # of no account, also where it is missing
+        stress = np.zeros_like(stress)  # does not matter without strain, also where it is missing
     if np.abs(move).max() > _CLOSE_MOVE or np.abs(deformation - np.eye(3)).max() > _CLOSE_STRAIN:
         return None
     if not (moved or strained) or not np.isfinite(stress).all():
@@ -154,7 +156,10 @@ def _step(frames, labels, i, j) -> _Step | None:
 
 
 def _common(steps) -> tuple[float, _Step] | None:
-    """The ratio that most of the larger half of the steps agree about, with the step that has it."""
+    """Median ratio of the half of the steps with the largest changes of energy, and the step that has it.
+
+    None for fewer than three steps, or unless the middle half of the ratios have one sign and agree within a factor 4.
+    """
     steps = sorted((s for s in steps if (s.push if s.moved else s.pull)), key=lambda s: -abs(s.energy))
     steps = steps[: max(3, (len(steps) + 1) // 2)]
     if len(steps) < 3:
@@ -166,18 +171,21 @@ def _common(steps) -> tuple[float, _Step] | None:
 
 
 def _common_of_forces(steps) -> tuple[float, _Step] | None:
-    """The same where atoms move. Of two atoms, forces in the wrong order have the wrong sign: larger cells tell."""
+    """`_common` of steps in which atoms move.
+
+    In cells of two atoms, forces in the wrong order look like forces of the wrong sign; larger cells tell them apart.
+    """
     found, larger = _common(steps), [step for step in steps if step.n_atoms > 2]
     return _common(larger) if found and found[0] < 0 and len(larger) >= 3 else found
 
 
 def _near_one(ratio) -> bool:
-    """Whether scatter, and no unit or sign, may explain that energies change `ratio` times as much as they should."""
+    """Whether scatter may explain that energies change `ratio` times as much as they should, without another unit."""
     return 0.25 < ratio < 4
 
 
 def _suspicion(suspects, ratio) -> str:
-    """What explains that energies change `ratio` times as much as they should."""
+    """Phrase that names the label, unit and remedy if energies change `ratio` times as much as they should."""
     if ratio < 0:
         of = next((s for s in suspects if s != "energies"), "energies")
         meaning = {"forces": "gradients", "stresses": "pressures", "energies": "binding energies"}[of]
@@ -209,9 +217,10 @@ def _jump(frames, labels, step, where) -> str:
 
 
 def check_energies(frames: Sequence[Atoms], labels: Sequence, where: Sequence[str]) -> None:
-    """Raise DoubtError if the energies of one composition (eV) cannot be of one kind, or are all the same.
+    """Raise DoubtError if energies (eV) of one composition differ by too much, or are exactly the same in all frames.
 
-    Mixed units or references are tens of eV per atom apart; what was never computed has one number everywhere.
+    Energies in different units or with different zeros differ by tens of eV per atom (`MAX_ENERGY_SPREAD`); equal ones
+    in three or more frames were never computed.
     """
     groups = defaultdict(list)
     for i, (frame, label) in enumerate(zip(frames, labels, strict=True)):

@@ -14,7 +14,7 @@ from ase.data import covalent_radii
 from fusedff.geometry import neighbors
 from fusedff.units import GPA, KJ_MOL, NM
 
-# How many of each make one of ours.
+# Number of each unit in the corresponding unit of fusedff.
 _KCAL_MOL = ase.units.kcal / ase.units.mol
 _HARTREE, _RYDBERG, _BOHR = ase.units.Hartree, ase.units.Rydberg, ase.units.Bohr
 LENGTHS = {"nm": 1 / NM, "pm": 100.0, "Bohr": 1 / _BOHR}
@@ -32,14 +32,14 @@ STRESSES = {
 }
 GPAS = {"Pa": 1e9, "bar": 1e4, "MPa": 1e3, "kbar": 10.0, "units of 100 GPa, Mbar or eV/Å^3 (160.2 GPa)": 0.01}
 
-MIN_DISTANCE = 0.5  # Å, closer than any two nuclei are in matter
+MIN_DISTANCE = 0.5  # Å, less than the distance of any two nuclei in matter
 NOBLE_GASES = {2, 10, 18, 36, 54, 86}  # atomic numbers
 
-_SAMPLE = 10  # frames of one config_type whose geometry is looked at
+_SAMPLE = 10  # frames of each config_type whose geometry is checked
 
 
 class DoubtError(ValueError):
-    """Numbers that are implausible and probably in another unit; accepted if the file states its units."""
+    """Numbers are implausible, probably in another unit; with a statement of their units they are accepted."""
 
     def __init__(self, finding: str):
         super().__init__(f"{finding}; if they are right as they are, say so with units='ase'")
@@ -47,7 +47,10 @@ class DoubtError(ValueError):
 
 
 def look_like(factor: float, units: Mapping[str, float], within: float = 1.4) -> str | None:
-    """The unit of which `factor` make one of fusedff's, and the remedy; None if no known unit is near."""
+    """Phrase that names the unit of `units` by which numbers are `factor` times too large, and the remedy.
+
+    None if no unit agrees with the factor within a ratio of `within`.
+    """
     if factor <= 0:
         return None
     name = min(units, key=lambda name: abs(np.log(units[name] / factor)))
@@ -64,7 +67,10 @@ def _undo(factor: float) -> str:
 
 
 def closest(frame: Atoms) -> tuple[float, float]:
-    """Distance (Å) of the pair that is closest for its elements, and the same over the sum of their covalent radii."""
+    """Distance (Å) of the closest pair relative to its covalent radii, and its ratio to the sum of these radii.
+
+    Infinities if no pair is found within about 12 times the cube root of the volume per atom.
+    """
     for reach in 1.5 * (frame.get_volume() / len(frame)) ** (1 / 3) * 2.0 ** np.arange(4):
         i, j, distance = neighbors.pairs("ijd", frame, reach)
         if len(distance):
@@ -74,9 +80,9 @@ def closest(frame: Atoms) -> tuple[float, float]:
 
 
 def length_unit(ratio: float, numbers) -> str | None:
-    """What lengths look like that put neighbours at `ratio` covalent diameters; None where they can be Å.
+    """Unit that lengths seem to have if neighbours are at `ratio` sums of covalent radii; None if it may be Å.
 
-    Atoms that bind are 0.6 to 1.3 diameters apart; noble gases do not bind and are not judged.
+    Bonded atoms are at ratios of 0.6 to 1.3; noble gases form no bonds and are not checked. `numbers` are atomic.
     """
     if (0.5 < ratio < 1.5) or set(np.asarray(numbers).tolist()) & NOBLE_GASES:
         return None
@@ -84,12 +90,12 @@ def length_unit(ratio: float, numbers) -> str | None:
 
 
 def check_lengths(frames: Sequence[Atoms], where: Sequence[str]) -> None:
-    """Raise Doubt for lengths in another unit and for transposed cells.
+    """Raise `DoubtError` for lengths in another unit and for transposed cells.
 
-    Files are put together from several sources, so each `config_type` is judged by itself, by a few frames: no frame
-    has atoms at bonding distance and another unit explains it; or all frames that are skewed would have their atoms
-    further apart with rows and columns of the cell exchanged, as atoms meet images where there should be none. A
-    single frame in another unit shows by its volume.
+    Files may combine several sources, so each `config_type` is checked on its own, by a sample of its frames. Lengths
+    are in another unit if no frame has atoms at bonding distance, and that unit explains it. Cells are transposed if
+    atoms in all skewed cells would be further apart with rows and columns exchanged, since wrong lattice vectors bring
+    images too close. Single frames in another unit are found by their volume.
     """
     members = defaultdict(list)
     for i, frame in enumerate(frames):
@@ -97,7 +103,7 @@ def check_lengths(frames: Sequence[Atoms], where: Sequence[str]) -> None:
     for of_type in members.values():
         sample = of_type[:: -(-len(of_type) // _SAMPLE)]
         found = {i: closest(frames[i]) for i in sample}
-        if len(members) == 1 or len(frames[sample[0]]) > 2:  # stretched dimers are no other unit
+        if len(members) == 1 or len(frames[sample[0]]) > 2:  # dimers may be stretched
             _check_unit(frames, where, found)
         skewed = [i for i in sample if _skew(frames[i].cell.array) > 0.1]
         if len(skewed) > 2 or (skewed and len(members) == 1):
@@ -105,7 +111,7 @@ def check_lengths(frames: Sequence[Atoms], where: Sequence[str]) -> None:
     volumes = np.array([frame.get_volume() / len(frame) for frame in frames])
     lengths = np.cbrt(volumes / np.median(volumes))
     for i in np.flatnonzero(lengths > 1.5):
-        if look_like(lengths[i], LENGTHS, within=1.2):  # vacuum may do that too
+        if look_like(lengths[i], LENGTHS, within=1.2):  # or there is vacuum, which the distances tell
             _check_unit(frames, where, {i: closest(frames[i])})
 
 
@@ -128,7 +134,7 @@ def _check_rows(frames, where, found):
 
 
 def looks_transposed(frame: Atoms) -> bool:
-    """Whether atoms on top of one another would be at bonding distance with rows and columns of the cell exchanged."""
+    """Whether a frame whose atoms overlap has them apart if rows and columns of the cell are exchanged."""
     return bool(_skew(frame.cell.array) > 0.1 and closest(_transposed(frame))[1] > 0.5)
 
 
