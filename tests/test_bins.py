@@ -44,7 +44,7 @@ def assert_same_pairs(found, expected):
 def test_pairs_in_random_triclinic_cells_are_those_that_ase_finds(n, cutoff):
     frame = gas(n, skewed(n, seed=n))
     system, near = search_in_bins(frame, cutoff)
-    neighbors.require_room(near)
+    neighbors.require_complete(near)
     assert_same_pairs(pairs_of(system, near), ase_pairs(frame, cutoff))
     assert_reversible(system, near)
 
@@ -89,11 +89,11 @@ def test_strained_cells_side_by_side_have_the_pairs_of_the_dense_search(dtype):
     found = []
     for plan in (bins.divide(system.cells, cutoff), neighbors.static_offsets(system.cells, cutoff)):
         near = jax.jit(neighbors.search_cells, static_argnums=(1, 2, 3))(system, cutoff, 40, plan)
-        neighbors.require_room(near)
+        neighbors.require_complete(near)
         slots = np.arange(near.reverse.size).reshape(near.reverse.shape)
         np.testing.assert_array_equal(np.asarray(near.reverse).ravel()[near.reverse], slots)
         found.append(pairs_of(system, near)[:, :2])
-        assert neighbors.fullest(system, cutoff, plan) == near.needed
+        assert neighbors.max_neighbors(system, cutoff, plan) == near.needed
     # single precision knows distances to 1e-6 Å, which moves a few of 30 000 pairs across the cut-off
     different = set(map(tuple, found[0])) ^ set(map(tuple, found[1]))
     assert len(different) <= (4 if dtype == np.float32 else 0)
@@ -104,12 +104,12 @@ def test_a_bin_that_overflows_is_reported_as_slots_needed():
     frame = ase.Atoms("Ar30", np.random.default_rng(0).uniform(1, 8, (30, 3)), cell=80 * np.eye(3), pbc=True)
     divided, cutoff = bins.divide(frame.cell.array, 9.0), 9.0
     slots = np.bincount(neighbors.pairs("i", frame, cutoff)).max()
-    assert divided.room(int(slots)) < 30
+    assert divided.bin_capacity(int(slots)) < 30
     _, short = search(frame, cutoff, slots, lambda *_: divided)
     with pytest.raises(neighbors.NeighborOverflowError, match=f"capacity >= {int(short.needed)}"):
-        neighbors.require_room(short)
+        neighbors.require_complete(short)
     system, near = search(frame, cutoff, short.needed, lambda *_: divided)
-    neighbors.require_room(near)
+    neighbors.require_complete(near)
     assert_same_pairs(pairs_of(system, near), ase_pairs(frame, cutoff))
 
 

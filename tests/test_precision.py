@@ -122,6 +122,6 @@ def said_of_cluster(frame):
 
 def test_atoms_in_or_near_the_cell_stay_where_they_are():
     frame = rattled(1)
-    assert systems.folded(frame) is frame
+    assert systems.wrapped(frame) is frame
     frame.positions -= 0.4 * frame.cell.array[0]
-    assert systems.folded(frame) is frame
+    assert systems.wrapped(frame) is frame

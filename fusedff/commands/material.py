@@ -24,7 +24,7 @@ from fusedff.study import comparison, presets
 from fusedff.study.presets import Preset
 
 SHORTEST_EDGE = 7.0  # Å, of the simulated cells, unless `repeats` says otherwise
-MOST_SEEDS = 1000  # trainings of a committee
+MAX_SEEDS = 1000  # trainings of a committee
 SECTIONS = ("network", "dft", "experiment", "fused", "evaluation")  # of a preset, that a file may change
 
 
@@ -144,14 +144,14 @@ def _seeds(said: Mapping, file: str) -> tuple[int, ...]:
         return ()
     seeds = said["seeds"]
     if isinstance(seeds, int) and not isinstance(seeds, bool):
-        seeds = list(range(min(seeds, MOST_SEEDS + 1)))
+        seeds = list(range(min(seeds, MAX_SEEDS + 1)))
     if (
         not isinstance(seeds, list)
         or not all(map(_is_seed, seeds))
-        or not 2 <= len(set(seeds)) == len(seeds) <= MOST_SEEDS
+        or not 2 <= len(set(seeds)) == len(seeds) <= MAX_SEEDS
     ):
         raise ValueError(
-            f"{file}: seeds = {said['seeds']!r}; give how many (2 to {MOST_SEEDS}), or a list of different ones"
+            f"{file}: seeds = {said['seeds']!r}; give how many (2 to {MAX_SEEDS}), or a list of different ones"
         )
     if "seed" in said:
         raise ValueError(f"{file}: seed and seeds are both given; leave out one of them")

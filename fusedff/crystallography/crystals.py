@@ -32,7 +32,7 @@ STRUCTURES = {
 }
 FILES = "a POSCAR, CIF or extended-XYZ file"
 
-MOST_ATOMS = 1_000_000  # of a supercell
+MAX_ATOMS = 1_000_000  # of a supercell
 
 
 @dataclass(frozen=True)
@@ -195,12 +195,12 @@ def supercell(crystal: Crystal, repeats) -> ase.Atoms:
 def repeated(cell: ase.Atoms, repeats) -> ase.Atoms:
     """A cell repeated (n_a, n_b, n_c) times.
 
-    Raises ValueError unless repeats are three positive whole numbers, and the supercell has at most `MOST_ATOMS` atoms.
+    Raises ValueError unless repeats are three positive whole numbers, and the supercell has at most `MAX_ATOMS` atoms.
     """
     if not settings.are_repeats(repeats):
         raise ValueError(f"repeats = {repeats!r}: give three positive whole numbers, e.g. (5, 5, 3)")
-    if (n_atoms := len(cell) * float(np.prod(np.asarray(repeats, float)))) > MOST_ATOMS:
-        raise ValueError(f"repeats = {repeats!r} make {n_atoms:.3g} atoms; give fewer, up to {MOST_ATOMS} atoms fit")
+    if (n_atoms := len(cell) * float(np.prod(np.asarray(repeats, float)))) > MAX_ATOMS:
+        raise ValueError(f"repeats = {repeats!r} make {n_atoms:.3g} atoms; give fewer, up to {MAX_ATOMS} atoms fit")
     return cell * tuple(int(n) for n in repeats)
 
 

@@ -56,7 +56,7 @@ class FrameStore:
         self.needed = np.array([near.capacity for near in self.neighbors])  # slots per atom, of each frame
         self.capacity = int(self.needed.max())
         self.sizes = np.array([len(frame) for frame in self.frames])
-        self.positions = [systems.folded(frame).positions for frame in self.frames]
+        self.positions = [systems.wrapped(frame).positions for frame in self.frames]
         found = [labelled.labels(frame) for frame in self.frames]
         self.energy = np.array([label.energy for label in found])
         self.forces = [label.forces for label in found]
@@ -96,7 +96,7 @@ class FrameStore:
         by_size, n = np.argsort(-self.sizes[indices], kind="stable"), devices.count()
         return [indices[np.sort(by_size[k::n])] for k in range(n)]
 
-    def fullest(self, batches: Sequence[np.ndarray]) -> int:
+    def max_atoms_per_device(self, batches: Sequence[np.ndarray]) -> int:
         """Largest number of atoms that any of `batches` (indices) gives to a device."""
         return max(int(self.sizes[share].sum()) for indices in batches for share in self.partition(indices))
 

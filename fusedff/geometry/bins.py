@@ -23,26 +23,26 @@ class Bins(NamedTuple):
 
     shape: tuple[int, int, int]  # bins along each lattice vector
     offsets: tuple[tuple[int, int, int], ...]  # of bins to search; the negative of entry m is entry -1 - m
-    share: float  # volume of a bin over that of a sphere whose radius is the cut-off
+    volume_ratio: float  # volume of a bin over that of a sphere whose radius is the cut-off
 
-    def room(self, capacity: int) -> int:
+    def bin_capacity(self, capacity: int) -> int:
         """Places to allocate per bin if atoms have up to `capacity` neighbours."""
-        return ceil(SLACK * self.share * capacity)
+        return ceil(SLACK * self.volume_ratio * capacity)
 
-    def capacity(self, room: jax.Array) -> jax.Array:
-        """Capacity of neighbour lists, () int32, for which every bin gets at least `room` places."""
-        return jnp.ceil(room / (SLACK * self.share)).astype(jnp.int32) + 1
+    def list_capacity(self, bin_capacity: jax.Array) -> jax.Array:
+        """Capacity of neighbour lists, () int32, for which every bin gets at least `bin_capacity` places."""
+        return jnp.ceil(bin_capacity / (SLACK * self.volume_ratio)).astype(jnp.int32) + 1
 
 
 class Candidates(NamedTuple):
-    """Atoms in the bins around each atom: m = n_offsets * room columns, ordered by offset."""
+    """Atoms in the bins around each atom: m = n_offsets * bin_capacity columns, ordered by offset."""
 
     within: jax.Array  # (n, m) bool, whether the place is filled, by another atom, closer than the cut-off
     source: jax.Array  # (n, m) int32, index of the atom
     image: jax.Array  # (n, n_offsets, 3) int32, periodic images of the bins
-    home: jax.Array  # (n, 3) int32, lattice vectors by which each atom lies outside of the cell
+    cell_shift: jax.Array  # (n, 3) int32, lattice vectors by which each atom lies outside of the cell
     rank: jax.Array  # (n,) int32, place of each atom in its bin
-    fullest: jax.Array  # () int32, atoms in the fullest bin; if more than `room`, some atoms were lost
+    max_in_bin: jax.Array  # () int32, atoms in the fullest bin; if more than `bin_capacity`, some atoms were lost
 
 
 def divide(cells: np.ndarray, cutoff: float) -> Bins:
@@ -56,32 +56,32 @@ def divide(cells: np.ndarray, cutoff: float) -> Bins:
     reach = np.ceil(wide * shape / height - 1e-9).astype(int)
     offsets = lattice_points(reach)
     volume = np.abs(np.linalg.det(np.asarray(cells, float))).max() / shape.prod()
-    share = float(volume / (4 / 3 * np.pi * cutoff**3))
-    return Bins(tuple(shape.astype(int).tolist()), tuple(map(tuple, offsets.tolist())), share)
+    volume_ratio = float(volume / (4 / 3 * np.pi * cutoff**3))
+    return Bins(tuple(shape.astype(int).tolist()), tuple(map(tuple, offsets.tolist())), volume_ratio)
 
 
-def candidates(positions: jax.Array, cell: jax.Array, cutoff: float, room: int, bins: Bins) -> Candidates:
-    """Neighbour candidates in one cell: positions (n, 3) Å, cell (3, 3) Å, at most `room` atoms in a bin.
+def candidates(positions: jax.Array, cell: jax.Array, cutoff: float, bin_capacity: int, bins: Bins) -> Candidates:
+    """Neighbour candidates in one cell: positions (n, 3) Å, cell (3, 3) Å, at most `bin_capacity` atoms in a bin.
 
-    Raises nothing if a bin overflows; compare `fullest` with `room`.
+    Raises nothing if a bin overflows; compare `max_in_bin` with `bin_capacity`.
     """
     n, shape, offsets = len(positions), jnp.array(bins.shape, jnp.int32), jnp.array(bins.offsets, jnp.int32)
     fractional = positions @ jnp.linalg.inv(cell)
-    home = jnp.floor(fractional)
-    place = jnp.clip(((fractional - home) * shape).astype(jnp.int32), 0, shape - 1)  # (n, 3)
+    cell_shift = jnp.floor(fractional)
+    place = jnp.clip(((fractional - cell_shift) * shape).astype(jnp.int32), 0, shape - 1)  # (n, 3)
     atom, n_bins = jnp.arange(n, dtype=jnp.int32), int(np.prod(bins.shape))
     bin_of = _flat(place, bins.shape)
     order = jnp.argsort(bin_of)
     first = jnp.searchsorted(bin_of[order], jnp.arange(n_bins)).astype(jnp.int32)
     rank = jnp.zeros(n, jnp.int32).at[order].set(atom - first[bin_of[order]])
-    members = jnp.full((n_bins, room), n, jnp.int32).at[bin_of, rank].set(atom, mode="drop")
+    members = jnp.full((n_bins, bin_capacity), n, jnp.int32).at[bin_of, rank].set(atom, mode="drop")
 
     neighbor = place[:, None] + offsets
     image = jnp.floor_divide(neighbor, shape)
     neighbor = _flat(neighbor - image * shape, bins.shape)  # (n, n_offsets)
     source = members[neighbor]
     # computed once: both atoms of a pair must see the same bits
-    wrapped = jax.lax.optimization_barrier(positions - home @ cell)
+    wrapped = jax.lax.optimization_barrier(positions - cell_shift @ cell)
     shift = image.astype(cell.dtype) @ cell
     squared = 0
     for axis in range(3):  # r_j - r_i first: for the reversed pair, every number is exactly the negative
@@ -89,8 +89,10 @@ def candidates(positions: jax.Array, cell: jax.Array, cutoff: float, room: int, 
         squared += (there - wrapped[:, axis, None, None] + shift[..., axis, None]) ** 2
     itself = (source == atom[:, None, None]) & (offsets == 0).all(1)[:, None]
     within = (source < n) & (squared < cutoff**2) & ~itself
-    fullest = jnp.max(rank) + 1
-    return Candidates(within.reshape(n, -1), source.reshape(n, -1), image, home.astype(jnp.int32), rank, fullest)
+    max_in_bin = jnp.max(rank) + 1
+    return Candidates(
+        within.reshape(n, -1), source.reshape(n, -1), image, cell_shift.astype(jnp.int32), rank, max_in_bin
+    )
 
 
 def _flat(place, shape):

@@ -26,7 +26,7 @@ class Coverage(NamedTuple):
             return self
         return Coverage(min(self.nearest, other.nearest), min(self.fewest, other.fewest), max(self.most, other.most))
 
-    def beyond(self, nearest: float, fewest: int, most: int) -> str | None:
+    def describe_violation(self, nearest: float, fewest: int, most: int) -> str | None:
         """Phrase for a warning that names the first number outside the coverage (nearest in Å), or None."""
         if nearest < self.nearest - SLACK_DISTANCE:
             return f"atoms are {nearest:.2f} Å apart, in its training frames at least {self.nearest:.2f} Å"
@@ -38,7 +38,7 @@ class Coverage(NamedTuple):
 
 
 def of_frames(frames: Sequence, neighbors: Sequence) -> Coverage:
-    """Coverage of `frames`, pairs of positions (n, 3), folded, and cell (3, 3) in Å, with the `Neighbors` of each."""
+    """Coverage of `frames`, pairs of positions (n, 3), wrapped, and cell (3, 3) in Å, with the `Neighbors` of each."""
     nearest, counts = np.inf, []
     for (positions, cell), near in zip(frames, neighbors, strict=True):
         counts.append(np.sum(near.mask, 1))

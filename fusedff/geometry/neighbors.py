@@ -21,7 +21,7 @@ from jax.custom_derivatives import linear_call
 
 from fusedff.geometry import bins as cell_lists
 from fusedff.geometry.bins import Bins
-from fusedff.geometry.systems import System, folded, heights, lattice_points
+from fusedff.geometry.systems import System, heights, lattice_points, wrapped
 
 
 class Neighbors(NamedTuple):
@@ -43,7 +43,7 @@ class NeighborOverflowError(RuntimeError):
     """An atom has more neighbours than slots."""
 
 
-def require_room(neighbors: Neighbors) -> None:
+def require_complete(neighbors: Neighbors) -> None:
     """Raise `NeighborOverflowError` if a pair was lost because a list was full (call it outside jit)."""
     if int(neighbors.needed) > neighbors.capacity:
         raise NeighborOverflowError(
@@ -86,10 +86,10 @@ def image_offsets(cells: np.ndarray, cutoff: float) -> np.ndarray:
     return lattice_points(reach.astype(int))
 
 
-MOST_IMAGES, MOST_NEIGHBORS = 30_000, 10_000  # of a cell and of an atom; more: lengths in another unit, or a flat cell
+MAX_IMAGES, MAX_NEIGHBORS = 30_000, 10_000  # of a cell and of an atom; more: lengths in another unit, or a flat cell
 MIN_HEIGHT = 0.1  # Å, of periodic cells: in lower ones an atom has thousands of neighbours, or the vectors are skewed
 LARGEST_CELL = 1e6  # Å
-FEW_PAIRS = 1_000_000  # in all images; up to this number, testing each takes a tenth of the time of ASE's search
+MAX_TESTED_PAIRS = 1_000_000  # in all images; up to this number, testing each takes a tenth of the time of ASE's search
 
 
 def pairs(quantities: str, frame: Atoms, cutoff: float, where: str = ""):
@@ -97,7 +97,7 @@ def pairs(quantities: str, frame: Atoms, cutoff: float, where: str = ""):
 
     `quantities` are some of `ijdDS`, with ASE's meaning: indices i and j, distance d, vector D and lattice shift S.
     Raises ValueError, with `where` at the beginning of its message, for a cell so small or so flat that more than
-    `MOST_IMAGES` images or `MOST_NEIGHBORS` atoms lie within the cut-off (Å) of an atom, for one lower than
+    `MAX_IMAGES` images or `MAX_NEIGHBORS` atoms lie within the cut-off (Å) of an atom, for one lower than
     `MIN_HEIGHT` along a periodic direction, and for one longer than `LARGEST_CELL`.
     """
     if (longest := frame.cell.lengths().max()) > LARGEST_CELL:
@@ -109,7 +109,7 @@ def pairs(quantities: str, frame: Atoms, cutoff: float, where: str = ""):
         if frame.pbc.all():
             _require_few(height, cutoff, len(frame) * 4 / 3 * np.pi * cutoff**3 / frame.get_volume(), where, "atoms")
         reach[frame.pbc] = np.floor(cutoff / height + 0.5)
-    if len(frame) ** 2 * np.prod(2 * reach + 1) > FEW_PAIRS:
+    if len(frame) ** 2 * np.prod(2 * reach + 1) > MAX_TESTED_PAIRS:
         return neighbor_list(quantities, frame, float(cutoff))
     found = _all_pairs(frame, cutoff, lattice_points(reach.astype(int)))
     return found[quantities] if len(quantities) == 1 else tuple(found[quantity] for quantity in quantities)
@@ -131,7 +131,7 @@ def _all_pairs(frame, cutoff, images) -> dict[str, np.ndarray]:
 
 
 def _require_few(height, cutoff, number, where="", of="images"):
-    if height.min() < MIN_HEIGHT or not number <= (MOST_IMAGES if of == "images" else MOST_NEIGHBORS):
+    if height.min() < MIN_HEIGHT or not number <= (MAX_IMAGES if of == "images" else MAX_NEIGHBORS):
         raise ValueError(
             f"{where}the cell is {height.min():.3g} Å high, with {number:.3g} periodic {of} within {cutoff:g} Å of an "
             "atom; give lengths in Å and three lattice vectors that are not nearly in a plane"
@@ -190,27 +190,27 @@ def _within(positions, cell, cutoff, images):
     return ((squared < cutoff**2) & ~itself).reshape(n, n * n_images), nearest
 
 
-def fullest(system: System, cutoff: float, plan: Plan) -> int:
+def max_neighbors(system: System, cutoff: float, plan: Plan) -> int:
     """Largest number of neighbours within `cutoff` (Å) of any atom; all cells of `system` have equally many atoms."""
     n_bins = np.prod(plan.shape) if isinstance(plan, Bins) else np.inf
-    room = ceil(2 * len(system.positions) / system.n_cells / n_bins)
+    bin_capacity = ceil(2 * len(system.positions) / system.n_cells / n_bins)
     while True:
-        neighbors, atoms_in_bin = (int(n) for n in _fullest(system, cutoff, plan, room))
-        if atoms_in_bin <= room:
+        neighbors, atoms_in_bin = (int(n) for n in _max_neighbors(system, cutoff, plan, bin_capacity))
+        if atoms_in_bin <= bin_capacity:
             return neighbors
-        room = atoms_in_bin
+        bin_capacity = atoms_in_bin
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def _fullest(system, cutoff, plan, room):
-    """Most neighbours of an atom and most atoms in a bin; only the first `room` atoms of a bin are searched."""
+def _max_neighbors(system, cutoff, plan, bin_capacity):
+    """Most neighbours of an atom and most atoms in a bin; only the first `bin_capacity` atoms of a bin are searched."""
     positions = system.positions.reshape(system.n_cells, -1, 3)
 
     def count(r, cell):
         if not isinstance(plan, Bins):
             return jnp.sum(_within(r, cell, cutoff, np.asarray(plan))[0], 1), jnp.int32(0)
-        found = cell_lists.candidates(r, cell, cutoff, room, plan)
-        return jnp.sum(found.within, 1), found.fullest
+        found = cell_lists.candidates(r, cell, cutoff, bin_capacity, plan)
+        return jnp.sum(found.within, 1), found.max_in_bin
 
     return jax.tree.map(jnp.max, jax.vmap(count)(positions, system.cells))
 
@@ -225,21 +225,21 @@ def search(positions: jax.Array, cell: jax.Array, cutoff: float, capacity: int, 
 
 
 def _search_bins(positions, cell, cutoff, capacity, bins):
-    found = cell_lists.candidates(positions, cell, cutoff, bins.room(capacity), bins)
+    found = cell_lists.candidates(positions, cell, cutoff, bins.bin_capacity(capacity), bins)
     n, m = found.within.shape
-    room = m // len(bins.offsets)
+    bin_capacity = m // len(bins.offsets)
 
     def reversed_of(column):
         there = jnp.take_along_axis(found.source, column, axis=1)
         # the opposite offset leads back to the bin of atom i, where it has its rank
-        return there * m + (len(bins.offsets) - 1 - column // room) * room + found.rank[:, None]
+        return there * m + (len(bins.offsets) - 1 - column // bin_capacity) * bin_capacity + found.rank[:, None]
 
     column, mask, reverse, needed = _compact(found.within, reversed_of, capacity)
     atom = jnp.arange(n, dtype=jnp.int32)[:, None]
     source = jnp.where(mask, jnp.take_along_axis(found.source, column, axis=1), atom)
-    image = jnp.take_along_axis(found.image, column[..., None] // room, axis=1)
-    image = image + found.home[:, None] - found.home[source]
-    overflow = jnp.where(found.fullest > room, bins.capacity(found.fullest), 0)
+    image = jnp.take_along_axis(found.image, column[..., None] // bin_capacity, axis=1)
+    image = image + found.cell_shift[:, None] - found.cell_shift[source]
+    overflow = jnp.where(found.max_in_bin > bin_capacity, bins.list_capacity(found.max_in_bin), 0)
     return Neighbors(source, jnp.where(mask[..., None], image, 0), reverse, mask, jnp.maximum(needed, overflow))
 
 
@@ -294,12 +294,12 @@ def from_frames(
     """Neighbours within `cutoff` (Å) in frames of any sizes, found on the host; `capacity` defaults to what is needed.
 
     The list has `n_atoms` rows, by default as many as the frames have atoms; rows beyond are empty. Images refer to the
-    frames as `systems.folded` returns them, which is how `systems.from_atoms` stores them. Raises
+    frames as `systems.wrapped` returns them, which is how `systems.from_atoms` stores them. Raises
     `NeighborOverflowError` if `capacity` is too small, and ValueError like `pairs`.
     """
     frames = [frames] if isinstance(frames, Atoms) else list(frames)
     receivers, sources, images, offset = [], [], [], 0
-    for frame in map(folded, frames):
+    for frame in map(wrapped, frames):
         i, j, shift = pairs("ijS", frame, cutoff)
         receivers.append(i + offset)
         sources.append(j + offset)

@@ -52,7 +52,7 @@ def lattice_points(reach) -> np.ndarray:
     return np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1).reshape(-1, 3)
 
 
-def folded(frame: Atoms) -> Atoms:
+def wrapped(frame: Atoms) -> Atoms:
     """The frame with its atoms shifted by whole lattice vectors into or near the cell, in double precision.
 
     At 10^4 lattice vectors from the origin, single precision resolves only 0.002 Å. Atoms in the cell, or outside by
@@ -74,8 +74,8 @@ def folded(frame: Atoms) -> Atoms:
 
 
 def from_atoms(frames: Sequence[Atoms] | Atoms, dtype=None) -> System:
-    """One `System` of the given ASE frames, `folded`; `dtype` defaults to jax's default float."""
-    frames = [folded(frame) for frame in ([frames] if isinstance(frames, Atoms) else frames)]
+    """One `System` of the given ASE frames, `wrapped`; `dtype` defaults to jax's default float."""
+    frames = [wrapped(frame) for frame in ([frames] if isinstance(frames, Atoms) else frames)]
     dtype = dtype or jnp.zeros(()).dtype
     sizes = [len(frame) for frame in frames]
     return System(

@@ -76,7 +76,7 @@ class Evaluator:
     def _checked(self, frame):
         self.members[0].require_species(frame.numbers)
         _require_finite(frame)
-        return systems.folded(_in_a_box(frame))
+        return systems.wrapped(_in_a_box(frame))
 
     def _results(self, frame, own):
         if not np.array_equal(own, self._own) or (positions := self._followed(frame)) is None:
@@ -117,10 +117,12 @@ class Evaluator:
     def _mention_extrapolation(self, member, *configuration):
         """Warn, once, of a configuration outside the `Coverage` of the training frames."""
         covered = member.coverage
-        if covered is None or self._warned or not (beyond := covered.beyond(*configuration)):
+        if covered is None or self._warned or not (violation := covered.describe_violation(*configuration)):
             return
         self._warned = True
-        warnings.warn(f"the potential extrapolates: {beyond}; do not trust its numbers here (said once)", stacklevel=7)
+        warnings.warn(
+            f"the potential extrapolates: {violation}; do not trust its numbers here (said once)", stacklevel=7
+        )
 
     def _followed(self, frame):
         """Positions in the periodic images that the list refers to, or None if a pair may be missing from it.

@@ -38,7 +38,7 @@ EINSTEIN = 200.0  # K, a typical temperature of the oscillators of a crystal
 UNITS = {"GPa": 1.0, "Pa": 1e9, "bar": 1e4, "MPa": 1e3, "kbar": 10.0, "Mbar": 0.01}  # how many make a GPa
 STIFFEST_PRESSURE, STRONGEST_TENSION = 0.5, -0.1  # of C11; compressed crystals stiffen, stretched ones break
 LONGITUDINAL = ("C11", "C22", "C33")
-MOST_EXPANSION = 0.15  # of edges, against the structure a table is about, and of radians for angles
+MAX_EXPANSION = 0.15  # of edges, against the structure a table is about, and of radians for angles
 DENSITY = "density_g_cm3"
 COLUMNS = {name: f"{name}_{'A' if name in 'abc' else 'deg'}" for name in PARAMETERS}
 
@@ -290,7 +290,7 @@ def _crystal(reference: Crystal, lattice, where: str) -> Crystal:
         for name, value in lattice.items():
             expected = reference.parameters[name]
             off = value / expected - 1 if name in "abc" else np.radians(value - expected)
-            if abs(off) > MOST_EXPANSION:
+            if abs(off) > MAX_EXPANSION:
                 raise ValueError(
                     f"{where}: {COLUMNS[name]} is {value:g} where the structure has {expected:.5g}; check the order of "
                     "the columns, and that they describe the conventional cell of the structure"

@@ -20,7 +20,7 @@ from fusedff.runtime import progress
 # view with z upwards, a little from the side and from above: for ASE, and as axis times angle for nglview
 _ANGLES = "15z,-80x"
 _TURN = Rotation.from_euler("zx", [15, -80], degrees=True).as_rotvec()
-_MOST_PICTURES = 6
+_MAX_PICTURES = 6
 LAYERS = ("#0072B2", "#E69F00", "#CC79A7")  # positions A, B and C of a close-packed layer
 
 
@@ -38,7 +38,7 @@ def view(structures: Atoms | Sequence[Atoms], titles: Sequence[str] | None = Non
     if is_trajectory:
         present(movie(frames), *still(frames, alt))
         return
-    shown = [_wrapped(frame) for frame in frames[:_MOST_PICTURES]]
+    shown = [_wrapped(frame) for frame in frames[:_MAX_PICTURES]]
     titles = list(titles or [frames[0].get_chemical_formula()])[: len(shown)]
     nglview, widget = _nglview(), None
     if nglview:

@@ -11,14 +11,14 @@ from ase import Atoms
 from fusedff.data import frames as labelled
 from fusedff.geometry import systems
 
-MOST_ATOMS = 10_000_000  # of all cells together
+MAX_ATOMS = 10_000_000  # of all cells together
 
 
 def require_affordable(n_cells: int, n_atoms: int) -> None:
     """Raise ValueError for more cells of `n_atoms` atoms each than memory holds."""
-    if n_cells * n_atoms > MOST_ATOMS:
+    if n_cells * n_atoms > MAX_ATOMS:
         raise ValueError(
-            f"{n_cells} cells of {n_atoms} atoms are more than {MOST_ATOMS} atoms in all; take fewer of them"
+            f"{n_cells} cells of {n_atoms} atoms are more than {MAX_ATOMS} atoms in all; take fewer of them"
         )
 
 
@@ -80,7 +80,7 @@ def replicate(
             raise ValueError(f"frame {n}: mass of atom {bad[0]} is {masses[bad[0]]:g}; give positive masses in amu")
     require_affordable(len(frames) * replicas, len(frames[0]))
     return SimulationCells(
-        jnp.asarray(np.repeat([systems.folded(frame).positions for frame in frames], replicas, 0), dtype),
+        jnp.asarray(np.repeat([systems.wrapped(frame).positions for frame in frames], replicas, 0), dtype),
         jnp.asarray(np.repeat([frame.cell.array for frame in frames], replicas, 0), dtype),
         jnp.asarray(np.repeat(temperatures, replicas), dtype),
         jnp.arange(len(frames) * replicas, dtype=jnp.int32),

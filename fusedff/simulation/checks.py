@@ -46,12 +46,12 @@ def warn_if_far(potential: Potential, cells: SimulationCells, positions: jax.Arr
         return
     numbers, lattices = np.asarray(cells.numbers), np.asarray(cells.lattice, float)
     for n, (sites, cell) in enumerate(zip(np.asarray(positions, float), lattices, strict=True)):
-        frame = systems.folded(Atoms(numbers, sites, cell=cell, pbc=True))
+        frame = systems.wrapped(Atoms(numbers, sites, cell=cell, pbc=True))
         near = neighbors.from_frames(frame, potential.cutoff)
         found = coverage.of_frames([(frame.positions, cell)], [near])
-        if beyond := potential.coverage.beyond(*found):
+        if violation := potential.coverage.describe_violation(*found):
             warnings.warn(
-                f"cell {n} at {float(cells.temperature[n]):.0f} K: the potential extrapolates: {beyond}; do not "
+                f"cell {n} at {float(cells.temperature[n]):.0f} K: the potential extrapolates: {violation}; do not "
                 "trust its averages, or train the potential on frames like these",
                 stacklevel=stacklevel,
             )

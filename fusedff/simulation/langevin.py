@@ -120,7 +120,7 @@ class Simulation:
         self.plan = neighbors.search_plan(cells.lattice, reach)
         # a first guess for atoms that vibrate: what slightly displaced sites need, and a little more
         shaken = cells.sites + 0.15 * np.random.default_rng(0).standard_normal(cells.sites.shape, np.float32)
-        candidates, slots = (neighbors.fullest(cells.system(shaken), r, self.plan) for r in (reach, cutoff))
+        candidates, slots = (neighbors.max_neighbors(cells.system(shaken), r, self.plan) for r in (reach, cutoff))
         self.capacity = ListCapacity(int(1.1 * candidates) + 2, slots + 2)
 
     def run(

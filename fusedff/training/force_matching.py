@@ -107,7 +107,7 @@ class ForceMatchingTrainer:
         # One shape for all batches, with as little padding as possible: that of the fullest batch of all epochs. With
         # `batch_atoms` the batches of epochs with the same frames hold frames of the same sizes.
         some = [i for n in range(len(different) if settings.batch_atoms else epochs) for i in self.batches(n)]
-        self.n_atoms = self.store.fullest(some)
+        self.n_atoms = self.store.max_atoms_per_device(some)
         self.n_frames = max(map(len, some))
 
     def init(self, params) -> loop.TrainState:

@@ -21,7 +21,7 @@ from fusedff.data.batching import Batch, FrameStore
 from fusedff.potential import Potential
 from fusedff.training.config import ForceMatchingConfig
 
-MOST_TURNS = 20  # epochs until a frame of small weight comes again
+MAX_INTERVAL = 20  # epochs until a frame of small weight comes again
 
 
 def frame_weights(settings: ForceMatchingConfig, store: FrameStore) -> tuple[np.ndarray, np.ndarray]:
@@ -34,9 +34,9 @@ def frame_weights(settings: ForceMatchingConfig, store: FrameStore) -> tuple[np.
     by_source = dict(settings.source_weights)
     weight = np.array([by_source.get(source, 1.0) for source in store.sources])
     n_frames = Counter(store.sources)
-    most = np.array([min(MOST_TURNS, n_frames[source]) for source in store.sources])
-    turns = np.clip(np.rint(1 / np.maximum(weight, 1e-9)), 1, most)
-    times = np.where(weight < 1, 1 / turns, np.maximum(np.floor(weight), 1))
+    most = np.array([min(MAX_INTERVAL, n_frames[source]) for source in store.sources])
+    interval = np.clip(np.rint(1 / np.maximum(weight, 1e-9)), 1, most)
+    times = np.where(weight < 1, 1 / interval, np.maximum(np.floor(weight), 1))
     weight = weight / times
     if settings.force_scale is not None:
         weight /= 1 + _squared_forces(store) / settings.force_scale**2
@@ -59,19 +59,19 @@ def of_epoch(times: np.ndarray, n: int) -> np.ndarray:
     Frames that come in one of k epochs are divided among them by their order: every k-th is in one. So each epoch has
     some of every group of similar frames that follow one another, as in a trajectory.
     """
-    turns = _turns(times)
-    rank = np.zeros(len(times), int)  # of a frame among those with as many turns
-    for k in np.unique(turns):
-        rank[turns == k] = np.arange(np.sum(turns == k))
-    return np.repeat(np.arange(len(times)), np.where((rank + n) % turns == 0, np.maximum(times, 1), 0).astype(int))
+    interval = _intervals(times)
+    rank = np.zeros(len(times), int)  # of a frame among those with the same interval
+    for k in np.unique(interval):
+        rank[interval == k] = np.arange(np.sum(interval == k))
+    return np.repeat(np.arange(len(times)), np.where((rank + n) % interval == 0, np.maximum(times, 1), 0).astype(int))
 
 
 def cycle(times: np.ndarray) -> int:
     """Number of epochs after which the same frames come again."""
-    return int(np.lcm.reduce(_turns(times)))
+    return int(np.lcm.reduce(_intervals(times)))
 
 
-def _turns(times) -> np.ndarray:
+def _intervals(times) -> np.ndarray:
     """In one of how many epochs each frame comes (n_frames,)."""
     return np.rint(1 / np.minimum(times, 1)).astype(int)
 

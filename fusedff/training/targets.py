@@ -256,7 +256,9 @@ class HeatCapacityTarget:
         """The same target, with energies that count from the mean of those of the cells at rest in `potential`."""
         plan = neighbors.search_plan(self.cells.lattice, potential.cutoff)
         system = self.cells.system(self.cells.sites)
-        near = neighbors.search_cells(system, potential.cutoff, neighbors.fullest(system, potential.cutoff, plan), plan)
+        near = neighbors.search_cells(
+            system, potential.cutoff, neighbors.max_neighbors(system, potential.cutoff, plan), plan
+        )
         return replace(self, zero=float(potential.energies(system, near).mean()))
 
     def observe(self, potential, system, near, evaluation):

@@ -30,7 +30,7 @@ class Validation:
         at_once = settings.batch_atoms or store.sizes.sum()
         n_batches = min(-(-int(store.sizes.sum()) // int(at_once)), len(frames))
         batches = [np.sort(batch) for batch in store.balanced(np.arange(len(frames)), n_batches)]
-        shape = max(map(len, batches)), store.fullest(batches)
+        shape = max(map(len, batches)), store.max_atoms_per_device(batches)
         self.batches = [devices.scatter(store.device_batches(indices, *shape)) for indices in batches]
         count = {
             "energy": [len(batch) for batch in batches],

@@ -24,7 +24,7 @@ from fusedff.simulation.sampling import sample_crystal
 from fusedff.simulation.statistics import entry, jackknife
 from fusedff.units import GPA, strain_from_voigt
 
-MOST_STRAIN = 0.1  # of one correction
+MAX_STRAIN = 0.1  # of one correction
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _correct(means, properties, points, pressure):
         if cell is None:
             raise ValueError(
                 f"{point.crystal} at {point.temperature:g} K: the stress {excess / GPA} GPa asks for a strain of more "
-                f"than {MOST_STRAIN:g}; start nearer to the equilibrium, or at a temperature at which the crystal is "
+                f"than {MAX_STRAIN:g}; start nearer to the equilibrium, or at a temperature at which the crystal is "
                 "stable"
             )
         parameters = crystals.with_cell(point.crystal, cell).parameters
@@ -159,7 +159,7 @@ def relaxed(crystal: Crystal, stress, constants, pressure: float = 0.0) -> tuple
     stiffness = elastic_symmetry.stiffness(dict(zip(names, np.asarray(constants, float), strict=True)), symmetry)
     stiffness = stiffness + pressure * elastic_symmetry.UNDER_PRESSURE  # of the Cauchy stress against strain
     strain = -np.linalg.solve(stiffness, excess) if np.linalg.cond(stiffness) < 1e12 else np.full(6, np.inf)
-    if not np.abs(strain).max() < MOST_STRAIN:
+    if not np.abs(strain).max() < MAX_STRAIN:
         return None, excess
     cell = crystals.unit_cell(crystal)
     cell.set_cell(cell.cell.array @ (np.eye(3) + strain_from_voigt(strain)), scale_atoms=True)
