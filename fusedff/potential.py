@@ -39,7 +39,7 @@ class Model(Protocol):
     cutoff: float  # Å, of pairs
 
     @property
-    def reach(self) -> float: ...  # Å, distance up to which the energy of an atom depends on other atoms
+    def interaction_range(self) -> float: ...  # Å, distance up to which the energy of an atom depends on other atoms
 
     def init(self, key: jax.Array, n_species: int) -> Any: ...
 
@@ -88,9 +88,9 @@ class Potential:
         return self.model.cutoff
 
     @property
-    def reach(self) -> float:
+    def interaction_range(self) -> float:
         """Distance (Å) up to which the energy of an atom depends on other atoms."""
-        return self.model.reach
+        return self.model.interaction_range
 
     def with_params(self, params) -> "Potential":
         """The same potential with other parameters."""

@@ -233,7 +233,7 @@ def test_both_forms_of_the_angular_part_are_the_same_sum(rng, monkeypatch):
         return np.asarray(angular.aggregate_triplets(angular.angles(jnp.asarray(unit), 6), jnp.asarray(waves)))
 
     pairs = both()
-    monkeypatch.setattr(angular, "PAIRS_UP_TO", 8)
+    monkeypatch.setattr(angular, "MAX_SLOTS_FOR_PAIRS", 8)
     np.testing.assert_allclose(both(), pairs, atol=1e-12)
     cosine = np.einsum("aix,akx->aik", unit, unit)
     apart = 1 - np.eye(9)

@@ -64,11 +64,13 @@ def test_energies_forces_and_stresses_of_the_parts_of_a_cell_are_those_of_the_ce
 def test_the_halo_is_all_that_an_energy_depends_on_and_no_more_is_evaluated():
     frame, model = wire(), network()
     own = np.arange(len(frame)) == 7
-    near = with_halo(frame, own, model.reach)
+    near = with_halo(frame, own, model.interaction_range)
     assert len(near) < 0.8 * len(frame)
     gradient = Evaluator(model)(frame, own).forces
     assert set(np.flatnonzero(np.abs(gradient).max(1))) <= set(near)
-    beyond = with_halo(frame, own, 0.7 * model.reach)  # hops of one cut-off do reach further than two of them
+    beyond = with_halo(
+        frame, own, 0.7 * model.interaction_range
+    )  # hops of one cut-off do reach further than two of them
     assert np.abs(np.delete(gradient, beyond, 0)).max() > 0
 
 

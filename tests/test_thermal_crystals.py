@@ -39,7 +39,7 @@ class Wells:
     width: float = 0.2  # Å
 
     @property
-    def reach(self):
+    def interaction_range(self):
         return self.cutoff
 
     def init(self, key, n_species):

@@ -32,7 +32,7 @@ class Evaluator:
     turns; a copy starts without a list.
 
     It can evaluate a part of the cell, the energies of some atoms and their derivatives: then only these atoms and
-    their halo, within the reach of the potential, are copied to the device.
+    their halo, within the interaction range of the potential, are copied to the device.
 
     Several potentials of the same species are a committee, whose mean is returned. They share the list and, if they
     differ only in their parameters, the compiled code. Raises TypeError and ValueError like `committee`.
@@ -41,7 +41,7 @@ class Evaluator:
     def __init__(self, potentials: Potential | Sequence[Potential], skin: float = 1.0):
         self.members, self.skin = committee(potentials), skin
         self._cutoff = max(member.cutoff for member in self.members)
-        self._reach = max(member.reach for member in self.members)
+        self._interaction_range = max(member.interaction_range for member in self.members)
         self.lock = threading.RLock()
         self.lists_made = 0
         self._candidates = self._slots = 4
@@ -110,7 +110,7 @@ class Evaluator:
         positions = np.pad(positions[self._part], ((0, fill), (0, 0)))
         numbers = np.pad(frame.numbers[self._part], (0, fill), mode="edge")
         counted = None if self._own is None else np.pad(self._own[self._part], (0, fill))
-        dtype = jnp.zeros(()).dtype  # positions are not folded again, since the list refers to these images
+        dtype = jnp.zeros(()).dtype  # positions are not wrapped again, since the list refers to these images
         cell = jnp.asarray(frame.cell.array[None], dtype)
         return systems.stack(jnp.asarray(positions[None], dtype), cell, numbers), counted
 
@@ -130,7 +130,7 @@ class Evaluator:
         F is the deformation of the cell since the list was made, and u the displacement of an atom beyond F. A pair
         outside the list was further apart than cut-off + skin, so it is now further apart than
         s (cut-off + skin) - 2 max |u|, with s the smallest singular value of F. The same holds for atoms outside a
-        halo, with the reach in place of the cut-off.
+        halo, with the interaction range in place of the cut-off.
         """
         then = self._frame
         if then is None or len(then) != len(frame) or (then.pbc != frame.pbc).any():
@@ -141,7 +141,7 @@ class Evaluator:
         positions = frame.positions - jumps @ frame.cell.array
         moved = np.linalg.norm(positions - carried, axis=1).max(initial=0)
         squeeze = np.linalg.svd(deformation, compute_uv=False).min()
-        lengths = (self._cutoff,) if self._own is None else (self._cutoff, self._reach)
+        lengths = (self._cutoff,) if self._own is None else (self._cutoff, self._interaction_range)
         served = all(squeeze * (length + self.skin) - 2 * moved >= length for length in lengths)
         return positions if served else None
 
@@ -150,7 +150,7 @@ class Evaluator:
         part, rows, listed = np.arange(n), n, None
         if own is not None:
             own = np.array(own, bool)
-            part = with_halo(frame, own, self._reach + self.skin)
+            part = with_halo(frame, own, self._interaction_range + self.skin)
             if len(part) > self._rows:
                 self._rows = int(SPARE_ROWS * len(part)) + 1
             rows = min(n, self._rows)

@@ -16,20 +16,20 @@ import numpy as np
 
 from fusedff.network.cached_transpose import product
 
-PAIRS_UP_TO = 36  # slots per atom; with more, spherical harmonics are faster (measured on a CPU for l <= 6)
+MAX_SLOTS_FOR_PAIRS = 36  # slots per atom; with more, spherical harmonics are faster (measured on a CPU for l <= 6)
 
 
 class Angles(NamedTuple):
     """Matrix of Legendre polynomials or of spherical harmonics, and its transpose, for every atom."""
 
-    forth: jax.Array  # (n, K, K * n_l), from the waves of all slots to every slot, or (n, K, n_l^2), from harmonics
-    back: jax.Array  # (n, K * n_l, K) or (n, n_l^2, K)
+    matrix: jax.Array  # (n, K, K * n_l), from the waves of all slots to every slot, or (n, K, n_l^2), from harmonics
+    transpose: jax.Array  # (n, K * n_l, K) or (n, n_l^2, K)
 
 
 def angles(unit: jax.Array, n_l: int) -> Angles:
     """Angular matrices for `aggregate_triplets` from unit vectors to the neighbours (n, K, 3), once per geometry."""
     n, capacity, _ = unit.shape
-    if capacity > PAIRS_UP_TO:
+    if capacity > MAX_SLOTS_FOR_PAIRS:
         harmonics = spherical_harmonics(unit, n_l)
         return Angles(harmonics, jnp.swapaxes(harmonics, 1, 2))
     across = jnp.swapaxes(unit, 1, 2)
@@ -43,13 +43,13 @@ def angles(unit: jax.Array, n_l: int) -> Angles:
 def aggregate_triplets(angles: Angles, waves: jax.Array) -> jax.Array:
     """Sum (n, K, C) for every slot over the waves (n, K, n_l, C) in the other slots of its atom."""
     n, capacity, n_l, channels = waves.shape
-    if capacity <= PAIRS_UP_TO:
-        return product(angles.forth, angles.back, waves.reshape(n, -1, channels))
+    if capacity <= MAX_SLOTS_FOR_PAIRS:
+        return product(angles.matrix, angles.transpose, waves.reshape(n, -1, channels))
     own = np.repeat(np.eye(n_l), 2 * np.arange(n_l) + 1, axis=0)  # (n_l^2, n_l), the l of every harmonic
     # one product for all (lm, l'), of which only l' = l is kept: more operations, but faster than many small products
-    moments = product(angles.back, angles.forth, waves.reshape(n, capacity, n_l * channels))
+    moments = product(angles.transpose, angles.matrix, waves.reshape(n, capacity, n_l * channels))
     moments = jnp.einsum("amlc,ml->amc", moments.reshape(n, -1, n_l, channels), jnp.asarray(own, waves.dtype))
-    return product(angles.forth, angles.back, moments) - jnp.sum(waves, 2)
+    return product(angles.matrix, angles.transpose, moments) - jnp.sum(waves, 2)
 
 
 def legendre(x: jax.Array, n_l: int) -> list[jax.Array]:

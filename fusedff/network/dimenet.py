@@ -62,7 +62,7 @@ class DimeNet:
         settings.between(self, "cutoff", high=settings.LONGEST_CUTOFF, why="give a length in Å, 3 to 12")
 
     @property
-    def reach(self) -> float:
+    def interaction_range(self) -> float:
         """Distance (Å) up to which the energy of an atom depends on others: one cut-off, and one more per block."""
         return (self.blocks + 1) * self.cutoff
 
@@ -194,11 +194,11 @@ def _interact(config, message, geometry, reverse, name):
         n, capacity, config.spherical, -1
     )
     waves = incoming[:, :, None, :] * radial
-    met = aggregate_triplets(geometry.angles, waves)
+    triplet_sum = aggregate_triplets(geometry.angles, waves)
     # Slot i of atom j holds the message i -> j; the sum there belongs to the message j -> i, in the reverse slot.
-    met = swap_direction(met, reverse)
+    triplet_sum = swap_direction(triplet_sum, reverse)
 
-    update = own + silu(_linear(met, channels, f"{name}_up"))
+    update = own + silu(_linear(triplet_sum, channels, f"{name}_up"))
     for layer in range(config.layers_before_skip):
         update = _residual(update, f"{name}_before_{layer}")
     update = message + _layer(update, channels, f"{name}_skip")

@@ -28,7 +28,7 @@ class LennardJones:
         settings.between(self, "onset", high=0.999, why="the switch needs room: give a fraction below 1")
 
     @property
-    def reach(self) -> float:
+    def interaction_range(self) -> float:
         """Distance (Å) up to which the energy of an atom depends on others: the cut-off."""
         return self.cutoff
 
