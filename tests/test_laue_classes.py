@@ -56,7 +56,7 @@ def test_a_laue_class_has_the_constants_of_the_textbook(symmetry):
 def test_the_basis_is_invariant_under_every_operation_of_the_point_group_and_complete(name):
     """Of the space group as the International Tables list it, in standard axes: nothing of it is used by the basis."""
     symmetry, atoms = CASES[name], structure(name)
-    cell = orientation.turned(atoms, orientation.find(atoms).rotation).cell.array
+    cell = orientation.rotated_atoms(atoms, orientation.of_atoms(atoms).rotation).cell.array
     operations = [cell.T @ r @ np.linalg.inv(cell.T) for r in Spacegroup(atoms.info["spacegroup"]).get_rotations()]
     basis = np.stack(list(elastic_symmetry.elastic_basis(symmetry).values()))
     for operation in operations:
@@ -116,14 +116,14 @@ def test_a_stress_averaged_over_the_class_is_one_that_its_rotations_leave(symmet
 def test_a_turned_crystal_of_any_class_comes_back_into_the_same_standard_axes(name):
     """Given by its conventional cell: even signs and the order of axes, which symmetry leaves open, follow the cell."""
     atoms, symmetry = structure(name), CASES[name]
-    found = orientation.find(atoms)
-    standard = fourth_moments(orientation.turned(atoms, found.rotation))
+    found = orientation.of_atoms(atoms)
+    standard = fourth_moments(orientation.rotated_atoms(atoms, found.rotation))
     assert found.symmetry == symmetry
     of_class = elastic_symmetry.stiffness(elastic_symmetry.reduce_stiffness(standard, symmetry), symmetry)
     np.testing.assert_allclose(standard, of_class, atol=1e-12)
     for turn in TURNS:
-        other = orientation.turned(atoms, turn)
-        back = orientation.turned(other, orientation.find(other).rotation)
+        other = orientation.rotated_atoms(atoms, turn)
+        back = orientation.rotated_atoms(other, orientation.of_atoms(other).rotation)
         np.testing.assert_allclose(fourth_moments(back), standard, atol=1e-12)
 
 
@@ -131,8 +131,8 @@ def test_a_turned_crystal_of_any_class_comes_back_into_the_same_standard_axes(na
 def test_a_primitive_cell_has_the_axes_of_its_class(name):
     atoms, symmetry = structure(name), CASES[name]
     cell = spglib.find_primitive((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers))
-    primitive = orientation.turned(Atoms(cell[2], cell=cell[0], scaled_positions=cell[1], pbc=True), TURNS[0])
-    standard = fourth_moments(orientation.turned(primitive, orientation.find(primitive).rotation))
+    primitive = orientation.rotated_atoms(Atoms(cell[2], cell=cell[0], scaled_positions=cell[1], pbc=True), TURNS[0])
+    standard = fourth_moments(orientation.rotated_atoms(primitive, orientation.of_atoms(primitive).rotation))
     of_class = elastic_symmetry.stiffness(elastic_symmetry.reduce_stiffness(standard, symmetry), symmetry)
     np.testing.assert_allclose(standard, of_class, atol=1e-12)
     # the same numbers as from the conventional cell
@@ -161,7 +161,7 @@ def test_a_rhombohedral_crystal_in_the_reverse_setting_is_brought_to_the_obverse
     assert abs(c14) > 0.01 * fourth_moments(obverse)[0, 0]
     reverse = obverse.copy()
     reverse.set_cell(reverse.cell.array * [[-1], [-1], [1]])  # positions stay
-    made = crystals.unit_cell(crystals.from_structure(orientation.turned(reverse, np.diag([-1.0, -1.0, 1.0]))))
+    made = crystals.unit_cell(crystals.from_structure(orientation.rotated_atoms(reverse, np.diag([-1.0, -1.0, 1.0]))))
     np.testing.assert_allclose(fourth_moments(made), fourth_moments(obverse), atol=1e-12)
 
 
@@ -180,10 +180,10 @@ def test_the_settings_of_an_orthorhombic_crystal_keep_their_own_axes():
 @pytest.mark.parametrize("name", CASES)
 def test_static_constants_of_any_class_are_those_of_harmonic_bonds(name):
     """In closed form, with atoms at rest, in arbitrary axes; constants in standard axes make up all of the tensor."""
-    atoms, symmetry = orientation.turned(structure(name), TURNS[0]), CASES[name]
+    atoms, symmetry = orientation.rotated_atoms(structure(name), TURNS[0]), CASES[name]
     bonds = Bonds(atoms, REACH)
     relaxed, clamped = bonds.stiffness_tensors()
-    rotation = orientation.find(atoms).rotation
+    rotation = orientation.of_atoms(atoms).rotation
     expected = elastic_symmetry.rotated(relaxed, rotation)
     assert elastic_symmetry.born_stability(elastic_symmetry.reduce_stiffness(expected, symmetry), symmetry)
     found = elastic.run(atoms, bonds, symmetry, 1e-3, Relaxation(fmax=1e-5), name=None)

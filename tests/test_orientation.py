@@ -35,15 +35,15 @@ def cells():
 def test_a_turned_crystal_comes_back_to_axes_that_its_symmetry_makes_equal(name):
     atoms, system = cells()[name]
     atoms.pbc = True
-    standard = orientation.find(atoms)
-    standard = orientation.turned(atoms, standard.rotation)
-    assert orientation.find(standard).rotation == pytest.approx(np.eye(3), abs=1e-6)
+    standard = orientation.of_atoms(atoms)
+    standard = orientation.rotated_atoms(atoms, standard.rotation)
+    assert orientation.of_atoms(standard).rotation == pytest.approx(np.eye(3), abs=1e-6)
     for turn in TURNS:
-        found = orientation.find(orientation.turned(atoms, turn))
+        found = orientation.of_atoms(orientation.rotated_atoms(atoms, turn))
         assert found.system == system
         assert np.linalg.det(found.rotation) == pytest.approx(1)
         back = found.rotation @ turn
-        assert stars(orientation.turned(atoms, back)) == pytest.approx(stars(standard), abs=1e-5)
+        assert stars(orientation.rotated_atoms(atoms, back)) == pytest.approx(stars(standard), abs=1e-5)
 
 
 def stars(atoms):
@@ -54,7 +54,7 @@ def stars(atoms):
 
 def test_crystals_in_the_axes_of_this_project_stay_as_they_are():
     for atoms in (unit_cell(TITANIUM), supercell(TITANIUM, (2, 2, 2)), unit_cell(Crystal("Cu", "fcc", 3.6))):
-        np.testing.assert_array_equal(orientation.find(atoms).rotation, np.eye(3))
+        np.testing.assert_array_equal(orientation.of_atoms(atoms).rotation, np.eye(3))
 
 
 @pytest.mark.parametrize("name", ["fcc cube", "fcc primitive", "fcc [111] along z"])
@@ -63,7 +63,7 @@ def test_copper_has_the_same_constants_in_any_axes(name):
     atoms.set_cell(atoms.cell.array * (3.59 / 3.6), scale_atoms=True)
     atoms.pbc = True
     turn = np.eye(3) if "111" in name else TURNS[0]
-    found = elastic.run(orientation.turned(atoms, turn), EMT(), "cubic", name=None)
+    found = elastic.run(orientation.rotated_atoms(atoms, turn), EMT(), "cubic", name=None)
     assert found.constants_gpa == pytest.approx(COPPER, abs=0.1)
 
 
@@ -71,7 +71,7 @@ def test_a_hexagonal_crystal_has_the_same_five_constants_in_any_axes():
     tight, calculator = Relaxation(fmax=1e-5), smooth_lennard_jones(1.9)
     rest = relax.relax_crystal(bulk("Ar", "hcp", a=1.09, c=1.78), calculator, tight)
     found = [
-        elastic.run(orientation.turned(rest, turn), calculator, "hexagonal", relaxation=tight, name=None)
+        elastic.run(orientation.rotated_atoms(rest, turn), calculator, "hexagonal", relaxation=tight, name=None)
         for turn in (np.eye(3), TURNS[1])
     ]
     for name, value in found[0].constants_gpa.items():

@@ -27,7 +27,7 @@ def test_c14_of_corundum_is_positive_as_measured():
     corundum = crystal(["Al", "O"], [(0, 0, 0.3522), (0.3064, 0, 0.25)], spacegroup=167,
                        cellpar=[4.759, 4.759, 12.991, 90, 90, 120], primitive_cell=True)  # fmt: skip
     turn = elastic_symmetry.rotation_about("x", 0.3) @ elastic_symmetry.rotation_about("z", 2.0)
-    found = elastic.run(orientation.turned(corundum, turn), alumina(), "trigonal -3m", name=None).constants_gpa
+    found = elastic.run(orientation.rotated_atoms(corundum, turn), alumina(), "trigonal -3m", name=None).constants_gpa
     measured = {"C11": 497, "C12": 163, "C13": 116, "C14": 23, "C33": 501, "C44": 147}
     for name, value in measured.items():
         assert found[name] == pytest.approx(value, rel=0.4), name  # rigid ions of one charge
@@ -46,5 +46,5 @@ def test_c14_of_quartz_is_negative_where_the_cell_has_the_stronger_reflection_10
     other = rest.copy()  # the same atoms, edges a and b reversed
     other.set_cell(rest.cell.array * [[-1], [-1], [1]])
     assert reflection(other, (1, 0, 1)) < reflection(other, (0, 1, 1)) / 2
-    turned = elastic_symmetry.rotated(found.stiffness_gpa, orientation.find(other).rotation)
+    turned = elastic_symmetry.rotated(found.stiffness_gpa, orientation.of_atoms(other).rotation)
     assert elastic_symmetry.reduce_stiffness(turned, "trigonal -3m")["C14"] == pytest.approx(17.6, abs=4)

@@ -204,8 +204,8 @@ def repeated(cell: ase.Atoms, repeats) -> ase.Atoms:
     return cell * tuple(int(n) for n in repeats)
 
 
-def kinds(atoms: ase.Atoms) -> np.ndarray:
-    """Labels (n,) of the atoms, one number from 1 on for each element and mass: isotopes are not equivalent."""
+def atom_types(atoms: ase.Atoms) -> np.ndarray:
+    """Types (n,) of the atoms, one number from 1 on for each element and mass: isotopes are not equivalent."""
     pairs = np.stack([atoms.numbers, atoms.get_masses().round(6)], 1)
     return np.unique(pairs, axis=0, return_inverse=True)[1].ravel() + 1
 

@@ -13,13 +13,13 @@ import numpy as np
 
 from fusedff.units import as_floats, from_voigt, to_voigt
 
-VOIGT = ("xx", "yy", "zz", "yz", "xz", "xy")
+VOIGT_NAMES = ("xx", "yy", "zz", "yz", "xz", "xy")
 
 # A crystal under pressure p has two kinds of constants: C = (1/V) d2F / d eta d eta in Lagrangian strain, and
-# B = C + p UNDER_PRESSURE, the slopes of the Cauchy stress against strain: B11 = C11 - p, B12 = C12 + p, B44 = C44 - p.
-# Ultrasound measures B, and a crystal is stable if B is positive definite (Barron & Klein, Proc. Phys. Soc. 85, 523
-# (1965)).
-UNDER_PRESSURE = np.kron([[1, 0], [0, 0]], np.ones((3, 3))) - np.diag([2, 2, 2, 1, 1, 1])
+# B = C + p PRESSURE_CORRECTION, the slopes of the Cauchy stress against strain: B11 = C11 - p, B12 = C12 + p,
+# B44 = C44 - p. Ultrasound measures B, and a crystal is stable if B is positive definite (Barron & Klein, Proc. Phys.
+# Soc. 85, 523 (1965)).
+PRESSURE_CORRECTION = np.kron([[1, 0], [0, 0]], np.ones((3, 3))) - np.diag([2, 2, 2, 1, 1, 1])
 
 
 def rotation_about(axis: str, angle: float) -> np.ndarray:
@@ -28,7 +28,7 @@ def rotation_about(axis: str, angle: float) -> np.ndarray:
     return np.roll([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], (k + 1, k + 1), (0, 1))
 
 
-def _turn(axis: str, fold: int) -> np.ndarray:
+def _fold_rotation(axis: str, fold: int) -> np.ndarray:
     """Rotation (3, 3) of a `fold`-fold axis, by 360 degrees / `fold`."""
     return rotation_about(axis, 2 * np.pi / fold)
 
@@ -41,14 +41,14 @@ class _LaueClass(NamedTuple):
 # A pattern may combine two strains, if they cause different stresses or other patterns tell the stresses apart.
 _CLASSES = {
     "triclinic": _LaueClass((), "1 2 3 4 5 6"),
-    "monoclinic": _LaueClass((_turn("y", 2),), "14 26 3 5"),
-    "orthorhombic": _LaueClass((_turn("y", 2), _turn("z", 2)), "14 25 36"),
-    "tetragonal 4/m": _LaueClass((_turn("z", 4),), "14 36"),
-    "tetragonal 4/mmm": _LaueClass((_turn("z", 4), _turn("x", 2)), "14 36"),
-    "trigonal -3": _LaueClass((_turn("z", 3),), "14 35"),
-    "trigonal -3m": _LaueClass((_turn("z", 3), _turn("x", 2)), "14 35"),
-    "hexagonal": _LaueClass((_turn("z", 6), _turn("x", 2)), "14 35"),
-    "cubic": _LaueClass((_turn("z", 4), np.roll(np.eye(3), 1, axis=0)), "14"),
+    "monoclinic": _LaueClass((_fold_rotation("y", 2),), "14 26 3 5"),
+    "orthorhombic": _LaueClass((_fold_rotation("y", 2), _fold_rotation("z", 2)), "14 25 36"),
+    "tetragonal 4/m": _LaueClass((_fold_rotation("z", 4),), "14 36"),
+    "tetragonal 4/mmm": _LaueClass((_fold_rotation("z", 4), _fold_rotation("x", 2)), "14 36"),
+    "trigonal -3": _LaueClass((_fold_rotation("z", 3),), "14 35"),
+    "trigonal -3m": _LaueClass((_fold_rotation("z", 3), _fold_rotation("x", 2)), "14 35"),
+    "hexagonal": _LaueClass((_fold_rotation("z", 6), _fold_rotation("x", 2)), "14 35"),
+    "cubic": _LaueClass((_fold_rotation("z", 4), np.roll(np.eye(3), 1, axis=0)), "14"),
 }
 SYMMETRIES = tuple(_CLASSES)
 
@@ -164,12 +164,12 @@ def stress_names(symmetry: str) -> tuple[str, ...]:
     for n in range(6):
         if np.linalg.matrix_rank(average[:, [*pivots, n]], tol=1e-6) > len(pivots):
             pivots.append(n)
-    return tuple(VOIGT[n] for n in pivots)
+    return tuple(VOIGT_NAMES[n] for n in pivots)
 
 
 def independent_stress(stress, symmetry: str):
     """Independent stresses (..., n), in the order of `stress_names`, from `reduce_stress` of stresses (..., 6)."""
-    return reduce_stress(stress, symmetry)[..., [VOIGT.index(name) for name in stress_names(symmetry)]]
+    return reduce_stress(stress, symmetry)[..., [VOIGT_NAMES.index(name) for name in stress_names(symmetry)]]
 
 
 def born_stability(constants: dict, symmetry: str) -> bool:

@@ -90,7 +90,7 @@ def cell_of(parameters: dict[str, float], symmetry: str, turn: int = 0) -> np.nd
     return cell @ _axes(cell, turn).T
 
 
-def find(atoms: Atoms, tolerance: float = 1e-3) -> Orientation:
+def of_atoms(atoms: Atoms, tolerance: float = 1e-3) -> Orientation:
     """Orientation of a crystal given in any cell, primitive, conventional or repeated; `tolerance` is in Å.
 
     Of several rotations that are equivalent by symmetry, the smallest is taken: a crystal in standard axes stays as it
@@ -105,13 +105,13 @@ def find(atoms: Atoms, tolerance: float = 1e-3) -> Orientation:
 
 
 def conventional(atoms: Atoms, tolerance: float = 1e-3) -> Conventional:
-    """A conventional cell of a crystal given in any cell; `tolerance` is in Å. Raises ValueError like `find`."""
+    """A conventional cell of a crystal given in any cell; `tolerance` is in Å. Raises ValueError like `of_atoms`."""
     found, _, symmetry = _symmetry(atoms, tolerance)
     cell, rotation, turn = _conventional(atoms, found, symmetry, tolerance)
-    return Conventional(turned(cell, rotation), symmetry, found.international, turn)
+    return Conventional(rotated_atoms(cell, rotation), symmetry, found.international, turn)
 
 
-def turned(atoms: Atoms, rotation: np.ndarray) -> Atoms:
+def rotated_atoms(atoms: Atoms, rotation: np.ndarray) -> Atoms:
     """Copy of a crystal with cell and atoms rotated by `rotation` (3, 3), without its calculator."""
     frame = atoms.copy()
     frame.set_cell(atoms.cell.array @ rotation.T)
@@ -134,7 +134,7 @@ def _symmetry(atoms, tolerance):
 def _conventional(atoms, found, symmetry, tolerance):
     """A conventional cell in the axes of `atoms`, the rotation into standard axes, and the angle of a from x."""
     standard = Atoms(found.std_types, cell=found.std_lattice, scaled_positions=found.std_positions, pbc=True)
-    standard = turned(standard, _nearest_rotation(found.std_rotation_matrix).T)
+    standard = rotated_atoms(standard, _nearest_rotation(found.std_rotation_matrix).T)
     fitting = len(atoms) == len(standard) and not _reverse(atoms, found)
     for cell in [atoms, standard] if fitting else [standard]:
         for turn in (0, 30) if symmetry == "trigonal -3m" else (0,):

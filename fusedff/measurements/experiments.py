@@ -7,7 +7,7 @@ with standard errors in `<name>_stderr_GPa`. Optional are pressure_GPa (0 where 
 `train` where absent) and condition: `adiabatic` (ultrasound) or `isothermal` (where absent), see `adiabatic`. Cells are
 empty for what was not measured and for unknown errors. A row without constants says at which lattice parameters the
 pressure is known. Constants under pressure are slopes of stress against strain, as ultrasound measures them;
-`StatePoint` holds those in Lagrangian strain, as simulations give them (see `elastic_symmetry.UNDER_PRESSURE`).
+`StatePoint` holds those in Lagrangian strain, as simulations give them (see `elastic_symmetry.PRESSURE_CORRECTION`).
 """
 
 import warnings
@@ -239,7 +239,7 @@ def _state_point(cells, reference: Crystal, units: str | None, where: str) -> St
                 "give GPa (10 kbar), positive in compression"
             )
     role = _one_of(cells, "role", ROLES, where)
-    added = elastic_symmetry.reduce_stiffness(elastic_symmetry.UNDER_PRESSURE, crystals.symmetry(crystal))
+    added = elastic_symmetry.reduce_stiffness(elastic_symmetry.PRESSURE_CORRECTION, crystals.symmetry(crystal))
     return StatePoint(
         temperature=temperature,
         crystal=crystal,

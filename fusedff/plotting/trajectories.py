@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fusedff.crystallography.elastic_symmetry import VOIGT
+from fusedff.crystallography.elastic_symmetry import VOIGT_NAMES
 from fusedff.plotting import style
 from fusedff.simulation.statistics import Estimate
 
@@ -44,7 +44,7 @@ def stress_trace(clock: Sequence[float], stress_gpa: np.ndarray) -> tuple[Figure
     with style.context():
         fig, axes = plt.subplots(2, 1, figsize=(6.4, 4.2), sharex=True, sharey=True)
         lines, dots = [ax.axvline(clock[0], color=style.FAINT, lw=1, visible=False) for ax in axes], []
-        for k, (name, values) in enumerate(zip(VOIGT, stress_gpa.T, strict=True)):
+        for k, (name, values) in enumerate(zip(VOIGT_NAMES, stress_gpa.T, strict=True)):
             ax, color = axes[k // 3], _DIRECTIONS[k % 3]
             ax.axhline(values.mean(), color=color, ls=(0, (4, 2)), lw=0.9)
             ax.plot(clock, values, color=color, lw=1.2, label=rf"$\sigma_{{{name}}}$")
@@ -59,7 +59,7 @@ def stress_trace(clock: Sequence[float], stress_gpa: np.ndarray) -> tuple[Figure
             line.set(xdata=[clock[n]] * 2, visible=True)
         for dot, values in zip(dots, stress_gpa.T, strict=True):
             dot.set_data([clock[n]], [values[n]])
-        now = ", ".join(f"{name} {value:+.2f}" for name, value in zip(VOIGT[:3], stress_gpa[n], strict=False))
+        now = ", ".join(f"{name} {value:+.2f}" for name, value in zip(VOIGT_NAMES[:3], stress_gpa[n], strict=False))
         axes[0].set_title(f"at {clock[n]:.2f} ps: {now} GPa", weight="normal")
 
     return fig, mark

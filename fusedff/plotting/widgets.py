@@ -48,7 +48,7 @@ def scrub(frames: Sequence[Atoms], clock: Sequence[float], stress_gpa: np.ndarra
         atoms.layout.width = "340px"
         side_by_side = ipywidgets.HBox([atoms, picture], layout={"align_items": "center"})
         shown = ipywidgets.VBox([side_by_side, slider])
-    spread = ", ".join(f"{name} {s:.2f}" for name, s in zip(trajectories.VOIGT, stress_gpa.std(0), strict=True))
+    spread = ", ".join(f"{name} {s:.2f}" for name, s in zip(trajectories.VOIGT_NAMES, stress_gpa.std(0), strict=True))
     structures.present(shown, *structures.still(frames))
     if shown is not None and progress.watched():
         return  # the widget holds the stress as well

@@ -44,7 +44,7 @@ class StaticElastic:
     @property
     def _of_cauchy_stress(self) -> np.ndarray:
         """Slopes (6, 6) of the Cauchy stress against strain at the crystal's pressure, GPa."""
-        return self.stiffness_gpa + self.pressure_gpa * elastic_symmetry.UNDER_PRESSURE
+        return self.stiffness_gpa + self.pressure_gpa * elastic_symmetry.PRESSURE_CORRECTION
 
     def as_dict(self) -> dict:
         """Plain data for JSON."""
@@ -100,13 +100,13 @@ def run(
 
 
 def _in_standard_axes(rest, symmetry):
-    found = orientation.find(rest)
+    found = orientation.of_atoms(rest)
     if found.symmetry != symmetry:
         raise ValueError(
             f"{rest.get_chemical_formula()} is {found.symmetry} ({found.space_group}), not {symmetry}; name its own "
             "symmetry, relax it if it is distorted (relax.relax_crystal), or leave `symmetry` out for the whole tensor"
         )
-    return orientation.turned(rest, found.rotation)
+    return orientation.rotated_atoms(rest, found.rotation)
 
 
 def _stresses(rest, stretch, calculator, relaxation):

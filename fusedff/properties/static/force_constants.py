@@ -24,12 +24,12 @@ except ImportError:
 
 def lattice_of(atoms: Atoms, repeats: Sequence[int]) -> Phonopy:
     """The unit cell `atoms` and its supercell of `repeats` as phonopy's object, still without force constants."""
-    kinds = _kinds(atoms)
+    symbols = _type_symbols(atoms)
     cell = PhonopyAtoms(
-        symbols=kinds, cell=atoms.cell.array,
+        symbols=symbols, cell=atoms.cell.array,
         scaled_positions=atoms.get_scaled_positions(), masses=atoms.get_masses(),
     )  # fmt: skip
-    isotopes = kinds != atoms.get_chemical_symbols()  # which phonopy's guess of a primitive cell would ignore
+    isotopes = symbols != atoms.get_chemical_symbols()  # which phonopy's guess of a primitive cell would ignore
     primitive = np.eye(3) if isotopes else guess_primitive_matrix(cell)
     primitive = primitive * np.sign(np.linalg.det(primitive))  # of a left-handed cell: the same lattice, turned around
     return Phonopy(cell, np.diag(repeats), primitive_matrix=primitive)
@@ -76,9 +76,9 @@ def finite_displacements(
     return lattice
 
 
-def _kinds(atoms):
+def _type_symbols(atoms):
     """Chemical symbols, numbered if an element has several masses."""
-    symbols, kinds = atoms.get_chemical_symbols(), crystals.kinds(atoms)
-    if len(set(kinds)) == len(set(symbols)):
+    symbols, types = atoms.get_chemical_symbols(), crystals.atom_types(atoms)
+    if len(set(types)) == len(set(symbols)):
         return symbols
-    return [f"{symbol}{kind}" for symbol, kind in zip(symbols, kinds, strict=True)]
+    return [f"{symbol}{number}" for symbol, number in zip(symbols, types, strict=True)]

@@ -49,10 +49,10 @@ def modes(frequencies: np.ndarray) -> list[tuple[float, int]]:
 
 
 def _primitive(atoms):
-    kinds = crystals.kinds(atoms)
-    found = spglib.find_primitive((atoms.cell.array, atoms.get_scaled_positions(), kinds), _TOLERANCE)
+    types = crystals.atom_types(atoms)
+    found = spglib.find_primitive((atoms.cell.array, atoms.get_scaled_positions(), types), _TOLERANCE)
     if found is None:
         raise ValueError(f"{atoms.get_chemical_formula()}: no primitive cell can be found; check cell and positions")
     cell, places, which = found
-    like = np.unique(kinds, return_index=True)[1][np.asarray(which) - 1]  # an atom of the same kind
+    like = np.unique(types, return_index=True)[1][np.asarray(which) - 1]  # an atom of the same type
     return Atoms(atoms.numbers[like], cell=cell, scaled_positions=places, masses=atoms.get_masses()[like], pbc=True)

@@ -157,7 +157,7 @@ def relaxed(crystal: Crystal, stress, constants, pressure: float = 0.0) -> tuple
     )
     names = elastic_symmetry.elastic_names(symmetry)
     stiffness = elastic_symmetry.stiffness(dict(zip(names, np.asarray(constants, float), strict=True)), symmetry)
-    stiffness = stiffness + pressure * elastic_symmetry.UNDER_PRESSURE  # of the Cauchy stress against strain
+    stiffness = stiffness + pressure * elastic_symmetry.PRESSURE_CORRECTION  # of the Cauchy stress against strain
     strain = -np.linalg.solve(stiffness, excess) if np.linalg.cond(stiffness) < 1e12 else np.full(6, np.inf)
     if not np.abs(strain).max() < MAX_STRAIN:
         return None, excess
