@@ -60,7 +60,7 @@ def _load(seed: int, name: str, study: Material) -> Potential:
 
 
 def _result(seed: int, name: str, found: dict, study: Material) -> dict:
-    """Errors on frames, elastic constants, and static properties as entries, which `results.committee` averages."""
+    """Errors on frames, elastic constants and static properties as entries for `results.average_members`."""
     potential, (frames, _) = _load(seed, name, study), comparison.below(study.split.test, comparison.USUAL_FORCE)
     at_rest = starts.beyond(potential, frames)
     entries = {quantity: {"value": value, "stderr": None} for quantity, value in at_rest.items()}
@@ -71,7 +71,7 @@ def text(found: dict, about: dict) -> str:
     """Report in Markdown: means over the members with sampling and training errors."""
     members = found["members"]
     if several := len(members) > 1:
-        models = {name: results.committee([member[name] for member in members.values()]) for name in MODELS}
+        models = {name: results.average_members([member[name] for member in members.values()]) for name in MODELS}
     else:
         (models,) = members.values()
     rows = [

@@ -48,7 +48,7 @@ def lennard_jones(frames: Sequence[Atoms]) -> list[Atoms]:
     """Frames with labels by `calculator`, without single atoms and frames whose forces or stresses are too large."""
     found = []
     for frame in frames:
-        labels = calculators.labels(calculator(), frame)
+        labels = calculators.compute_labels(calculator(), frame)
         gentle = np.abs(labels.forces).max() < HIGHEST_FORCE and np.abs(labels.stress).max() < HIGHEST_STRESS
         if gentle and len(frame) > 1:
             copy = frame.copy()

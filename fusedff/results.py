@@ -2,7 +2,7 @@
 
 Results are dicts, lists and numbers, as in the JSON records. An entry has `value`, `stderr` (standard error of the
 sampling) and, if it was measured, `measured`; that of a committee also has `spread`, the training error (see
-`committee`). A point, the results at one temperature, has `elastic`, `pressure`, `stress` and `lattice`, see
+`average_members`). A point, the results at one temperature, has `elastic`, `pressure`, `stress` and `lattice`, see
 `ElasticResult.by_temperature`. A model may have `targets`, entries by name, and `in_training`, their last values in
 training. Arguments called `models` are model -> its results, `experiment` is temperature -> point.
 """
@@ -18,7 +18,7 @@ BOUNDS = {"elastic": 5.0, "stress": 0.3, "force": 1.15}  # for the fused model: 
 LINE = 92  # characters of a line of text, as wide as a page of the book
 
 
-def committee(members: Sequence):
+def average_members(members: Sequence):
     """Combine the results of several trainings, which differ only in their seeds, into one of the same form.
 
     An entry gets the mean `value`, the standard error `stderr` of that mean from the sampling (about that of one member
@@ -36,9 +36,9 @@ def committee(members: Sequence):
         stderr = None if None in noise else float(np.linalg.norm(noise) / len(noise))
         return first | {"value": float(np.mean(values)), "stderr": stderr, "spread": float(np.std(values, ddof=1))}
     if isinstance(first, dict):
-        return {key: committee([member[key] for member in members]) for key in first}
+        return {key: average_members([member[key] for member in members]) for key in first}
     if isinstance(first, list):
-        return [committee(entries) for entries in zip(*members, strict=True)]
+        return [average_members(entries) for entries in zip(*members, strict=True)]
     if isinstance(first, (int, float)) and any(member != first for member in members):
         return float(np.mean(members))
     return first

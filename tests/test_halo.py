@@ -101,10 +101,10 @@ def test_a_part_is_followed_through_motion_and_strain_and_made_anew_when_a_far_a
             found[0].forces + found[1].forces, whole.forces, atol=1e-11 * np.abs(whole.forces).max()
         )
     assert [e.lists_made for e in evaluate] == [1, 1]
-    assert evaluate[0].follows(frame)
+    assert evaluate[0].list_is_valid(frame)
     lone = np.flatnonzero(parts[1])[0]
     frame.positions[lone] += [0.3, 0, 0]
-    assert not evaluate[0].follows(frame)
+    assert not evaluate[0].list_is_valid(frame)
 
 
 def test_a_part_without_atoms_contributes_nothing():

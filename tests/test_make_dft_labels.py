@@ -198,7 +198,7 @@ def test_structures_without_ids_are_a_run_each_and_of_no_other_source(script, tm
     write(tmp_path / "mine.extxyz", structures)
     frames = []
     for kind, name, atoms in script.structures_from(tmp_path / "mine.extxyz"):
-        energy, forces, stress = calculators.labels(EMT(), atoms)
+        energy, forces, stress = calculators.compute_labels(EMT(), atoms)
         frames.append(script.with_labels(atoms, kind, name, energy, forces, stress))
     write(tmp_path / "out.extxyz", frames)
     found = datasets.load_frames(tmp_path / "out.extxyz")

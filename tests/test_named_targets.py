@@ -219,7 +219,7 @@ def test_tables_and_lines_tell_measured_found_and_seen_in_training():
         "model": "fused", "target": "E2g", "unit": "THz", "value": 4.2, "stderr": None, "measured": 4.18,
         "deviation": pytest.approx(0.02), "in_training": 4.15,
     }  # fmt: skip
-    both = results.committee([models, {"dft": model(4.1, {}), "fused": model(4.4, {"E2g": 4.25, "g(r)": 0.06})}])
+    both = results.average_members([models, {"dft": model(4.1, {}), "fused": model(4.4, {"E2g": 4.25, "g(r)": 0.06})}])
     assert "E2g: measured 4.18 THz; DFT-only 4.00 (0.14), fused 4.30 (0.14) [4.20]" in results.target_lines(both)[0]
 
 
@@ -302,6 +302,6 @@ def test_a_simulation_that_explodes_is_said_and_leaves_no_number(folder, monkeyp
     assert "P at density: measured 0 GPa; DFT-only exploded" in results.target_lines(models)[0]
     assert results.target_rows(models)[0]["deviation"] is None
     fine = {"value": 0.1, "stderr": 0.01, "measured": 0.0, "unit": "GPa"}
-    both = results.committee([found["targets"]["P at density"], fine])
+    both = results.average_members([found["targets"]["P at density"], fine])
     assert both == {"value": None, "stderr": None, "spread": None, "measured": 0.0, "unit": "GPa"}
-    assert results.committee([{"g(r)": None}, {"g(r)": {"g": [1.0]}}]) == {"g(r)": None}
+    assert results.average_members([{"g(r)": None}, {"g(r)": {"g": [1.0]}}]) == {"g(r)": None}

@@ -175,7 +175,7 @@ def test_a_committee_has_a_mean_and_two_errors():
         {"experiment": {"elastic": {"C11": entry(value, 3.0, 11.0)}, "condition": "adiabatic"}, "force": force}
         for value, force in ((10.0, 40.0), (12.0, 44.0), (17.0, 60.0))
     ]
-    found = results.committee(members)
+    found = results.average_members(members)
     c11 = found["experiment"]["elastic"]["C11"]
     assert c11["value"] == pytest.approx(13.0)
     assert c11["stderr"] == pytest.approx(3 / 3**0.5)
@@ -183,7 +183,7 @@ def test_a_committee_has_a_mean_and_two_errors():
     assert c11["measured"] == 11.0
     assert found["experiment"]["condition"] == "adiabatic"
     assert found["force"] == pytest.approx(48.0)
-    assert results.committee([entry(1.0, None, 2.0)] * 2)["stderr"] is None
+    assert results.average_members([entry(1.0, None, 2.0)] * 2)["stderr"] is None
 
 
 def test_the_table_of_a_committee_shows_the_training_error_apart_from_the_sampling_error(result):
@@ -193,7 +193,7 @@ def test_the_table_of_a_committee_shows_the_training_error_apart_from_the_sampli
         for at_temperature in found["experiment"].values():
             at_temperature["elastic"]["C11"]["value"] += 6.0
     committee = {
-        "models": results.committee([result["models"], other]),
+        "models": results.average_members([result["models"], other]),
         "members": {"0": result["models"], "7": other},
     }
     c11 = committee["models"]["fused"]["experiment"]["23"]["elastic"]["C11"]
@@ -208,7 +208,7 @@ def test_the_table_of_a_committee_shows_the_training_error_apart_from_the_sampli
 
 def test_a_committee_of_tables_is_a_table_of_means():
     members = [[{"family": "all", "n_frames": 7, "energy": 1.0 + seed, "stress": None}] for seed in range(3)]
-    assert results.committee(members) == [{"family": "all", "n_frames": 7, "energy": 2.0, "stress": None}]
+    assert results.average_members(members) == [{"family": "all", "n_frames": 7, "energy": 2.0, "stress": None}]
 
 
 def test_frames_with_large_forces_are_in_no_mean_and_have_a_row_of_their_own(monkeypatch):

@@ -60,7 +60,7 @@ def rank(
     for n, frame in enumerate(frames):
         labelled.check_geometry(frame, f"{where}frame {n}")
         evaluate.members[0].require_species(frame.numbers, f"{where}frame {n}: ")
-        spread.append(force_spread(np.array([found.forces for found in evaluate.each(frame)])).max())
+        spread.append(force_spread(np.array([found.forces for found in evaluate.per_member(frame)])).max())
     chosen = []
     for n in np.argsort(-np.array(spread), kind="stable").tolist():
         if len(chosen) == count:

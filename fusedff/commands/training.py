@@ -51,7 +51,7 @@ def _train_committee(material: Material, say) -> dict:
         found[seed] = _train_one(member, say)
     each = list(found.values())
     result = each[0] | {
-        "models": results.committee([one["models"] for one in each]),
+        "models": results.average_members([one["models"] for one in each]),
         "members": {seed: one["models"] for seed, one in found.items()},
         "seconds": {name: sum(one["seconds"][name] for one in each) for name in MODELS},
     }

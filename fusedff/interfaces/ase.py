@@ -53,7 +53,7 @@ class FusedCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         if {"stress", "stress_std"} & set(properties) and not atoms.pbc.all():
             raise PropertyNotImplementedError("stress needs a cell that is periodic along all three vectors; set pbc")
-        found = self._evaluate.each(atoms)
+        found = self._evaluate.per_member(atoms)
         energy, forces, stress = (np.array(values, float) for values in zip(*found, strict=True))
         every = {"energy": energy[:, 0], "forces": forces, "stress": stress[:, 0]}
         if not atoms.pbc.all():

@@ -57,7 +57,7 @@ def by_name(name: str, settings: Mapping | None = None) -> BaseCalculator:
     return calculator
 
 
-def labels(calculator: BaseCalculator, structure: Atoms) -> Labels:
+def compute_labels(calculator: BaseCalculator, structure: Atoms) -> Labels:
     """Energy, forces and stress of a structure from a calculator, as `Labels`; the structure's constraints are ignored.
 
     The energy is the one whose derivatives are the forces: the free energy, if the calculator gives it separately. The

@@ -35,11 +35,11 @@ class Evaluator:
     their halo, within the interaction range of the potential, are copied to the device.
 
     Several potentials of the same species are a committee, whose mean is returned. They share the list and, if they
-    differ only in their parameters, the compiled code. Raises TypeError and ValueError like `committee`.
+    differ only in their parameters, the compiled code. Raises TypeError and ValueError like `as_members`.
     """
 
     def __init__(self, potentials: Potential | Sequence[Potential], skin: float = 1.0):
-        self.members, self.skin = committee(potentials), skin
+        self.members, self.skin = as_members(potentials), skin
         self._cutoff = max(member.cutoff for member in self.members)
         self._interaction_range = max(member.interaction_range for member in self.members)
         self.lock = threading.RLock()
@@ -57,18 +57,18 @@ class Evaluator:
         element the potential does not know, positions that are not finite, a periodic cell without volume and atoms
         that overlap; RuntimeError in a process forked after jax had started.
         """
-        return Evaluation(*(np.mean(values, 0) for values in zip(*self.each(frame, own), strict=True)))
+        return Evaluation(*(np.mean(values, 0) for values in zip(*self.per_member(frame, own), strict=True)))
 
-    def each(self, frame: Atoms, own: np.ndarray | None = None) -> list[Evaluation]:
+    def per_member(self, frame: Atoms, own: np.ndarray | None = None) -> list[Evaluation]:
         """Energy, forces and stress by every member of the committee, see `__call__`."""
         devices.require_unforked()  # first: in a forked process, the lock may be held by a thread that was not copied
         with self.lock:
             return self._results(self._checked(frame), own)
 
-    def follows(self, frame: Atoms) -> bool:
+    def list_is_valid(self, frame: Atoms) -> bool:
         """Whether the neighbour list of the last call is complete for this frame."""
         with self.lock:
-            return self._followed(self._checked(frame)) is not None
+            return self._positions_for_list(self._checked(frame)) is not None
 
     def __reduce__(self):
         return Evaluator, (self.members, self.skin)
@@ -79,15 +79,15 @@ class Evaluator:
         return systems.wrapped(_in_a_box(frame))
 
     def _results(self, frame, own):
-        if not np.array_equal(own, self._own) or (positions := self._followed(frame)) is None:
+        if not np.array_equal(own, self._own) or (positions := self._positions_for_list(frame)) is None:
             self._list(frame, own)
             positions = frame.positions
         if len(self._part) == 0:
             return [Evaluation(np.zeros(1), np.zeros((len(frame), 3)), np.zeros((1, 6)))] * len(self.members)
         system, counted = self._laid_out(frame, positions)
-        return [self._of(member, frame, own, system, counted) for member in self.members]
+        return [self._by_member(member, frame, own, system, counted) for member in self.members]
 
-    def _of(self, member, frame, own, system, counted):
+    def _by_member(self, member, frame, own, system, counted):
         while True:
             result, needed, nearest, fewest = _evaluate(
                 # energies counted from zero, so that members with other reference energies share the compiled code
@@ -98,10 +98,10 @@ class Evaluator:
                 if nearest < units.MIN_DISTANCE:
                     _refuse_overlap(frame)
                 self._mention_extrapolation(member, float(nearest), int(fewest), int(needed))
-                mine = frame if own is None else frame[own]
+                own_atoms = frame if own is None else frame[own]
                 forces = np.zeros((len(frame), 3))
                 forces[self._part] = np.asarray(result.forces)[: len(self._part)]
-                return Evaluation(member.total(result.energy, [mine]), forces, np.asarray(result.stress))
+                return Evaluation(member.total(result.energy, [own_atoms]), forces, np.asarray(result.stress))
             self._slots = _rounded_up(needed)
 
     def _laid_out(self, frame, positions):
@@ -124,7 +124,7 @@ class Evaluator:
             f"the potential extrapolates: {violation}; do not trust its numbers here (said once)", stacklevel=7
         )
 
-    def _followed(self, frame):
+    def _positions_for_list(self, frame):
         """Positions in the periodic images that the list refers to, or None if a pair may be missing from it.
 
         F is the deformation of the cell since the list was made, and u the displacement of an atom beyond F. A pair
@@ -167,7 +167,7 @@ class Evaluator:
         self.lists_made += 1
 
 
-def committee(potentials: Potential | Sequence[Potential]) -> tuple[Potential, ...]:
+def as_members(potentials: Potential | Sequence[Potential]) -> tuple[Potential, ...]:
     """One potential, or several of the same species, as a tuple.
 
     Raises TypeError for an object that is no `Potential`, and ValueError for an empty sequence or potentials of

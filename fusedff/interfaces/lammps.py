@@ -65,17 +65,17 @@ def attach(lmp, potential: Potential, types: Mapping[int, str], name: str = "fus
         nonlocal owner
         frame, own = Atoms(number_of[atoms.types], atoms.positions, cell=cell, pbc=pbc), None
         if ranks.size > 1:
-            if not ranks.all(ranks.attempt(lambda: evaluate.follows(frame))):
+            if not ranks.all(ranks.run_or_raise_on_all(lambda: evaluate.list_is_valid(frame))):
                 owner = atoms.owner
             own = owner == ranks.rank
-        return ranks.sum(*ranks.attempt(lambda: evaluate(frame, own)))
+        return ranks.sum(*ranks.run_or_raise_on_all(lambda: evaluate(frame, own)))
 
     def act(_, step, n, ids, positions, forces):
         try:
             atoms = ranks.gather(ids, lmp.numpy.extract_atom("type")[:n], positions)
             cell, pbc = _box(lmp)
             energy, all_forces, stress = evaluated(atoms, cell, pbc)
-            forces[:] = all_forces[atoms.mine]
+            forces[:] = all_forces[atoms.local_indices]
             lmp.fix_external_set_energy_global(name, float(energy[0]))
             volume = abs(np.linalg.det(cell))
             lmp.fix_external_set_virial_global(name, -volume * stress[0, _VIRIAL])

@@ -14,7 +14,7 @@ class Gathered(NamedTuple):
     types: np.ndarray  # (n,) int, LAMMPS atom types
     positions: np.ndarray  # (n, 3) Å
     owner: np.ndarray  # (n,) int, the rank that sent each atom
-    mine: np.ndarray  # (n_own,) int, indices of the atoms of this rank, in the order in which it sent them
+    local_indices: np.ndarray  # (n_own,) int, indices of the atoms of this rank, in the order in which it sent them
 
 
 class Ranks:
@@ -38,8 +38,10 @@ class Ranks:
             for x, kind in ((ids, np.int64), (types, np.int64), (positions, np.float64))
         )
         order = np.argsort(everywhere)
-        mine = np.searchsorted(everywhere[order], ids)
-        return Gathered(all_types[order], all_positions[order], np.repeat(np.arange(self.size), counts)[order], mine)
+        local_indices = np.searchsorted(everywhere[order], ids)
+        return Gathered(
+            all_types[order], all_positions[order], np.repeat(np.arange(self.size), counts)[order], local_indices
+        )
 
     def _concatenated(self, x, counts):
         if self.communicator is None:
@@ -58,7 +60,7 @@ class Ranks:
             self.communicator.Allreduce(part, total)
         return sums
 
-    def attempt(self, compute: Callable):
+    def run_or_raise_on_all(self, compute: Callable):
         """The result of `compute()` on this rank.
 
         If it raises on any rank, all ranks raise RuntimeError with the message of the first that failed; a single

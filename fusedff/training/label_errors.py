@@ -144,7 +144,7 @@ def errors_of_calculator(calculator, frames: Sequence[Atoms]) -> dict[str, float
     if not len(frames):
         raise ValueError("no frames to test on: give at least one labelled frame")
     known = [labelled.labels(frame) for frame in frames]
-    found = [calculators.labels(calculator, frame) for frame in frames]
+    found = [calculators.compute_labels(calculator, frame) for frame in frames]
     sizes, errors = np.array([len(frame) for frame in frames]), compare(found, known)
     pairs = sorted({(labelled.source(frame), int(z)) for frame in frames for z in frame.numbers})
     counts = labelled.count(frames, pairs)
