@@ -54,8 +54,8 @@ def test_the_free_energy_is_kept_and_the_report_says_so(name, tmp_path, recwarn)
     (tmp_path / name).write_text(PROGRAMS[name][0]([frame]))
     done = convert([tmp_path / name], tmp_path / "frames.extxyz")
     (back,) = datasets.load_frames(tmp_path / "frames.extxyz")
-    assert labelled.results(back)["energy"] == pytest.approx(labelled.labels(frame).energy, abs=1e-7)
-    assert "free_energy" not in labelled.results(back)
+    assert labelled.calculator_results(back)["energy"] == pytest.approx(labelled.labels(frame).energy, abs=1e-7)
+    assert "free_energy" not in labelled.calculator_results(back)
     assert "the free energy, from which the forces derive" in done.report()
     assert "up to 3 meV per atom from it" in done.report()  # 12 meV of 4 atoms
     assert not recwarn.list
@@ -151,7 +151,7 @@ def test_extended_xyz_keeps_its_names_and_loses_what_cannot_be_learned_from(tmp_
 def test_a_left_handed_cell_is_the_same_crystal_with_two_vectors_exchanged(tmp_path):
     (frame,) = copper(1)
     other = Atoms(frame.numbers, frame.positions, cell=frame.cell.array[[1, 0, 2]], pbc=True)
-    other.calc = SinglePointCalculator(other, **labelled.results(frame))
+    other.calc = SinglePointCalculator(other, **labelled.calculator_results(frame))
     (tmp_path / "OUTCAR").write_text(outputs.outcar([other]))
     (found,) = convert([tmp_path / "OUTCAR"], tmp_path / "frames.extxyz").frames
     assert_same(found, frame)

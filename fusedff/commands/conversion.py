@@ -18,7 +18,7 @@ from ase.io.formats import filetype
 
 from fusedff.data import datasets, deepmd, dft_outputs, extxyz
 from fusedff.data import frames as labelled
-from fusedff.data.dft_outputs import FORMATS, Read
+from fusedff.data.dft_outputs import FORMATS, OutputFrame
 from fusedff.data.validation import duplicates
 from fusedff.runtime import storage
 
@@ -128,7 +128,7 @@ def convert(inputs: Sequence[str | Path], output: str | Path, settings: Settings
     if not kept:
         why = "; ".join(f"{n}: {reason}" for reason, n in dropped.items()) or "the files hold none"
         raise ValueError(f"no frame is left of {sum(read.values())} ({why}); give files with energies and forces")
-    frames = datasets.checked(kept, output.name)
+    frames = datasets.check_dataset(kept, output.name)
     storage.write_bytes(output, extxyz.encode(frames))
     return Conversion(frames, dict(read), dict(dropped), smearing, own_runs)
 
@@ -172,11 +172,11 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return [path.relative_to(common).as_posix().replace("#", "_") for path in whole]
 
 
-def _frames(path: Path, kind: str, settings: Settings) -> Iterator[Read]:
+def _frames(path: Path, kind: str, settings: Settings) -> Iterator[OutputFrame]:
     """The frames of a file, or of a DeePMD folder."""
     if kind in FORMATS:
         return dft_outputs.read(path, kind)
-    return (Read(atoms, True) for atoms in deepmd.load(path, settings.species))
+    return (OutputFrame(atoms, True) for atoms in deepmd.load(path, settings.species))
 
 
 def _lacks(atoms: ase.Atoms, converged: bool) -> str | None:
@@ -185,18 +185,18 @@ def _lacks(atoms: ase.Atoms, converged: bool) -> str | None:
         return UNCONVERGED
     if labelled.energy_of(atoms) is None:
         return NO_ENERGY
-    return NO_FORCES if labelled.results(atoms).get("forces") is None else None
+    return NO_FORCES if labelled.calculator_results(atoms).get("forces") is None else None
 
 
 def _smearing(atoms) -> float:
-    energy, free = (labelled.results(atoms).get(name) for name in ("energy", "free_energy"))
+    energy, free = (labelled.calculator_results(atoms).get(name) for name in ("energy", "free_energy"))
     return 0.0 if energy is None or free is None else abs(free - energy) / len(atoms)
 
 
 def _frame(atoms, name: str, prefix: str, n: int, kind: str, settings: Settings) -> ase.Atoms:
     """The frame with its labels and ids and nothing else: no constraints, no orbitals, one energy."""
     frame = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    found = labelled.results(atoms)
+    found = labelled.calculator_results(atoms)
     results = {"energy": float(labelled.energy_of(atoms)), "forces": np.asarray(found["forces"], float)}
     if labelled.has_stress(atoms):
         results["stress"] = np.asarray(found["stress"], float)

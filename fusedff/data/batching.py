@@ -23,10 +23,10 @@ class Labels(NamedTuple):
     energy: jax.Array  # (n_frames,) eV
     forces: jax.Array  # (n_atoms, 3) eV/Å
     stress: jax.Array  # (n_frames, 6) eV/Å^3
-    atoms: jax.Array  # (n_frames,) number of atoms, 0 for padding frames
-    has_virial: jax.Array  # (n_frames,) 0 or 1
+    n_atoms: jax.Array  # (n_frames,) number of atoms, 0 for padding frames
+    use_virial: jax.Array  # (n_frames,) 0 or 1
     weight: jax.Array  # (n_frames,) of the squared errors
-    offsets: jax.Array  # (n_frames, n_offsets) numbers of atoms per source and element, see `FrameStore`
+    offset_counts: jax.Array  # (n_frames, n_offsets) numbers of atoms per source and element, see `FrameStore`
 
 
 class Batch(NamedTuple):
@@ -41,9 +41,9 @@ class FrameStore:
     """Labelled frames with their neighbour lists, made once; its batches have few shapes, so that little is compiled.
 
     The energies of a source other than `main` have another zero, which is fitted per element: `offset_of` lists the
-    pairs (source, atomic number) of these sources, and `offsets` (n_frames, n_offsets) the numbers of atoms of each
-    pair. Without `main`, all frames have the same zero. `weight` (n_frames,), of the squared errors, is 1 and may be
-    set. `cutoff` is in Å. Raises ValueError for no frames, and like `frames.check_labels`.
+    pairs (source, atomic number) of these sources, and `offset_counts` (n_frames, n_offsets) the numbers of atoms of
+    each pair. Without `main`, all frames have the same zero. `weight` (n_frames,), of the squared errors, is 1 and may
+    be set. `cutoff` is in Å. Raises ValueError for no frames, and like `frames.check_labels`.
     """
 
     def __init__(self, frames: Sequence[Atoms], cutoff: float, main: str = "", offset_of: Sequence | None = None):
@@ -61,19 +61,19 @@ class FrameStore:
         self.energy = np.array([label.energy for label in found])
         self.forces = [label.forces for label in found]
         self.stress = np.nan_to_num([label.stress for label in found])
-        self.has_virial = np.array([float(labelled.use_virial(f)) for f in self.frames])
+        self.use_virial = np.array([float(labelled.use_virial(f)) for f in self.frames])
         self.sources = [labelled.source(frame) for frame in self.frames]
         self.weight = np.ones(len(self.frames))
         found = {(s, int(z)) for s, f in zip(self.sources, self.frames, strict=True) for z in f.numbers if s != main}
         self.offset_of = sorted(found if main else ()) if offset_of is None else list(offset_of)
-        self.offsets = labelled.count(self.frames, self.offset_of)
+        self.offset_counts = labelled.count_atoms(self.frames, self.offset_of)
 
     def labels(self) -> list[labelled.Labels]:
         """Labels of every frame; energies as this store has them (reference energies may have been subtracted).
 
         The stress is nan where it is not used.
         """
-        stress = np.where(self.has_virial[:, None] > 0, self.stress, np.nan)
+        stress = np.where(self.use_virial[:, None] > 0, self.stress, np.nan)
         return [labelled.Labels(*one) for one in zip(self.energy, self.forces, stress, strict=True)]
 
     def coverage(self) -> Coverage:
@@ -156,9 +156,9 @@ class FrameStore:
             forces,
             np.pad(self.stress[indices], ((0, pad), (0, 0))),
             np.pad(self.sizes[indices], (0, pad)).astype(float),
-            np.pad(self.has_virial[indices], (0, pad)),
+            np.pad(self.use_virial[indices], (0, pad)),
             np.pad(self.weight[indices], (0, pad)),
-            np.pad(self.offsets[indices], ((0, pad), (0, 0))),
+            np.pad(self.offset_counts[indices], ((0, pad), (0, 0))),
         )
         system = System(positions, cells, cell_index, numbers)
         dtype = jnp.zeros(()).dtype

@@ -16,7 +16,7 @@ from ase.data import chemical_symbols
 
 from fusedff.data import FILES, extxyz
 from fusedff.data import frames as labelled
-from fusedff.data.frames import check_frame, is_large, labels, results, trusted
+from fusedff.data.frames import calculator_results, check_frame, has_declared_units, is_large, labels
 from fusedff.data.titanium_paper import PAPER_BLOB_IDS, read_paper_arrays
 from fusedff.data.validation import duplicates
 from fusedff.data.validation import labels as consistency
@@ -52,7 +52,7 @@ def load_frames(path=None, units: str | None = None) -> tuple[ase.Atoms, ...]:
     programs = {str(frame.info["dft"]).split("-")[0].lower() for frame in frames if "dft" in frame.info}
     for frame in frames:
         frame.info.setdefault("source", programs.copy().pop() if len(programs) == 1 else path.stem)
-    found = checked(frames, path.name)
+    found = check_dataset(frames, path.name)
     duplicates.check(found, _places(found, path.name))
     _mention_free_energies(found, path.name)
     return found
@@ -79,7 +79,7 @@ def load_files(paths, units: str | None = None) -> tuple[ase.Atoms, ...]:
             frames.append(frame)
             of_source[labelled.source(frame)].append(frame)
     for source, members in of_source.items():
-        found = checked(members, f"source {source}")
+        found = check_dataset(members, f"source {source}")
         duplicates.check(found, _places(found, f"source {source}"))
     return tuple(frames)
 
@@ -133,17 +133,17 @@ def load_paper_archive(path, verify=True, *, _blob_ids=PAPER_BLOB_IDS) -> tuple[
             use_virial=is_init,
         )
         frames.append(frame)
-    return checked(frames, file)
+    return check_dataset(frames, file)
 
 
 def _places(frames, file: str) -> list[str]:
     return [f"{file}, frame {i} ({frame.info['config_id']})" for i, frame in enumerate(frames)]
 
 
-def checked(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
+def check_dataset(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
     """Return the frames of a file after checking them: each by `check_frame`, then ids and labels against each other.
 
-    Raises ValueError; if all frames are `trusted`, doubts about units become warnings. `file` is named in messages.
+    Raises ValueError; doubts about units become warnings if every frame `has_declared_units`. Messages name `file`.
     """
     if not frames:
         raise ValueError(f"{file} has no frames; give a file with at least one labelled frame")
@@ -166,8 +166,8 @@ def checked(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
     ):
         try:
             check()
-        except plausibility.DoubtError as doubt:
-            if not all(map(trusted, frames)):
+        except plausibility.ImplausibleDataError as doubt:
+            if not all(map(has_declared_units, frames)):
                 raise
             warnings.warn(doubt.finding, stacklevel=3)
     return tuple(frames)
@@ -175,8 +175,9 @@ def checked(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
 
 def _mention_free_energies(frames, file: str) -> None:
     """Warn once if frames have an energy and a different free energy."""
-    both = [f for f in frames if None not in (results(f).get("energy"), results(f).get("free_energy"))]
-    gap = [abs(results(f)["energy"] - results(f)["free_energy"]) / len(f) for f in both]
+    found = [(len(frame), calculator_results(frame)) for frame in frames]
+    both = [(n, results) for n, results in found if None not in map(results.get, ("energy", "free_energy"))]
+    gap = [abs(results["energy"] - results["free_energy"]) / n for n, results in both]
     if different := sum(g > 1e-6 for g in gap):
         warnings.warn(
             f"{file}: energy and free_energy differ in {different} of {len(frames)} frames, by up to "

@@ -16,22 +16,22 @@ from fusedff.data import extxyz
 from fusedff.data import frames as labelled
 
 
-class Read(NamedTuple):
+class OutputFrame(NamedTuple):
     """One frame of an output file, and whether its SCF cycle has converged."""
 
     atoms: ase.Atoms
     converged: bool
 
 
-def _outcar(path: Path) -> Iterator[Read]:
+def _outcar(path: Path) -> Iterator[OutputFrame]:
     with open(path) as file:
         header = vasp_outcar_parsers.OutcarHeaderParser()  # without constraints, which are in other files
         for chunk in vasp_outcar_parsers.outcarchunks(file, header_parser=header):
             converged = any("EDIFF is reached" in line for line in chunk.lines)
-            yield Read(chunk.build(), converged)
+            yield OutputFrame(chunk.build(), converged)
 
 
-def _vasprun(path: Path) -> Iterator[Read]:
+def _vasprun(path: Path) -> Iterator[OutputFrame]:
     """A step has not converged if it used all NELM electronic steps that are allowed, or if it is cut off."""
     most, steps = np.inf, []
     try:
@@ -44,16 +44,16 @@ def _vasprun(path: Path) -> Iterator[Read]:
     except ET.ParseError:  # a run that was interrupted
         pass
     for n, atoms in enumerate(vasp.read_vasp_xml(str(path), slice(None))):
-        yield Read(atoms, n < len(steps) and steps[n] < most)
+        yield OutputFrame(atoms, n < len(steps) and steps[n] < most)
 
 
-def _espresso(path: Path) -> Iterator[Read]:
+def _espresso(path: Path) -> Iterator[OutputFrame]:
     """A cycle has converged if ASE finds an energy: it reads only those that pw.x marks with `!`."""
     for atoms in espresso.read_espresso_out(_whole_lines(path), slice(None)):
-        yield Read(atoms, labelled.energy_of(atoms) is not None)
+        yield OutputFrame(atoms, labelled.energy_of(atoms) is not None)
 
 
-def _aims(path: Path) -> Iterator[Read]:
+def _aims(path: Path) -> Iterator[OutputFrame]:
     file = _whole_lines(path)
     header = aims.get_header_chunk(file)
     chunks = list(aims.get_aims_out_chunks(file, header))
@@ -61,7 +61,7 @@ def _aims(path: Path) -> Iterator[Read]:
         converged = any("Self-consistency cycle converged" in line for line in chunk.lines)
         if header.is_relaxation and n == len(chunks) - 1 and not converged:
             return  # the end of a relaxation repeats its last geometry
-        yield Read(chunk.atoms, converged)
+        yield OutputFrame(chunk.atoms, converged)
 
 
 def _whole_lines(path: Path) -> io.StringIO:
@@ -70,8 +70,8 @@ def _whole_lines(path: Path) -> io.StringIO:
     return io.StringIO(text[: text.rfind("\n") + 1])
 
 
-def _extxyz(path: Path) -> Iterator[Read]:
-    return (Read(atoms, True) for atoms in extxyz.read(path))
+def _extxyz(path: Path) -> Iterator[OutputFrame]:
+    return (OutputFrame(atoms, True) for atoms in extxyz.read(path))
 
 
 class Format(NamedTuple):
@@ -79,7 +79,7 @@ class Format(NamedTuple):
 
     title: str
     source: str | None  # None: given by the frames, or by the name of the file
-    read: Callable[[Path], Iterator[Read]]
+    read: Callable[[Path], Iterator[OutputFrame]]
 
 
 FORMATS = {  # by ASE's names
@@ -91,7 +91,7 @@ FORMATS = {  # by ASE's names
 }
 
 
-def read(path: Path, kind: str) -> Iterator[Read]:
+def read(path: Path, kind: str) -> Iterator[OutputFrame]:
     """Yield the frames of a file in the format `kind` of `FORMATS`, also those without labels or not converged.
 
     Raises ValueError naming the file and the remedy if it cannot be read. Of a run that was interrupted within a step,

@@ -35,7 +35,7 @@ class Labels(NamedTuple):
     stress: np.ndarray
 
 
-def results(frame: ase.Atoms) -> dict:
+def calculator_results(frame: ase.Atoms) -> dict:
     """All results of the calculator of a frame; empty if it has no calculator."""
     return getattr(frame.calc, "results", {})
 
@@ -45,13 +45,13 @@ def energy_of(frame: ase.Atoms):
 
     The two differ in calculations with smeared occupations.
     """
-    found = results(frame)
+    found = calculator_results(frame)
     return found.get("energy") if found.get("free_energy") is None else found["free_energy"]
 
 
 def labels(frame: ase.Atoms) -> Labels:
     """Energy, forces and stress of a frame; the stress is nan unless `use_virial`."""
-    found = results(frame)
+    found = calculator_results(frame)
     stress = np.asarray(found["stress"], float) if use_virial(frame) else np.full(6, np.nan)
     return Labels(
         energy=float(energy_of(frame)),
@@ -82,7 +82,7 @@ def is_large(stress: np.ndarray, volume_per_atom: float) -> bool:
 
 def has_stress(frame: ase.Atoms) -> bool:
     """Whether the frame has a stress."""
-    return results(frame).get("stress") is not None
+    return calculator_results(frame).get("stress") is not None
 
 
 def use_virial(frame: ase.Atoms) -> bool:
@@ -98,7 +98,7 @@ def source(frame: ase.Atoms) -> str:
     return str(frame.info.get("source", ""))
 
 
-def count(frames, pairs) -> np.ndarray:
+def count_atoms(frames, pairs) -> np.ndarray:
     """Numbers of atoms (n_frames, n_pairs) in every frame for each of `pairs` (source, atomic number)."""
     return np.array([[np.sum(f.numbers == z) * (source(f) == of) for of, z in pairs] for f in frames], float)
 
@@ -118,7 +118,7 @@ def run(frame: ase.Atoms) -> str | None:
 def right_handed(frame: ase.Atoms) -> ase.Atoms:
     """The frame itself; if its cell was left-handed, with its first two lattice vectors exchanged (labels are kept)."""
     if np.linalg.det(frame.cell.array) < 0:
-        found = results(frame)
+        found = calculator_results(frame)
         frame.set_cell(frame.cell.array[[1, 0, 2]])
         frame.calc = SinglePointCalculator(frame, **found)
     return frame
@@ -131,7 +131,7 @@ def _wanted(frame) -> bool:
     return word in _YES
 
 
-def trusted(frame: ase.Atoms) -> bool:
+def has_declared_units(frame: ase.Atoms) -> bool:
     """Whether `info` states that the numbers are in eV and Å, so that an unusual magnitude is no error."""
     return frame.info.get("units") == "ase"
 
@@ -141,9 +141,10 @@ def check_frame(frame: ase.Atoms, where="frame") -> None:
 
     Errors are: no atoms; an unknown element; a cell that is flat, left-handed or not periodic; nan or inf; missing
     energy or forces; forces of the wrong shape; atoms closer than 0.5 Å, images included, or moved since they were
-    labelled; a stress or virial under another name; a stress that is not symmetric. `units.DoubtError`, a ValueError,
-    is raised unless the frame is `trusted` for magnitudes that another unit would explain (|F| > 200 eV/Å, a stress
-    that `is_large`, |energy| > 1e6 eV per atom), and for a stress that is 0 where forces are not.
+    labelled; a stress or virial under another name; a stress that is not symmetric. `units.ImplausibleDataError`,
+    a ValueError, is raised, unless the frame `has_declared_units`, for magnitudes that another unit would explain
+    (|F| > 200 eV/Å, a stress that `is_large`, |energy| > 1e6 eV per atom), and for a stress that is 0 where forces are
+    not.
     """
     check_geometry(frame, where)
     check_labels(frame, where)
@@ -193,8 +194,8 @@ def _smallest_height(frame) -> float:
 
 def check_labels(frame: ase.Atoms, where="frame") -> None:
     """Check energy, forces and stress as `check_frame` does."""
-    _check_energy_and_forces(frame, results(frame), where)
-    _check_stress(frame, results(frame), where)
+    _check_energy_and_forces(frame, calculator_results(frame), where)
+    _check_stress(frame, calculator_results(frame), where)
     _check_unmoved(frame, where)
 
 
@@ -213,9 +214,9 @@ def _check_unmoved(frame, where) -> None:
         raise ValueError(f"{where}: atoms or cell were changed since they were labelled; label the frame again")
 
 
-def _doubt(frame, message: str) -> None:
-    if not trusted(frame):
-        raise units.DoubtError(message)
+def _raise_unless_declared(frame, message: str) -> None:
+    if not has_declared_units(frame):
+        raise units.ImplausibleDataError(message)
 
 
 def _check_energy_and_forces(frame, found, where) -> None:
@@ -232,7 +233,7 @@ def _check_energy_and_forces(frame, found, where) -> None:
     if not np.isfinite(energy):
         raise ValueError(f"{where}: energy is {energy}; drop the frame or relabel it")
     if abs(energy) > MAX_ENERGY * len(frame):
-        _doubt(frame, f"{where}: energy is {energy / len(frame):g} eV per atom; convert it to eV")
+        _raise_unless_declared(frame, f"{where}: energy is {energy / len(frame):g} eV per atom; convert it to eV")
     forces = found.get("forces")
     if forces is None:
         other = _named_like("force", frame.arrays)
@@ -243,7 +244,7 @@ def _check_energy_and_forces(frame, found, where) -> None:
     _check_per_atom(forces, "force on", "drop the frame or relabel it", where)
     worst = np.linalg.norm(forces, axis=1).argmax()
     if (size := np.linalg.norm(forces[worst])) > MAX_FORCE:
-        _doubt(
+        _raise_unless_declared(
             frame,
             f"{where}: force on atom {worst} is {size:g} eV/Å; convert it to eV/Å if it is in another unit "
             "(1 eV/Å = 964.85 kJ/mol/nm), else drop the frame",
@@ -271,7 +272,7 @@ def _check_stress(frame, found, where) -> None:
         raise ValueError(f"{where}: stress is {stress.tolist()}; remove it, drop the frame or relabel it")
     size = np.abs(stress).max()
     if is_large(stress, frame.cell.volume / len(frame)):
-        _doubt(
+        _raise_unless_declared(
             frame,
             f"{where}: stress of {size:g} eV/Å^3 looks like GPa or kbar; convert it (1 GPa = 0.0062415 eV/Å^3)",
         )
@@ -280,7 +281,7 @@ def _check_stress(frame, found, where) -> None:
             f"{where}: stress is not symmetric, entries differ by {skew:g} eV/Å^3; give xx xy xz yx yy yz zx zy zz"
         )
     if size == 0 and wanted and np.any(found["forces"]):
-        _doubt(
+        _raise_unless_declared(
             frame,
             f"{where}: stress is exactly 0 though forces are not, as if it had never been computed; remove it, or set "
             "use_virial=F",
@@ -289,7 +290,7 @@ def _check_stress(frame, found, where) -> None:
 
 def _stress_like(frame) -> str | None:
     """Name of an entry that looks like a stress or virial of the cell: 6 or 9 numbers, not called `stress`."""
-    for key, value in {**frame.info, **results(frame)}.items():
+    for key, value in {**frame.info, **calculator_results(frame)}.items():
         named = key != "stress" and ("stress" in key.lower() or "virial" in key.lower())
         if named and np.shape(value) in ((6,), (9,), (3, 3)):
             return key

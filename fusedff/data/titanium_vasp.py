@@ -106,7 +106,7 @@ def _sound(frames, file) -> tuple[ase.Atoms, ...]:
     if why:
         found = " and ".join(f"{n} {what}" for what, n in why.items())
         warnings.warn(f"{file}: {found} of {len(frames)} frames were dropped", stacklevel=3)
-    return datasets.checked(kept, file)
+    return datasets.check_dataset(kept, file)
 
 
 def _frames(path) -> list[ase.Atoms]:

@@ -337,7 +337,7 @@ def _check_unit(constants, values: str, crystal: Crystal, where: str) -> None:
     least = (0.1 if noble else 0.8) if any(name in constants for name in LONGITUDINAL) else 0.0
     if least < energy < 90.0:
         return
-    unit = plausibility.look_like(energy / 15.0, plausibility.GPAS, within=np.inf)
+    unit = plausibility.look_like(energy / 15.0, plausibility.PRESSURES, within=np.inf)
     message = f"{where}: {values} looks {unit}, or say units='GPa' if they are GPa"
     if not noble or energy > 90.0:
         raise ValueError(message)

@@ -109,7 +109,7 @@ def predictions(potential: Potential, frames: Sequence[Atoms]) -> tuple[dict, di
     store = label_errors.store_of(potential, frames)
     found = label_errors.predict(potential, store)
     label_errors.fit_zeros(store, found)
-    stressed = store.has_virial > 0
+    stressed = store.use_virial > 0
 
     def flat(labels):
         energy = [one.energy + potential.reference_energy(f.numbers) for one, f in zip(labels, frames, strict=True)]

@@ -47,9 +47,9 @@ def _steps(settings, steps, template, train_state, batches):
         deviations = force_matching_loss.deviations(template.with_params(params), batch, devices.total, offsets)
         errors = force_matching_loss.mean_squares(deviations, batch, weighted=True)
         value = force_matching_loss.weighted_sum(settings, errors)
-        fractions = batch.labels.offsets / jnp.maximum(batch.labels.atoms, 1)[:, None]
+        fractions = batch.labels.offset_counts / jnp.maximum(batch.labels.n_atoms, 1)[:, None]
         weighted = batch.labels.weight[:, None] * fractions
-        scale = devices.total(jnp.sum(batch.labels.atoms > 0)) ** 0.5  # which the deviations were divided by
+        scale = devices.total(jnp.sum(batch.labels.n_atoms > 0)) ** 0.5  # which the deviations were divided by
         return value, (deviations["energy"] @ weighted * scale, jnp.sum(weighted * fractions, 0))
 
     def step(train_state, batch):
@@ -204,11 +204,11 @@ def train(
     )  # fmt: skip
     covered = matching_trainer.store.coverage().merged(start.coverage)
     trained = replace(start, params=result.params, coverage=covered)
-    _doubt(trained, [*frames, *validation], [matching_trainer.store, check.store])
+    _warn_of_outliers(trained, [*frames, *validation], [matching_trainer.store, check.store])
     return trained, result.history
 
 
-def _doubt(trained, frames, stores) -> None:
+def _warn_of_outliers(trained, frames, stores) -> None:
     """Warn of frames whose labels do not fit those of their family."""
     worst = list({outlier.frame: outlier for outlier in reversed(outliers.find(trained, frames, stores))}.values())[
         ::-1

@@ -49,7 +49,7 @@ def _squared_forces(store: FrameStore) -> np.ndarray:
     In a compressed crystal the forces on all atoms vanish; what the stress exerts on the area V^(2/3) does not.
     """
     area = np.array([frame.cell.volume / len(frame) for frame in store.frames]) ** (2 / 3)
-    through = store.stress * (store.has_virial * area)[:, None]
+    through = store.stress * (store.use_virial * area)[:, None]
     return np.array([np.mean(forces**2) for forces in store.forces]) + np.mean(through**2, 1)
 
 
@@ -105,15 +105,15 @@ def deviations(potential: Potential, batch: Batch, total: Callable, offsets=None
     """
     predicted = potential.evaluate(batch.system, batch.neighbors)
     labels = batch.labels
-    present = labels.atoms > 0
-    atoms = jnp.maximum(labels.atoms, 1)
+    present = labels.n_atoms > 0
+    atoms = jnp.maximum(labels.n_atoms, 1)
     frames = total(jnp.sum(present))
     share = jnp.append(1 / (3 * atoms * frames) ** 0.5, 0)[batch.system.cell_index]  # 0 for padding atoms
-    with_virial = jnp.maximum(total(jnp.sum(labels.has_virial)), 1) * 6
-    stress = (predicted.stress - labels.stress) * labels.has_virial[:, None] / with_virial**0.5
+    with_virial = jnp.maximum(total(jnp.sum(labels.use_virial)), 1) * 6
+    stress = (predicted.stress - labels.stress) * labels.use_virial[:, None] / with_virial**0.5
     energy = (predicted.energy - labels.energy) / atoms
     if offsets is not None and len(offsets):
-        energy = energy + labels.offsets @ offsets / atoms
+        energy = energy + labels.offset_counts @ offsets / atoms
     return {
         "energy": jnp.where(present, energy, 0) / frames**0.5,
         "force": (predicted.forces - labels.forces) * share[:, None],

@@ -71,9 +71,9 @@ def fit_zeros(store: FrameStore, found: Sequence[Labels]) -> np.ndarray:
     zeros = np.zeros(len(store.offset_of))
     if len(zeros):
         predicted = np.array([one.energy for one in found])
-        other = store.offsets.any(1)  # those of the potential's own source have its zero
-        zeros = _zeros(*(x[other] for x in (store.offsets, store.energy - predicted, store.sizes, store.weight)))
-        store.energy -= store.offsets @ zeros
+        other = store.offset_counts.any(1)  # those of the potential's own source have its zero
+        zeros = _zeros(*(x[other] for x in (store.offset_counts, store.energy - predicted, store.sizes, store.weight)))
+        store.energy -= store.offset_counts @ zeros
     return zeros
 
 
@@ -147,7 +147,7 @@ def errors_of_calculator(calculator, frames: Sequence[Atoms]) -> dict[str, float
     found = [calculators.compute_labels(calculator, frame) for frame in frames]
     sizes, errors = np.array([len(frame) for frame in frames]), compare(found, known)
     pairs = sorted({(labelled.source(frame), int(z)) for frame in frames for z in frame.numbers})
-    counts = labelled.count(frames, pairs)
+    counts = labelled.count_atoms(frames, pairs)
     zeros = _zeros(counts, errors.energy * sizes, sizes, np.ones(len(frames)))
     return _summary(errors._replace(energy=errors.energy - counts @ zeros / sizes), sizes)
 

@@ -40,7 +40,7 @@ def sketch(
     alone = [store.collate(index, 1, n_atoms) for index in np.concatenate(shuffled)[:rows, None]]
     keys = jax.random.split(jax.random.fold_in(jax.random.PRNGKey(seed), n), rows)
     # the loss averages virials over the frames that have a stress label, the rows over all frames
-    stressed = max(store.has_virial[frames].mean(), 1 / len(frames))
+    stressed = max(store.use_virial[frames].mean(), 1 / len(frames))
     found = _rows(settings, template, params, jax.tree.map(lambda *x: np.stack(x), *alone), keys, stressed)
     return np.asarray(found) / rows**0.5
 

@@ -26,7 +26,7 @@ class Validation:
         self.settings, self.template = settings, template
         self.store = store = store_of(template, frames, offset_of)
         store.weight = np.prod(force_matching_loss.frame_weights(settings, store), 0)
-        store.energy -= store.offsets @ zeros
+        store.energy -= store.offset_counts @ zeros
         at_once = settings.batch_atoms or store.sizes.sum()
         n_batches = min(-(-int(store.sizes.sum()) // int(at_once)), len(frames))
         batches = [np.sort(batch) for batch in store.balanced(np.arange(len(frames)), n_batches)]
@@ -35,7 +35,7 @@ class Validation:
         count = {
             "energy": [len(batch) for batch in batches],
             "force": [len(batch) for batch in batches],
-            "virial": [store.has_virial[batch].sum() for batch in batches],
+            "virial": [store.use_virial[batch].sum() for batch in batches],
         }
         self.parts = {name: np.array(n) / max(np.sum(n), 1) for name, n in count.items()}  # of each batch in the means
 

@@ -30,37 +30,40 @@ class _Step(NamedTuple):
     second: int
     moved: bool  # whether atoms move relative to each other, so that forces matter
     energy: float  # eV, difference of the energies
-    push: float  # eV, change of energy that follows from the forces
-    pull: float  # eV, change of energy that follows from the stresses
-    turn: float  # eV, size of the second-order terms: changes of forces and stresses times displacements and strain
+    work_of_forces: float  # eV, change of energy that follows from the forces
+    work_of_stress: float  # eV, change of energy that follows from the stresses
+    second_order: float  # eV, size of the second-order terms: changes of forces and stresses, times moves and strain
     stiffness: float  # eV/Å^2, change of the forces per displacement
     n_atoms: int
 
     @property
     def work(self) -> float:
-        return self.push + self.pull
+        return self.work_of_forces + self.work_of_stress
 
     @property
-    def missed(self) -> float:
+    def energy_error(self) -> float:
         return abs(self.energy - self.work)
 
     @property
-    def denied(self) -> bool:
+    def contradictory(self) -> bool:
         """Whether energies contradict forces and stresses by more than the anharmonicity of crystals explains.
 
-        Between 123 frames of titanium and 60 of aluminium, the difference is at most 0.17 of `turn` if atoms move, and
-        0.61 if they do not. Less than 6 meV per atom may be noise, or a barrier between frames that differ by a slip.
+        Between 123 frames of titanium and 60 of aluminium, the difference is at most 0.17 of `second_order` if atoms
+        move, and 0.61 if they do not. Less than 6 meV per atom may be noise, or a barrier between frames that differ
+        by a slip.
         """
-        return self.missed > (0.35 if self.moved else 1.0) * self.turn + 0.006 * self.n_atoms
+        return self.energy_error > (0.35 if self.moved else 1.0) * self.second_order + 0.006 * self.n_atoms
 
     @property
     def ratio(self) -> float:
         """Change of energy, less that from stresses, over that from forces; without moves, over that from stresses."""
-        return (self.energy - self.pull) / self.push if self.moved else self.energy / self.pull
+        if self.moved:
+            return (self.energy - self.work_of_stress) / self.work_of_forces
+        return self.energy / self.work_of_stress
 
 
 def check_changes(frames: Sequence[Atoms], labels: Sequence, where: Sequence[str]) -> None:
-    """Raise DoubtError if energies, forces and stresses of neighbouring frames cannot belong to one potential.
+    """Raise ImplausibleDataError if energies, forces and stresses of similar frames cannot belong to one potential.
 
     `labels` have energy, forces and Voigt stress (nan where missing or not to be used); `where` names each frame. The
     checks, of the steps between successive similar frames, are: (1) at least three steps agree on a factor between
@@ -80,16 +83,16 @@ def check_changes(frames: Sequence[Atoms], labels: Sequence, where: Sequence[str
             suspects = ["energies"]
         else:
             suspects = [name, "energies"] if all(common.values()) else ["energies", name]
-        raise units.DoubtError(
+        raise units.ImplausibleDataError(
             f"{where[step.first]} to frame {step.second}: the energy changes by {step.energy:.4g} eV, by {name} it "
             f"should by {step.work:.4g} eV, and likewise in the whole file; {_suspicion(suspects, ratio)}"
         )
     for step in steps:
-        if step.missed > step.n_atoms + 3 * (abs(step.work) + step.turn):
-            raise units.DoubtError(_jump(frames, labels, step, where))
-        if step.stiffness > 100 and step.moved and step.denied:
+        if step.energy_error > step.n_atoms + 3 * (abs(step.work) + step.second_order):
+            raise units.ImplausibleDataError(_jump(frames, labels, step, where))
+        if step.stiffness > 100 and step.moved and step.contradictory:
             worst = max(step[:2], key=lambda i: np.abs(labels[i].forces).max())
-            raise units.DoubtError(
+            raise units.ImplausibleDataError(
                 f"{where[worst]}: against frame {step[worst == step.first]} forces change by {step.stiffness:.0f} eV/Å "
                 "per Å, which the energies deny; convert them to eV/Å if they are in another unit (kJ/mol/Å: divide "
                 "by 96.485), or relabel it"
@@ -99,23 +102,25 @@ def check_changes(frames: Sequence[Atoms], labels: Sequence, where: Sequence[str
 
 
 def _check_agreement(steps, where) -> None:
-    denied = [step for step in steps if step.denied]
-    if not denied:
+    contradictory = [step for step in steps if step.contradictory]
+    if not contradictory:
         return
-    worst = max(denied, key=lambda step: step.missed / step.n_atoms)
+    worst = max(contradictory, key=lambda step: step.energy_error / step.n_atoms)
     what = (
         f"{where[worst.first]} to frame {worst.second}: the energy changes by {worst.energy:.4g} eV, by forces and "
         f"stresses it should by {worst.work:.4g} eV"
     )
-    if len(denied) >= max(3, len(steps) / 10):
+    if len(contradictory) >= max(3, len(steps) / 10):
         remedy = (
             "give labels of one calculation each, forces in the order of the atoms, all in eV and Å with the signs of "
             "forces and stresses"
         )
-        common = _common(denied)
+        common = _common(contradictory)
         if common and not _near_one(common[0]):
             remedy += f"; perhaps {_suspicion(['forces' if worst.moved else 'stresses', 'energies'], common[0])}"
-        raise units.DoubtError(f"{what}, and likewise in {len(denied)} of {len(steps)} such pairs; {remedy}")
+        raise units.ImplausibleDataError(
+            f"{what}, and likewise in {len(contradictory)} of {len(steps)} such pairs; {remedy}"
+        )
     warnings.warn(f"{what}; one of the two may be mislabelled: look at them, or relabel them", stacklevel=5)
 
 
@@ -147,9 +152,9 @@ def _step(frames, labels, i, j) -> _Step | None:
         second=j,
         moved=bool(moved),
         energy=labels[j].energy - labels[i].energy,
-        push=-np.sum(forces.mean(0) * move),
-        pull=np.sum(stress.mean(0) * strain),
-        turn=abs(change) + abs(np.sum((stress[1] - stress[0]) * strain)),
+        work_of_forces=-np.sum(forces.mean(0) * move),
+        work_of_stress=np.sum(stress.mean(0) * strain),
+        second_order=abs(change) + abs(np.sum((stress[1] - stress[0]) * strain)),
         stiffness=change / max(np.sum(move**2), 1e-12),
         n_atoms=len(one),
     )
@@ -160,7 +165,9 @@ def _common(steps) -> tuple[float, _Step] | None:
 
     None for fewer than three steps, or unless the middle half of the ratios have one sign and agree within a factor 4.
     """
-    steps = sorted((s for s in steps if (s.push if s.moved else s.pull)), key=lambda s: -abs(s.energy))
+    steps = sorted(
+        (s for s in steps if (s.work_of_forces if s.moved else s.work_of_stress)), key=lambda s: -abs(s.energy)
+    )
     steps = steps[: max(3, (len(steps) + 1) // 2)]
     if len(steps) < 3:
         return None
@@ -217,7 +224,7 @@ def _jump(frames, labels, step, where) -> str:
 
 
 def check_energies(frames: Sequence[Atoms], labels: Sequence, where: Sequence[str]) -> None:
-    """Raise DoubtError if energies (eV) of one composition differ by too much, or are exactly the same in all frames.
+    """Raise ImplausibleDataError if energies (eV) of one composition differ by too much, or are all exactly the same.
 
     Energies in different units or with different zeros differ by tens of eV per atom (`MAX_ENERGY_SPREAD`); equal ones
     in three or more frames were never computed.
@@ -228,14 +235,14 @@ def check_energies(frames: Sequence[Atoms], labels: Sequence, where: Sequence[st
     for formula, members in groups.items():
         typical = np.median([energy for _, energy in members])
         if len(members) > 2 and len({energy for _, energy in members}) == 1:
-            raise units.DoubtError(
+            raise units.ImplausibleDataError(
                 f"{where[members[0][0]]} and {len(members) - 1} more {formula} frames have exactly the same energy, "
                 f"{typical:.6g} eV per atom, as if it had never been computed; relabel them"
             )
         for i, energy in members:
             if abs(energy - typical) > MAX_ENERGY_SPREAD:
                 unit = units.look_like(energy / typical, units.ENERGIES)
-                raise units.DoubtError(
+                raise units.ImplausibleDataError(
                     f"{where[i]}: energy is {energy:.3f} eV per atom, but {formula} frames have {typical:.3f}; "
                     + (f"it looks {unit}" if unit else "use one unit and one reference, or drop it")
                 )

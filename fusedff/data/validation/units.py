@@ -30,7 +30,7 @@ STRESSES = {
     "kJ/mol/Å^3": 1 / KJ_MOL,
     "Hartree/Bohr^3": _BOHR**3 / _HARTREE,
 }
-GPAS = {"Pa": 1e9, "bar": 1e4, "MPa": 1e3, "kbar": 10.0, "units of 100 GPa, Mbar or eV/Å^3 (160.2 GPa)": 0.01}
+PRESSURES = {"Pa": 1e9, "bar": 1e4, "MPa": 1e3, "kbar": 10.0, "units of 100 GPa, Mbar or eV/Å^3 (160.2 GPa)": 0.01}
 
 MIN_DISTANCE = 0.5  # Å, less than the distance of any two nuclei in matter
 NOBLE_GASES = {2, 10, 18, 36, 54, 86}  # atomic numbers
@@ -38,7 +38,7 @@ NOBLE_GASES = {2, 10, 18, 36, 54, 86}  # atomic numbers
 _SAMPLE = 10  # frames of each config_type whose geometry is checked
 
 
-class DoubtError(ValueError):
+class ImplausibleDataError(ValueError):
     """Numbers are implausible, probably in another unit; with a statement of their units they are accepted."""
 
     def __init__(self, finding: str):
@@ -90,7 +90,7 @@ def length_unit(ratio: float, numbers) -> str | None:
 
 
 def check_lengths(frames: Sequence[Atoms], where: Sequence[str]) -> None:
-    """Raise `DoubtError` for lengths in another unit and for transposed cells.
+    """Raise `ImplausibleDataError` for lengths in another unit and for transposed cells.
 
     Files may combine several sources, so each `config_type` is checked on its own, by a sample of its frames. Lengths
     are in another unit if no frame has atoms at bonding distance, and that unit explains it. Cells are transposed if
@@ -120,14 +120,14 @@ def _check_unit(frames, where, found):
     distance, ratio = found[first]
     typical = np.median([ratio for _, ratio in found.values()])  # some frames may be of isolated atoms
     if ratio > 1.2 and (unit := length_unit(typical, frames[first].numbers)):
-        raise DoubtError(f"{where[first]}: the closest atoms are {distance:.4g} Å apart; lengths look {unit}")
+        raise ImplausibleDataError(f"{where[first]}: the closest atoms are {distance:.4g} Å apart; lengths look {unit}")
 
 
 def _check_rows(frames, where, found):
     exchanged = {i: closest(_transposed(frames[i])) for i in found}
     if all(exchanged[i][1] > 1.05 * found[i][1] for i in found):
         i = next(iter(found))
-        raise DoubtError(
+        raise ImplausibleDataError(
             f"{where[i]}: the closest atoms are {found[i][0]:.3f} Å apart, with rows and columns of the cell exchanged "
             f"{exchanged[i][0]:.3f} Å: the cell looks transposed; give lattice vectors as rows"
         )
