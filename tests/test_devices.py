@@ -61,7 +61,7 @@ def shares_of_cells():
     """Sums, maxima and results of five cells, whatever places they take on the devices."""
 
     def function(shift, cells, weights):
-        return cells + shift, devices.largest(cells.max()), devices.total(weights @ cells)
+        return cells + shift, devices.max_over_devices(cells.max()), devices.sum_over_devices(weights @ cells)
 
     cells = jnp.arange(10.0, 15.0)
     on_devices = devices.shard_map_cells(function, in_axes=(None, 0, 0), out_axes=(0, None, None), n=5)
@@ -86,7 +86,7 @@ def both_teachers(folder):
     gauss_newton_sketch = force_matching.ForceMatchingTrainer(dft, trained, frames()).gauss_newton_sketch(
         trained.params, 0, 8
     )
-    return trained.params, history, gauss_newton_sketch, load_file(checkpoint) if devices.first() else {}
+    return trained.params, history, gauss_newton_sketch, load_file(checkpoint) if devices.is_first_process() else {}
 
 
 def network():
@@ -126,7 +126,7 @@ def assert_same(found, expected):
 
 @cache
 def on_one_device():
-    assert devices.count() == 1
+    assert devices.device_count() == 1
     return numbers([shares_of_cells(), both_teachers(tempfile.mkdtemp())])
 
 
@@ -158,7 +158,7 @@ def test_two_processes_find_what_one_finds_and_only_the_first_writes_and_talks(t
 
 
 def test_frames_are_dealt_once_each_and_evenly(monkeypatch):
-    monkeypatch.setattr(devices, "count", lambda: 2)
+    monkeypatch.setattr(devices, "device_count", lambda: 2)
     store = FrameStore(frames(), 4.0)
     parts = store.partition(np.array([4, 0, 1, 3]))
     assert sorted(np.concatenate(parts)) == [0, 1, 3, 4]

@@ -137,7 +137,7 @@ def test_seeds_train_every_model_once_with_each_and_the_summary_tells_two_errors
     assert (settings.seed, other_settings.seed) == (0, 2)
     assert settings.epochs == other_settings.epochs == 2  # what the file says holds for every member
     summary = storage.read_json(folder / "models" / "summary.json")
-    assert summary == storage.plain(result)
+    assert summary == storage.json_roundtrip(result)
     assert summary["models"]["fused"]["experiment"]["300"]["elastic"]["C11"] == pytest.approx(
         {"value": 161.0, "stderr": 0.5**0.5, "spread": 2**0.5, "measured": 168.4}
     )
@@ -156,7 +156,7 @@ def test_a_finished_training_is_not_done_again_unless_settings_or_models_are_oth
     (folder / "study.toml").write_text(seeds)
     result = training.train(material.load(folder / "study.toml"))
     assert len(instant) == 6
-    assert training.train(material.load(folder / "study.toml")) == storage.plain(result)
+    assert training.train(material.load(folder / "study.toml")) == storage.json_roundtrip(result)
     assert len(instant) == 6
     (folder / "study.toml").write_text(seeds.replace("seeds = 2", "seeds = 3"))
     training.train(material.load(folder / "study.toml"))
@@ -169,7 +169,7 @@ def test_a_finished_training_is_not_done_again_unless_settings_or_models_are_oth
     (folder / "study.toml").write_text(seeds.replace("epochs = 2", "epochs = 3"))
     with pytest.raises(TypeError):  # other settings
         training.train(material.load(folder / "study.toml").members["0"])
-    assert training.train(zero)["models"] == storage.plain(result)["members"]["0"]
+    assert training.train(zero)["models"] == storage.json_roundtrip(result)["members"]["0"]
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_a_page_without_a_kernel_shows_a_sentence_where_the_widget_was(crystal, 
 def test_an_open_notebook_shows_the_widget_or_the_picture_and_not_both(crystal, monkeypatch):
     displayed = []
     monkeypatch.setattr(structures, "display", lambda data, raw: displayed.append(data))
-    monkeypatch.setattr(structures.progress, "watched", lambda: True)
+    monkeypatch.setattr(structures.progress, "in_jupyter", lambda: True)
     structures.view(crystal)
     (data,) = displayed
     assert {"application/vnd.jupyter.widget-view+json", "image/png", "text/html"} <= set(data)

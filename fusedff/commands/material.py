@@ -160,7 +160,7 @@ def _seeds(said: Mapping, file: str) -> tuple[int, ...]:
 
 def _is_seed(value) -> bool:
     """Whether it is a whole number in range, as one more is, the seed of the evaluation."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < ranges.MOST["seed"][0]
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < ranges.MAX_VALUES["seed"][0]
 
 
 def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
@@ -171,7 +171,9 @@ def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     if not _is_seed(seed):
-        raise ValueError(f"{file}: seed = {seed!r}; give a whole number from 0 on, below {ranges.MOST['seed'][0]}")
+        raise ValueError(
+            f"{file}: seed = {seed!r}; give a whole number from 0 on, below {ranges.MAX_VALUES['seed'][0]}"
+        )
     cells, base = {"repeats": tuple(repeats)}, presets.with_seed(base, seed)
     base = presets.for_lightest(base, crystals.unit_cell(points[0].crystal).get_masses().min())
     preset = replace(

@@ -147,7 +147,7 @@ def _finished(folder: RunFolder, identity: Mapping) -> dict | None:
     if not all((folder.path / name).exists() for name in needed):
         return None
     found = folder.read("summary.json")
-    return found if all(found.get(key) == value for key, value in storage.plain(identity).items()) else None
+    return found if all(found.get(key) == value for key, value in storage.json_roundtrip(identity).items()) else None
 
 
 def _write(material: Material, result: Mapping, figures: Mapping) -> None:

@@ -93,7 +93,7 @@ class FrameStore:
 
     def partition(self, indices) -> list[np.ndarray]:
         """Divide the frames `indices` among the devices: numbers of frames differ by one at most, atoms by little."""
-        by_size, n = np.argsort(-self.sizes[indices], kind="stable"), devices.count()
+        by_size, n = np.argsort(-self.sizes[indices], kind="stable"), devices.device_count()
         return [indices[np.sort(by_size[k::n])] for k in range(n)]
 
     def max_atoms_per_device(self, batches: Sequence[np.ndarray]) -> int:
@@ -118,7 +118,7 @@ class FrameStore:
 
         `capacity` is that of `collate`.
         """
-        n_frames = -(-n_frames // devices.count())
+        n_frames = -(-n_frames // devices.device_count())
         return [self.collate(share, n_frames, n_atoms, capacity) for share in self.partition(indices)]
 
     def batch(self, indices, n_frames: int, n_atoms: int) -> Batch:

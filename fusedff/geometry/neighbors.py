@@ -88,7 +88,7 @@ def image_offsets(cells: np.ndarray, cutoff: float) -> np.ndarray:
 
 MAX_IMAGES, MAX_NEIGHBORS = 30_000, 10_000  # of a cell and of an atom; more: lengths in another unit, or a flat cell
 MIN_HEIGHT = 0.1  # Å, of periodic cells: in lower ones an atom has thousands of neighbours, or the vectors are skewed
-LARGEST_CELL = 1e6  # Å
+MAX_CELL_LENGTH = 1e6  # Å
 MAX_TESTED_PAIRS = 1_000_000  # in all images; up to this number, testing each takes a tenth of the time of ASE's search
 
 
@@ -98,9 +98,9 @@ def pairs(quantities: str, frame: Atoms, cutoff: float, where: str = ""):
     `quantities` are some of `ijdDS`, with ASE's meaning: indices i and j, distance d, vector D and lattice shift S.
     Raises ValueError, with `where` at the beginning of its message, for a cell so small or so flat that more than
     `MAX_IMAGES` images or `MAX_NEIGHBORS` atoms lie within the cut-off (Å) of an atom, for one lower than
-    `MIN_HEIGHT` along a periodic direction, and for one longer than `LARGEST_CELL`.
+    `MIN_HEIGHT` along a periodic direction, and for one longer than `MAX_CELL_LENGTH`.
     """
-    if (longest := frame.cell.lengths().max()) > LARGEST_CELL:
+    if (longest := frame.cell.lengths().max()) > MAX_CELL_LENGTH:
         raise ValueError(f"{where}the cell is {longest:.3g} Å long; give lengths in Å")
     reach = np.zeros(3)  # images beyond the nearest
     if frame.pbc.any():

@@ -59,7 +59,7 @@ class DimeNet:
         for name in sizes + layers:
             most = 4096 if name in ("embedding", "interaction", "basis", "type_embedding", "output") else 50
             settings.between(self, name, high=most, why=f"give {most} at most, no machine compiles a larger network")
-        settings.between(self, "cutoff", high=settings.LONGEST_CUTOFF, why="give a length in Å, 3 to 12")
+        settings.between(self, "cutoff", high=settings.MAX_CUTOFF, why="give a length in Å, 3 to 12")
 
     @property
     def interaction_range(self) -> float:

@@ -24,7 +24,7 @@ class LennardJones:
 
     def __post_init__(self):
         settings.require(self, positive=["cutoff", "onset"])
-        settings.between(self, "cutoff", high=settings.LONGEST_CUTOFF, why="give a length in Å, 3 to 12")
+        settings.between(self, "cutoff", high=settings.MAX_CUTOFF, why="give a length in Å, 3 to 12")
         settings.between(self, "onset", high=0.999, why="the switch needs room: give a fraction below 1")
 
     @property

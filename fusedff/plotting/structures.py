@@ -80,7 +80,7 @@ def present(widget, fig: Figure, alt: str) -> None:
     In a notebook that is open in Jupyter, both are one output, of which the front end shows what it can; in a recorded
     notebook they are two outputs.
     """
-    if widget is not None and progress.watched():
+    if widget is not None and progress.in_jupyter():
         display({**_bundle(widget), **style.bundle(fig, alt)}, raw=True)
         return
     if widget is not None:

@@ -50,7 +50,7 @@ def scrub(frames: Sequence[Atoms], clock: Sequence[float], stress_gpa: np.ndarra
         shown = ipywidgets.VBox([side_by_side, slider])
     spread = ", ".join(f"{name} {s:.2f}" for name, s in zip(trajectories.VOIGT_NAMES, stress_gpa.std(0), strict=True))
     structures.present(shown, *structures.still(frames))
-    if shown is not None and progress.watched():
+    if shown is not None and progress.in_jupyter():
         return  # the widget holds the stress as well
     still, _ = trajectories.stress_trace(clock, stress_gpa)
     style.show(

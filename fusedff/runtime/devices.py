@@ -2,8 +2,8 @@
 
 `shard_map_cells` wraps `jax.shard_map` over a mesh with a single axis, the devices. Every device computes a contiguous
 block of the cells (or of the frames of a batch), so neighbour gathers stay on the device. Collectives are needed only
-for sums (`total`, a psum), maxima (`largest`, a pmax) and the results. Outside the mapped function every array is
-replicated: every device has all of it. With one device, functions and arrays are left as they are.
+for sums (`sum_over_devices`, a psum), maxima (`max_over_devices`, a pmax) and the results. Outside the mapped function
+every array is replicated: every device has all of it. With one device, functions and arrays are left as they are.
 """
 
 import os
@@ -70,12 +70,12 @@ def require_platform(release: bool = False) -> None:
                 os.environ[_PREALLOCATE] = before
 
 
-def first() -> bool:
+def is_first_process() -> bool:
     """Whether this is the first process of a distributed run, the one that writes files and shows progress."""
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
-def count() -> int:
+def device_count() -> int:
     """Number of devices of all hosts together. Raises RuntimeError in a process forked after jax had started."""
     require_unforked()
     return jax.device_count()
@@ -88,10 +88,10 @@ def shard_map_cells(function: Callable, in_axes: tuple, out_axes, n: int = 0) ->
     same on all devices; `in_axes` may also be SCATTERED (see `scatter`). Unless the number of devices divides `n`, the
     last cell is repeated to fill the blocks; sums over cells must give the repeats no weight (`zero_for_repeats`).
     """
-    if count() == 1:
+    if device_count() == 1:
         return function
     mapped = jax.shard_map(
-        lambda *arguments: function(*_each(_mine, in_axes, arguments)),
+        lambda *arguments: function(*_each(_own_block, in_axes, arguments)),
         mesh=_mesh(), in_specs=_each(_spec, in_axes), out_specs=_each(_spec, out_axes), check_vma=False,
     )  # fmt: skip
 
@@ -101,14 +101,14 @@ def shard_map_cells(function: Callable, in_axes: tuple, out_axes, n: int = 0) ->
     return everywhere
 
 
-def total(tree):
+def sum_over_devices(tree):
     """Sum over all devices, inside a mapped function."""
-    return tree if count() == 1 else jax.lax.psum(tree, _AXIS)
+    return tree if device_count() == 1 else jax.lax.psum(tree, _AXIS)
 
 
-def largest(tree):
+def max_over_devices(tree):
     """Maximum over all devices, inside a mapped function."""
-    return tree if count() == 1 else jax.lax.pmax(tree, _AXIS)
+    return tree if device_count() == 1 else jax.lax.pmax(tree, _AXIS)
 
 
 def zero_for_repeats(weights: jax.Array, axis: int) -> jax.Array:
@@ -119,18 +119,19 @@ def zero_for_repeats(weights: jax.Array, axis: int) -> jax.Array:
 
 def warn_if_idle(n: int) -> None:
     """Warn if the number of devices does not divide the number `n` of cells, so that some devices do repeated work."""
-    if _idle(n) and first():
-        each = -(-n // count())
+    if _idle(n) and is_first_process():
+        n_devices = device_count()
+        each = -(-n // n_devices)
         warnings.warn(
-            f"{n} cells on {count()} devices, {each} on each: {_idle(n)} of {each * count()} places stay idle; choose "
-            f"replicas so that the number of cells is a multiple of {count()}",
+            f"{n} cells on {n_devices} devices, {each} on each: {_idle(n)} of {each * n_devices} places stay idle; "
+            f"choose replicas so that the number of cells is a multiple of {n_devices}",
             stacklevel=3,
         )
 
 
 def scatter(shares: Sequence):
     """Send one tree of NumPy arrays to each device, as an argument of `shard_map_cells` with `in_axes` SCATTERED."""
-    if count() == 1:
+    if device_count() == 1:
         return jax.tree.map(jnp.asarray, shares[0])
     sharding = NamedSharding(_mesh(), _spec(SCATTERED))
 
@@ -141,18 +142,18 @@ def scatter(shares: Sequence):
     return jax.tree.map(send, *shares)
 
 
-def local(tree):
+def to_local(tree):
     """Copy the replicated arrays of a tree to ordinary arrays of this process."""
-    return tree if count() == 1 else jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), tree)
+    return tree if device_count() == 1 else jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), tree)
 
 
 def _mesh() -> Mesh:
-    return jax.make_mesh((count(),), (_AXIS,), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((device_count(),), (_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def _idle(n):
     """Number of cells to add so that all devices have equally many."""
-    return -n % count()
+    return -n % device_count()
 
 
 def _each(function, where, *trees):
@@ -173,7 +174,7 @@ def _filled(n, where, part):
     return jax.tree.map(lambda x: x.take(np.arange(n + _idle(n)), where, mode="clip"), part)
 
 
-def _mine(where, part):
+def _own_block(where, part):
     return jax.tree.map(lambda x: x[0], part) if where == SCATTERED else part
 
 

@@ -19,12 +19,12 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 def setup() -> None:
     """Keep freed memory and compiled code: calls on CPUs are faster, and other processes need not compile again.
 
-    Call it before jax is imported, if possible (see `keep_compiled`). Importing fusedff does not call it. It does not
-    change results. A second call does nothing.
+    Call it before jax is imported, if possible (see `enable_compilation_cache`). Importing fusedff does not call it. It
+    does not change results. A second call does nothing.
     """
     keep_freed_memory()
-    keep_compiled()
-    return_what_compilers_leave()
+    enable_compilation_cache()
+    trim_after_compilation()
 
 
 def keep_freed_memory() -> None:
@@ -42,7 +42,7 @@ def keep_freed_memory() -> None:
         mallopt(_TRIM_THRESHOLD, -1)  # never
 
 
-def return_what_compilers_leave() -> None:
+def trim_after_compilation() -> None:
     """Return memory to the system after every compilation of more than a second, often more than 100 MB.
 
     Otherwise the process would keep it, see `keep_freed_memory`. Notebooks compile many functions, and machines on
@@ -60,7 +60,7 @@ def return_what_compilers_leave() -> None:
     jax.monitoring.register_event_duration_secs_listener(after)
 
 
-def keep_compiled() -> None:
+def enable_compilation_cache() -> None:
     """Store compiled code in the user's cache, or in JAX_COMPILATION_CACHE_DIR, for other processes.
 
     Compiled code is valid for one kind of processor, which XLA does not check; so each kind has its own folder. On some

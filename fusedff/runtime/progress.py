@@ -28,7 +28,7 @@ def bar(name: str | None, total: int, start: int = 0):
     Jupyter get a bar; output that is recorded, by papermill or in a file, gets lines. In a distributed run, only the
     first process shows anything. A keyboard interrupt is raised again as `Interrupted`.
     """
-    if name is None or not devices.first():
+    if name is None or not devices.is_first_process():
         yield lambda record=None, advance=1: None
         return
     try:
@@ -40,7 +40,7 @@ def bar(name: str | None, total: int, start: int = 0):
                     shown.update(advance)
 
                 yield draw
-        elif watched():
+        elif in_jupyter():
             with _InPlace(total=total, initial=start, desc=name, file=io.StringIO(), ascii=False, ncols=90) as shown:
                 yield shown.report
         else:
@@ -60,7 +60,7 @@ def shell():
     return None if ipython is None else ipython.get_ipython()
 
 
-def watched() -> bool:
+def in_jupyter() -> bool:
     """Whether this is a kernel of a notebook that is open in Jupyter, and not one that papermill started."""
     return "JPY_SESSION_NAME" in os.environ and shell() is not None
 

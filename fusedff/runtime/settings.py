@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from math import inf, isfinite
 from numbers import Integral, Real
 
-LONGEST_CUTOFF = 30.0  # Å; some 10 000 neighbours of every atom of a solid
+MAX_CUTOFF = 30.0  # Å; some 10 000 neighbours of every atom of a solid
 
-MOST = {  # setting -> largest whole number and the reason for it; one million for all other settings
+MAX_VALUES = {  # setting -> largest whole number and the reason for it; one million for all other settings
     "epochs": (100_000, "the batches of all epochs are drawn before the first"),
     "updates": (100_000, "every update may take a simulation of its own"),
     "replicas": (10_000, "every replica is a cell in memory"),
@@ -20,12 +20,12 @@ MOST = {  # setting -> largest whole number and the reason for it; one million f
 def require(settings, *, count=(), whole=(), positive=(), not_negative=(), repeats=()) -> None:
     """Raise ValueError, naming class, setting, value and range, unless the named attributes of `settings` are in range.
 
-    `count` are whole numbers from 1 on, `whole` from 0 on, both up to `MOST`; `positive` are numbers above 0,
+    `count` are whole numbers from 1 on, `whole` from 0 on, both up to `MAX_VALUES`; `positive` are numbers above 0,
     `not_negative` from 0 on; `repeats` are three whole numbers from 1 on (`are_repeats`).
     """
     for name in repeats:
         if not are_repeats(getattr(settings, name)):
-            refuse(settings, name, "give three whole numbers from 1 on")
+            raise_invalid(settings, name, "give three whole numbers from 1 on")
     for names, kind, low, says in (
         (count, Integral, 1, "a whole number from 1 on"),
         (whole, Integral, 0, "a whole number from 0 on"),
@@ -36,9 +36,9 @@ def require(settings, *, count=(), whole=(), positive=(), not_negative=(), repea
             value = getattr(settings, name)
             good = isinstance(value, kind) and isfinite(value) and value >= low
             if not good or (names is positive and value == 0):
-                refuse(settings, name, f"give {says}")
+                raise_invalid(settings, name, f"give {says}")
             if kind is Integral:
-                most, why = MOST.get(name, (1_000_000, "no run with more comes to its end"))
+                most, why = MAX_VALUES.get(name, (1_000_000, "no run with more comes to its end"))
                 between(settings, name, high=most, why=f"give {most} at most, {why}")
 
 
@@ -51,15 +51,15 @@ def are_repeats(value) -> bool:
 def between(settings, name: str, low: float = -inf, high: float = inf, why: str = "") -> None:
     """Raise ValueError unless low <= setting <= high; `why` ends the message, with the range or its reason."""
     if not low <= getattr(settings, name) <= high:
-        refuse(settings, name, why)
+        raise_invalid(settings, name, why)
 
 
 def one_of(settings, name: str, choices) -> None:
     """Raise ValueError unless the setting is one of `choices`."""
     if getattr(settings, name) not in choices:
-        refuse(settings, name, f"use one of {', '.join(choices)}")
+        raise_invalid(settings, name, f"use one of {', '.join(choices)}")
 
 
-def refuse(settings, name: str, remedy: str) -> None:
+def raise_invalid(settings, name: str, remedy: str) -> None:
     """Raise ValueError that names class, setting and value, and ends with `remedy`."""
     raise ValueError(f"{type(settings).__name__}: {name} = {getattr(settings, name)}; {remedy}")

@@ -56,7 +56,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     In a distributed run, in which all processes have the same content, only the first writes. Raises OSError naming the
     file and the remedy.
     """
-    if not devices.first():
+    if not devices.is_first_process():
         return
     path = Path(path)
     try:
@@ -135,7 +135,7 @@ def lock(path: str | Path) -> Generator[None]:
     """
     path = Path(path)
     place = path.with_name(f".{path.name}.lock")
-    if not devices.first() or fcntl is None:
+    if not devices.is_first_process() or fcntl is None:
         yield
         return
     try:
@@ -191,7 +191,7 @@ def _parse_json(text: str):
     return json.loads(text)
 
 
-def plain(data):
+def json_roundtrip(data):
     """Convert `data` as storing it as JSON does (tuples become lists), for comparison with stored data."""
     return json.loads(json.dumps(data))
 

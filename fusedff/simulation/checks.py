@@ -27,7 +27,7 @@ def warn_if_lost(cells: SimulationCells, trajectory: Trajectory, stacklevel: int
     distance = np.sqrt(np.mean(np.sum(np.asarray(late, float) ** 2, -1), (0, 2)))
     spacing = np.abs(np.linalg.det(np.asarray(cells.lattice, float)) / len(cells.numbers)) ** (1 / 3)
     cell = int(np.argmax(distance / spacing))
-    if distance[cell] > LOST * spacing[cell] and devices.first():
+    if distance[cell] > LOST * spacing[cell] and devices.is_first_process():
         warnings.warn(
             f"cell {cell} at {float(cells.temperature[cell]):.0f} K is no longer the crystal it began as: atoms are "
             f"{distance[cell]:.2f} Å from their sites; its averages are of something else, lower the temperature, or "
@@ -42,7 +42,7 @@ def warn_if_far(potential: Potential, cells: SimulationCells, positions: jax.Arr
     `positions` (n_cells, n, 3) in Å are the last of a run. Nothing is checked without `Potential.coverage`, which a
     training sets.
     """
-    if potential.coverage is None or not devices.first():
+    if potential.coverage is None or not devices.is_first_process():
         return
     numbers, lattices = np.asarray(cells.numbers), np.asarray(cells.lattice, float)
     for n, (sites, cell) in enumerate(zip(np.asarray(positions, float), lattices, strict=True)):
@@ -68,7 +68,7 @@ def warn_if_cold(cells: SimulationCells, settings: LangevinConfig, trajectory: T
     """
     late = np.asarray(trajectory.temperature[len(trajectory.temperature) // 2 :], float)
     damping_times = len(late) * settings.ps_per_snapshot * settings.friction_per_ps
-    if damping_times < 3 or not devices.first():
+    if damping_times < 3 or not devices.is_first_process():
         return
     ratio = float(np.mean(late / np.asarray(cells.temperature, float)))
     # kinetic energies of 3 (n - 1) degrees of freedom, independent after one damping time or one snapshot

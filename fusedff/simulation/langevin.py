@@ -329,4 +329,5 @@ def _advance_cells(settings, cutoff, capacity, plan, observe, potential, cells, 
     carry = _Carry(langevin, listed, nowhere, ListCapacity(jnp.int32(0), jnp.int32(0)), none, records)
     carry = jax.lax.fori_loop(0, number * settings.steps_per_snapshot + 1, step, carry)
     end = carry.integrator
-    return State(end.position, end.momentum, end.rng), carry.records, devices.largest(carry.needed), carry.exploded
+    needed = devices.max_over_devices(carry.needed)
+    return State(end.position, end.momentum, end.rng), carry.records, needed, carry.exploded

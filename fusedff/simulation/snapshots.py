@@ -61,14 +61,14 @@ def derivatives(weighted_sum, cutoff, slots, images, potential, cells, positions
 
         if weighted_sum is None and len(cotangents) > len(beta):
             # many functions of the same snapshots, e.g. a curve: the energies of the cells are differentiated once
-            return devices.total(
+            return devices.sum_over_devices(
                 reweighting.gradients(energies, potential.params, positions, w, observed, cotangents, beta)
             )
 
         def gradient(cotangent):
             return reweighting.gradient(scalar, potential.params, positions, w, observed, cotangent, beta)
 
-        return devices.total(jax.lax.map(gradient, cotangents))
+        return devices.sum_over_devices(jax.lax.map(gradient, cotangents))
 
     in_axes = (None, PER_CELL, 1, 1, 1, 1, 0)
     on_devices = devices.shard_map_cells(on_device, in_axes, out_axes=None, n=cells.n_cells)

@@ -34,7 +34,7 @@ def identity(name: str, settings: dict, learned_from: Mapping[str, Any]) -> dict
     """What a checkpoint belongs to: the kind of training, its settings, and a digest of each of the data by name."""
     return {
         "training": name,
-        "settings": storage.plain(settings),
+        "settings": storage.json_roundtrip(settings),
         "learned_from": {what: storage.digest(data) for what, data in learned_from.items()},
     }
 

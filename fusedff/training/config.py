@@ -51,7 +51,7 @@ class ForceMatchingConfig:
         )  # fmt: skip
         ranges.between(self, "ema", high=0.99999, why="give a decay from 0 to below 1, e.g. 0.998")
         if not all(map(_is_weight, self.source_weights)):
-            ranges.refuse(self, "source_weights", "give (source, weight) pairs with weights from 0 on")
+            ranges.raise_invalid(self, "source_weights", "give (source, weight) pairs with weights from 0 on")
         ranges.one_of(self, "optimizer", OPTIMIZERS)
 
     def transformation(self, steps: int) -> optax.GradientTransformation:
@@ -139,7 +139,7 @@ class FusedConfig:
 
     def __post_init__(self):
         ranges.require(self, count=["epochs", "experiment_updates", "dft_epochs"])
-        most = ranges.MOST["epochs"][0] // max(self.experiment_updates, self.dft_epochs)
+        most = ranges.MAX_VALUES["epochs"][0] // max(self.experiment_updates, self.dft_epochs)
         ranges.between(self, "epochs", high=most, why=f"give {most} at most with so many updates or passes in each")
         if sorted(self.order) != ["dft", "experiment"]:
             raise ValueError(

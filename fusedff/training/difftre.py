@@ -150,7 +150,7 @@ class DiffTReTrainer:
             except dynamics.ExplodedTrajectoryError as error:
                 if n == 0 or halvings == MAX_HALVINGS:
                     raise
-                if devices.first():
+                if devices.is_first_process():
                     warnings.warn(f"update {n}: {error}. Going half of the step back", stacklevel=2)
             params = jax.tree.map(lambda held, lost: (held + lost) / 2, own.params, params)
 

@@ -44,17 +44,20 @@ def _steps(settings, steps, template, train_state, batches):
     """One optimizer step per batch; compiled as one loop, so that temporaries are allocated once and not per step."""
 
     def of_share(params, batch, offsets):
-        deviations = force_matching_loss.deviations(template.with_params(params), batch, devices.total, offsets)
+        deviations = force_matching_loss.deviations(
+            template.with_params(params), batch, devices.sum_over_devices, offsets
+        )
         errors = force_matching_loss.mean_squares(deviations, batch, weighted=True)
         value = force_matching_loss.weighted_sum(settings, errors)
         fractions = batch.labels.offset_counts / jnp.maximum(batch.labels.n_atoms, 1)[:, None]
         weighted = batch.labels.weight[:, None] * fractions
-        scale = devices.total(jnp.sum(batch.labels.n_atoms > 0)) ** 0.5  # which the deviations were divided by
+        n_frames = devices.sum_over_devices(jnp.sum(batch.labels.n_atoms > 0))
+        scale = n_frames**0.5  # which the deviations were divided by
         return value, (deviations["energy"] @ weighted * scale, jnp.sum(weighted * fractions, 0))
 
     def step(train_state, batch):
         state = train_state.optimizer
-        (value, (deviation, count)), gradient = devices.total(
+        (value, (deviation, count)), gradient = devices.sum_over_devices(
             jax.value_and_grad(of_share, has_aux=True)(train_state.params, batch, state.offsets)
         )
         updates, inner = settings.transformation(steps).update(gradient, state.optimizer, train_state.params)

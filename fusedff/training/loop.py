@@ -96,7 +96,7 @@ def _train(epoch, train_state, epochs, name, identity, checkpoint, watch, patien
                 on_epoch(history)
         except KeyboardInterrupt:
             raise progress.Interrupted(_how_to_go_on(name, kept, epochs, checkpoint)) from None
-    return Result(devices.local(best[0]), train_state, history)
+    return Result(devices.to_local(best[0]), train_state, history)
 
 
 def _how_to_go_on(name, kept, epochs, checkpoint):
@@ -110,7 +110,7 @@ def _how_to_go_on(name, kept, epochs, checkpoint):
 
 def _require_finite(params, record, where, checkpoint):
     lost = [f"{key} is {value}" for key, value in record.items() if not np.isfinite(value)]
-    if not lost and not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(devices.local(params))):
+    if not lost and not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(devices.to_local(params))):
         lost = ["parameters are not finite"]
     if lost:
         kept = f"; {checkpoint} keeps the epoch before" if checkpoint is not None else ""

@@ -23,7 +23,7 @@ class Adam:
         ranges.require(self, positive=["learning_rate", "final_learning_rate"], not_negative=["b1", "b2"])
         for name in ("b1", "b2"):
             if getattr(self, name) >= 1:
-                ranges.refuse(self, name, "a memory decays: give a number from 0 to below 1")
+                ranges.raise_invalid(self, name, "a memory decays: give a number from 0 to below 1")
 
     def transformation(self, updates: int) -> optax.GradientTransformation:
         """The optax optimizer of a training of `updates` steps."""

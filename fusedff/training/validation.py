@@ -65,8 +65,10 @@ def _validate(potential, offsets, batch):
     """Mean squared errors of a batch, with and without the weights of frames."""
 
     def of_share(potential, offsets, batch):
-        found = force_matching_loss.deviations(potential, batch, devices.total, offsets)
-        return devices.total([force_matching_loss.mean_squares(found, batch, weighted) for weighted in (True, False)])
+        found = force_matching_loss.deviations(potential, batch, devices.sum_over_devices, offsets)
+        return devices.sum_over_devices(
+            [force_matching_loss.mean_squares(found, batch, weighted) for weighted in (True, False)]
+        )
 
     return devices.shard_map_cells(of_share, in_axes=(None, None, devices.SCATTERED), out_axes=None)(
         potential, offsets, batch

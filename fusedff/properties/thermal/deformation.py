@@ -32,7 +32,7 @@ class DeformationConfig(SolidConfig):
     def __post_init__(self):
         super().__post_init__()
         if len(set(self.strains)) < 4 or not np.abs(self.strains).max() < 0.1:
-            ranges.refuse(
+            ranges.raise_invalid(
                 self, "strains", "give four or more different ones below 0.1, e.g. -0.01, -0.005, 0.005, 0.01"
             )
 
