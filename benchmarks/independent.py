@@ -61,13 +61,13 @@ def text(found: dict, about: dict) -> str:
     for t, point in found["by_temperature_K"].items():
         row = [t]
         for entry in point["elastic"].values():
-            deviation, noise = results.relative(entry)
+            deviation, noise = results.relative_deviation(entry)
             off.append(abs(deviation))
             row.append(f"{deviation:+.1f} ± {noise:.1f}")
         for entry in point["stress"].values():
-            row.append("{:+.2f} ± {:.2f}".format(*results.absolute(entry)))
+            row.append("{:+.2f} ± {:.2f}".format(*results.absolute_deviation(entry)))
         for entry in point["lattice"].values():
-            row.append("{:+.3f} ± {:.3f}".format(*results.relative(entry)))
+            row.append("{:+.3f} ± {:.3f}".format(*results.relative_deviation(entry)))
         rows.append(row)
     first = next(iter(found["by_temperature_K"].values()))
     head = ["T / K", *(f"{name}, %" for name in first["elastic"]), *(f"σ{name}, GPa" for name in first["stress"]),

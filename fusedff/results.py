@@ -44,12 +44,12 @@ def average_members(members: Sequence):
     return first
 
 
-def absolute(entry: dict) -> tuple[float, float]:
+def absolute_deviation(entry: dict) -> tuple[float, float]:
     """Deviation from the measured value and its standard error, in the unit of the entry; nan if not measured."""
     return entry["value"] - entry.get("measured", np.nan), entry["stderr"]
 
 
-def relative(entry: dict) -> tuple[float, float]:
+def relative_deviation(entry: dict) -> tuple[float, float]:
     """Deviation from the measured value and its standard error, in % of the measured value; nan if not measured."""
     measured = entry.get("measured", np.nan)
     return 100 * (entry["value"] / measured - 1), 100 * entry["stderr"] / abs(measured)
@@ -73,11 +73,11 @@ def _mean_deviation(experiment, kind):
     entries = [e for point in experiment.values() for e in point[kind].values() if "measured" in e]
     if not entries:
         return np.nan, np.nan
-    off, noise = np.array([relative(entry) for entry in entries]).T
+    off, noise = np.array([relative_deviation(entry) for entry in entries]).T
     return float(np.mean(np.abs(off))), float(np.sqrt(np.sum(np.square(noise))) / len(noise))
 
 
-def by_role(experiment: dict, train: Sequence[float]) -> dict[str, dict]:
+def split_by_training(experiment: dict, train: Sequence[float]) -> dict[str, dict]:
     """Divide the results of a model into 'trained', the temperatures (K) in `train`, and 'held_out', all others."""
     return {
         "trained": {t: point for t, point in experiment.items() if float(t) in train},
@@ -85,7 +85,7 @@ def by_role(experiment: dict, train: Sequence[float]) -> dict[str, dict]:
     }
 
 
-def rows(models: dict[str, dict]) -> list[dict]:
+def elastic_rows(models: dict[str, dict]) -> list[dict]:
     """Elastic constants, pressure and stresses of models (GPa), model -> temperature -> point: one row per number."""
     return [
         {"model": model, "temperature_K": t, "quantity": name}
@@ -103,7 +103,7 @@ def stresses(point: dict) -> dict[str, dict]:
 
 def largest_stress(experiment: dict) -> tuple[float, float]:
     """Largest absolute deviation of a stress from the measured one at any temperature, and its standard error, GPa."""
-    off = (absolute(entry) for point in experiment.values() for entry in stresses(point).values())
+    off = (absolute_deviation(entry) for point in experiment.values() for entry in stresses(point).values())
     largest, noise = max(off, key=lambda found: abs(found[0]))
     return abs(largest), noise
 
@@ -151,10 +151,10 @@ def table(result: dict) -> str:
             "error of the sampling; in brackets the training error: the standard deviation over the trainings"
         )
     wrapped = (line for text in said for line in _wrapped(text, ", ", 18) or [""])
-    return "\n".join([*beside(labels, cells), "", *wrapped])
+    return "\n".join([*format_columns(labels, cells), "", *wrapped])
 
 
-def beside(labels: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]:
+def format_columns(labels: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]:
     """Lay out a table as lines of text: right-aligned columns beside labels of equal length.
 
     Columns that do not fit into a line of `LINE` characters follow below, with the labels repeated.
@@ -206,7 +206,7 @@ def target_rows(models: dict[str, dict]) -> list[dict]:
     return [
         {"model": model, "target": name, "unit": entry["unit"]}
         | {key: entry.get(key) for key in _columns(entry)}
-        | {"deviation": None if entry["value"] is None else absolute(entry)[0]}
+        | {"deviation": None if entry["value"] is None else absolute_deviation(entry)[0]}
         | {"in_training": found["in_training"].get(name)}
         for model, found in models.items()
         for name, entry in _targets(found).items()
@@ -258,7 +258,7 @@ def off_target_table(rows: Sequence[dict]) -> str:
         [TITLES[m], *(_with_error(r["models"][m], r["digits"]) if m in r["models"] else "-" for r in rows)]
         for m in models
     ]
-    lines = [*beside(labels, columns), "", f"{'':>30}  references"]
+    lines = [*format_columns(labels, columns), "", f"{'':>30}  references"]
     for row in rows:
         known = "; ".join(
             f"{r['kind']} {r['value']:g}{'' if r['confirmed'] else '?'} ({r['source'].split(',')[0].split(' (')[0]})"
@@ -268,7 +268,7 @@ def off_target_table(rows: Sequence[dict]) -> str:
     return "\n".join(lines)
 
 
-def at_rest_table(constants: dict[str, dict[str, float]]) -> str:
+def static_elastic_table(constants: dict[str, dict[str, float]]) -> str:
     """Table as text of elastic constants at 0 K (GPa), title -> constants: measured, DFT and models, a row each."""
     names = list(next(iter(constants.values())))
     lines = [f"{'':>16} " + " ".join(f"{f'{name} / GPa':>10}" for name in names)]
@@ -305,7 +305,7 @@ def summary_lines(result: dict) -> list[str]:
     for model, found in result["models"].items():
         members = [member[model] for member in result.get("members", {}).values()]
 
-        def spread(of, digits, members=members):
+        def training_std(of, digits, members=members):
             return _bracket(np.std([of(member) for member in members], ddof=1) if members else None, digits)
 
         deviation, noise = elastic_deviation(found["experiment"])
@@ -319,15 +319,15 @@ def summary_lines(result: dict) -> list[str]:
         ]
         if model == "dft":
             marks = [""] * 3  # no bounds: it is not trained on experiments, and deviates like its DFT functional
-        off = spread(lambda member: elastic_deviation(member["experiment"])[0], 1)
-        calm = spread(lambda member: largest_stress(member["experiment"])[0], 2)
+        deviation_std = training_std(lambda member: elastic_deviation(member["experiment"])[0], 1)
+        stress_std = training_std(lambda member: largest_stress(member["experiment"])[0], 2)
         energy, force = (
-            f"{errors[key]:.{digits}f}{spread(lambda member, key=key: member['test'][key], digits)}"
+            f"{errors[key]:.{digits}f}{training_std(lambda member, key=key: member['test'][key], digits)}"
             for key, digits in (("energy_mae_meV_per_atom", 1), ("force_mae_meV_per_A", 0))
         )
         lines.append(
-            f"{TITLES[model]:>16}: elastic constants off by {deviation:.1f} ± {noise:.1f}{off} %{marks[0]}, "
-            f"stresses by up to {stress:.2f} ± {stress_noise:.2f}{calm} GPa{marks[1]}, held-out frames "
+            f"{TITLES[model]:>16}: elastic constants off by {deviation:.1f} ± {noise:.1f}{deviation_std} %{marks[0]}, "
+            f"stresses by up to {stress:.2f} ± {stress_noise:.2f}{stress_std} GPa{marks[1]}, held-out frames "
             f"{energy} meV/atom, {force} meV/Å{marks[2]}, {stress_error(errors)}"
         )
     return lines
@@ -352,7 +352,7 @@ def error_table(models: dict[str, list[dict]]) -> str:
             pairs = [tuple(row[f"{q}_{kind}_{unit}"] for kind in ("rmse", "mae")) for row in rows]
             cells = ["-" if None in pair else " / ".join(f"{x:.{digits[q]}f}" for x in pair) for pair in pairs]
             columns.append([f"{q} {units[q]}", *cells])
-        blocks.append("\n".join(beside(labels, columns)))
+        blocks.append("\n".join(format_columns(labels, columns)))
     return "\n\n".join(blocks)
 
 

@@ -234,7 +234,7 @@ def test_models_compared_says_how_far_each_model_is_from_both_references(summary
     assert titles == [*NAMES, "σxx and σzz", "energy", "forces", "stress"]
     assert [ax.get_xlabel() for ax in visible(fig)[-3:]] == ["meV/atom", "meV/Å", "GPa"]
     texts = legend_texts(fig)
-    parts = results.by_role(summary["models"]["dft"]["experiment"], summary["settings"]["train_temperatures"])
+    parts = results.split_by_training(summary["models"]["dft"]["experiment"], summary["settings"]["train_temperatures"])
     assert texts[0] == f"DFT-only (10.0 ± {results.elastic_deviation(parts['held_out'])[1]:.1f} %)"
     assert texts[-1] == "held-out temperatures"
     bars = visible(fig)[-1].patches

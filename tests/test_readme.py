@@ -67,7 +67,9 @@ def test_the_sentences_under_the_picture_are_what_the_record_says():
         for key in ("force_mae_meV_per_A", "energy_mae_meV_per_atom")
     )
     held_out = {
-        model: results.elastic_deviation(results.by_role(found, RECORD["temperatures"]["train"])["held_out"])[0]
+        model: results.elastic_deviation(results.split_by_training(found, RECORD["temperatures"]["train"])["held_out"])[
+            0
+        ]
         for model, found in RECORD["temperatures"]["models"].items()
     }
     temperatures = len(RECORD["temperatures"]["train"])

@@ -72,7 +72,9 @@ def test_a_constant_that_was_not_measured_is_shown_and_not_judged(result):
     measured, fused = (next(line for line in lines if line.strip().startswith(m)) for m in ("measured", "fused"))
     assert measured.split()[-1] == "-"
     assert "35.0 ± 0.5" in fused
-    row = next(r for r in results.rows({"fused": result["models"]["fused"]["experiment"]}) if r["quantity"] == "C66")
+    row = next(
+        r for r in results.elastic_rows({"fused": result["models"]["fused"]["experiment"]}) if r["quantity"] == "C66"
+    )
     assert row["measured_GPa"] is None
 
 
@@ -94,13 +96,13 @@ def test_the_table_shows_every_stress_and_lattice_parameter(result):
         "a": 2.967,
         "c": 4.6943,
     }
-    row = next(r for r in results.rows({"fused": experiment}) if r["quantity"] == "σzz")
+    row = next(r for r in results.elastic_rows({"fused": experiment}) if r["quantity"] == "σzz")
     assert row["value_GPa"] == -0.78
 
 
 def test_a_table_is_as_wide_as_a_page_and_says_every_number_once(result):
     columns = [[f"C{n}", f"{n:.3f} ± 0.001"] for n in range(11, 23)]
-    lines = results.beside(["        ", "measured"], columns)
+    lines = results.format_columns(["        ", "measured"], columns)
     assert max(map(len, lines)) <= results.LINE
     assert lines.count("") == 2  # beside a label of 8 characters, there is room for five of these twelve columns of 16
     assert " ".join(lines).count("measured") == 3
@@ -201,7 +203,7 @@ def test_the_table_of_a_committee_shows_the_training_error_apart_from_the_sampli
     assert f"{c11['value']:.1f} ± 0.7 (4.2)" in said  # 1 / sqrt(2); 6 / sqrt(2)
     assert "65 (3) meV/Å" in said
     assert "means over 2 trainings (seeds 0, 7)" in said
-    row = next(iter(results.rows({"fused": committee["models"]["fused"]["experiment"]})))
+    row = next(iter(results.elastic_rows({"fused": committee["models"]["fused"]["experiment"]})))
     assert (row["stderr_GPa"], row["spread_GPa"]) == pytest.approx((1 / 2**0.5, 6 / 2**0.5))
     assert "(" not in results.table(result).split("bound")[0].splitlines()[1]
 

@@ -114,7 +114,7 @@ def _error_text(found) -> str:
 def _thermal_text(found) -> str:
     condition = next(iter(found["by_temperature_K"].values()))["condition"]
     lines = [f"{condition}, from molecular dynamics (GPa), ± one standard error of the sampling"]
-    for row in results.rows({"": found["by_temperature_K"]}):
+    for row in results.elastic_rows({"": found["by_temperature_K"]}):
         measured = "" if row["measured_GPa"] is None else f"measured {row['measured_GPa']:.1f}"
         value = f"{row['value_GPa']:.2f} ± {row['stderr_GPa']:.2f}"
         lines.append(f"  {row['temperature_K']:>6} K {row['quantity']:<4} {value:>16}  {measured}".rstrip())

@@ -137,7 +137,7 @@ Elastic constants at 0 K in the cell measured at 4 K. The difference of PBE from
 the functional; the difference of DFT-only from PBE is that of the fit.
 
 ```text
-{results.at_rest_table(record["at_rest"])}
+{results.static_elastic_table(record["at_rest"])}
 ```
 
 ## Held-out DFT frames
@@ -181,7 +181,7 @@ def _deviations(record, model):
     """Deviations of elastic constants and lattice parameters, %, and of stresses, GPa, by role of temperatures."""
     found, train = record["temperatures"]["models"][model], record["temperatures"]["train"]
     result = {}
-    for part, points in results.by_role(found, train).items():
+    for part, points in results.split_by_training(found, train).items():
         for measure, (deviation, name, _, _) in _MEASURES.items():
             result[f"{measure}_{part}_{name}"], result[f"{measure}_{part}_{name}_stderr"] = deviation(points)
     return result
@@ -258,14 +258,18 @@ def _number_by_number(record) -> str:
     names = [*first["elastic"], *results.stresses(first)]
     lines = ["| T / K | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
     for t, point in found.items():
-        cells = ["{:+.1f} ± {:.1f}".format(*results.relative(entry)) for entry in point["elastic"].values()]
-        cells += ["{:+.2f} ± {:.2f}".format(*results.absolute(entry)) for entry in results.stresses(point).values()]
+        cells = ["{:+.1f} ± {:.1f}".format(*results.relative_deviation(entry)) for entry in point["elastic"].values()]
+        cells += [
+            "{:+.2f} ± {:.2f}".format(*results.absolute_deviation(entry)) for entry in results.stresses(point).values()
+        ]
         lines.append(f"| {t}{'' if float(t) in train else ' (held out)'} | " + " | ".join(cells) + " |")
     counts = []
-    for part, points in results.by_role(found, train).items():
+    for part, points in results.split_by_training(found, train).items():
         bound = BOUND_PERCENT[part]
-        off = [abs(results.relative(e)[0]) for point in points.values() for e in point["elastic"].values()]
+        off = [abs(results.relative_deviation(e)[0]) for point in points.values() for e in point["elastic"].values()]
         counts.append(f"{sum(x <= bound for x in off)} of {len(off)} within {bound} % ({part.replace('_', ' ')})")
-    stresses = [abs(results.absolute(e)[0]) for point in found.values() for e in results.stresses(point).values()]
+    stresses = [
+        abs(results.absolute_deviation(e)[0]) for point in found.values() for e in results.stresses(point).values()
+    ]
     calm = f"{sum(s <= BOUND_GPA for s in stresses)} of {len(stresses)} within {BOUND_GPA} GPa"
     return chr(10).join(lines) + f"\n\nConstants: {'; '.join(counts)}. Stresses: {calm}."

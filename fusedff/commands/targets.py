@@ -61,9 +61,9 @@ class Measured:
         """The target for a training that begins with `potential` and samples as `sampling` says."""
         if self.cells is None:
             return self.target
-        return Simulated(self.beside(potential), sections.changed(sampling, self.sampling, self.name), self.name)
+        return Simulated(self.for_potential(potential), sections.changed(sampling, self.sampling, self.name), self.name)
 
-    def beside(self, potential: Potential):
+    def for_potential(self, potential: Potential):
         """The target for simulations with `potential`."""
         return self.target.from_rest(potential) if isinstance(self.target, HeatCapacityTarget) else self.target
 
@@ -323,7 +323,7 @@ def evaluate(
             (value,) = one.target.report(jax.jit(one.target.observe)(potential)).values()
             entries[one.name] = {"value": float(value), "stderr": None} | known
             continue
-        target = one.beside(potential)
+        target = one.for_potential(potential)
         try:
             observed = _sampled(one, target, potential, settings, sampling, f"{name}: {one.name}")
         except langevin.ExplodedTrajectoryError as error:

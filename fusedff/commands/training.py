@@ -153,7 +153,7 @@ def _finished(folder: RunFolder, identity: Mapping) -> dict | None:
 def _write(material: Material, result: Mapping, figures: Mapping) -> None:
     """The results as files: tables, model card, figures and, when all these are there, the summary."""
     folder, models = RunFolder(material.output), result["models"]
-    folder.write_table("elastic", results.rows({name: model["experiment"] for name, model in models.items()}))
+    folder.write_table("elastic", results.elastic_rows({name: model["experiment"] for name, model in models.items()}))
     folder.write_table("errors", [
         {"seed": seed, "model": name} | found["test"]
         for seed, one in result.get("members", {str(material.preset.seed): models}).items()

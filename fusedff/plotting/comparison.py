@@ -47,7 +47,7 @@ def two_questions(record: Mapping) -> Figure:
     found, train = record["temperatures"]["models"], record["temperatures"]["train"]
     panels = {
         "How far from experiment?": (
-            [results.elastic_deviation(results.by_role(one, train)["held_out"])[0] for one in found.values()],
+            [results.elastic_deviation(results.split_by_training(one, train)["held_out"])[0] for one in found.values()],
             "elastic constants, mean deviation (%)", "{:.1f} %",
         ),
         "How far from DFT?": (
@@ -87,7 +87,7 @@ def _against_experiment(fig, models, trained):
     shared = None
     for c, name in enumerate(names):
         ax = shared = fig.add_subplot(grid[c], sharey=shared)
-        _deviations(ax, models, lambda point, n=name: results.relative(point["elastic"][n]), trained)
+        _deviations(ax, models, lambda point, n=name: results.relative_deviation(point["elastic"][n]), trained)
         ax.axhspan(-results.BOUNDS["elastic"], results.BOUNDS["elastic"], color="#EDEDED", zorder=0)
         ax.set_title(name)
         if c:
@@ -96,14 +96,14 @@ def _against_experiment(fig, models, trained):
             ax.set_ylabel("simulated - measured (%)")
     ax = fig.add_subplot(grid[-1])
     for name in stresses:
-        _deviations(ax, models, lambda point, n=name: results.absolute(results.stresses(point)[n]), trained)
+        _deviations(ax, models, lambda point, n=name: results.absolute_deviation(results.stresses(point)[n]), trained)
     ax.axhspan(-results.BOUNDS["stress"], results.BOUNDS["stress"], color="#EDEDED", zorder=0)
     ax.set_title(" and ".join(stresses))
     ax.set_ylabel("simulated - measured (GPa)")
     held_out = trained and any(float(t) not in set(map(float, trained)) for t in temperatures)
     handles = style.legend_of(models)
     for handle, found in zip(handles, models.values(), strict=True):
-        part = results.by_role(found, trained)["held_out"] if held_out else found
+        part = results.split_by_training(found, trained)["held_out"] if held_out else found
         handle.set_label("{} ({:.1f} ± {:.1f} %)".format(handle.get_label(), *results.elastic_deviation(part)))
     handles.append(Patch(color="#EDEDED", label=f"±{results.BOUNDS['elastic']:g} %, ±{results.BOUNDS['stress']:g} GPa"))
     if held_out:
