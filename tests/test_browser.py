@@ -107,11 +107,11 @@ def test_every_cell_runs_and_every_widget_draws(lab, name):
         assert not seen[unwelcome], f"{unwelcome}: {seen[unwelcome]}"
 
     source = "\n".join(cell.source for cell in nbformat.read(ROOT / "notebooks" / name, 4).cells)
-    if "structures.view(" in source or "widgets.scrub(" in source:
+    if "structures.view(" in source or "widgets.trajectory_slider(" in source:
         assert seen["canvases"]
     for file in seen["canvases"]:
         assert_drawn(file)
-    if "widgets.scrub(" in source:
+    if "widgets.trajectory_slider(" in source:
         assert seen["slider"]["to"] > seen["slider"]["from"]
         assert seen["slider"]["moved"] == ["atoms", "marks"]
     if name[:2] in TRAININGS:

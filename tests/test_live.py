@@ -22,7 +22,7 @@ def frames():
 
 @pytest.fixture
 def shown(monkeypatch):
-    """The widgets and the alternative texts that `scrub` displays."""
+    """The widgets and the alternative texts that `trajectory_slider` displays."""
     found = {"widgets": [], "alts": []}
     monkeypatch.setattr(structures, "show_widget", found["widgets"].append)
     monkeypatch.setattr(style, "show", lambda fig, alt: found["alts"].append(alt))
@@ -38,7 +38,7 @@ def parts(box):
 
 
 def test_the_slider_moves_the_atoms_and_the_marks(shown, frames):
-    widgets.scrub(frames, np.arange(5) / 10, np.random.default_rng(0).normal(size=(5, 6)))
+    widgets.trajectory_slider(frames, np.arange(5) / 10, np.random.default_rng(0).normal(size=(5, 6)))
     (box,) = shown["widgets"]
     widget = parts(box)
     before = np.asarray(Image.open(io.BytesIO(widget["Image"].value)))
@@ -53,7 +53,7 @@ def test_the_slider_moves_the_atoms_and_the_marks(shown, frames):
 def test_a_still_picture_tells_what_the_slider_would(shown, frames):
     stress = np.zeros((5, 6))
     stress[::2, 2] = 1.0
-    widgets.scrub(frames, np.arange(5) / 10, stress)
+    widgets.trajectory_slider(frames, np.arange(5) / 10, stress)
     atoms, trace = shown["alts"]
     assert "last frame (5 in all)" in atoms
     assert "zz 0.49" in trace
@@ -62,7 +62,7 @@ def test_a_still_picture_tells_what_the_slider_would(shown, frames):
 
 def test_a_trajectory_needs_a_time_and_a_stress_for_every_frame(frames):
     with pytest.raises(ValueError, match="5 frames, 5 times and 4 stresses"):
-        widgets.scrub(frames, np.arange(5), np.zeros((4, 6)))
+        widgets.trajectory_slider(frames, np.arange(5), np.zeros((4, 6)))
 
 
 class Handle:
@@ -95,7 +95,7 @@ def history(n):
 
 def test_fast_training_is_drawn_seldom_and_its_end_always(output):
     records, points = history(200)
-    with widgets.approach(points, 200) as draw:
+    with widgets.convergence(points, 200) as draw:
         for n in range(1, 201):
             draw(records[:n])
     assert 2 <= len(output.texts) < 20
@@ -115,7 +115,7 @@ def test_an_interrupted_training_leaves_its_last_figure(output):
     records, points = history(3)
 
     def interrupted():
-        with widgets.approach(points, 10) as draw:
+        with widgets.convergence(points, 10) as draw:
             for n in (1, 2, 3):
                 draw(records[:n])
             raise KeyboardInterrupt
@@ -126,6 +126,6 @@ def test_an_interrupted_training_leaves_its_last_figure(output):
 
 
 def test_training_that_never_began_draws_nothing(output):
-    with widgets.approach([], 10):
+    with widgets.convergence([], 10):
         pass
     assert output.texts == []

@@ -127,7 +127,7 @@ def test_training_draws_into_the_axes_it_is_given():
 
 def test_approach_has_a_panel_per_property_and_dashed_measured_values(points):
     points = experiments.select(points, (23, 923))
-    fig = training_plots.approach(history(points), points)
+    fig = training_plots.convergence(history(points), points)
     require_labels(fig)
     assert [ax.get_title(loc="left") for ax in visible(fig)] == [*NAMES, "σxx", "σzz"]
     assert {ax.get_ylabel() for ax in visible(fig)} == {"GPa"}
@@ -140,7 +140,9 @@ def test_trainings_are_compared_by_each_measure_of_their_cost():
     adam = [{"simulations": 1, "gradients": n + 1, "sigma": 3.5 - 0.01 * n} for n in range(5)]
     newton = [{"simulations": n + 1, "gradients": 4 * (n + 1), "sigma": 3.4} for n in range(2)]
     against = {"simulations": "simulations", "gradients": "gradients"}
-    fig = training_plots.compared({"Adam": adam, "Gauss-Newton": newton}, against, {"sigma": "sigma (Å)"}, {"sigma": 3})
+    fig = training_plots.trainings_compared(
+        {"Adam": adam, "Gauss-Newton": newton}, against, {"sigma": "sigma (Å)"}, {"sigma": 3}
+    )
     require_labels(fig)
     assert [ax.get_xlabel() for ax in visible(fig)] == ["simulations", "gradients"]
     assert legend_texts(fig) == ["Adam", "Gauss-Newton"]

@@ -95,7 +95,7 @@ def hexagonal(heights):
 
 @pytest.mark.parametrize("heights", [(0, 1), (0, 1, 2), (0, 2, 1), (0, 1, 0, 2)])
 def test_atoms_are_coloured_by_the_position_of_their_layer(heights):
-    unit = structures.stacking(hexagonal(heights))
+    unit = structures.tag_layers(hexagonal(heights))
     assert unit.get_tags().tolist() == list(heights)
     many = unit * (2, 2, 2)
     assert structures._layer_colors(many) == [structures.LAYERS[at] for at in heights] * 8
@@ -109,7 +109,7 @@ def test_the_widget_draws_each_layer_of_hcp_in_its_colour():
         def add_representation(self, kind, **parameters):
             spheres.append(parameters)
 
-    spheres, unit = [], structures.stacking(crystals.unit_cell(crystals.Crystal("Ti", "hcp", 2.95, 4.68)))
+    spheres, unit = [], structures.tag_layers(crystals.unit_cell(crystals.Crystal("Ti", "hcp", 2.95, 4.68)))
     structures._dressed(Widget(), structures._layer_colors(unit * (2, 2, 2)))
     assert {one["color"] for one in spheres} < set(structures.LAYERS)
     assert sorted(len(one["selection"]) for one in spheres) == [8, 8]

@@ -98,7 +98,7 @@ def _train_one(material: Material, say) -> dict:
     _write(material, result, _comparisons(material, result) | {
         **{f"parity-{name}": data_plots.parity(*comparison.predictions(model, split.test), comparison.UNITS)
            for name, model in models.items()},
-        **{f"training-{name}": training_plots.approach(histories[name], points) for name in ("experiment", "fused")},
+        **{f"training-{name}": training_plots.convergence(histories[name], points) for name in ("experiment", "fused")},
     })  # fmt: skip
     return result
 

@@ -61,7 +61,7 @@ def zero_lines(
             keys.append(Line2D([], [], color="black", ls=line, lw=1.8, label=f"{name} as measured"))
         for (name, place), marker in zip(points.items(), "*os^D", strict=False):
             look = {"marker": marker, "ms": 12 if marker == "*" else 7, "mec": "black", "ls": ""}
-            keys += ax.plot(*place, **look, color=style.OTHERS[len(keys) % len(style.OTHERS)], label=name)
+            keys += ax.plot(*place, **look, color=style.EXTRA_COLORS[len(keys) % len(style.EXTRA_COLORS)], label=name)
         ax.set(xlabel=xlabel, ylabel=ylabel)
         ax.grid(visible=False)
         fig.legend(handles=keys, loc="outside upper center", ncols=3)

@@ -28,15 +28,16 @@ def view(structures: Atoms | Sequence[Atoms], titles: Sequence[str] | None = Non
     """Show one structure, a trajectory (a list with the same atoms) or several structures (with `titles`).
 
     A trajectory becomes one widget with a player; its picture shows the first and the last frame. Of structures, the
-    first six are shown. A structure whose atoms have different tags, as `stacking` sets them, is coloured by `LAYERS`,
-    others by element. Raises ValueError for an empty list, and for frames without titles that hold different atoms.
+    first six are shown. A structure whose atoms have different tags, as `tag_layers` sets them, is coloured by
+    `LAYERS`, others by element. Raises ValueError for an empty list, and for frames without titles that hold different
+    atoms.
     """
     frames = [structures] if isinstance(structures, Atoms) else list(structures)
     if not frames:
         raise ValueError("nothing to show: give an ase.Atoms or a list of them")
     is_trajectory = titles is None and len(frames) > 1
     if is_trajectory:
-        present(movie(frames), *still(frames, alt))
+        display_with_fallback(movie(frames), *first_and_last(frames, alt))
         return
     shown = [_wrapped(frame) for frame in frames[:_MAX_PICTURES]]
     titles = list(titles or [frames[0].get_chemical_formula()])[: len(shown)]
@@ -45,10 +46,10 @@ def view(structures: Atoms | Sequence[Atoms], titles: Sequence[str] | None = Non
         widgets = [_dressed(nglview.show_ase(frame), _layer_colors(frame)) for frame in shown]
         titled = [ipywidgets.VBox([ipywidgets.Label(t), w]) for t, w in zip(titles, widgets, strict=True)]
         widget = ipywidgets.Box(titled, layout={"flex_flow": "row wrap"})
-    present(widget, *_in_words(shown, titles, alt))
+    display_with_fallback(widget, *_with_alt_text(shown, titles, alt))
 
 
-def stacking(unit: Atoms) -> Atoms:
+def tag_layers(unit: Atoms) -> Atoms:
     """Copy of a unit cell in which the tag of each atom is 0, 1 or 2 for position A, B or C of its close-packed layer.
 
     The first two edges of the cell lie in the layers (120° apart), the third crosses them.
@@ -69,12 +70,14 @@ def movie(frames: Sequence[Atoms]):
     return _dressed(nglview.show_asetraj(frames)) if nglview else None
 
 
-def still(frames: Sequence[Atoms], alt: str | None = None) -> tuple[Figure, str]:
+def first_and_last(frames: Sequence[Atoms], alt: str | None = None) -> tuple[Figure, str]:
     """Figure of the first and the last frame of a trajectory, and its alternative text (`alt`, if given)."""
-    return _in_words(_together([frames[0], frames[-1]]), ["first frame", f"last frame ({len(frames)} in all)"], alt)
+    return _with_alt_text(
+        _together([frames[0], frames[-1]]), ["first frame", f"last frame ({len(frames)} in all)"], alt
+    )
 
 
-def present(widget, fig: Figure, alt: str) -> None:
+def display_with_fallback(widget, fig: Figure, alt: str) -> None:
     """Display a widget, and `fig`, with alternative text `alt`, where it does not run. If widget is None, only `fig`.
 
     In a notebook that is open in Jupyter, both are one output, of which the front end shows what it can; in a recorded
@@ -128,7 +131,7 @@ def _layer_colors(frame):
     return [LAYERS[tag] for tag in frame.get_tags()] if np.ptp(frame.get_tags()) else None
 
 
-def _in_words(frames, titles, alt):
+def _with_alt_text(frames, titles, alt):
     alt = alt or "; ".join(f"{title}: {describe(f)}" for title, f in zip(titles, frames, strict=True))
     return pictures(frames, titles), alt
 

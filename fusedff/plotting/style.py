@@ -36,7 +36,7 @@ STRUCTURES = {
     "disordered": "#777777",
 }
 LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
-OTHERS = ("#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+EXTRA_COLORS = ("#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 FAINT = "#8a8a8a"
 
 
@@ -115,8 +115,8 @@ def save(fig: Figure, path: str | Path, dpi: int = 150) -> None:
 
 
 def color_of(name: str, position: int = 0) -> str:
-    """The fixed colour of a model; for any other name, the colour of `OTHERS` at `position`."""
-    return COLORS.get(name, OTHERS[position % len(OTHERS)])
+    """The fixed colour of a model; for any other name, the colour of `EXTRA_COLORS` at `position`."""
+    return COLORS.get(name, EXTRA_COLORS[position % len(EXTRA_COLORS)])
 
 
 def title_of(name: str) -> str:

@@ -26,15 +26,15 @@ def curves(
             if not entries:
                 raise ValueError(f"the history has no {key!r}; it has {', '.join(history[0])}")
             epoch, value = np.array(entries, float).T
-            ax.plot(epoch, value, label=_spoken(key), marker="o" if len(epoch) < 12 else None)
+            ax.plot(epoch, value, label=_axis_label(key), marker="o" if len(epoch) < 12 else None)
         if log:
             ax.set_yscale("log")
         ax.locator_params(axis="x", integer=True)
         ax.set_xlabel(step)
         if len(keys) == 1:
-            ax.set_ylabel(_spoken(keys[0]))
+            ax.set_ylabel(_axis_label(keys[0]))
         else:
-            ax.set_ylabel("unit as in the legend" if any("(" in _spoken(key) for key in keys) else "loss")
+            ax.set_ylabel("unit as in the legend" if any("(" in _axis_label(key) for key in keys) else "loss")
             ax.legend()
         ax.set_title(title)
     return fig
@@ -43,7 +43,7 @@ def curves(
 _UNITS = {"meV_A": "meV/Å", "meV_per_A": "meV/Å", "meV_per_atom": "meV/atom", "meV": "meV/atom", "GPa": "GPa"}
 
 
-def _spoken(key: str) -> str:
+def _axis_label(key: str) -> str:
     """Label of a key: `force_rmse_meV_A` -> 'force rmse (meV/Å)'."""
     for ending, unit in _UNITS.items():
         if key.endswith("_" + ending):
@@ -51,7 +51,7 @@ def _spoken(key: str) -> str:
     return key.replace("_", " ")
 
 
-def approach(history: Sequence[Mapping], points, updates: int | None = None) -> Figure:
+def convergence(history: Sequence[Mapping], points, updates: int | None = None) -> Figure:
     """Elastic constants and stresses (GPa) of a DiffTRe or fused history by update, with the measured ones dashed.
 
     `points` are the `StatePoint`s of the experiment. Axes extend to the last of `updates`, if given.
@@ -87,7 +87,7 @@ def approach(history: Sequence[Mapping], points, updates: int | None = None) -> 
     return fig
 
 
-def compared(
+def trainings_compared(
     histories: Mapping[str, Sequence[Mapping]], against: Mapping[str, str], keys: Mapping[str, str],
     known: Mapping[str, float],
 ) -> Figure:  # fmt: skip

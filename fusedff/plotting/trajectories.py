@@ -79,7 +79,7 @@ def estimates(
         mean = sum(weights[title] * e.value for title, e in results.items()) / sum(weights.values())
         for k, (title, estimate) in enumerate(results.items()):
             shift = 0.2 * (k - (len(results) - 1) / 2)
-            look = {"ls": "", "marker": "os^D"[k % 4], "color": style.OTHERS[k % 4], "label": title}
+            look = {"ls": "", "marker": "os^D"[k % 4], "color": style.EXTRA_COLORS[k % 4], "label": title}
             values.errorbar(places + shift, estimate.value, estimate.stderr, **look)
             differences.errorbar(places + shift, estimate.value - mean, estimate.stderr, **look)
         if reference is not None:

@@ -20,7 +20,7 @@ from fusedff.runtime import progress
 _IDLE = 10  # time between two drawings of a figure over the time that drawing it takes
 
 
-def scrub(frames: Sequence[Atoms], clock: Sequence[float], stress_gpa: np.ndarray) -> None:
+def trajectory_slider(frames: Sequence[Atoms], clock: Sequence[float], stress_gpa: np.ndarray) -> None:
     """Show a trajectory with a slider, and the stress (n_frames, 6) in GPa of its frames against `clock` in ps.
 
     Stress is in Voigt order, positive in tension. Without a running kernel, pictures show the first and the last frame
@@ -49,31 +49,31 @@ def scrub(frames: Sequence[Atoms], clock: Sequence[float], stress_gpa: np.ndarra
         side_by_side = ipywidgets.HBox([atoms, picture], layout={"align_items": "center"})
         shown = ipywidgets.VBox([side_by_side, slider])
     spread = ", ".join(f"{name} {s:.2f}" for name, s in zip(trajectories.VOIGT_NAMES, stress_gpa.std(0), strict=True))
-    structures.present(shown, *structures.still(frames))
+    structures.display_with_fallback(shown, *structures.first_and_last(frames))
     if shown is not None and progress.in_jupyter():
         return  # the widget holds the stress as well
-    still, _ = trajectories.stress_trace(clock, stress_gpa)
+    trace, _ = trajectories.stress_trace(clock, stress_gpa)
     style.show(
-        still,
+        trace,
         f"The six components of the stress of one crystal of {len(frames[0])} atoms against time, over {len(frames)} "
         f"frames. They fluctuate around their means with standard deviations of {spread} GPa.",
     )
 
 
-def approach(points, updates: int):
-    """Context that yields an `on_epoch` for trainings on experiments: it updates `plotting.training.approach`.
+def convergence(points, updates: int):
+    """Context that yields an `on_epoch` for trainings on experiments: it updates `plotting.training.convergence`.
 
     `points` are the measured state points, `updates` the number of updates in all.
     """
     return _redrawn(
-        lambda history: (training_plots.approach(history, points, updates), _approach_in_words(history, updates))
+        lambda history: (training_plots.convergence(history, points, updates), _convergence_alt_text(history, updates))
     )
 
 
 def training(keys: Sequence[str], epochs: int, title: str = ""):
     """Context that yields an `on_epoch` for any training: it updates `plotting.training.curves` of these keys."""
     return _redrawn(
-        lambda history: (training_plots.curves(history, keys, title), _training_in_words(history, keys, epochs))
+        lambda history: (training_plots.curves(history, keys, title), _training_alt_text(history, keys, epochs))
     )
 
 
@@ -105,7 +105,7 @@ def _redrawn(draw_and_tell):
         draw(latest, always=True)
 
 
-def _approach_in_words(history, updates):
+def _convergence_alt_text(history, updates):
     first, last = history[0], history[-1]
     moved = ", ".join(f"{key} from {first[key]:.1f} to {last[key]:.1f}" for key in last if "@" in key)
     return (
@@ -115,7 +115,7 @@ def _approach_in_words(history, updates):
     )
 
 
-def _training_in_words(history, keys, epochs):
+def _training_alt_text(history, keys, epochs):
     first, last = history[0], history[-1]
     moved = ", ".join(f"{key} from {first[key]:.4g} to {last[key]:.4g}" for key in keys)
     return f"Logarithmic, against the epoch, for {len(history)} of {epochs} epochs: {moved}."
