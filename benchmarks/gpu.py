@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import figures, ours, record, titanium
+from benchmarks import figures, fusedff_side, record, titanium
 from benchmarks.case import FRICTION_PER_PS, TEMPERATURE, TIMESTEP_FS
 from benchmarks.statistics import timed
 from fusedff.data.batching import FrameStore
@@ -356,7 +356,7 @@ def gradients(plan, left, into, keep):
         runs[name], units[name] = partial(jax.jit(jax.value_and_grad(loss)), network.params, batch), n_cells
     positions = np.stack([atoms.positions for atoms in frames])
     for estimator in (CoupledStrains(), StressFluctuation()):
-        update = ours.stored_update(network, plan.gradient_size, positions, estimator)
+        update = fusedff_side.stored_update(network, plan.gradient_size, positions, estimator)
         name = f"DiffTRe, {type(estimator).__name__}"
         runs[name], units[name] = update, len(positions)
     found = {"atoms": len(frames[0]), "first_call_s": _compile_at_once(runs, min(90, 0.4 * left())), "rows": []}

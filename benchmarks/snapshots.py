@@ -34,13 +34,13 @@ def run(report=print) -> list[Need]:
 def _need(number):
     import jax
 
-    from benchmarks import memory, ours, titanium
+    from benchmarks import fusedff_side, memory, titanium
     from fusedff.simulation.elasticity import StressFluctuation
     from fusedff.study import presets
 
     model = titanium.network(presets.DEMO.network)  # smaller than the paper's, for the sake of time
     positions = np.stack([atoms.positions for atoms in titanium.frames(titanium.REPEATS[N_ATOMS], number)])
-    update = ours.stored_update(model, titanium.REPEATS[N_ATOMS], positions, StressFluctuation())
+    update = fusedff_side.stored_update(model, titanium.REPEATS[N_ATOMS], positions, StressFluctuation())
     jax.block_until_ready(update())
     stored = number * 4 * (3 * N_ATOMS + 79) / 2**20
     return Need(number, memory.peak(lambda: jax.block_until_ready(update())), stored)

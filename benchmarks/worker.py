@@ -59,12 +59,12 @@ class Worker:
     def _arguments(self, path):
         problem = case.read(Path(path))
         if self.side == "fusedff":
-            from benchmarks import ours
+            from benchmarks import fusedff_side
 
-            return ours, (problem,)
-        from benchmarks import peer
+            return fusedff_side, (problem,)
+        from benchmarks import chemtrain_side
 
-        return peer, (peer.Chemtrain(problem, self.side), problem)
+        return chemtrain_side, (chemtrain_side.Chemtrain(problem, self.side), problem)
 
 
 def main() -> None:
