@@ -38,7 +38,7 @@ def main() -> None:
     fusedff.setup()
     if options.what == "gpu":
         found = gpu.run(options.seconds, options.into, options.dry, options.stages)
-        (options.into / "gpu.md").write_text(report.gpu(record.plain(found)) + "\n")
+        (options.into / "gpu.md").write_text(report.gpu(record.to_dicts(found)) + "\n")
         return
     about, text = record.circumstances(), ""
     # written after every step, so that an interruption loses little
@@ -89,7 +89,7 @@ def _noise(options, about) -> Found:
 
 
 def _independent(options, about) -> Found:
-    settings, name = independent.DRY if options.dry else independent.JUDGE, independent.name_of(options.model)
+    settings, name = independent.DRY if options.dry else independent.SETTINGS, independent.name_of(options.model)
     for found in independent.run(options.model, options.into, settings):
         yield name, independent.text(found, about), found | {"about": about}, {}
 

@@ -28,7 +28,7 @@ def run(into: Path, preset: Preset = HOURS, seeds: Sequence[int] = SEEDS) -> Ite
     """Yield the results so far, after every seed: settings, data and `members`, seed -> model -> results."""
     split = comparison.frames(preset)
     asked = {"settings": presets.as_dict(preset), "data": comparison.data_version(preset, split)}
-    members = record.earlier("committee", asked, into).get("members", {})
+    members = record.load_if_same("committee", asked, into).get("members", {})
     for seed in seeds:
         if str(seed) not in members:
             study = study_of(seed, into / "committee", preset, split)
@@ -62,7 +62,7 @@ def _load(seed: int, name: str, study: Material) -> Potential:
 def _result(seed: int, name: str, found: dict, study: Material) -> dict:
     """Errors on frames, elastic constants and static properties as entries for `results.average_members`."""
     potential, (frames, _) = _load(seed, name, study), comparison.below(study.split.test, comparison.USUAL_FORCE)
-    at_rest = starts.beyond(potential, frames)
+    at_rest = starts.untrained_quantities(potential, frames)
     entries = {quantity: {"value": value, "stderr": None} for quantity, value in at_rest.items()}
     return {"test": label_errors.errors(potential, frames), "experiment": found["experiment"], "beyond": entries}
 

@@ -15,7 +15,7 @@ from benchmarks.work import LABELS
 
 TOLERANCE = 1e-4  # relative, in float32
 AT_LEAST = 0.4  # seconds per round: short calls are repeated, and the median of the round is taken
-ROUNDS, FEWEST, ENOUGH = 7, 3, 40  # largest and smallest number of rounds; seconds after which no more are started
+MAX_ROUNDS, MIN_ROUNDS, MAX_SECONDS = 7, 3, 40  # of rounds; after these seconds no more than the minimum are started
 SLOW = 60  # seconds of a first call beyond which a round is a single call
 
 
@@ -122,8 +122,8 @@ def _row(everyone, path, task):
 
     everyone_in_turn(prepare)
     start = time.monotonic()
-    for completed in range(ROUNDS):
-        if completed >= FEWEST and time.monotonic() - start > ENOUGH:
+    for completed in range(MAX_ROUNDS):
+        if completed >= MIN_ROUNDS and time.monotonic() - start > MAX_SECONDS:
             break
         everyone_in_turn(measure)
     everyone_in_turn(remember)

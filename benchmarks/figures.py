@@ -10,7 +10,7 @@ from benchmarks import starts as starts_
 from benchmarks.compare import Row
 from benchmarks.report import NAMES
 from benchmarks.scaling import Cost
-from benchmarks.snapshots import Need
+from benchmarks.snapshots import MemoryUse
 from benchmarks.work import LABELS
 from fusedff.measurements import references
 from fusedff.plotting import style
@@ -101,13 +101,13 @@ def cells(costs: list[cells_.Cost]) -> Figure:
     return fig
 
 
-def memory(needs: list[Need]) -> Figure:
+def memory(uses: list[MemoryUse]) -> Figure:
     """Peak memory of a DiffTRe update against the number of snapshots."""
     with style.context():
         fig, ax = plt.subplots(figsize=(5.6, 3.6))
-        x = [need.snapshots for need in needs]
-        ax.plot(x, [need.update for need in needs], marker="o", label="peak of an update")
-        ax.plot(x, [need.stored for need in needs], marker="s", label="the snapshots themselves")
+        x = [use.snapshots for use in uses]
+        ax.plot(x, [use.update for use in uses], marker="o", label="peak of an update")
+        ax.plot(x, [use.stored for use in uses], marker="s", label="the snapshots themselves")
         ax.set_xscale("log")
         ax.set_xticks(x, [str(n) for n in x])
         ax.xaxis.set_minor_formatter(NullFormatter())

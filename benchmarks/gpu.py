@@ -80,7 +80,7 @@ def run(seconds: float = 450.0, into: Path = record.RESULTS, dry: bool = False, 
         return seconds - (time.monotonic() - began)
 
     def keep():
-        (into / "gpu.json").write_text(json.dumps(record.plain(found), indent=1) + "\n")
+        (into / "gpu.json").write_text(json.dumps(record.to_dicts(found), indent=1) + "\n")
 
     watchdog = threading.Timer(seconds + 20, os._exit, [0])  # the only way to interrupt a compilation
     watchdog.daemon = True

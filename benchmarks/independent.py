@@ -22,7 +22,7 @@ from fusedff.simulation.langevin import LangevinConfig
 from fusedff.study import comparison, presets
 
 TEMPERATURES = (23, 323, 623, 923, 173, 473, 773, 973)  # K
-JUDGE = ElasticConfig(
+SETTINGS = ElasticConfig(
     estimator=CoupledStrains(0.005),
     repeats=(6, 6, 4),  # 288 atoms
     replicas=2,
@@ -32,16 +32,16 @@ JUDGE = ElasticConfig(
     seed=7,
 )
 DRY = replace(
-    JUDGE, repeats=(2, 2, 1), replicas=1, equilibration=2, snapshots=4, blocks=2,
-    langevin=replace(JUDGE.langevin, steps_per_snapshot=4),
+    SETTINGS, repeats=(2, 2, 1), replicas=1, equilibration=2, snapshots=4, blocks=2,
+    langevin=replace(SETTINGS.langevin, steps_per_snapshot=4),
 )  # fmt: skip
 
 
-def run(model: str, into: Path, settings: ElasticConfig = JUDGE, temperatures=TEMPERATURES) -> Iterator[dict]:
+def run(model: str, into: Path, settings: ElasticConfig = SETTINGS, temperatures=TEMPERATURES) -> Iterator[dict]:
     """Yield the results so far, after every temperature: {"model", "digest", "settings", "by_temperature_K"}."""
     potential = Potential.load(f"titanium-{model}")
     asked = {"model": model, "digest": storage.digest(potential.params), "settings": presets.as_dict(settings)}
-    done = record.earlier(name_of(model), asked, into).get("by_temperature_K", {})
+    done = record.load_if_same(name_of(model), asked, into).get("by_temperature_K", {})
     table = {point.temperature: point for point in comparison.measured(presets.HOURS)}
     for temperature in temperatures:
         if f"{temperature:g}" not in done:

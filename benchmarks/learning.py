@@ -39,7 +39,7 @@ def run(into: Path, preset: Preset = HOURS, sizes: Sequence[int] = SIZES) -> Ite
         "data": comparison.data_version(preset, split),
         "settings": presets.as_dict(preset.dft),
     }
-    curve = record.earlier("learning", asked, into).get("curve", [])
+    curve = record.load_if_same("learning", asked, into).get("curve", [])
     for size in sizes:
         frames = nested(split.train, size)
         if len(frames) not in [row["n_frames"] for row in curve]:

@@ -47,14 +47,14 @@ def write(name: str, text: str, data: dict, into: Path = RESULTS) -> None:
     """Write a result to NAME.md and NAME.json."""
     into.mkdir(exist_ok=True)
     (into / f"{name}.md").write_text(text + "\n")
-    (into / f"{name}.json").write_text(json.dumps(plain(data), indent=1) + "\n")
+    (into / f"{name}.json").write_text(json.dumps(to_dicts(data), indent=1) + "\n")
 
 
-def earlier(name: str, asked: dict, into: Path) -> dict:
+def load_if_same(name: str, asked: dict, into: Path) -> dict:
     """The result in NAME.json if it has the same settings `asked`, else {}."""
     kept = into / f"{name}.json"
     found = json.loads(kept.read_text()) if kept.exists() else {}
-    return found if all(found.get(key) == value for key, value in plain(asked).items()) else {}
+    return found if all(found.get(key) == value for key, value in to_dicts(asked).items()) else {}
 
 
 def draw(name: str, figure: Figure, into: Path = RESULTS) -> None:
@@ -63,13 +63,13 @@ def draw(name: str, figure: Figure, into: Path = RESULTS) -> None:
     plt.close(figure)
 
 
-def plain(value):
+def to_dicts(value):
     """Convert named tuples to dictionaries, at any depth."""
     if hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {str(key): to_dicts(item) for key, item in value.items()}
+    return [to_dicts(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def table(head: list, body: list[list]) -> str:

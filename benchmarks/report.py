@@ -8,7 +8,7 @@ from benchmarks.compare import Row
 from benchmarks.noise import BLOCKS, Noise, distance
 from benchmarks.record import table
 from benchmarks.scaling import Cost
-from benchmarks.snapshots import Need
+from benchmarks.snapshots import MemoryUse
 from benchmarks.work import LABELS
 
 NAMES = {"fusedff": "fusedff", "tight": "chemtrain, tight", "example": "chemtrain, example"}
@@ -109,9 +109,9 @@ included.
 """
 
 
-def memory(needs: list[Need], about: dict) -> str:
+def memory(uses: list[MemoryUse], about: dict) -> str:
     """Memory of a DiffTRe update."""
-    body = [[need.snapshots, f"{need.update:.0f}", f"{need.stored:.1f}"] for need in needs]
+    body = [[use.snapshots, f"{use.update:.0f}", f"{use.stored:.1f}"] for use in uses]
     return f"""# Memory of a DiffTRe update
 
 {record.describe(about)} Stress-fluctuation estimator, one cell of 54 atoms, network of the demo preset.

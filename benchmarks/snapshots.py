@@ -11,7 +11,7 @@ NUMBERS = (10, 100, 1000)
 N_ATOMS = 54
 
 
-class Need(NamedTuple):
+class MemoryUse(NamedTuple):
     """Memory of one update beyond what the process held before."""
 
     snapshots: int
@@ -19,7 +19,7 @@ class Need(NamedTuple):
     stored: float  # MiB, of the snapshots themselves: positions and 79 numbers each
 
 
-def run(report=print) -> list[Need]:
+def run(report=print) -> list[MemoryUse]:
     """Memory for each number of snapshots, each in a new process."""
     # large blocks are returned to the system as soon as they are freed: slow, but the peak is then that of one update
     os.environ |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
@@ -43,4 +43,4 @@ def _need(number):
     update = fusedff_side.stored_update(model, titanium.REPEATS[N_ATOMS], positions, StressFluctuation())
     jax.block_until_ready(update())
     stored = number * 4 * (3 * N_ATOMS + 79) / 2**20
-    return Need(number, memory.peak(lambda: jax.block_until_ready(update())), stored)
+    return MemoryUse(number, memory.peak(lambda: jax.block_until_ready(update())), stored)

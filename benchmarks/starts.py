@@ -36,7 +36,7 @@ LENNARD_JONES = "Lennard-Jones"
 STARTS = (*(f"seed {seed}" for seed in SEEDS), LENNARD_JONES)
 SIGMA, EPSILON = 2.663, 0.218  # Å, eV: nearest-neighbour distance of titanium, and about its bulk modulus
 HIGHEST_FORCE, HIGHEST_STRESS = 20.0, 0.5  # eV/Å, eV/Å^3, limits for Lennard-Jones labels: its repulsion is steeper
-AT = 323.0  # K, of the elastic constants that are shown
+TEMPERATURE = 323.0  # K, of the elastic constants that are shown
 
 
 def calculator() -> LennardJones:
@@ -67,7 +67,7 @@ def study_of(start: str, into: Path, preset: Preset = DEMO) -> Material:
     else:
         preset = presets.with_seed(preset, int(start.split()[1]))
     table = comparison.measured(preset)
-    shown = experiments.select(table, temperatures=[AT])
+    shown = experiments.select(table, temperatures=[TEMPERATURE])
     return Material(into / start.replace(" ", "-"), frames, shown, comparison.targets(preset, table), preset)
 
 
@@ -75,26 +75,26 @@ def run(into: Path, preset: Preset = DEMO, starts: Sequence[str] = STARTS) -> It
     """Yield the results so far, after every start: settings, data and `models` (start, model, elastic and beyond)."""
     split = comparison.frames(preset)
     asked = {"settings": presets.as_dict(preset), "data": comparison.data_version(preset, split)}
-    rows = record.earlier("starts", asked, into).get("models", [])
+    rows = record.load_if_same("starts", asked, into).get("models", [])
     for start in starts:
         if start not in [row["start"] for row in rows]:
             study = study_of(start, into / "starts", preset)
             trained = training.train(study)
             for model in ("experiment",) if start == LENNARD_JONES else ("experiment", "fused"):
                 potential = Potential.load(study.output / model / "potential.safetensors")
-                point = trained["models"][model]["experiment"][f"{AT:g}"]
-                found = {"elastic": point["elastic"], "beyond": beyond(potential, split.test)}
+                point = trained["models"][model]["experiment"][f"{TEMPERATURE:g}"]
+                found = {"elastic": point["elastic"], "beyond": untrained_quantities(potential, split.test)}
                 rows = [*rows, {"start": start, "model": model} | found]
         yield asked | {"models": rows}
 
 
-def beyond(potential: Potential, test: Sequence[Atoms]) -> dict[str, float | None]:
+def untrained_quantities(potential: Potential, test: Sequence[Atoms]) -> dict[str, float | None]:
     """Quantities without target: phases (meV/atom), phonons (THz), surfaces (J/m^2), force errors on frames (meV/Å).
 
     Empty if the model has no minimum near hcp titanium.
     """
     model = FusedCalculator(potential)
-    point = experiments.select(experiments.load_state_points(), temperatures=[AT])[0]
+    point = experiments.select(experiments.load_state_points(), temperatures=[TEMPERATURE])[0]
     try:
         rest = summary.run(point.crystal, model, phases=("bcc", "fcc", "omega"))
     except NotRelaxedError:
@@ -120,7 +120,7 @@ def text(found: dict, about: dict) -> str:
     head = ["model", "start", *(f"{name}, GPa" for name in found["models"][0]["elastic"]), *QUANTITIES]
     return f"""# What elastic constants alone determine
 
-{record.describe(about)} Elastic constants at {AT:g} K;
+{record.describe(about)} Elastic constants at {TEMPERATURE:g} K;
 energies above hcp in meV/atom, phonons in THz, surfaces in J/m^2, mean absolute force errors on held-out DFT frames
 in meV/Å. Data: {found["data"]}.
 

@@ -35,7 +35,7 @@ def run(into: Path, models: Sequence[str] = MODELS, settings: TransitionConfig =
     potentials = {model: Potential.load(f"titanium-{model}") for model in MODELS}
     digests = {model: storage.digest(potential.params) for model, potential in potentials.items()}
     asked = {"settings": presets.as_dict(settings), "digests": digests}
-    found = record.earlier("transition", asked, into).get("models", {})
+    found = record.load_if_same("transition", asked, into).get("models", {})
     for model in models:
         if model not in found:
             try:

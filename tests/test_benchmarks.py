@@ -29,7 +29,7 @@ from benchmarks.__main__ import main
 from benchmarks.compare import DisagreementError, Row
 from benchmarks.mapping import to_chemtrain
 from benchmarks.scaling import Cost
-from benchmarks.snapshots import Need
+from benchmarks.snapshots import MemoryUse
 from benchmarks.statistics import Spread, paired_ratio, spread
 from fusedff.crystallography import crystals
 from fusedff.data import frames as labelled
@@ -160,14 +160,14 @@ def test_figures_can_be_drawn():
         figures.comparison(rows()),
         figures.atoms(costs),
         figures.replicas(costs),
-        figures.memory([Need(10, 1.0, 0.1), Need(100, 1.0, 1.0)]),
+        figures.memory([MemoryUse(10, 1.0, 0.1), MemoryUse(100, 1.0, 1.0)]),
     )
     for figure in drawn:
         figure.savefig(io.BytesIO(), dpi=30)
 
 
 def test_results_are_plain_data():
-    assert record.plain({"rows": rows()})["rows"][0]["ratio"]["tight"]["median"] == 2.1
+    assert record.to_dicts({"rows": rows()})["rows"][0]["ratio"]["tight"]["median"] == 2.1
 
 
 def test_chemtrain_environment_is_pinned_without_addresses():
@@ -246,7 +246,7 @@ def test_independent_noise_is_noisier_than_coupled(monkeypatch):
 def test_run_for_a_gpu_measures_on_a_cpu_too_and_writes_stage_by_stage(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")  # the run adds to it
     found = gpu.run(300, tmp_path, dry=True, stages=["machine", "forces", "dynamics", "precision"])
-    assert json.loads((tmp_path / "gpu.json").read_text()) == record.plain(found)
+    assert json.loads((tmp_path / "gpu.json").read_text()) == record.to_dicts(found)
     assert {row["cells"] for row in found["forces"]["rows"]} == {"8 x 1", "96 x 1", "8 x 2"}
     assert all(row["flops"] > 1e5 * row["n_atoms"] for row in found["forces"]["rows"])
     assert [row["n_cells"] for row in found["dynamics"]["rows"]] == [1, 2]
@@ -318,7 +318,9 @@ def test_a_committee_goes_on_from_the_seeds_that_are_done_and_shows_two_errors(t
 
     monkeypatch.setattr(committee.training, "train", train)
     monkeypatch.setattr(committee, "shipped", lambda study: found(0))
-    monkeypatch.setattr(committee.starts, "beyond", lambda potential, test: {"phonon_E2g": 4.0, "forces": 100.0})
+    monkeypatch.setattr(
+        committee.starts, "untrained_quantities", lambda potential, test: {"phonon_E2g": 4.0, "forces": 100.0}
+    )
     first = next(committee.run(tmp_path, smoke, (0, 1)))
     assert "170.0 ± 0.3 " in committee.text(first, ABOUT)
     record.write("committee", "", first, tmp_path)
