@@ -27,7 +27,7 @@ from fusedff.units import GPA
 
 VASP_FILE = "FUSEDFF_TITANIUM_VASP"  # environment variable: a file of the second set, where there is no network
 # eV/Å. Errors of titanium models are means over test frames below it: in one of the second set two atoms are 0.74 Å
-# apart, and that frame alone would make 44 % of the mean force error of DFT-only.
+# apart, and that frame alone would make nearly half of the mean force error of DFT-only.
 USUAL_FORCE = 8.0
 UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "GPa"}  # of what `predictions` returns
 
