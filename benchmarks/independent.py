@@ -21,14 +21,14 @@ from fusedff.simulation.elasticity import CoupledStrains
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.study import comparison, presets
 
-TEMPERATURES = (23, 323, 623, 923, 173, 473, 773, 973)  # K
+TEMPERATURES = (923, 323, 973, 473, 23, 623, 173, 773)  # K, of training and others in turn
 SETTINGS = ElasticConfig(
     estimator=CoupledStrains(0.005),
     repeats=(6, 6, 4),  # 288 atoms
     replicas=2,
     langevin=LangevinConfig(timestep_fs=2.0, friction_per_ps=5.0, steps_per_snapshot=25),
-    equilibration=40,  # 2 ps
-    snapshots=60,  # 3 ps of each replica
+    equilibration=20,  # 1 ps
+    snapshots=30,  # 1.5 ps of each replica
     seed=7,
 )
 DRY = replace(
