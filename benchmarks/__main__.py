@@ -13,6 +13,7 @@ from benchmarks import (
     gpu,
     independent,
     learning,
+    liquids,
     noise,
     record,
     report,
@@ -110,6 +111,7 @@ MEASUREMENTS = {
     "learning": _resumable("learning", learning, lambda found: {"learning": figures.learning(found["curve"])}),
     "starts": _resumable("starts", starts, lambda found: {"starts": figures.starts(found["models"])}),
     "committee": _resumable("committee", committee), "transition": _resumable("transition", transition),
+    "liquids": _resumable("liquids", liquids, figures.liquids),
 }  # fmt: skip
 
 

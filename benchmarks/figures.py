@@ -13,7 +13,7 @@ from benchmarks.scaling import Cost
 from benchmarks.snapshots import MemoryUse
 from benchmarks.work import LABELS
 from fusedff.measurements import references
-from fusedff.plotting import style
+from fusedff.plotting import properties, style
 
 COLORS = {"fusedff": "#0072B2", "tight": "#E69F00", "example": "#D55E00"}
 MARKERS = {"fusedff": "o", "tight": "s", "example": "^"}
@@ -178,6 +178,22 @@ def learning(curve: list[dict]) -> Figure:
             ax.yaxis.set_minor_formatter(NullFormatter())
         panels[0].legend()
     return fig
+
+
+def liquids(found: dict) -> dict[str, Figure]:
+    """g(r) of the models that have a liquid at each temperature, beside the one measured near the melting point."""
+    models = {model: result for model, result in found["models"].items() if "g" in result}
+    temperatures = next(iter(models.values()))["by_temperature_K"] if models else {}
+    drawn = {}
+    for t, temperature in enumerate(temperatures):
+        lines = {
+            model: (np.array(result["r_A"]), *(np.array(g[t]) for g in result["g"].values()))
+            for model, result in models.items()
+        }
+        drawn[f"liquids-{temperature}"] = properties.curves(
+            lines, "r (Å)", "g(r)", references.load_curve("titanium liquid g(r)"), f"liquid titanium, {temperature} K"
+        )
+    return drawn
 
 
 def starts(models: list[dict]) -> Figure:

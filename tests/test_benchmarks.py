@@ -17,6 +17,7 @@ from benchmarks import (
     gpu,
     independent,
     learning,
+    liquids,
     noise,
     record,
     report,
@@ -38,6 +39,7 @@ from fusedff.measurements import experiments
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
 from fusedff.properties.static import summary
+from fusedff.simulation.statistics import Estimate
 from fusedff.study import presets
 
 TINY = DimeNet(embedding=4, blocks=2, radial=3, spherical=2, interaction=2, basis=2, type_embedding=2, output=4)
@@ -354,6 +356,33 @@ def test_a_transition_is_kept_for_every_model_and_a_phase_that_is_not_stable_is_
     assert "| latent heat, kJ/mol | 4.13 | - |" in shown
     assert "| G of bcc minus G of hcp at 1155 K, meV/atom | - | 2.0 ± 0.5 |" in shown
     assert "DFT-only: bcc has transformed" in shown
+
+
+def test_liquids_are_kept_for_every_model_and_a_collapse_is_told(tmp_path, monkeypatch):
+    r, number = np.arange(2.0, 5.0, 0.5), {"value": 0.53, "stderr": 0.02}
+    radial = Estimate(np.array([[0.4, 2.2, 2.6, 1.5, 1.0, 1.1]] * 2), np.full((2, 6), 0.1))
+    names = ("diffusion_A2_per_ps", "coordination", "pressure_GPa")
+    table = {"by_temperature_K": {t: dict.fromkeys(names, number) for t in ("2000", "3000")}}
+    asked = []
+
+    def melt(potential, frames, temperatures, settings, name):
+        asked.append((name, len(frames[0]), temperatures))
+        if "DFT" in name:
+            raise ValueError("atoms met")
+        return SimpleNamespace(as_dict=lambda: table, r=r, radial=radial)
+
+    monkeypatch.setattr(liquids.liquid, "run", melt)
+    first = next(liquids.run(tmp_path, ("fused",)))
+    record.write("liquids", "", first, tmp_path)
+    *_, both = liquids.run(tmp_path, ("fused", "dft"))
+    assert asked == [(f"{name}, liquid", 128, (2000.0, 3000.0)) for name in ("fused", "DFT-only")]
+    shown = liquids.text(both, ABOUT)
+    assert "| fused | 3000 | 5.3 ± 0.2 | 3.00, 2.60 | 0.5 ± 0.0 | 0.5 ± 0.0 |" in shown
+    assert "2 replicas of 50 ps" in shown
+    assert "DFT-only: atoms met" in shown
+    (line,) = [line for line in figures.liquids(both)["liquids-3000"].axes[0].lines if line.get_label() == "fused"]
+    assert line.get_ydata().tolist() == radial.value[1].tolist()
+    assert figures.liquids({"models": {"dft": {"failed": "atoms met"}}}) == {}
 
 
 def test_the_lennard_jones_start_has_the_size_and_stiffness_of_titanium_and_nothing_else(tmp_path):
