@@ -301,6 +301,9 @@ def test_starts_share_the_measurements_and_differ_in_what_labels_they_learned_fr
     foreign = studies[starts.LENNARD_JONES].frames
     assert {labelled.source(frame) for frame in foreign} == {"lennard-jones"}
     assert len({study.output for study in studies.values()}) == len(starts.STARTS)
+    further = {start: [(one.name, one.measured) for one in study.targets] for start, study in studies.items()}
+    assert [start for start in further if further[start] == [("E2g", 4.18)]] == list(starts.STARTS[-2:])
+    assert not any(further[start] for start in starts.STARTS[:-2])
 
 
 def test_a_committee_goes_on_from_the_seeds_that_are_done_and_shows_two_errors(tmp_path, monkeypatch):
