@@ -14,6 +14,7 @@ from benchmarks import (
     independent,
     learning,
     liquids,
+    next_measurement,
     noise,
     record,
     report,
@@ -112,6 +113,9 @@ MEASUREMENTS = {
     "starts": _resumable("starts", starts, lambda found: {"starts": figures.starts(found["models"])}),
     "committee": _resumable("committee", committee), "transition": _resumable("transition", transition),
     "liquids": _resumable("liquids", liquids, figures.liquids),
+    "next_measurement": _resumable(
+        "next_measurement", next_measurement, lambda found: {"next_measurement": figures.next_measurement(found)}
+    ),
 }  # fmt: skip
 
 

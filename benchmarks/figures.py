@@ -196,6 +196,25 @@ def liquids(found: dict) -> dict[str, Figure]:
     return drawn
 
 
+def next_measurement(found: dict) -> Figure:
+    """Per cent of the variance of each quantity (row) that an exact measurement of another (column) removes."""
+    names = found["names"]
+    with style.context():
+        fig, panels = plt.subplots(1, 2, figsize=(10.5, 4.6), sharey=True)
+        for ax, title in zip(panels, ("without labels", "with labels"), strict=True):
+            percent = 100 * np.array(found[title]["removed"])
+            ax.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+            for (y, x), value in np.ndenumerate(percent):
+                ax.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=7, color="w" if value > 50 else "0.2")
+            ax.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+            ax.set_title(f"{'DFT' if title == 'with labels' else 'no DFT'} labels and elastic constants known")
+            ax.set_xlabel("measured as well")
+            ax.grid(visible=False)
+        panels[0].set_yticks(range(len(names)), names)
+        panels[0].set_ylabel("% of its variance removed")
+    return fig
+
+
 def starts(models: list[dict]) -> Figure:
     """Models trained on the same elastic constants from several starts: the constants, and quantities without target.
 
