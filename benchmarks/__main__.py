@@ -93,7 +93,7 @@ def _noise(options, about) -> Found:
 def _independent(options, about) -> Found:
     settings, name = independent.DRY if options.dry else independent.SETTINGS, independent.name_of(options.model)
     for found in independent.run(options.model, options.into, settings):
-        yield name, independent.text(found, about), found | {"about": about}, {}
+        yield name, independent.text(found, about), found | {"about": about}, {name: figures.independent(found)}
 
 
 def _resumable(name: str, module, draw=lambda found: {}):

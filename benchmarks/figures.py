@@ -12,6 +12,7 @@ from benchmarks.report import NAMES
 from benchmarks.scaling import Cost
 from benchmarks.snapshots import MemoryUse
 from benchmarks.work import LABELS
+from fusedff import results
 from fusedff.measurements import references
 from fusedff.plotting import properties, style
 
@@ -177,6 +178,28 @@ def learning(curve: list[dict]) -> Figure:
             ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
             ax.yaxis.set_minor_formatter(NullFormatter())
         panels[0].legend()
+    return fig
+
+
+def independent(found: dict) -> Figure:
+    """Deviations of elastic constants and of lattice parameters from the measured ones against temperature."""
+    by_temperature = {float(t): point for t, point in found["by_temperature_K"].items()}
+    panels = {
+        "elastic": "elastic constants: deviation from\nmeasured (%)",
+        "lattice": "lattice parameters at rest:\ndeviation from measured (%)",
+    }
+    with style.context():
+        fig, axes = plt.subplots(1, 2, figsize=(8.6, 3.4))
+        for ax, (kind, label) in zip(axes, panels.items(), strict=True):
+            ax.axhline(0, color=style.COLORS["measured"], lw=1, zorder=0)
+            names = list(next(iter(by_temperature.values()))[kind])
+            for k, name in enumerate(names):
+                off = [results.relative_deviation(point[kind][name]) for point in by_temperature.values()]
+                shifted = np.array([*by_temperature]) + 12 * (k - (len(names) - 1) / 2)
+                ax.errorbar(shifted, *zip(*off, strict=True), fmt="osD^v"[k], ms=4, lw=1, label=name)
+            ax.set(xlabel="T (K)", ylabel=label)
+            ax.legend(ncols=len(names), fontsize=7)
+        axes[0].axhspan(-2, 2, color="0.93", zorder=-1)
     return fig
 
 

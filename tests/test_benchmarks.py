@@ -213,6 +213,8 @@ def test_an_independent_judgement_goes_on_from_the_temperatures_that_are_done(tm
     shown = independent.text(both, ABOUT)
     assert "| T / K | C11, % | C12, % | C13, % | C33, % | C44, % | σxx, GPa | σzz, GPa | a, % | c, % |" in shown
     assert "of 10 constants are within 2 %" in shown
+    constants, lattice = figures.independent(both).axes
+    assert [len(ax.containers) for ax in (constants, lattice)] == [5, 2]
     other = replace(independent.DRY, seed=8)  # another question: nothing of the old answer counts
     *_, anew = independent.run("fused", tmp_path, other, temperatures=(173,))
     assert list(anew["by_temperature_K"]) == ["173"]
