@@ -157,6 +157,8 @@ def test_links_to_the_glossary_lead_there_from_a_notebook_and_from_its_page():
     assert (ROOT / "notebooks" / "../docs/glossary.md").exists()
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("the [stress](../docs/glossary.md)")])
     assert book.as_page(notebook, "n.ipynb").cells[0].source == "the [stress](../glossary.md)"
+    notebook.cells[0].source = "![curve](../benchmarks/results/learning.png)"
+    assert book.as_page(notebook, "n.ipynb").cells[0].source == "![curve](../../benchmarks/results/learning.png)"
 
 
 def test_a_failed_cell_is_not_published():
