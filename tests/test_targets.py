@@ -119,7 +119,7 @@ def test_gradient_and_jacobian_are_those_of_the_reweighted_residuals(kind):
     sampled, _ = term.find(WRONG, term.init(WRONG.params, jax.random.PRNGKey(0)), 0)
 
     def reweighted(params):
-        energy, found = term._reevaluate(WRONG.with_params(params), sampled)
+        energy, found = term.reevaluate(WRONG.with_params(params), sampled)
         w = reweighting.weights(term.beta, energy, sampled.trajectory.energy)
         return Averages(sampled, w, found, reweighting.averages(w, found))
 

@@ -150,7 +150,7 @@ def search_plan(cells: np.ndarray, cutoff: float) -> Plan:
     """The faster way to search `cells` (..., 3, 3) Å for all pairs within `cutoff` (Å), static and hashable.
 
     For each of n atoms, a search of all pairs tests n n_images candidates, one in bins n n_offsets / n_bins, times a
-    factor for places that stay empty. On a CPU, the measured times are equal where n_images = n_offsets / n_bins: with
+    factor for slots that stay empty. On a CPU, the measured times are equal where n_images = n_offsets / n_bins: with
     about 30 bins, or 900 atoms of titanium at a cut-off of 7 Å. Raises ValueError like `image_offsets`.
     """
     images, bins = static_offsets(cells, cutoff), cell_lists.divide(cells, cutoff)
@@ -218,8 +218,8 @@ def _max_neighbors(system, cutoff, plan, bin_capacity):
 def search(positions: jax.Array, cell: jax.Array, cutoff: float, capacity: int, plan: Plan) -> Neighbors:
     """All neighbours within `cutoff` (Å) in one cell: positions (n, 3) Å, cell (3, 3) Å, `plan` from `search_plan`.
 
-    jit- and vmap-able. The places of a bin are in proportion to `capacity`; if one overflows, `needed` is at least the
-    capacity that gives bins enough places.
+    jit- and vmap-able. The slots of a bin are in proportion to `capacity`; if a bin overflows, `needed` is at least the
+    capacity that gives bins enough slots.
     """
     return (_search_bins if isinstance(plan, Bins) else _search_all)(positions, cell, cutoff, capacity, plan)
 

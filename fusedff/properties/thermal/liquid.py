@@ -232,7 +232,7 @@ def _angular(cells, positions, shells, most=100):
 def _shell_angles(cells, positions, within, capacity):
     def one(r):
         system = cells.system(r)
-        near = neighbors.search_cells(system, within, capacity, np.zeros((1, 3), int))  # a shell is below half a cell
+        near = neighbors.search_cells(system, within, capacity, ((0, 0, 0),))  # a shell is below half a cell
         return distributions.angular_distribution(system, near, within), near.needed
 
     angular, needed = jax.lax.map(one, positions)
