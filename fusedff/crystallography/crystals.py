@@ -157,6 +157,11 @@ def read(path: Path) -> tuple[ase.Atoms, str]:
     return atoms, path.name
 
 
+def with_parameters(crystal: Crystal, values) -> Crystal:
+    """The crystal with other free lattice parameters (Å, degrees), in the order of `Crystal.parameters`."""
+    return replace(crystal, **dict(zip(crystal.parameters, map(float, values), strict=True)))
+
+
 def with_cell(crystal: Crystal, atoms: ase.Atoms) -> Crystal:
     """The crystal with the lattice parameters of a unit cell, e.g. a relaxed one.
 
@@ -208,6 +213,12 @@ def atom_types(atoms: ase.Atoms) -> np.ndarray:
     """Types (n,) of the atoms, one number from 1 on for each element and mass: isotopes are not equivalent."""
     pairs = np.stack([atoms.numbers, atoms.get_masses().round(6)], 1)
     return np.unique(pairs, axis=0, return_inverse=True)[1].ravel() + 1
+
+
+def relative_displacements(masses) -> np.ndarray:
+    """Orthonormal mass-weighted displacements (3 n, 3 n - 3) of atoms (n,) that leave their centre of mass in place."""
+    translations = np.repeat(np.sqrt(masses), 3)[:, None] * np.tile(np.eye(3), (len(masses), 1))
+    return np.linalg.svd(translations)[0][:, 3:]
 
 
 def prototype(symbol: str, structure: str, volume: float) -> ase.Atoms:

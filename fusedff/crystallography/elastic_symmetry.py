@@ -138,8 +138,8 @@ def stiffness(constants: dict, symmetry: str):
 def reduce_stiffness(stiffness, symmetry: str) -> dict:
     """Independent constants name -> (...) of stiffness (..., 6, 6): means over symmetry-equivalent entries.
 
-    Entries that depend on several constants are left out, so that `C[..., 5, 5] - (C11 - C12) / 2` of a hexagonal or
-    trigonal crystal remains a check.
+    They are in the order of `elastic_names`. Entries that depend on several constants are left out, so that
+    `C[..., 5, 5] - (C11 - C12) / 2` of a hexagonal or trigonal crystal remains a check.
     """
     stiffness = as_floats(stiffness)
     return {
@@ -205,9 +205,10 @@ def strain_patterns(symmetry: str) -> list[np.ndarray]:
 def constants_from_response(responses, symmetry: str) -> dict:
     """Elastic constants name -> (...) from stress responses (..., n_patterns, 6), in the responses' unit.
 
-    `responses[..., p, i]` is the derivative of Voigt stress i with respect to the amplitude of pattern p of
-    `strain_patterns`. The model is `responses[p] = Σ_c c B_c pattern_p`; its least-squares solution is a
-    fixed linear map, so it can be applied to means and gradients as well. Raises ValueError for another shape.
+    They are in the order of `elastic_names`. `responses[..., p, i]` is the derivative of Voigt stress i with respect to
+    the amplitude of pattern p of `strain_patterns`. The model is `responses[p] = Σ_c c B_c pattern_p`; its
+    least-squares solution is a fixed linear map, so it can be applied to means and gradients as well. Raises ValueError
+    for another shape.
     """
     responses = as_floats(responses)
     patterns = np.stack(strain_patterns(symmetry))

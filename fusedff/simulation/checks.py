@@ -19,15 +19,14 @@ COLD = 0.1  # by which the kinetic temperature may be too low, as a fraction of 
 def warn_if_lost(cells: SimulationCells, trajectory: Trajectory, stacklevel: int = 3) -> None:
     """Warn if atoms have left their lattice sites (melting or a phase change).
 
-    The limit is a root mean square distance from the sites of `LOST` times the distance between neighbours, which is
-    about the cube root of the volume per atom. By Lindemann's criterion crystals melt at 0.10 to 0.15. The second half
+    The limit is a root mean square distance from the sites of `LOST` times the distance between neighbours
+    (`SimulationCells.spacing`). By Lindemann's criterion crystals melt at 0.10 to 0.15. The second half
     of the trajectory counts.
     """
     late = trajectory.positions[len(trajectory.positions) // 2 :] - cells.sites
     distance = np.sqrt(np.mean(np.sum(np.asarray(late, float) ** 2, -1), (0, 2)))
-    spacing = np.abs(np.linalg.det(np.asarray(cells.lattice, float)) / len(cells.numbers)) ** (1 / 3)
-    cell = int(np.argmax(distance / spacing))
-    if distance[cell] > LOST * spacing[cell] and devices.is_first_process():
+    cell = int(np.argmax(distance / cells.spacing))
+    if distance[cell] > LOST * cells.spacing[cell] and devices.is_first_process():
         warnings.warn(
             f"cell {cell} at {float(cells.temperature[cell]):.0f} K is no longer the crystal it began as: atoms are "
             f"{distance[cell]:.2f} Å from their sites; its averages are of something else, lower the temperature, or "

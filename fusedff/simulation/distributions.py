@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusedff.geometry.neighbors import Neighbors, displacements
-from fusedff.geometry.systems import System
+from fusedff.geometry.systems import System, heights
 
 ANGLES = np.arange(0.0, 181.0, 3.0)  # degrees
 
@@ -50,7 +50,7 @@ def require_radii(r, cells) -> None:
 
 def largest_radius(cells) -> float:
     """Half the smallest distance between opposite faces of any of the cells (n_cells, 3, 3), Å."""
-    return float(np.min(1 / np.linalg.norm(np.linalg.inv(np.asarray(cells, float)), axis=-2)) / 2)
+    return float(heights(cells).min() / 2)
 
 
 def radial_distribution(system: System, r, pair=None) -> jax.Array:

@@ -188,7 +188,7 @@ class CoupledStrains:
         voigt = to_voigt(piola_kirchhoff(grouped, stretches)).reshape(len(points), replicas, -1, 2, 6)
         response = (voigt[..., 0, :] - voigt[..., 1, :]) / (2 * self.strain)
         constants = elastic_symmetry.constants_from_response(response, symmetry)
-        elastic = jnp.stack([constants[name] for name in elastic_symmetry.elastic_names(symmetry)], -1)
+        elastic = jnp.stack(list(constants.values()), -1)
         pressure = -jnp.trace(grouped, axis1=-2, axis2=-1).mean(-1) / 3
         return Properties(elastic, pressure, to_voigt(grouped).mean(-2))
 
@@ -251,6 +251,6 @@ class StressFluctuation:
         kinetic = ideal[:, None, None] * jnp.diag(jnp.asarray([2, 2, 2, 1, 1, 1], means.dtype))
         total = (stiffness - fluctuation + kinetic).reshape(len(points), replicas, 6, 6)
         constants = elastic_symmetry.reduce_stiffness(total, symmetry)
-        elastic = jnp.stack([constants[name] for name in elastic_symmetry.elastic_names(symmetry)], -1)
+        elastic = jnp.stack(list(constants.values()), -1)
         cauchy = (stress - ideal[:, None] * np.array([1, 1, 1, 0, 0, 0])).reshape(len(points), replicas, 6)
         return Properties(elastic, -cauchy[..., :3].mean(-1), cauchy)

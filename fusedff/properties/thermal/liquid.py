@@ -124,7 +124,7 @@ def run(
     observed = np.asarray(trajectory.observed, float).mean(0)
     radial = over_replicas(observed[:, 1:])
     shell = np.array([first_minimum(r, g) for g in radial.value])
-    n, volumes = len(cells.numbers), np.abs(np.linalg.det(np.asarray(cells.lattice, float)))
+    n, volumes = len(cells.numbers), cells.volumes
     per_cell = np.repeat(shell, settings.replicas)
     around = [
         distributions.coordination(r, g, (n - 1) / v, within)
@@ -196,9 +196,8 @@ def _melted(potential, cells: SimulationCells, settings, name):
     melting = dynamics.Simulation(hot, settings.langevin, potential.cutoff)
     state, _ = melting.run(potential, state, settings.melting, name and f"{name}, melting")
     moved = np.sqrt(np.mean(np.sum(np.square(state.positions - cells.sites), -1), -1))
-    spacing = np.cbrt(np.abs(np.linalg.det(cells.lattice)) / len(cells.numbers))
-    if (moved < spacing / 2).any():
-        cell = int(np.argmin(moved / spacing))
+    if (moved < cells.spacing / 2).any():
+        cell = int(np.argmin(moved / cells.spacing))
         raise ValueError(
             f"{float(cells.temperature[cell]):g} K: after melting at {float(hot.temperature[cell]):g} K the atoms "
             f"are {moved[cell]:.2f} Å from their sites, less than half their spacing: still a crystal; raise "

@@ -111,8 +111,7 @@ def run(
         said = name and f"{name}, {called}"
         cell_settings = replace(settings.lattice, repeats=count, langevin=settings.langevin, seed=settings.seed)
         found = lattice.run(potential, phase, at, cell_settings, name=said)
-        cells = [replace(phase, **dict(zip(found.names, map(float, row), strict=True))) for row in found.lengths]
-        frames = [crystals.supercell(cell, count) for cell in cells]
+        frames = [crystals.supercell(crystals.with_parameters(phase, row), count) for row in found.lengths]
         sampled.append(free_energy.sample(potential, frames, at, settings, said))
         expansions.append(_expansion(frames, at))
         lattices.append(found)
