@@ -15,7 +15,6 @@ THZ = 2 * np.pi / PS  # angular frequency of 1 THz in ASE's units, sqrt(eV/amu)/
 PLANCK = 1e12 * ase.units._hplanck / ase.units._e  # Planck's constant, eV per THz
 KJ_MOL = ase.units.kJ / ase.units.mol  # eV per kJ/mol
 NM = ase.units.nm  # Å per nm
-KJ_MOL_NM3_PER_GPA = GPA / (KJ_MOL / NM**3)  # kJ/mol/nm^3 (titanium paper) per GPa
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # xx yy zz yz xz xy
 

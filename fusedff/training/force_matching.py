@@ -213,9 +213,10 @@ def train(
 
 def _warn_of_outliers(trained, frames, stores) -> None:
     """Warn of frames whose labels do not fit those of their family."""
-    worst = list({outlier.frame: outlier for outlier in reversed(outliers.find(trained, frames, stores))}.values())[
-        ::-1
-    ]
+    by_frame = {}
+    for outlier in outliers.find(trained, frames, stores):  # the highest scores first
+        by_frame.setdefault(outlier.frame, outlier)
+    worst = list(by_frame.values())
     if worst:
         more = f" and {len(worst) - 5} more" if len(worst) > 5 else ""
         warnings.warn(
