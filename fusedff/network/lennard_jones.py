@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from fusedff.geometry.neighbors import Neighbors
+from fusedff.network.radial_basis import smooth_step
 from fusedff.runtime import settings
 
 
@@ -48,6 +49,5 @@ class LennardJones:
         vectors = jnp.where(neighbors.mask[..., None], displacements, outside)
         squared = jnp.sum(vectors**2, -1)
         sixth = (sigma**2 / squared) ** 3
-        t = jnp.clip((jnp.sqrt(squared) / self.cutoff - self.onset) / (1 - self.onset), 0, 1)
-        switch = 1 - t**3 * (10 - 15 * t + 6 * t**2)
+        switch = 1 - smooth_step((jnp.sqrt(squared) / self.cutoff - self.onset) / (1 - self.onset))
         return jnp.sum(2 * epsilon * (sixth**2 - sixth) * switch, 1)

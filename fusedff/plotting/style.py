@@ -119,6 +119,11 @@ def color_of(name: str, position: int = 0) -> str:
     return COLORS.get(name, EXTRA_COLORS[position % len(EXTRA_COLORS)])
 
 
+def look_of(name: str, position: int = 0) -> dict:
+    """Colour and marker of a model, as keyword arguments of `plot` and `errorbar`; `position` as for `color_of`."""
+    return {"color": color_of(name, position), "marker": MARKERS.get(name, "o")}
+
+
 def title_of(name: str) -> str:
     """Title of a model in figures, e.g. 'DFT-only' for 'dft'; any other name is its own title."""
     return results.TITLES.get(name, name)
@@ -143,9 +148,6 @@ def panels(n: int, columns: int, size=(3.0, 2.6), **kwargs) -> tuple[Figure, np.
 def legend_of(models) -> list[Line2D]:
     """Legend entries of models: markers in their colours; for 'measured', which comes first, with a line."""
     return [
-        Line2D(
-            [], [], color=color_of(m, k - 1), marker=MARKERS.get(m, "o"), ls="-" if m == "measured" else "", ms=5, lw=1,
-            label=title_of(m),
-        )
+        Line2D([], [], **look_of(m, k - 1), ls="-" if m == "measured" else "", ms=5, lw=1, label=title_of(m))
         for k, m in enumerate(models)
-    ]  # fmt: skip
+    ]
