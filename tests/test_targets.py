@@ -88,7 +88,7 @@ def test_heat_capacities_do_not_depend_on_the_zero_of_energy_and_rounding_that_w
     positions = target.cells.sites + 0.025 * jax.random.normal(jax.random.PRNGKey(0), (6, *target.cells.sites.shape))
 
     def means(target, potential):
-        images = neighbors.static_offsets(target.cells.lattice, potential.cutoff)
+        images = neighbors.image_offsets(target.cells.lattice, potential.cutoff)
         found = snapshots.evaluate(target.observe, potential.cutoff, 60, images, potential, target.cells, positions)
         return found[1].mean(0)
 

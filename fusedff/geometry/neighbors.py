@@ -74,8 +74,12 @@ def swap_direction(x: jax.Array, reverse: jax.Array) -> jax.Array:
     return linear_call(gather, gather, reverse.reshape(-1), flat).reshape(x.shape)
 
 
-def image_offsets(cells: np.ndarray, cutoff: float) -> np.ndarray:
-    """Lattice translations (n_images, 3) from the nearest image of a pair to all images that may be within `cutoff`.
+Images = tuple[tuple[int, int, int], ...]  # hashable, as static arguments of compiled functions must be
+Plan = Images | Bins  # images of all pairs, or bins
+
+
+def image_offsets(cells: np.ndarray, cutoff: float) -> Images:
+    """Lattice translations from the nearest image of a pair to all images that may be within `cutoff`.
 
     They suffice for each of `cells` (..., 3, 3) Å; for large cells (0, 0, 0) alone. Sorted so that the negative of
     entry `m` is entry `n_images - 1 - m`. Raises ValueError for cells that are too small or too flat.
@@ -83,7 +87,7 @@ def image_offsets(cells: np.ndarray, cutoff: float) -> np.ndarray:
     height = heights(cells)
     reach = np.floor(cutoff / height + 0.5).reshape(-1, 3).max(0)
     _require_few(height, cutoff, np.prod(2 * reach + 1))
-    return lattice_points(reach.astype(int))
+    return tuple(map(tuple, lattice_points(reach.astype(int)).tolist()))
 
 
 MAX_IMAGES, MAX_NEIGHBORS = 30_000, 10_000  # of a cell and of an atom; more: lengths in another unit, or a flat cell
@@ -138,14 +142,6 @@ def _require_few(height, cutoff, number, where="", of="images"):
         )
 
 
-def static_offsets(cells: np.ndarray, cutoff: float) -> tuple[tuple[int, int, int], ...]:
-    """`image_offsets` as nested tuples, which are hashable, as static arguments of compiled functions must be."""
-    return tuple(map(tuple, image_offsets(cells, cutoff).tolist()))
-
-
-Plan = tuple[tuple[int, int, int], ...] | Bins  # images of all pairs, or bins
-
-
 def search_plan(cells: np.ndarray, cutoff: float) -> Plan:
     """The faster way to search `cells` (..., 3, 3) Å for all pairs within `cutoff` (Å), static and hashable.
 
@@ -153,7 +149,7 @@ def search_plan(cells: np.ndarray, cutoff: float) -> Plan:
     factor for slots that stay empty. On a CPU, the measured times are equal where n_images = n_offsets / n_bins: with
     about 30 bins, or 900 atoms of titanium at a cut-off of 7 Å. Raises ValueError like `image_offsets`.
     """
-    images, bins = static_offsets(cells, cutoff), cell_lists.divide(cells, cutoff)
+    images, bins = image_offsets(cells, cutoff), cell_lists.divide(cells, cutoff)
     return bins if len(bins.offsets) < len(images) * np.prod(bins.shape) else images
 
 

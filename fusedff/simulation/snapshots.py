@@ -2,7 +2,7 @@
 
 Snapshots are evaluated one after the other, so that memory does not grow with their number; cells are shared among the
 devices. Neighbours are searched anew in each snapshot, with `capacity` slots per atom within `cutoff` (Å) and the
-periodic `images` of `neighbors.static_offsets`.
+periodic `images` of `neighbors.image_offsets`.
 """
 
 import jax

@@ -75,7 +75,7 @@ class SampledTerm:
         self.target, self.sampling, self.template, self.name = target, sampling, template, name
         self.cells = target.cells
         self.simulation = dynamics.Simulation(self.cells, sampling.langevin, template.cutoff, target.observe)
-        self.images = neighbors.static_offsets(self.cells.lattice, template.cutoff)
+        self.images = neighbors.image_offsets(self.cells.lattice, template.cutoff)
         self.beta = 1 / (KB * self.cells.temperature)
         # compiled as a whole: operation by operation they would take seconds to compile
         self.loss = jax.jit(jax.value_and_grad(partial(targets.loss, target)))
