@@ -234,8 +234,9 @@ class StressFluctuation:
             amplitude, axis = along
             return total + amplitude * curvature(axis), None
 
-        stiffness, _ = jax.lax.scan(add, jnp.zeros_like(system.volumes), (amplitudes.T, jnp.moveaxis(axes, 2, 0)))
         energy, slope = _along(strained, linear)
+        zero = jnp.zeros(system.n_cells, jnp.result_type(amplitudes, energy))
+        stiffness, _ = jax.lax.scan(add, zero, (amplitudes.T, jnp.moveaxis(axes, 2, 0)))
         return (slope + stiffness) / system.volumes - quadratic, energy
 
     def properties(
