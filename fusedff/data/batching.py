@@ -78,8 +78,7 @@ class FrameStore:
 
     def coverage(self) -> Coverage:
         """Smallest distance (Å) and numbers of neighbours in all frames."""
-        cells = [frame.cell.array for frame in self.frames]
-        return coverage.of_frames(list(zip(self.positions, cells, strict=True)), self.neighbors)
+        return coverage.of_frames(self.frames, self.neighbors)
 
     def capacities(self) -> np.ndarray:
         """Slots per atom to use for each frame (n_frames,): at most two values, with the smallest sum of atoms x slots.

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from ase import Atoms
 
-from fusedff.geometry import coverage, neighbors, systems
+from fusedff.geometry import coverage, neighbors
 from fusedff.potential import Potential
 from fusedff.runtime import devices
 from fusedff.simulation.cells import SimulationCells
@@ -45,9 +45,8 @@ def warn_if_far(potential: Potential, cells: SimulationCells, positions: jax.Arr
         return
     numbers, lattices = np.asarray(cells.numbers), np.asarray(cells.lattice, float)
     for n, (sites, cell) in enumerate(zip(np.asarray(positions, float), lattices, strict=True)):
-        frame = systems.wrapped(Atoms(numbers, sites, cell=cell, pbc=True))
-        near = neighbors.from_frames(frame, potential.cutoff)
-        found = coverage.of_frames([(frame.positions, cell)], [near])
+        frame = Atoms(numbers, sites, cell=cell, pbc=True)
+        found = coverage.of_frames([frame], [neighbors.from_frames(frame, potential.cutoff)])
         if violation := potential.coverage.describe_violation(*found):
             warnings.warn(
                 f"cell {n} at {float(cells.temperature[n]):.0f} K: the potential extrapolates: {violation}; do not "
