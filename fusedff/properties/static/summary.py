@@ -16,7 +16,7 @@ from fusedff.crystallography.crystals import Crystal
 from fusedff.measurements import references
 from fusedff.measurements.experiments import StatePoint
 from fusedff.properties.static import elastic, energy_volume, relax, zone_center
-from fusedff.properties.static.relax import NotRelaxedError, Relaxation
+from fusedff.properties.static.relax import DEFAULT, NotRelaxedError, Relaxation
 
 PHASES = ("hcp", "bcc", "fcc")
 _UNITS = {"a": "Å", "b": "Å", "c": "Å", "alpha": "degrees", "beta": "degrees", "gamma": "degrees"}
@@ -83,7 +83,7 @@ def run(
     calculator,
     phases: Sequence[str] | None = None,
     measured: Sequence[StatePoint] = (),
-    relaxation: Relaxation | None = None,
+    relaxation: Relaxation = DEFAULT,
 ) -> Summary:
     """Relax a crystal of any Laue class and compute its properties at 0 K.
 
@@ -92,7 +92,6 @@ def run(
     `measured` points of the same crystal the coldest is given as a reference. Raises NotRelaxedError, and ValueError
     for a calculator without stress or an element that it does not know.
     """
-    relaxation = relaxation or Relaxation()
     try:
         rest = relax.equilibrium(crystal, calculator, relaxation)
     except PropertyNotImplementedError as error:
