@@ -171,8 +171,7 @@ class Potential:
         eta = strain_from_voigt(strain)
         stretch = eta - eta @ eta / 2
         vectors = displacements(system, neighbors)
-        cell_index = jnp.minimum(system.cell_index, system.n_cells - 1)
-        vectors = vectors + jnp.einsum("abx,axy->aby", vectors, stretch[cell_index])
+        vectors = vectors + jnp.einsum("abx,axy->aby", vectors, system.per_atom(stretch))
         return system.per_cell(self.atomic_energies(vectors, neighbors, system.numbers))
 
     def born(self, system: System, neighbors: Neighbors) -> tuple[jax.Array, jax.Array]:

@@ -228,7 +228,7 @@ def _done(output: Path, frames: Mapping[str, Atoms], says: Mapping[str, str]) ->
 def _labelled(structure: Atoms, calculator, says: Mapping[str, str]) -> Atoms:
     """The structure with labels and ids and nothing else; ValueError for labels that cannot be trained on."""
     found = calculators.compute_labels(calculator, structure)
-    frame = Atoms(structure.numbers, structure.positions, cell=structure.cell, pbc=structure.pbc)
+    frame = labelled.bare(structure)
     frame.info = {"config_type": labelled.family(structure), **says}
     if "run" in structure.info:
         frame.info["run"] = str(structure.info["run"])

@@ -116,6 +116,11 @@ def run(frame: ase.Atoms) -> str | None:
     return str(frame.info["config_id"]).split("#")[0] if "config_id" in frame.info else None
 
 
+def bare(frame: ase.Atoms) -> ase.Atoms:
+    """The atoms and the cell of a frame and nothing else: no labels, no ids, no constraints."""
+    return ase.Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
+
+
 def right_handed(frame: ase.Atoms) -> ase.Atoms:
     """The frame itself; if its cell was left-handed, with its first two lattice vectors exchanged (labels are kept)."""
     if np.linalg.det(frame.cell.array) < 0:

@@ -55,8 +55,7 @@ def require_complete(neighbors: Neighbors) -> None:
 def displacements(system: System, neighbors: Neighbors) -> jax.Array:
     """Vectors from each atom to its neighbours, r_j + image - r_i: (n_atoms, capacity, 3), Å."""
     positions = system.positions
-    cells = system.cells[jnp.minimum(system.cell_index, system.n_cells - 1)]
-    images = jnp.einsum("abx,axy->aby", neighbors.image.astype(positions.dtype), cells)
+    images = jnp.einsum("abx,axy->aby", neighbors.image.astype(positions.dtype), system.per_atom(system.cells))
     return positions[neighbors.source] + images - positions[:, None, :]
 
 
