@@ -13,6 +13,8 @@ from benchmarks import (
     gpu,
     independent,
     learning,
+    liquids,
+    next_measurement,
     noise,
     record,
     report,
@@ -91,7 +93,7 @@ def _noise(options, about) -> Found:
 def _independent(options, about) -> Found:
     settings, name = independent.DRY if options.dry else independent.SETTINGS, independent.name_of(options.model)
     for found in independent.run(options.model, options.into, settings):
-        yield name, independent.text(found, about), found | {"about": about}, {}
+        yield name, independent.text(found, about), found | {"about": about}, {name: figures.independent(found)}
 
 
 def _resumable(name: str, module, draw=lambda found: {}):
@@ -110,6 +112,10 @@ MEASUREMENTS = {
     "learning": _resumable("learning", learning, lambda found: {"learning": figures.learning(found["curve"])}),
     "starts": _resumable("starts", starts, lambda found: {"starts": figures.starts(found["models"])}),
     "committee": _resumable("committee", committee), "transition": _resumable("transition", transition),
+    "liquids": _resumable("liquids", liquids, figures.liquids),
+    "next_measurement": _resumable(
+        "next_measurement", next_measurement, lambda found: {"next_measurement": figures.next_measurement(found)}
+    ),
 }  # fmt: skip
 
 

@@ -12,8 +12,9 @@ from benchmarks.report import NAMES
 from benchmarks.scaling import Cost
 from benchmarks.snapshots import MemoryUse
 from benchmarks.work import LABELS
+from fusedff import results
 from fusedff.measurements import references
-from fusedff.plotting import style
+from fusedff.plotting import properties, style
 
 COLORS = {"fusedff": "#0072B2", "tight": "#E69F00", "example": "#D55E00"}
 MARKERS = {"fusedff": "o", "tight": "s", "example": "^"}
@@ -180,12 +181,70 @@ def learning(curve: list[dict]) -> Figure:
     return fig
 
 
+def independent(found: dict) -> Figure:
+    """Deviations of elastic constants and of lattice parameters from the measured ones against temperature."""
+    by_temperature = {float(t): point for t, point in found["by_temperature_K"].items()}
+    panels = {
+        "elastic": "elastic constants: deviation from\nmeasured (%)",
+        "lattice": "lattice parameters at rest:\ndeviation from measured (%)",
+    }
+    with style.context():
+        fig, axes = plt.subplots(1, 2, figsize=(8.6, 3.4))
+        for ax, (kind, label) in zip(axes, panels.items(), strict=True):
+            ax.axhline(0, color=style.COLORS["measured"], lw=1, zorder=0)
+            names = list(next(iter(by_temperature.values()))[kind])
+            for k, name in enumerate(names):
+                off = [results.relative_deviation(point[kind][name]) for point in by_temperature.values()]
+                shifted = np.array([*by_temperature]) + 12 * (k - (len(names) - 1) / 2)
+                ax.errorbar(shifted, *zip(*off, strict=True), fmt="osD^v"[k], ms=4, lw=1, label=name)
+            ax.set(xlabel="T (K)", ylabel=label)
+            ax.legend(ncols=len(names), fontsize=7)
+        axes[0].axhspan(-2, 2, color="0.93", zorder=-1)
+    return fig
+
+
+def liquids(found: dict) -> dict[str, Figure]:
+    """g(r) of the models that have a liquid at each temperature, beside the one measured near the melting point."""
+    models = {model: result for model, result in found["models"].items() if "g" in result}
+    temperatures = next(iter(models.values()))["by_temperature_K"] if models else {}
+    drawn = {}
+    for t, temperature in enumerate(temperatures):
+        lines = {
+            model: (np.array(result["r_A"]), *(np.array(g[t]) for g in result["g"].values()))
+            for model, result in models.items()
+        }
+        drawn[f"liquids-{temperature}"] = properties.curves(
+            lines, "r (Å)", "g(r)", references.load_curve("titanium liquid g(r)"), f"liquid titanium, {temperature} K"
+        )
+    return drawn
+
+
+def next_measurement(found: dict) -> Figure:
+    """Per cent of the variance of each quantity (row) that an exact measurement of another (column) removes."""
+    names = found["names"]
+    with style.context():
+        fig, panels = plt.subplots(1, 2, figsize=(10.5, 4.6), sharey=True)
+        for ax, title in zip(panels, ("without labels", "with labels"), strict=True):
+            percent = 100 * np.array(found[title]["removed"])
+            ax.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+            for (y, x), value in np.ndenumerate(percent):
+                ax.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=7, color="w" if value > 50 else "0.2")
+            ax.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+            ax.set_title(f"{'DFT' if title == 'with labels' else 'no DFT'} labels and elastic constants known")
+            ax.set_xlabel("measured as well")
+            ax.grid(visible=False)
+        panels[0].set_yticks(range(len(names)), names)
+        panels[0].set_ylabel("% of its variance removed")
+    return fig
+
+
 def starts(models: list[dict]) -> Figure:
     """Models trained on the same elastic constants from several starts: the constants, and quantities without target.
 
     Elastic constants are relative to the measured ones, energies above hcp in meV/atom, force errors relative to the
-    smallest, and other quantities relative to PBE (`references.csv`).
+    smallest, and other quantities relative to PBE (`references.csv`). Models trained on a phonon are left out.
     """
+    models = [row for row in models if not row["start"].endswith(starts_.WITH_PHONON)]
     known = references.select(references.load(), "Ti")
     energies = [name for name in starts_.QUANTITIES if "energy_above" in name]
     others = [name for name in starts_.QUANTITIES if name not in energies]

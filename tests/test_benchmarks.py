@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,6 +18,8 @@ from benchmarks import (
     gpu,
     independent,
     learning,
+    liquids,
+    next_measurement,
     noise,
     record,
     report,
@@ -32,13 +35,19 @@ from benchmarks.scaling import Cost
 from benchmarks.snapshots import MemoryUse
 from benchmarks.statistics import Spread, paired_ratio, spread
 from fusedff.crystallography import crystals
+from fusedff.crystallography.crystals import Crystal
 from fusedff.data import frames as labelled
 from fusedff.geometry import neighbors, systems
+from fusedff.interfaces.ase import FusedCalculator
 from fusedff.measurements import experiments
 from fusedff.network.dimenet import DimeNet
+from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
-from fusedff.properties.static import summary
+from fusedff.properties.static import elastic, relax, summary
+from fusedff.simulation.statistics import Estimate
 from fusedff.study import presets
+from fusedff.training import gauss_newton
+from fusedff.units import GPA
 
 TINY = DimeNet(embedding=4, blocks=2, radial=3, spherical=2, interaction=2, basis=2, type_embedding=2, output=4)
 ABOUT = {
@@ -204,6 +213,8 @@ def test_an_independent_judgement_goes_on_from_the_temperatures_that_are_done(tm
     shown = independent.text(both, ABOUT)
     assert "| T / K | C11, % | C12, % | C13, % | C33, % | C44, % | σxx, GPa | σzz, GPa | a, % | c, % |" in shown
     assert "of 10 constants are within 2 %" in shown
+    constants, lattice = figures.independent(both).axes
+    assert [len(ax.containers) for ax in (constants, lattice)] == [5, 2]
     other = replace(independent.DRY, seed=8)  # another question: nothing of the old answer counts
     *_, anew = independent.run("fused", tmp_path, other, temperatures=(173,))
     assert list(anew["by_temperature_K"]) == ["173"]
@@ -299,6 +310,9 @@ def test_starts_share_the_measurements_and_differ_in_what_labels_they_learned_fr
     foreign = studies[starts.LENNARD_JONES].frames
     assert {labelled.source(frame) for frame in foreign} == {"lennard-jones"}
     assert len({study.output for study in studies.values()}) == len(starts.STARTS)
+    further = {start: [(one.name, one.measured) for one in study.targets] for start, study in studies.items()}
+    assert [start for start in further if further[start] == [("E2g", 4.18)]] == list(starts.STARTS[-2:])
+    assert not any(further[start] for start in starts.STARTS[:-2])
 
 
 def test_a_committee_goes_on_from_the_seeds_that_are_done_and_shows_two_errors(tmp_path, monkeypatch):
@@ -354,6 +368,84 @@ def test_a_transition_is_kept_for_every_model_and_a_phase_that_is_not_stable_is_
     assert "| latent heat, kJ/mol | 4.13 | - |" in shown
     assert "| G of bcc minus G of hcp at 1155 K, meV/atom | - | 2.0 ± 0.5 |" in shown
     assert "DFT-only: bcc has transformed" in shown
+
+
+def test_constants_at_rest_and_their_derivatives_are_those_of_finite_differences_of_a_lennard_jones_crystal():
+    argon = Potential({"epsilon": jnp.array([0.0104]), "sigma": jnp.array([3.4])}, LennardJones(8.0), (18,), (0.0,))
+    cell = crystals.unit_cell(relax.equilibrium(Crystal("Ar", "hcp", 3.7, 6.1), FusedCalculator(argon)))
+    quantity = next_measurement.constants_at_rest(argon, [cell, cell])
+    found = np.asarray(jax.jit(quantity)(argon)).reshape(2, 7) / cell.get_volume() / GPA
+    finite = elastic.run(cell, FusedCalculator(argon), "hexagonal").constants_gpa
+    np.testing.assert_allclose(found[:, :5], [list(finite.values())] * 2, rtol=0.01)
+    np.testing.assert_allclose(found[:, 5:], 0, atol=0.01)
+    by_epsilon = next_measurement.jacobian(argon, quantity)[:, 0].reshape(2, 7) / cell.get_volume() / GPA
+    np.testing.assert_allclose(0.0104 * by_epsilon, found, rtol=1e-3, atol=2e-3)  # constants are proportional to it
+
+
+def test_an_exact_measurement_removes_what_conditioning_by_another_route_removes(rng):
+    gradients, known, labels = rng.normal(size=(4, 12)), rng.normal(size=(2, 12)), rng.normal(size=(5, 12))
+    found = next_measurement.shares(gradients, known, labels)
+    floor, certain = gauss_newton.PENALTY_FLOOR * np.sum(labels**2), 1e3
+
+    def variances(*measured):  # as observations with a small error, one rank at a time
+        rows = np.concatenate([certain * np.stack([*measured]), labels]) if measured else labels
+        inverse = np.linalg.inv(floor * np.eye(12) + rows.T @ rows)
+        return np.einsum("ij,jk,ik->i", gradients, inverse, gradients)
+
+    before, after = variances(), variances(*known)
+    np.testing.assert_allclose(found["left"], after / before, rtol=1e-3)
+    for m, gradient in enumerate(gradients):
+        removed = 1 - variances(*known, gradient) / after
+        np.testing.assert_allclose(np.array(found["removed"])[:, m], removed, atol=1e-3)
+
+
+def test_what_a_measurement_would_tell_is_kept_and_shown(tmp_path, monkeypatch):
+    smoke = presets.get("smoke")
+    monkeypatch.setattr(next_measurement, "quantities", lambda potential, *size: {
+        "u": lambda potential: potential.params["a"][0], "v": lambda potential: potential.params["a"].sum()
+    })  # fmt: skip
+    monkeypatch.setattr(next_measurement, "constants_at_rest", lambda *_: lambda potential: potential.params["a"][1:2])
+    monkeypatch.setattr(next_measurement.Potential, "load", lambda name: SimpleNamespace(
+        params={"a": jnp.arange(3.0)}, with_params=lambda params: SimpleNamespace(params=params)
+    ))  # fmt: skip
+    monkeypatch.setattr(next_measurement, "ForceMatchingTrainer", lambda *_: SimpleNamespace(
+        gauss_newton_sketch=lambda params, n, rows: np.eye(3)[:rows]
+    ))  # fmt: skip
+    (found,) = next_measurement.run(tmp_path, smoke, rows=1)
+    np.testing.assert_allclose(found["without labels"]["left"], [1, 2 / 3], atol=1e-5)
+    np.testing.assert_allclose(found["without labels"]["removed"], [[1, 0.5], [0.5, 1]], atol=1e-5)
+    shown = next_measurement.text(found, ABOUT)
+    assert "| u | 100 | 50 |" in shown
+    record.write("next_measurement", shown, found, tmp_path)
+    monkeypatch.setattr(next_measurement, "shares", None)  # not computed again
+    assert next(next_measurement.run(tmp_path, smoke, rows=1)) == json.loads(json.dumps(found))
+
+
+def test_liquids_are_kept_for_every_model_and_a_collapse_is_told(tmp_path, monkeypatch):
+    r, number = np.arange(2.0, 5.0, 0.5), {"value": 0.53, "stderr": 0.02}
+    radial = Estimate(np.array([[0.4, 2.2, 2.6, 1.5, 1.0, 1.1]] * 2), np.full((2, 6), 0.1))
+    names = ("diffusion_A2_per_ps", "coordination", "pressure_GPa")
+    table = {"by_temperature_K": {t: dict.fromkeys(names, number) for t in ("2000", "3000")}}
+    asked = []
+
+    def melt(potential, frames, temperatures, settings, name):
+        asked.append((name, len(frames[0]), temperatures))
+        if "DFT" in name:
+            raise ValueError("atoms met")
+        return SimpleNamespace(as_dict=lambda: table, r=r, radial=radial)
+
+    monkeypatch.setattr(liquids.liquid, "run", melt)
+    first = next(liquids.run(tmp_path, ("fused",)))
+    record.write("liquids", "", first, tmp_path)
+    *_, both = liquids.run(tmp_path, ("fused", "dft"))
+    assert asked == [(f"{name}, liquid", 128, (2000.0, 3000.0)) for name in ("fused", "DFT-only")]
+    shown = liquids.text(both, ABOUT)
+    assert "| fused | 3000 | 5.3 ± 0.2 | 3.00, 2.60 | 0.5 ± 0.0 | 0.5 ± 0.0 |" in shown
+    assert "2 replicas of 50 ps" in shown
+    assert "DFT-only: atoms met" in shown
+    (line,) = [line for line in figures.liquids(both)["liquids-3000"].axes[0].lines if line.get_label() == "fused"]
+    assert line.get_ydata().tolist() == radial.value[1].tolist()
+    assert figures.liquids({"models": {"dft": {"failed": "atoms met"}}}) == {}
 
 
 def test_the_lennard_jones_start_has_the_size_and_stiffness_of_titanium_and_nothing_else(tmp_path):

@@ -6,7 +6,7 @@ Settings that the file does not give are those of a preset.
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -174,15 +174,11 @@ def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
         raise ValueError(
             f"{file}: seed = {seed!r}; give a whole number from 0 on, below {ranges.MAX_VALUES['seed'][0]}"
         )
-    cells, base = {"repeats": tuple(repeats)}, presets.with_seed(base, seed)
-    base = presets.for_lightest(base, crystals.unit_cell(points[0].crystal).get_masses().min())
-    preset = replace(
-        base,
-        train_temperatures=tuple(p.temperature for p in experiments.select(points, role="train")),
-        experiment=replace(base.experiment, **cells),
-        fused=replace(base.fused, experiment=replace(base.fused.experiment, **cells)),
-        evaluation=replace(base.evaluation, **cells),
-    )
+    lightest = crystals.unit_cell(points[0].crystal).get_masses().min()
+    preset = presets.for_lightest(presets.with_seed(base, seed), lightest)
+    preset = presets.with_simulations(preset, partial(replace, repeats=tuple(repeats)))
+    trained = tuple(point.temperature for point in experiments.select(points, role="train"))
+    preset = replace(preset, train_temperatures=trained)
     return sections.changed(preset, {name: said[name] for name in SECTIONS if name in said}, file)
 
 

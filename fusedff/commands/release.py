@@ -172,8 +172,11 @@ _MEASURES = {
 
 
 def _said(errors, measure, part):
+    """A deviation with its standard error; more digits where the error would read 0."""
     _, name, unit, digits = _MEASURES[measure]
     value, noise = (errors[f"{measure}_{part}_{name}{end}"] for end in ("", "_stderr"))
+    while digits < 4 and round(noise, digits) == 0:
+        digits += 1
     return f"{value:.{digits}f} ± {noise:.{digits}f} {unit}"
 
 

@@ -1,7 +1,9 @@
 """Settings of a whole run, in five sizes: smoke, demo, hours, full, paper."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from fusedff.network.dimenet import DimeNet
 from fusedff.properties.thermal.elastic import ElasticConfig
@@ -284,23 +286,47 @@ def get(name: str) -> Preset:
     return _PRESETS[name]
 
 
+def with_simulations(preset: Preset, change: Callable) -> Preset:
+    """The preset with `change` applied to the settings of both trainings on measurements and of the evaluation."""
+    return replace(
+        preset,
+        experiment=change(preset.experiment),
+        fused=replace(preset.fused, experiment=change(preset.fused.experiment)),
+        evaluation=change(preset.evaluation),
+    )
+
+
 def with_seed(preset: Preset, seed: int) -> Preset:
     """The preset with all its random numbers from `seed`: initial weights, batches, trajectories, evaluation.
 
     The trajectories of the evaluation differ from those of the training.
     """
+    seeded = with_simulations(preset, partial(replace, seed=seed))
     return replace(
-        preset,
-        dft=replace(preset.dft, seed=seed),
-        experiment=replace(preset.experiment, seed=seed),
-        fused=replace(
-            preset.fused,
-            dft=replace(preset.fused.dft, seed=seed),
-            experiment=replace(preset.fused.experiment, seed=seed),
-        ),
-        evaluation=replace(preset.evaluation, seed=seed + 1),
+        seeded,
+        dft=replace(seeded.dft, seed=seed),
+        fused=replace(seeded.fused, dft=replace(seeded.fused.dft, seed=seed)),
+        evaluation=replace(seeded.evaluation, seed=seed + 1),
         seed=seed,
     )
+
+
+def for_lightest(preset: Preset, mass: float) -> Preset:
+    """The preset with the time steps of training and evaluation for atoms as light as `mass` (u).
+
+    At equal stiffness an atom vibrates faster with the inverse square root of its mass, and the steps of the presets
+    are titanium's. They are shortened in that proportion, to a tenth of a femtosecond, and never lengthened: the forces
+    on heavier atoms may well be stiffer.
+    """
+    share = min(1.0, (mass / TITANIUM_MASS) ** 0.5)
+
+    def shortened(settings):
+        if isinstance(settings, DiffTReConfig):
+            return replace(settings, sampling=shortened(settings.sampling))
+        step = max(0.1, round(share * settings.langevin.timestep_fs, 1))
+        return replace(settings, langevin=replace(settings.langevin, timestep_fs=step))
+
+    return with_simulations(preset, shortened)
 
 
 def note(preset: Preset) -> str | None:
@@ -322,26 +348,3 @@ def as_dict(settings):
         fields = {f.name: as_dict(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
         return {"kind": type(settings).__name__.removesuffix("Config"), **fields}
     return list(settings) if isinstance(settings, tuple) else settings
-
-
-def for_lightest(preset: Preset, mass: float) -> Preset:
-    """The preset with the time steps of training and evaluation for atoms as light as `mass` (u).
-
-    At equal stiffness an atom vibrates faster with the inverse square root of its mass, and the steps of the presets
-    are titanium's. They are shortened in that proportion, to a tenth of a femtosecond, and never lengthened: the forces
-    on heavier atoms may well be stiffer.
-    """
-
-    def shortened(langevin: LangevinConfig) -> LangevinConfig:
-        share = min(1.0, (mass / TITANIUM_MASS) ** 0.5)
-        return replace(langevin, timestep_fs=max(0.1, round(share * langevin.timestep_fs, 1)))
-
-    def training(settings: DiffTReConfig) -> DiffTReConfig:
-        return replace(settings, sampling=replace(settings.sampling, langevin=shortened(settings.sampling.langevin)))
-
-    return replace(
-        preset,
-        experiment=training(preset.experiment),
-        fused=replace(preset.fused, experiment=training(preset.fused.experiment)),
-        evaluation=replace(preset.evaluation, langevin=shortened(preset.evaluation.langevin)),
-    )

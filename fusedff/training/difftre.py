@@ -161,7 +161,7 @@ def _step(adam, updates, params, state, gradient):
     return optax.apply_updates(params, step), state
 
 
-def warn_if_lost(difftre_trainer: DiffTReTrainer, train_state: loop.TrainState) -> None:
+def warn_of_trajectories(difftre_trainer: DiffTReTrainer, train_state: loop.TrainState) -> None:
     """Warn of last snapshots far from all DFT frames or no longer the crystal, and of too long a time step."""
     for term, kept in zip(difftre_trainer.terms, train_state.extra, strict=True):
         if isinstance(term, SampledTerm):
@@ -202,5 +202,5 @@ def train(
         settings=asdict(settings), learned_from=checkpoints.data_of_potential(start) | difftre_trainer.learned_from,
         checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
     )  # fmt: skip
-    warn_if_lost(difftre_trainer, result.train_state)
+    warn_of_trajectories(difftre_trainer, result.train_state)
     return start.with_params(result.params), result.history

@@ -13,7 +13,7 @@ from ase import Atoms
 from fusedff.potential import Potential
 from fusedff.training import checkpoints, loop
 from fusedff.training.config import FusedConfig
-from fusedff.training.difftre import DiffTReTrainer, Measurements, shown, warn_if_lost
+from fusedff.training.difftre import DiffTReTrainer, Measurements, shown, warn_of_trajectories
 from fusedff.training.force_matching import ForceMatchingTrainer
 
 
@@ -68,5 +68,5 @@ def train(
         | checkpoints.data_of_frames(frames, "training"),
         checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
     )  # fmt: skip
-    warn_if_lost(difftre_trainer, result.train_state)
+    warn_of_trajectories(difftre_trainer, result.train_state)
     return start.with_params(result.params), result.history

@@ -76,7 +76,7 @@ def step(
     if labels is not None:
         # averaged over the same window as J; in G^T G the products of old rows with new ones average to zero
         label_sketch = ((1 - weight) ** 0.5 * label_sketch + weight**0.5 * labels).astype(label_sketch.dtype)
-    preconditioned = _precondition(rows, label_sketch.astype(float))
+    preconditioned = precondition(rows, label_sketch.astype(float))
     kernel = preconditioned @ rows.T
     diagonal = np.diag(kernel)
     damped = kernel + damping * np.median(diagonal[diagonal > 0]) * np.eye(len(kernel))
@@ -84,7 +84,7 @@ def step(
     return State(averaged, label_sketch, (measured + change).astype(state.params.dtype))
 
 
-def _precondition(rows, labels):
+def precondition(rows, labels):
     """J M^-1 (m, n) by Woodbury's identity, from J `rows` (m, n) and G `labels` (k, n)."""
     gram = labels @ labels.T
     gram[np.diag_indices_from(gram)] += max(PENALTY_FLOOR * np.trace(gram), np.finfo(float).tiny)

@@ -35,6 +35,7 @@ class Vacancy:
     n_atoms: int  # of the perfect supercell
     crystal: Crystal
     repeats: tuple[int, int, int]
+    relaxed: Atoms  # the structure, with the calculator
     relaxation: Relaxation
 
     def as_dict(self) -> dict:
@@ -58,6 +59,7 @@ class Surface:
     crystal: Crystal
     layers: int
     vacuum: float  # Å
+    relaxed: Atoms  # the structure, with the calculator
     relaxation: Relaxation
 
     def as_dict(self) -> dict:
@@ -84,6 +86,7 @@ class StackingFault:
     area: float  # Å^2
     crystal: Crystal
     layers: int
+    relaxed: Atoms  # the structure, with the calculator
     relaxation: Relaxation
 
     def as_dict(self) -> dict:
@@ -117,8 +120,9 @@ def vacancy(
     del perfect[0]
     bulk = (n_atoms - 1) / n_atoms * energy
     unrelaxed = _energy(perfect, calculator) - bulk
-    relaxed = relax_ions(perfect, calculator, relaxation, name).get_potential_energy() - bulk
-    return Vacancy(float(relaxed), float(unrelaxed), n_atoms, crystal, tuple(repeats), relaxation)
+    relaxed = relax_ions(perfect, calculator, relaxation, name)
+    energies = (relaxed.get_potential_energy() - bulk, unrelaxed)
+    return Vacancy(*map(float, energies), n_atoms, crystal, tuple(repeats), relaxed, relaxation)
 
 
 def surface(
@@ -141,9 +145,10 @@ def surface(
     area = np.linalg.norm(np.cross(slab.cell[0], slab.cell[1]))
     cell = crystals.unit_cell(crystal)
     bulk = len(slab) * _energy(cell, calculator) / len(cell)
-    relaxed = relax_ions(slab, calculator, relaxation, name and f"{name} {facet}").get_potential_energy()
-    energies = ((energy - bulk) / (2 * area) / _J_PER_M2 for energy in (relaxed, _energy(slab, calculator)))
-    return Surface(*map(float, energies), facet, float(area), crystal, layers, vacuum, relaxation)
+    relaxed = relax_ions(slab, calculator, relaxation, name and f"{name} {facet}")
+    energies = (relaxed.get_potential_energy(), _energy(slab, calculator))
+    energies = ((energy - bulk) / (2 * area) / _J_PER_M2 for energy in energies)
+    return Surface(*map(float, energies), facet, float(area), crystal, layers, vacuum, relaxed, relaxation)
 
 
 def stacking_fault(
@@ -170,10 +175,10 @@ def stacking_fault(
     faulted = perfect.copy()
     faulted.cell[2] += shift
     area = np.linalg.norm(np.cross(perfect.cell[0], perfect.cell[1]))
-    relaxed = relax_normal(faulted, calculator, relaxation, name and f"{name} {fault}").get_potential_energy()
-    energy = _energy(perfect, calculator)
-    energies = (1e3 * (e - energy) / area / _J_PER_M2 for e in (relaxed, _energy(faulted, calculator)))
-    return StackingFault(*map(float, energies), fault, shift, float(area), crystal, layers, relaxation)
+    relaxed = relax_normal(faulted, calculator, relaxation, name and f"{name} {fault}")
+    energy, energies = _energy(perfect, calculator), (relaxed.get_potential_energy(), _energy(faulted, calculator))
+    energies = (1e3 * (e - energy) / area / _J_PER_M2 for e in energies)
+    return StackingFault(*map(float, energies), fault, shift, float(area), crystal, layers, relaxed, relaxation)
 
 
 def _block(crystal: Crystal, facet: str, layers: int) -> Atoms:
