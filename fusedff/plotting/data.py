@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from ase import Atoms
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
@@ -13,6 +12,7 @@ from fusedff.data import frames as labelled
 from fusedff.plotting import style
 from fusedff.units import GPA
 
+MARKED = 5  # outliers of a panel that are labelled
 LINEAR_GPA = 20.0  # the axis of pressures is linear up to here and logarithmic beyond
 
 
@@ -59,13 +59,13 @@ def frames_overview(frames: Sequence[Atoms]) -> Figure:
     return fig
 
 
-def eos(curves: Mapping[str, tuple], marks: Mapping[str, float] | None = None, ax: Axes | None = None) -> Figure:
+def eos(curves: Mapping[str, tuple], marks: Mapping[str, float] | None = None) -> Figure:
     """Energy against volume per atom: name -> (volumes, energies, fit), Å^3, eV, and a function fit(volume) or None.
 
     Energies are relative to the lowest given one of all curves. `marks` draws labelled vertical lines at volumes.
     """
     with style.context():
-        fig, ax = style.axes(ax, (7.4, 3.9))
+        fig, ax = plt.subplots(figsize=(7.4, 3.9))
         lowest = min(np.min(energies) for _, energies, _ in curves.values())
         for k, (name, (volumes, energies, fit)) in enumerate(curves.items()):
             color = style.STRUCTURES.get(name, style.color_of(name, k))
@@ -111,10 +111,10 @@ def parity(
     return fig
 
 
-def outliers(scores: Mapping[str, tuple], threshold: float, names: Sequence[str] = (), marked: int = 5) -> Figure:
+def outliers(scores: Mapping[str, tuple], threshold: float, names: Sequence[str] = ()) -> Figure:
     """Outlier scores of frames within their families: `scores` as `fusedff.training.outliers.scores` returns them.
 
-    One panel per quantity, score against the index of the frame; the `marked` highest above `threshold` are labelled
+    One panel per quantity, score against the index of the frame; the `MARKED` highest above `threshold` are labelled
     with their index, or with their entry of `names`.
     """
     with style.context():
@@ -124,7 +124,7 @@ def outliers(scores: Mapping[str, tuple], threshold: float, names: Sequence[str]
             place = np.arange(len(score))
             ax.plot(place[~over], score[~over], ".", color=style.COLORS["dft"])
             ax.plot(place[over], score[over], "o", color=style.STRUCTURES["bcc"])
-            for n in sorted(place[over], key=lambda n: -score[n])[:marked]:
+            for n in sorted(place[over], key=lambda n: -score[n])[:MARKED]:
                 text = names[n] if len(names) else n
                 ax.annotate(text, (n, score[n]), (4, 3), textcoords="offset points", fontsize=7)
             ax.axhline(threshold, color=style.FAINT, lw=1, ls="--")

@@ -209,9 +209,9 @@ def _melted(potential, cells: SimulationCells, settings, name):
     return state, liquid.capacity
 
 
-def _angular(cells, positions, shells, most=100):
-    """Angular distributions (n_cells, n_angles) of at most `most` evenly spaced snapshots, with integral one."""
-    chosen = positions[:: -(-len(positions) // most)]
+def _angular(cells, positions, shells):
+    """Angular distributions (n_cells, n_angles) of at most 100 evenly spaced snapshots, with integral one."""
+    chosen = positions[:: -(-len(positions) // 100)]
     found = []
     for start, end in pairwise(np.append(np.flatnonzero(np.diff(shells, prepend=0)), len(shells))):
         which, within = slice(start, end), float(shells[start])
