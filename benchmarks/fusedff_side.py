@@ -142,7 +142,7 @@ def stored_update(model: Potential, repeats, positions, estimator):
     to_each = jnp.linalg.inv(jnp.asarray(unstrained, jnp.float32)) @ term.cells.lattice
     positions = jnp.einsum("sax,cxy->scay", jnp.asarray(positions, jnp.float32), to_each)
     sampled = train_state.extra[0]._replace(trajectory=langevin.Trajectory(positions, (), (), ()))
-    energy, observed = term._reevaluate(model, sampled)
+    energy, observed = term.reevaluate(model, sampled)
     sampled = sampled._replace(trajectory=langevin.Trajectory(positions, energy, observed, energy))
     train_state = train_state._replace(extra=(sampled,))
     return lambda: difftre_trainer.update(train_state, 1)[0].params

@@ -171,8 +171,7 @@ class Potential:
         eta = strain_from_voigt(strain)
         stretch = eta - eta @ eta / 2
         vectors = displacements(system, neighbors)
-        cell_index = jnp.minimum(system.cell_index, system.n_cells - 1)
-        vectors = vectors + jnp.einsum("abx,axy->aby", vectors, stretch[cell_index])
+        vectors = vectors + jnp.einsum("abx,axy->aby", vectors, system.per_atom(stretch))
         return system.per_cell(self.atomic_energies(vectors, neighbors, system.numbers))
 
     def born(self, system: System, neighbors: Neighbors) -> tuple[jax.Array, jax.Array]:
@@ -224,18 +223,24 @@ class Potential:
             raise storage.DamagedFileError(f"{path} is not a fusedff potential; give a file written by Potential.save")
         try:
             config = metadata["potential"]
-            model = _MODELS[config["model"]](**config["settings"])
-            numbers, reference, scale = tuple(config["numbers"]), tuple(config["reference"]), config["scale"]
-            kind = bool(config.get("repulsion", False)), str(config.get("source", ""))  # older files have neither
-            covered = Coverage(*config["coverage"]) if config.get("coverage") else None
+            potential = cls(
+                params=None,
+                model=_MODELS[config["model"]](**config["settings"]),
+                numbers=tuple(config["numbers"]),
+                reference=tuple(config["reference"]),
+                scale=config["scale"],
+                repulsion=bool(config.get("repulsion", False)),  # older files have neither this nor a source
+                source=str(config.get("source", "")),
+                coverage=Coverage(*config["coverage"]) if config.get("coverage") else None,
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise storage.DamagedFileError(
                 f"{path} describes a model that fusedff does not know ({error}); train it again"
             ) from error
-        _require_description(path, numbers, reference, scale)
-        template = jax.eval_shape(lambda: model.init(jax.random.PRNGKey(0), len(numbers)))
+        _require_description(path, potential.numbers, potential.reference, potential.scale)
+        template = jax.eval_shape(lambda: potential.model.init(jax.random.PRNGKey(0), len(potential.numbers)))
         template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), template)
-        return cls(storage.read_tree(path, template)[0], model, numbers, reference, scale, *kind, covered)
+        return potential.with_params(storage.read_tree(path, template)[0])
 
 
 _MODELS = {model.__name__: model for model in (DimeNet, LennardJones)}

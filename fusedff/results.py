@@ -108,16 +108,6 @@ def largest_stress(experiment: dict) -> tuple[float, float]:
     return abs(largest), noise
 
 
-def lattice_rows(models: dict[str, dict]) -> list[dict]:
-    """Lattice parameters (Å, degrees) at which models have the measured stress: one row per number."""
-    return [
-        {"model": model, "temperature_K": t, "quantity": name} | {key: entry.get(key) for key in _columns(entry)}
-        for model, found in models.items()
-        for t, point in found.items()
-        for name, entry in point["lattice"].items()
-    ]
-
-
 def _columns(entry):
     return ("value", "stderr", *(("spread",) if "spread" in entry else ()), "measured")
 

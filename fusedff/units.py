@@ -15,13 +15,12 @@ THZ = 2 * np.pi / PS  # angular frequency of 1 THz in ASE's units, sqrt(eV/amu)/
 PLANCK = 1e12 * ase.units._hplanck / ase.units._e  # Planck's constant, eV per THz
 KJ_MOL = ase.units.kJ / ase.units.mol  # eV per kJ/mol
 NM = ase.units.nm  # Å per nm
-KJ_MOL_NM3_PER_GPA = GPA / (KJ_MOL / NM**3)  # kJ/mol/nm^3 (titanium paper) per GPa
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # xx yy zz yz xz xy
 
 # 32 bits in either precision of jax, which may remember a 64-bit index from a trace in double precision
 _ROW, _COLUMN = (np.array(axis, np.int32) for axis in zip(*VOIGT, strict=True))
-_SLOT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]], np.int32)  # index of entry (i, j) in the Voigt vector
+_INDEX = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]], np.int32)  # index of entry (i, j) in the Voigt vector
 _IS_SHEAR = _ROW != _COLUMN
 
 
@@ -34,7 +33,7 @@ def to_voigt(stress):
 def from_voigt(stress):
     """Voigt stress (..., 6) to the symmetric tensor (..., 3, 3) in the same unit."""
     stress = as_floats(stress)
-    return stress[..., _SLOT]
+    return stress[..., _INDEX]
 
 
 def strain_to_voigt(strain):

@@ -45,9 +45,9 @@ if cache:
 LONG = [
     f"test_{name}.py"
     for name in (
-        "notebooks", "elasticity", "dynamics", "thermal_crystals", "material", "lattice", "deformation", "liquid",
+        "notebooks", "elasticity", "langevin", "thermal_crystals", "material", "lattice", "deformation", "liquid",
         "transition", "solutions", "lammps_ranks", "benchmarks", "targets", "devices", "difftre", "fused", "extending",
-        "defects", "kernel", "startup",
+        "defects", "kernel", "jax_setup",
     )
 ]  # fmt: skip
 

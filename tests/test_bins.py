@@ -87,7 +87,7 @@ def test_strained_cells_side_by_side_have_the_pairs_of_the_dense_search(dtype):
         frames.append(frame)
     system, cutoff = systems.from_atoms(frames, dtype), 5.0
     found = []
-    for plan in (bins.divide(system.cells, cutoff), neighbors.static_offsets(system.cells, cutoff)):
+    for plan in (bins.divide(system.cells, cutoff), neighbors.image_offsets(system.cells, cutoff)):
         near = jax.jit(neighbors.search_cells, static_argnums=(1, 2, 3))(system, cutoff, 40, plan)
         neighbors.require_complete(near)
         slots = np.arange(near.reverse.size).reshape(near.reverse.shape)
@@ -140,7 +140,7 @@ CUTOFF = 5.0  # Å, a third of the cell
 
 
 def test_dynamics_in_bins_are_those_over_all_pairs_also_from_lists_that_are_too_small():
-    _, _, dense = crystal_in_motion(neighbors.static_offsets)
+    _, _, dense = crystal_in_motion(neighbors.image_offsets)
     simulation, _, binned = crystal_in_motion(bins.divide, ListCapacity(12, 12))
     assert simulation.plan.shape == (3, 3, 3)
     assert simulation.capacity.candidates > 12

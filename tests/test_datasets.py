@@ -185,10 +185,12 @@ def test_inseparable_species_share_the_energy_evenly():
 
 # ---- the paper's archive ----
 
+PUBLISHED = titanium_paper.PAPER_BLOB_IDS
+
 
 @pytest.fixture
-def published(tmp_path):
-    """A function that writes an archive of these files and returns its path and the ids it should have."""
+def published(tmp_path, monkeypatch):
+    """A function that writes an archive of these files, as if it was the published one, and returns its path."""
 
     def make(files=None, content=None):
         files = files or {name: npy(array) for name, array in paper_arrays().items()}
@@ -196,7 +198,8 @@ def published(tmp_path):
         path = tmp_path / "Data_DFT_and_Exp.zip"
         path.write_bytes(content)
         ids = {name: git_blob_sha1(data) for name, data in files.items()}
-        return path, {"archive": git_blob_sha1(content), **ids}
+        monkeypatch.setattr(titanium_paper, "PAPER_BLOB_IDS", {"archive": git_blob_sha1(content), **ids})
+        return path
 
     return make
 
@@ -210,9 +213,9 @@ def test_git_object_ids_are_those_of_git(tmp_path):
 
 
 def test_the_archive_becomes_frames_in_ev_and_angstrom_with_row_vectors_and_stress_of_minus_virial(published):
-    path, ids = published()
+    path = published()
     arrays = paper_arrays()
-    frames = datasets.load_paper_archive(path, _blob_ids=ids)
+    frames = datasets.load_paper_archive(path)
     assert [f.info["config_type"] for f in frames] == ["paper-init", "paper-bulk"] * 2
     assert [labelled.use_virial(f) for f in frames] == [True, False, True, False]
     assert [f.info["config_id"] for f in frames][:2] == ["paper-0000", "paper-0001"]
@@ -232,11 +235,9 @@ def test_unflattened_arrays_in_a_flat_archive_read_the_same(published):
     n = len(a["energy.npy"])
     shapes = {"box.npy": (n, 3, 3), "virial.npy": (n, 3, 3), "coord.npy": (n, -1, 3), "energy.npy": (n, 1)}
     files = {name: npy(array.reshape(shapes.get(name, array.shape))) for name, array in a.items()}
-    path, ids = published(files, zipped(files))
-    nested, nested_ids = published()
-    expected = datasets.load_paper_archive(nested, _blob_ids=nested_ids)
-    path, ids = published(files, zipped(files))
-    for f, g in zip(datasets.load_paper_archive(path, _blob_ids=ids), expected, strict=True):
+    expected = datasets.load_paper_archive(published())
+    found = datasets.load_paper_archive(published(files, zipped(files)))
+    for f, g in zip(found, expected, strict=True):
         assert f == g
         np.testing.assert_array_equal(labelled.labels(f).stress, labelled.labels(g).stress)
 
@@ -245,16 +246,16 @@ def test_a_virial_that_is_not_used_cannot_spoil_a_frame_but_one_that_is_used_can
     for i, refused in ((1, False), (0, True)):
         a = paper_arrays()
         a["virial.npy"][i] *= 1e4
-        path, ids = published({name: npy(array) for name, array in a.items()})
+        path = published({name: npy(array) for name, array in a.items()})
         if refused:
             with pytest.raises(ValueError, match=r"frame 0 \(paper-0000\): stress of"):
-                datasets.load_paper_archive(path, _blob_ids=ids)
+                datasets.load_paper_archive(path)
         else:
-            assert not labelled.has_stress(datasets.load_paper_archive(path, _blob_ids=ids)[i])
+            assert not labelled.has_stress(datasets.load_paper_archive(path)[i])
 
 
 def test_only_the_published_file_is_opened(published, monkeypatch):
-    path, ids = published()
+    path = published()
     content = path.read_bytes()
 
     def opened(*args, **kwargs):
@@ -266,26 +267,28 @@ def test_only_the_published_file_is_opened(published, monkeypatch):
     for damaged in (flipped, content[:-100], content[:10], b"", content + b"\0"):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"^Data_DFT_and_Exp\.zip: git id .* not the published .*delete it"):
-            datasets.load_paper_archive(path, _blob_ids=ids)
+            datasets.load_paper_archive(path)
+    monkeypatch.setattr(titanium_paper, "PAPER_BLOB_IDS", PUBLISHED)
     with pytest.raises(ValueError, match="not the published 6f5c28d31a11acc1450eee9c82c86de7e592833c"):
         datasets.load_paper_archive(path)
 
 
-def test_a_tampered_array_is_refused_even_if_the_archive_is_trusted(published):
-    path, ids = published()
+def test_a_tampered_array_is_refused_even_if_the_archive_is_trusted(published, monkeypatch):
+    path = published()
+    monkeypatch.setitem(titanium_paper.PAPER_BLOB_IDS, "force.npy", "0000")
     with pytest.raises(ValueError, match=r"Data_DFT_and_Exp\.zip, force\.npy: git id .* is not 0000; delete it"):
-        datasets.load_paper_archive(path, _blob_ids={**ids, "force.npy": "0000"})
+        datasets.load_paper_archive(path)
 
 
 def test_nothing_is_unpacked_to_disk_whatever_the_names_say(published, tmp_path):
     files = {name: npy(array) for name, array in paper_arrays().items()}
     outside = {f"../../evil/{name}": content for name, content in files.items()}
-    path, ids = published(files, zipped({**outside, "/etc/evil": b"x"}))
+    path = published(files, zipped({**outside, "/etc/evil": b"x"}))
     before = set(tmp_path.rglob("*"))
-    datasets.load_paper_archive(path, _blob_ids=ids)
+    datasets.load_paper_archive(path)
     assert set(tmp_path.rglob("*")) == before
     twice = zipped({f"{folder}/{n}": c for folder in "ab" for n, c in files.items()})
-    path, _ = published(files, twice)
+    path = published(files, twice)
     with pytest.raises(ValueError, match="2 folders hold all"):
         datasets.load_paper_archive(path, verify=False)
 
@@ -294,13 +297,13 @@ def test_nothing_is_unpacked_to_disk_whatever_the_names_say(published, tmp_path)
 
 
 def test_the_archive_is_downloaded_once_verified_and_kept(published, tmp_path):
-    path, ids = published()
+    path = published()
     content, calls = path.read_bytes(), []
-    fetch = {"cache_dir": tmp_path / "cache", "_downloader": downloader(content, calls), "_blob_ids": ids}
+    fetch = {"cache_dir": tmp_path / "cache", "_downloader": downloader(content, calls)}
     first = titanium_paper.fetch_paper_archive(**fetch)
     assert titanium_paper.fetch_paper_archive(**fetch) == first
     assert calls == [titanium_paper.PAPER_URL]
-    assert len(datasets.load_paper_archive(first, _blob_ids=ids)) == 4
+    assert len(datasets.load_paper_archive(first)) == 4
     first.write_bytes(content[:-1])  # damaged in the cache: fetched again
     assert titanium_paper.fetch_paper_archive(**fetch).read_bytes() == content
     assert len(calls) == 2

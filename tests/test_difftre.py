@@ -62,7 +62,7 @@ def reweighted(term, sampled, function):
     """A function of averages at any parameters, from the snapshots of `sampled` alone."""
 
     def of_params(params):
-        energy, observed = term._reevaluate(START.with_params(params), sampled)
+        energy, observed = term.reevaluate(START.with_params(params), sampled)
         w = reweighting.weights(term.beta, energy, sampled.trajectory.energy)
         return function(reweighting.averages(w, observed))
 

@@ -47,7 +47,8 @@ def store():
 
 @jax.jit
 def errors_of(params, batch):
-    return force_matching_loss.mean_squared_errors(TRUTH.with_params(params), batch)
+    deviations = force_matching_loss.deviations(TRUTH.with_params(params), batch)
+    return force_matching_loss.mean_squares(deviations, batch)
 
 
 def errors(store, indices, n_frames=None, n_atoms=None):

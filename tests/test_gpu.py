@@ -75,7 +75,7 @@ def test_parameter_gradient_of_squared_forces_is_that_of_the_cpu(problem):
 def test_neighbours_found_on_the_gpu_are_those_found_on_the_cpu():
     frames = titanium.frames((3, 3, 2), 2)
     images = neighbors.image_offsets(np.stack([frame.cell.array for frame in frames]), 5.0)
-    search = partial(neighbors.search_cells, cutoff=5.0, capacity=40, images=images)
+    search = partial(neighbors.search_cells, cutoff=5.0, capacity=40, plan=images)
     cpu, gpu = on_both(search, systems.from_atoms(frames))
     assert all(np.array_equal(a, b) for a, b in zip(cpu, gpu, strict=True))
 

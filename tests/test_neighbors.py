@@ -65,7 +65,7 @@ def _sorted(table):
 _search = jax.jit(neighbors.search, static_argnums=(2, 3, 4))
 
 
-def search(frame, cutoff, capacity=None, plan=neighbors.static_offsets):
+def search(frame, cutoff, capacity=None, plan=neighbors.image_offsets):
     """System and neighbours of one frame; `capacity` defaults to exactly what is needed."""
     system = systems.from_atoms(frame)
     if capacity is None:
@@ -159,21 +159,21 @@ def test_a_batch_of_cells_is_searched_like_each_cell_alone():
     np.testing.assert_array_equal(pairs_of(system, near), _sorted(expected))
     np.testing.assert_array_equal(pairs_of(system, neighbors.from_frames(frames, 5.0)), pairs_of(system, near))
     assert_reversible(system, near)
-    counted = neighbors.max_neighbors(system, 5.0, neighbors.static_offsets(system.cells, 5.0))
+    counted = neighbors.max_neighbors(system, 5.0, neighbors.image_offsets(system.cells, 5.0))
     assert counted == near.needed == np.bincount(expected[:, 0].astype(int)).max()
 
 
 def test_image_offsets_are_one_for_a_cell_of_twice_the_radius_and_come_in_opposite_pairs():
-    assert neighbors.image_offsets(10.1 * np.eye(3), 5.0).tolist() == [[0, 0, 0]]
-    images = neighbors.image_offsets(SKEWED, 5.0)
+    assert neighbors.image_offsets(10.1 * np.eye(3), 5.0) == ((0, 0, 0),)
+    images = np.array(neighbors.image_offsets(SKEWED, 5.0))
     np.testing.assert_array_equal(images, -images[::-1])
 
 
 def test_image_offsets_of_several_cells_serve_each_of_them():
     short_x, short_y = np.diag([4.0, 20, 20]), np.diag([20, 4.0, 20])
-    images = neighbors.image_offsets(np.stack([short_x, short_y]), 5.0).tolist()
+    images = neighbors.image_offsets(np.stack([short_x, short_y]), 5.0)
     for cell in (short_x, short_y):
-        assert all(offset in images for offset in neighbors.image_offsets(cell, 5.0).tolist())
+        assert all(offset in images for offset in neighbors.image_offsets(cell, 5.0))
 
 
 def test_pairs_that_do_not_fit_are_reported_not_dropped_in_silence():

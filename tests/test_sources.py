@@ -26,7 +26,11 @@ SETTINGS = ForceMatchingConfig(
 )
 
 loss = jax.jit(force_matching_loss.loss, static_argnums=0)
-mean_squared_errors = jax.jit(force_matching_loss.mean_squared_errors)
+
+
+@jax.jit
+def mean_squared_errors(potential, batch):
+    return force_matching_loss.mean_squares(force_matching_loss.deviations(potential, batch), batch)
 
 
 @cache

@@ -88,7 +88,7 @@ def test_heat_capacities_do_not_depend_on_the_zero_of_energy_and_rounding_that_w
     positions = target.cells.sites + 0.025 * jax.random.normal(jax.random.PRNGKey(0), (6, *target.cells.sites.shape))
 
     def means(target, potential):
-        images = neighbors.static_offsets(target.cells.lattice, potential.cutoff)
+        images = neighbors.image_offsets(target.cells.lattice, potential.cutoff)
         found = snapshots.evaluate(target.observe, potential.cutoff, 60, images, potential, target.cells, positions)
         return found[1].mean(0)
 
@@ -119,7 +119,7 @@ def test_gradient_and_jacobian_are_those_of_the_reweighted_residuals(kind):
     sampled, _ = term.find(WRONG, term.init(WRONG.params, jax.random.PRNGKey(0)), 0)
 
     def reweighted(params):
-        energy, found = term._reevaluate(WRONG.with_params(params), sampled)
+        energy, found = term.reevaluate(WRONG.with_params(params), sampled)
         w = reweighting.weights(term.beta, energy, sampled.trajectory.energy)
         return Averages(sampled, w, found, reweighting.averages(w, found))
 

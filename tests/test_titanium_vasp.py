@@ -62,9 +62,12 @@ def packed(files, links=()):
     return buffer.getvalue()
 
 
+PUBLISHED = titanium_vasp.PUBLISHED
+
+
 @pytest.fixture
-def published(tmp_path):
-    """A function that writes an archive and returns its path and what it should be."""
+def published(tmp_path, monkeypatch):
+    """A function that writes an archive, as if it was the published one, and returns its path."""
 
     def make(content=None):
         content = packed(members()) if content is None else content
@@ -75,14 +78,15 @@ def published(tmp_path):
             "git id": titanium_vasp.git_blob_sha1(content),
             "sha256": hashlib.sha256(content).hexdigest(),
         }
-        return path, ids
+        monkeypatch.setattr(titanium_vasp, "PUBLISHED", ids)
+        return path
 
     return make
 
 
 def test_the_archive_becomes_frames_of_one_source_in_runs_without_stress(published):
-    path, ids = published()
-    frames = titanium_vasp.load(path, _published=ids)
+    path = published()
+    frames = titanium_vasp.load(path)
     assert [f.info["config_id"] for f in frames] == [
         *(f"T1900/3_mp-73/interstitials_HCP2/inter_10#{n}" for n in range(3)),
         *(f"T475/1_mp-46/elastic/run_3#{n}" for n in range(3)),
@@ -102,8 +106,8 @@ def test_the_archive_becomes_frames_of_one_source_in_runs_without_stress(publish
 
 
 def test_an_extended_xyz_file_of_the_same_content_reads_the_same(published, tmp_path):
-    path, ids = published()
-    frames = titanium_vasp.load(path, _published=ids)
+    path = published()
+    frames = titanium_vasp.load(path)
     bare = [f.copy() for f in frames]
     for copy, frame in zip(bare, frames, strict=True):
         copy.calc = frame.calc
@@ -120,14 +124,14 @@ def test_copies_and_frames_that_did_not_converge_are_dropped_and_counted(publish
     arrays["force.npy"][1, 0] += 0.2  # a net force
     for array in arrays.values():
         array[4] = array[0]
-    path, ids = published(packed(members(first=arrays)))
+    path = published(packed(members(first=arrays)))
     with pytest.warns(UserWarning, match=r"1 with a net force above 0\.05 eV/Å .* and 1 exact copies of 8 frames"):
-        frames = titanium_vasp.load(path, _published=ids)
+        frames = titanium_vasp.load(path)
     assert [f.info["config_id"][-2:] for f in frames[3:]] == ["#0", "#2", "#3"]  # the others keep their names
 
 
 def test_only_the_published_archive_is_opened(published, monkeypatch):
-    path, ids = published()
+    path = published()
     content = path.read_bytes()
     monkeypatch.setattr(tarfile, "open", lambda *a, **k: pytest.fail("opened before it was verified"))
     middle = len(content) // 2
@@ -135,7 +139,8 @@ def test_only_the_published_archive_is_opened(published, monkeypatch):
     for damaged in (flipped, content[:-100], b"", content + b"\0"):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"iter0_Ti\.tar\.xz: (size|git id) .* is not the published .*delete it"):
-            titanium_vasp.load(path, _published=ids)
+            titanium_vasp.load(path)
+    monkeypatch.setattr(titanium_vasp, "PUBLISHED", PUBLISHED)
     with pytest.raises(ValueError, match="not the published 1884948"):
         titanium_vasp.load(path)
 
@@ -158,27 +163,27 @@ def test_only_the_published_archive_is_opened(published, monkeypatch):
 def test_an_archive_of_another_layout_is_one_clear_error(published, change, says):
     files = members()
     change(files)
-    path, _ = published(packed(files))
+    path = published(packed(files))
     with pytest.raises(ValueError, match=says):
         titanium_vasp.load(path, verify=False)
 
 
 def test_a_truncated_archive_is_one_clear_error(published):
-    path, _ = published(packed(members())[:-200])
+    path = published(packed(members())[:-200])
     with pytest.raises(ValueError, match=r"iter0_Ti\.tar\.xz cannot be unpacked .*delete it"):
         titanium_vasp.load(path, verify=False)
 
 
 def test_nothing_is_unpacked_to_disk_whatever_names_and_links_say(published, tmp_path):
     files = members() | {"/etc/evil": b"x", "../../evil/box.npy": npy(np.eye(3))}
-    path, _ = published(packed(files, links=[("iter0/T475/1_mp-46/elastic/run_3/set.001/coord.npy", "/etc/passwd")]))
+    path = published(packed(files, links=[("iter0/T475/1_mp-46/elastic/run_3/set.001/coord.npy", "/etc/passwd")]))
     before = set(tmp_path.rglob("*"))
     assert len(titanium_vasp.load(path, verify=False)) == 6
     assert set(tmp_path.rglob("*")) == before
 
 
 def test_an_archive_that_unpacks_to_too_much_is_refused(published, monkeypatch):
-    path, _ = published(packed(members() | {f"{RUN}/set.000/notes": b"0" * 4000}))
+    path = published(packed(members() | {f"{RUN}/set.000/notes": b"0" * 4000}))
     monkeypatch.setattr(titanium_vasp, "_MAX_BYTES", 3000)
     with pytest.raises(ValueError, match="unpacks to more than 3000 bytes"):
         titanium_vasp.load(path, verify=False)
@@ -188,16 +193,16 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(published, monkeypatch):
 
 
 def test_the_archive_is_downloaded_once_verified_and_kept(published, tmp_path):
-    path, ids = published()
+    path = published()
     content, calls = path.read_bytes(), []
-    arguments = {"cache_dir": tmp_path / "cache", "_downloader": downloader(content, calls), "_published": ids}
+    arguments = {"cache_dir": tmp_path / "cache", "_downloader": downloader(content, calls)}
     first = titanium_vasp.fetch(**arguments)
     assert titanium_vasp.fetch(**arguments) == first
     assert calls == [titanium_vasp.URL]
     first.write_bytes(content[:-1])  # damaged in the cache: fetched again
     assert titanium_vasp.fetch(**arguments).read_bytes() == content
     with pytest.raises(ValueError, match=r"size \d+ is not the published .* deleted"):
-        titanium_vasp.fetch(tmp_path / "other", _downloader=downloader(b"hello", []), _published=ids)
+        titanium_vasp.fetch(tmp_path / "other", _downloader=downloader(b"hello", []))
     assert not list((tmp_path / "other").iterdir())
 
 

@@ -43,6 +43,15 @@ def main(arguments=None) -> int:
         return 130
 
 
+def _set_up_jax() -> None:
+    """Tune JAX, before anything is compiled. Raises ValueError if JAX_PLATFORMS names a device that does not exist."""
+    import fusedff
+    from fusedff.runtime import devices
+
+    devices.require_platform()
+    fusedff.setup()
+
+
 # ---- a material of your own ----
 
 
@@ -103,9 +112,7 @@ def _label_arguments(parser) -> None:
 
 
 def _label(options) -> int:
-    import fusedff
     from fusedff.commands import labelling
-    from fusedff.runtime import devices
 
     given = {name: value for name, value in vars(options).items() if value not in (None, [])}
     gpaw = {name: given[name] for name in labelling.OF_GPAW if name in given}
@@ -117,8 +124,7 @@ def _label(options) -> int:
     else:
         if foreign := [*gpaw, *(["processes"] if "processes" in given else [])]:
             raise ValueError(f"--{foreign[0]} is a setting of GPAW, not of {options.calculator}; leave it out")
-        devices.require_platform()
-        fusedff.setup()
+        _set_up_jax()
         found = labelling.label(
             options.structures, options.output, options.calculator, _settings(options.set), options.source,
             say=lambda text: print(text, flush=True),
@@ -139,12 +145,9 @@ def _propose_arguments(parser) -> None:
 
 
 def _propose(options) -> int:
-    import fusedff
     from fusedff.commands import proposal
-    from fusedff.runtime import devices
 
-    devices.require_platform()
-    fusedff.setup()
+    _set_up_jax()
     apart = proposal.APART if options.apart is None else options.apart
     print(proposal.propose(options.frames, options.models, options.count, options.into, apart).report())
     print(f"wrote     {options.into}; next: fusedff label {options.into} frames.extxyz")
@@ -163,15 +166,12 @@ def _check(options) -> int:
 
 
 def _train(options) -> int:
-    import fusedff
     from fusedff.commands import material, training
-    from fusedff.runtime import devices
     from fusedff.study import comparison, presets
 
     mine = material.load(options.settings)
     print(material.describe(mine), flush=True)
-    devices.require_platform()
-    fusedff.setup()
+    _set_up_jax()
     presets.announce(mine.preset)
     result = training.train(mine, say=lambda text: print(f"--- {text}", flush=True))
     print(f"\n{comparison.verdict(mine.preset, result)}")
@@ -218,16 +218,14 @@ def _settings(pairs) -> dict:
 
 
 def _evaluate(options) -> int:
-    import fusedff
     from fusedff.commands import evaluation
-    from fusedff.runtime import devices, storage
+    from fusedff.runtime import storage
 
     if options.preset is not None and options.table is None:
         raise ValueError("--preset is for the temperatures of --table, which is not given; name one, or leave it out")
     if options.output is not None:
         storage.require_new(options.output)
-    devices.require_platform()
-    fusedff.setup()
+    _set_up_jax()
     found = evaluation.evaluate(
         options.model, options.structure, options.symbol, options.frames, options.table, options.preset or "demo",
         _settings(options.set), say=lambda text: print(text, flush=True),

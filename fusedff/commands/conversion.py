@@ -195,7 +195,7 @@ def _smearing(atoms) -> float:
 
 def _frame(atoms, name: str, prefix: str, n: int, kind: str, settings: Settings) -> ase.Atoms:
     """The frame with its labels and ids and nothing else: no constraints, no orbitals, one energy."""
-    frame = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    frame = labelled.bare(atoms)
     found = labelled.calculator_results(atoms)
     results = {"energy": float(labelled.energy_of(atoms)), "forces": np.asarray(found["forces"], float)}
     if labelled.has_stress(atoms):

@@ -8,6 +8,7 @@ import importlib.metadata
 import shlex
 import time
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,9 +147,8 @@ def label(
     says = {"source": source, "calculator": _described(model, calculator, settings or {})}
     frames = _structures(structures, output)
     with storage.lock(output):
-        done = _done(output, frames, says)
-        content, new, failed, saved = output.read_bytes() if output.exists() else b"", 0, {}, (time.monotonic(), 0)
-        try:
+        done, new, failed = _done(output, frames, says), 0, {}
+        with _appending(output) as append:
             for number, (name, frame) in enumerate(frames.items(), start=1):
                 if name in done:
                     continue
@@ -159,22 +159,37 @@ def label(
                     failed[name] = " ".join(str(error).split()) or type(error).__name__
                     say(f"{place}: no labels ({failed[name]}), skipped")
                     continue
-                content, new = content + extxyz.encode(found), new + 1
+                append(found)
+                new += 1
                 energy, forces, _ = labelled.labels(found)
                 say(
                     f"{place}: {len(found)} atoms, {energy / len(found):.4f} eV/atom, "
                     f"max |F| {np.abs(forces).max():.3f} eV/Å, {time.monotonic() - began:.1f} s"
                 )
-                if time.monotonic() - saved[0] > SECONDS_BETWEEN_SAVES:
-                    storage.write_bytes(output, content)
-                    saved = time.monotonic(), new
-        finally:
-            if new > saved[1]:
-                storage.write_bytes(output, content)
     if failed and not new and not done & set(frames):
         name, why = next(iter(failed.items()))
         raise ValueError(f"{model} labels none of {len(frames)} structures ({name}: {why}); take another calculator")
     return Labelling(len(frames), len(done & set(frames)), new, failed)
+
+
+@contextmanager
+def _appending(output: Path):
+    """Yield `append(frame)`; the file is replaced as a whole every few seconds, and at the end, however it comes."""
+    content, saved = output.read_bytes() if output.exists() else b"", time.monotonic()
+    unsaved = False
+
+    def append(frame):
+        nonlocal content, saved, unsaved
+        content, unsaved = content + extxyz.encode(frame), True
+        if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+            storage.write_bytes(output, content)
+            saved, unsaved = time.monotonic(), False
+
+    try:
+        yield append
+    finally:
+        if unsaved:
+            storage.write_bytes(output, content)
 
 
 def _described(model: str, calculator, settings: Mapping) -> str:
@@ -213,7 +228,7 @@ def _done(output: Path, frames: Mapping[str, Atoms], says: Mapping[str, str]) ->
 def _labelled(structure: Atoms, calculator, says: Mapping[str, str]) -> Atoms:
     """The structure with labels and ids and nothing else; ValueError for labels that cannot be trained on."""
     found = calculators.compute_labels(calculator, structure)
-    frame = Atoms(structure.numbers, structure.positions, cell=structure.cell, pbc=structure.pbc)
+    frame = labelled.bare(structure)
     frame.info = {"config_type": labelled.family(structure), **says}
     if "run" in structure.info:
         frame.info["run"] = str(structure.info["run"])

@@ -85,7 +85,7 @@ def propose(path: str | Path, models: Sequence[str], count: int, into: str | Pat
         raise ValueError(f"{path.name} has no frames; give at least one structure")
     found, structures = rank(frames, [Potential.load(name) for name in models], count, apart, f"{path.name}, "), []
     for n in found.chosen:
-        frame = Atoms(frames[n].numbers, frames[n].positions, cell=frames[n].cell, pbc=frames[n].pbc)
+        frame = labelled.bare(frames[n])
         name = f"{path.name}#{n}"
         frame.info = {
             "config_type": labelled.family(frames[n]), "run": labelled.run(frames[n]) or name, "config_id": name,

@@ -17,7 +17,7 @@ from ase.formula import Formula
 
 from fusedff.crystallography import orientation
 from fusedff.crystallography.orientation import PARAMETERS
-from fusedff.runtime import settings
+from fusedff.runtime import settings as ranges
 
 # Names of structures, each with an example; all are cubic but hcp.
 STRUCTURES = {
@@ -157,6 +157,11 @@ def read(path: Path) -> tuple[ase.Atoms, str]:
     return atoms, path.name
 
 
+def with_parameters(crystal: Crystal, values) -> Crystal:
+    """The crystal with other free lattice parameters (Å, degrees), in the order of `Crystal.parameters`."""
+    return replace(crystal, **dict(zip(crystal.parameters, map(float, values), strict=True)))
+
+
 def with_cell(crystal: Crystal, atoms: ase.Atoms) -> Crystal:
     """The crystal with the lattice parameters of a unit cell, e.g. a relaxed one.
 
@@ -197,7 +202,7 @@ def repeated(cell: ase.Atoms, repeats) -> ase.Atoms:
 
     Raises ValueError unless repeats are three positive whole numbers, and the supercell has at most `MAX_ATOMS` atoms.
     """
-    if not settings.are_repeats(repeats):
+    if not ranges.are_repeats(repeats):
         raise ValueError(f"repeats = {repeats!r}: give three positive whole numbers, e.g. (5, 5, 3)")
     if (n_atoms := len(cell) * float(np.prod(np.asarray(repeats, float)))) > MAX_ATOMS:
         raise ValueError(f"repeats = {repeats!r} make {n_atoms:.3g} atoms; give fewer, up to {MAX_ATOMS} atoms fit")
@@ -208,6 +213,12 @@ def atom_types(atoms: ase.Atoms) -> np.ndarray:
     """Types (n,) of the atoms, one number from 1 on for each element and mass: isotopes are not equivalent."""
     pairs = np.stack([atoms.numbers, atoms.get_masses().round(6)], 1)
     return np.unique(pairs, axis=0, return_inverse=True)[1].ravel() + 1
+
+
+def relative_displacements(masses) -> np.ndarray:
+    """Orthonormal mass-weighted displacements (3 n, 3 n - 3) of atoms (n,) that leave their centre of mass in place."""
+    translations = np.repeat(np.sqrt(masses), 3)[:, None] * np.tile(np.eye(3), (len(masses), 1))
+    return np.linalg.svd(translations)[0][:, 3:]
 
 
 def prototype(symbol: str, structure: str, volume: float) -> ase.Atoms:

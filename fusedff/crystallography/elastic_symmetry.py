@@ -86,16 +86,22 @@ def _invariants(symmetry: str) -> dict[str, np.ndarray]:
     units = np.zeros((21, 6, 6))
     units[range(21), rows, columns] = units[range(21), columns, rows] = 1
     averaged = np.mean([rotated(units, rotation) for rotation in rotations(symmetry)], 0)[:, rows, columns]
-    pivots = []
-    for n in range(21):
-        if np.linalg.matrix_rank(averaged[:, [*pivots, n]], tol=1e-6) > len(pivots):
-            pivots.append(n)
+    pivots = _independent_columns(averaged)
     coefficients = np.linalg.pinv(averaged[:, pivots]) @ averaged  # (n_constants, 21), one for every pivot itself
     coefficients = np.round(2 * coefficients) / 2 + 0.0  # whole or half in all classes; no negative zeros
     return {
         f"C{rows[pivot] + 1}{columns[pivot] + 1}": np.tensordot(row, units, 1)
         for pivot, row in zip(pivots, coefficients, strict=True)
     }
+
+
+def _independent_columns(matrix) -> list[int]:
+    """Indices of the columns that are no linear combination of those before them."""
+    found = []
+    for n in range(matrix.shape[1]):
+        if np.linalg.matrix_rank(matrix[:, [*found, n]], tol=1e-6) > len(found):
+            found.append(n)
+    return found
 
 
 @cache
@@ -138,8 +144,8 @@ def stiffness(constants: dict, symmetry: str):
 def reduce_stiffness(stiffness, symmetry: str) -> dict:
     """Independent constants name -> (...) of stiffness (..., 6, 6): means over symmetry-equivalent entries.
 
-    Entries that depend on several constants are left out, so that `C[..., 5, 5] - (C11 - C12) / 2` of a hexagonal or
-    trigonal crystal remains a check.
+    They are in the order of `elastic_names`. Entries that depend on several constants are left out, so that
+    `C[..., 5, 5] - (C11 - C12) / 2` of a hexagonal or trigonal crystal remains a check.
     """
     stiffness = as_floats(stiffness)
     return {
@@ -160,11 +166,7 @@ def stress_names(symmetry: str) -> tuple[str, ...]:
 
     A stress is independent if it does not follow from those before it in Voigt order.
     """
-    average, pivots = reduce_stress(np.eye(6), symmetry), []
-    for n in range(6):
-        if np.linalg.matrix_rank(average[:, [*pivots, n]], tol=1e-6) > len(pivots):
-            pivots.append(n)
-    return tuple(VOIGT_NAMES[n] for n in pivots)
+    return tuple(VOIGT_NAMES[n] for n in _independent_columns(reduce_stress(np.eye(6), symmetry)))
 
 
 def independent_stress(stress, symmetry: str):
@@ -205,9 +207,10 @@ def strain_patterns(symmetry: str) -> list[np.ndarray]:
 def constants_from_response(responses, symmetry: str) -> dict:
     """Elastic constants name -> (...) from stress responses (..., n_patterns, 6), in the responses' unit.
 
-    `responses[..., p, i]` is the derivative of Voigt stress i with respect to the amplitude of pattern p of
-    `strain_patterns`. The model is `responses[p] = Σ_c c B_c pattern_p`; its least-squares solution is a
-    fixed linear map, so it can be applied to means and gradients as well. Raises ValueError for another shape.
+    They are in the order of `elastic_names`. `responses[..., p, i]` is the derivative of Voigt stress i with respect to
+    the amplitude of pattern p of `strain_patterns`. The model is `responses[p] = Σ_c c B_c pattern_p`; its
+    least-squares solution is a fixed linear map, so it can be applied to means and gradients as well. Raises ValueError
+    for another shape.
     """
     responses = as_floats(responses)
     patterns = np.stack(strain_patterns(symmetry))

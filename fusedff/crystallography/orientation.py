@@ -135,7 +135,7 @@ def _conventional(atoms, found, symmetry, tolerance):
     """A conventional cell in the axes of `atoms`, the rotation into standard axes, and the angle of a from x."""
     standard = Atoms(found.std_types, cell=found.std_lattice, scaled_positions=found.std_positions, pbc=True)
     standard = rotated_atoms(standard, _nearest_rotation(found.std_rotation_matrix).T)
-    fitting = len(atoms) == len(standard) and not _reverse(atoms, found)
+    fitting = len(atoms) == len(standard) and not _reverse(found)
     for cell in [atoms, standard] if fitting else [standard]:
         for turn in (0, 30) if symmetry == "trigonal -3m" else (0,):
             rotation = _axes(cell.cell.array, turn)
@@ -179,7 +179,7 @@ def _proper_operations(found):
     return given.T @ operations @ given
 
 
-def _reverse(atoms, found):
+def _reverse(found):
     """Whether a rhombohedral lattice has the reverse setting, centred at (1/3, 2/3, 1/3), not the obverse of tables."""
     identity = (found.rotations == np.eye(3)).all((1, 2))
     return bool((np.abs(found.translations[identity] - (1 / 3, 2 / 3, 1 / 3)) < 0.01).all(1).any())

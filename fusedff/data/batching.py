@@ -78,8 +78,7 @@ class FrameStore:
 
     def coverage(self) -> Coverage:
         """Smallest distance (Å) and numbers of neighbours in all frames."""
-        cells = [frame.cell.array for frame in self.frames]
-        return coverage.of_frames(list(zip(self.positions, cells, strict=True)), self.neighbors)
+        return coverage.of_frames(self.frames, self.neighbors)
 
     def capacities(self) -> np.ndarray:
         """Slots per atom to use for each frame (n_frames,): at most two values, with the smallest sum of atoms x slots.
@@ -146,10 +145,10 @@ class FrameStore:
             frame, near, here = self.frames[index], self.neighbors[index], slice(start, start + self.sizes[index])
             positions[here], forces[here] = self.positions[index], self.forces[index]
             cells[cell], cell_index[here], numbers[here] = frame.cell.array, cell, frame.numbers
-            slots = near.capacity  # of this frame, not more than in the batch
-            source[here, :slots] = near.source + start
-            image[here, :slots], mask[here, :slots] = near.image, near.mask
-            reverse[here, :slots] = (near.reverse // slots + start) * capacity + near.reverse % slots
+            own = near.capacity  # of this frame, not more than in the batch
+            source[here, :own] = near.source + start
+            image[here, :own], mask[here, :own] = near.image, near.mask
+            reverse[here, :own] = (near.reverse // own + start) * capacity + near.reverse % own
         pad = n_frames - len(indices)
         labels = Labels(
             np.pad(self.energy[indices], (0, pad)),

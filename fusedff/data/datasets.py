@@ -17,7 +17,7 @@ from ase.data import chemical_symbols
 from fusedff.data import FILES, extxyz
 from fusedff.data import frames as labelled
 from fusedff.data.frames import calculator_results, check_frame, has_declared_units, is_large, labels
-from fusedff.data.titanium_paper import PAPER_BLOB_IDS, read_paper_arrays
+from fusedff.data.titanium_paper import read_paper_arrays
 from fusedff.data.validation import duplicates
 from fusedff.data.validation import labels as consistency
 from fusedff.data.validation import units as plausibility
@@ -106,7 +106,7 @@ def fit_reference_energies(frames, source: str | None = None) -> dict[str, float
     return dict(zip([chemical_symbols[z] for z in numbers], solution.tolist(), strict=True))
 
 
-def load_paper_archive(path, verify=True, *, _blob_ids=PAPER_BLOB_IDS) -> tuple[ase.Atoms, ...]:
+def load_paper_archive(path, verify=True) -> tuple[ase.Atoms, ...]:
     """Read and check the titanium frames of the paper (5704 of 256 atoms) from its archive, in its order.
 
     The arrays are in eV and Å (the authors' scripts convert them to kJ/mol and nm on reading). Cells are row
@@ -114,7 +114,7 @@ def load_paper_archive(path, verify=True, *, _blob_ids=PAPER_BLOB_IDS) -> tuple[
     is true for Init frames only, as in the paper. Raises FileNotFoundError, or ValueError naming archive, frame or
     array, and remedy; see `titanium_paper.read_paper_arrays` for `verify`.
     """
-    arrays = read_paper_arrays(path, verify, _blob_ids=_blob_ids)
+    arrays = read_paper_arrays(path, verify)
     file = Path(path).name
     _check_paper_units(arrays, file)
     frames = []

@@ -15,6 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from fusedff.data.validation import units
 from fusedff.geometry import neighbors
+from fusedff.geometry.systems import heights
 from fusedff.units import to_voigt
 
 MAX_FORCE = 200.0  # eV/Å
@@ -115,6 +116,11 @@ def run(frame: ase.Atoms) -> str | None:
     return str(frame.info["config_id"]).split("#")[0] if "config_id" in frame.info else None
 
 
+def bare(frame: ase.Atoms) -> ase.Atoms:
+    """The atoms and the cell of a frame and nothing else: no labels, no ids, no constraints."""
+    return ase.Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
+
+
 def right_handed(frame: ase.Atoms) -> ase.Atoms:
     """The frame itself; if its cell was left-handed, with its first two lattice vectors exchanged (labels are kept)."""
     if np.linalg.det(frame.cell.array) < 0:
@@ -166,7 +172,7 @@ def check_geometry(frame: ase.Atoms, where="frame") -> None:
     volume = np.linalg.det(frame.cell.array)
     if abs(volume) <= 1e-6 * max(np.prod(frame.cell.lengths()), 1e-30):
         raise ValueError(f"{where}: the cell has no volume ({volume:g} Å^3); give three independent vectors (Lattice)")
-    if (height := _smallest_height(frame)) < neighbors.MIN_HEIGHT or frame.cell.lengths().max() > MAX_LENGTH:
+    if (height := heights(frame.cell.array).min()) < neighbors.MIN_HEIGHT or frame.cell.lengths().max() > MAX_LENGTH:
         raise ValueError(
             f"{where}: cell vectors are up to {frame.cell.lengths().max():.3g} Å long, opposite faces {height:.3g} Å "
             "apart; give lengths in Å, and vectors that are not almost parallel"
@@ -185,11 +191,6 @@ def check_geometry(frame: ase.Atoms, where="frame") -> None:
             f"{where}: atoms {first[k]} and {second[k]} (or their images) are {distance[k]:.3f} Å apart; {remedy}, "
             "or drop the frame"
         )
-
-
-def _smallest_height(frame) -> float:
-    """Smallest distance (Å) between opposite faces of a cell that has a volume."""
-    return float(1 / np.linalg.norm(np.linalg.inv(frame.cell.array), axis=0).max())
 
 
 def check_labels(frame: ase.Atoms, where="frame") -> None:

@@ -13,7 +13,7 @@ import ase
 
 from fusedff.data import frames as labelled
 
-_BLOCK = 10  # consecutive runs of one source and config_type that are divided among the parts together
+_BLOCK = 10  # consecutive runs of one source and family that are divided among the parts together
 
 
 class Split(NamedTuple):
@@ -24,30 +24,30 @@ class Split(NamedTuple):
     test: tuple[ase.Atoms, ...]
 
 
-def assign(config_types, validation=0.1, test=0.2, runs=None, sources=None, seed=0) -> list[str]:
-    """'train', 'validation' or 'test' for each frame, given the config_type of all frames in file order.
+def assign(families, validation=0.1, test=0.2, runs=None, sources=None, seed=0) -> list[str]:
+    """'train', 'validation' or 'test' for each frame, given the family (`config_type`) of all frames in file order.
 
     `runs` names the run of each frame (None: a run of its own), `sources` its source; frames of one run stay together.
-    The runs of each source and config_type are taken in blocks of 10 in file order. The places of a block that are
-    validation and test follow from sha256 of (config_type, block number). So every config_type contributes to each
-    part, and appending frames, of any type, never moves an earlier one; inserting or deleting does. A type with fewer
-    than 10 runs may lack validation or test. Another `seed` takes the next places for validation (cross-validation);
-    the test frames are the same for all seeds. Raises ValueError for fractions that are not whole tenths, or that leave
-    no training frames.
+    The runs of each source and family are taken in blocks of 10 in file order. The places of a block that are
+    validation and test follow from sha256 of (family, block number). So every family contributes to each part, and
+    appending frames, of any family, never moves an earlier one; inserting or deleting does. A family with fewer than 10
+    runs may lack validation or test. Another `seed` takes the next places for validation (cross-validation); the test
+    frames are the same for all seeds. Raises ValueError for fractions that are not whole tenths, or that leave no
+    training frames.
     """
-    config_types = list(config_types)
-    runs, sources = runs or [None] * len(config_types), sources or [""] * len(config_types)
+    families = list(families)
+    runs, sources = runs or [None] * len(families), sources or [""] * len(families)
     n_validation, n_test = _tenths(validation, "validation"), _tenths(test, "test")
     if n_validation + n_test >= _BLOCK:
         raise ValueError(f"validation = {validation} and test = {test} leave no training frames; lower them")
     seen, parts, part_of_run = defaultdict(int), [], {}
-    for config_type, run, source in zip(config_types, runs, sources, strict=True):
+    for family, run, source in zip(families, runs, sources, strict=True):
         if (source, run) in part_of_run:
             parts.append(part_of_run[source, run])
             continue
-        block, place = divmod(seen[source, config_type], _BLOCK)
-        seen[source, config_type] += 1
-        rank = _shuffled_places(config_type, block).index(place)
+        block, place = divmod(seen[source, family], _BLOCK)
+        seen[source, family] += 1
+        rank = _shuffled_places(family, block).index(place)
         after = (rank - n_test - seed * n_validation) % (_BLOCK - n_test)
         part = "test" if rank < n_test else "validation" if after < n_validation else "train"
         parts.append(part)
@@ -57,7 +57,7 @@ def assign(config_types, validation=0.1, test=0.2, runs=None, sources=None, seed
 
 
 def split(frames, validation=0.1, test=0.2, seed=0) -> Split:
-    """Split frames with `assign`: by run, stratified by source and config_type, unchanged if frames are appended.
+    """Split frames with `assign`: by run, stratified by source and family, unchanged if frames are appended.
 
     Raises ValueError for fractions that are not whole tenths, and, naming the part, if one is left without frames.
     """
@@ -95,6 +95,6 @@ def _tenths(fraction: float, name: str) -> int:
     return tenths
 
 
-def _shuffled_places(config_type: str, block: int) -> list[int]:
-    digest = hashlib.sha256(f"{config_type}\n{block}".encode()).digest()
+def _shuffled_places(family: str, block: int) -> list[int]:
+    digest = hashlib.sha256(f"{family}\n{block}".encode()).digest()
     return sorted(range(_BLOCK), key=lambda place: (digest[2 * place : 2 * place + 2], place))

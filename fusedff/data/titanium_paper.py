@@ -49,19 +49,19 @@ class PaperArrays(NamedTuple):
     types: np.ndarray
 
 
-def fetch_paper_archive(cache_dir=None, *, _downloader=None, _blob_ids=PAPER_BLOB_IDS) -> Path:
+def fetch_paper_archive(cache_dir=None, *, _downloader=None) -> Path:
     """Path of the verified archive in the cache; downloads it and raises errors like `download.fetch`."""
 
     def difference(path):
         found = git_blob_sha1(path)
-        if found == _blob_ids["archive"]:
+        if found == PAPER_BLOB_IDS["archive"]:
             return None
-        return f"{path.stat().st_size} bytes with git id {found} came instead of {_blob_ids['archive']}"
+        return f"{path.stat().st_size} bytes with git id {found} came instead of {PAPER_BLOB_IDS['archive']}"
 
     return download.fetch(PAPER_URL, "Data_DFT_and_Exp.zip", difference, cache_dir, _downloader)
 
 
-def read_paper_arrays(path, verify=True, *, _blob_ids=PAPER_BLOB_IDS) -> PaperArrays:
+def read_paper_arrays(path, verify=True) -> PaperArrays:
     """Read the six arrays of the archive at `path`, and check git id (if `verify`), dtype and shape of each.
 
     With `verify` off, other archives of the same layout can be read. Raises FileNotFoundError, or ValueError naming
@@ -70,9 +70,9 @@ def read_paper_arrays(path, verify=True, *, _blob_ids=PAPER_BLOB_IDS) -> PaperAr
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; fetch it with fetch_paper_archive()")
-    if verify and (found := git_blob_sha1(path)) != _blob_ids["archive"]:
+    if verify and (found := git_blob_sha1(path)) != PAPER_BLOB_IDS["archive"]:
         raise ValueError(
-            f"{path.name}: git id {found} is not the published {_blob_ids['archive']}; "
+            f"{path.name}: git id {found} is not the published {PAPER_BLOB_IDS['archive']}; "
             f"it is damaged or altered: {_REMEDY}"
         )
     try:
@@ -81,8 +81,8 @@ def read_paper_arrays(path, verify=True, *, _blob_ids=PAPER_BLOB_IDS) -> PaperAr
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{path.name} cannot be unpacked ({error}); {_REMEDY}") from error
     for name, content in contents.items():
-        if verify and (found := git_blob_sha1(content)) != _blob_ids[name]:
-            raise ValueError(f"{path.name}, {name}: git id {found} is not {_blob_ids[name]}; {_REMEDY}")
+        if verify and (found := git_blob_sha1(content)) != PAPER_BLOB_IDS[name]:
+            raise ValueError(f"{path.name}, {name}: git id {found} is not {PAPER_BLOB_IDS[name]}; {_REMEDY}")
     return _shaped({name: _array(content, f"{path.name}, {name}") for name, content in contents.items()}, path)
 
 

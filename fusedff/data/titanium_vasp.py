@@ -16,7 +16,6 @@ import re
 import tarfile
 import warnings
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import ase
@@ -44,13 +43,12 @@ _MAX_MEMBER_BYTES, _MAX_BYTES, _MAX_MEMBERS = 16 * 2**20, 256 * 2**20, 100_000
 _REMEDY = "delete it and fetch it again"
 
 
-def fetch(cache_dir=None, *, _downloader=None, _published=PUBLISHED) -> Path:
+def fetch(cache_dir=None, *, _downloader=None) -> Path:
     """Path of the verified archive in the cache; downloads it and raises errors like `download.fetch`."""
-    difference = partial(_difference, published=_published)
-    return download.fetch(URL, "iter0_Ti.tar.xz", difference, cache_dir, _downloader)
+    return download.fetch(URL, "iter0_Ti.tar.xz", _difference, cache_dir, _downloader)
 
 
-def load(path, verify: bool = True, *, _published=PUBLISHED) -> tuple[ase.Atoms, ...]:
+def load(path, verify: bool = True) -> tuple[ase.Atoms, ...]:
     """Read the titanium frames of the archive at `path`, or of an extended-XYZ file with the same content.
 
     `source` is 'vasp', `config_type` is structure, family and temperature (`hcp-elastic-T475`), `config_id` is like
@@ -65,7 +63,7 @@ def load(path, verify: bool = True, *, _published=PUBLISHED) -> tuple[ase.Atoms,
     if path.suffix in (".extxyz", ".xyz"):
         frames = list(extxyz.read(path))
     else:
-        if verify and (difference := _difference(path, _published)):
+        if verify and (difference := _difference(path)):
             raise ValueError(f"{path.name}: {difference}; it is damaged or altered: {_REMEDY}")
         frames = _frames(path)
     if lost := [i for i, frame in enumerate(frames) if not {"config_id", "config_type"} <= set(frame.info)]:
@@ -76,15 +74,15 @@ def load(path, verify: bool = True, *, _published=PUBLISHED) -> tuple[ase.Atoms,
     return _sound(frames, path.name)
 
 
-def _difference(path, published) -> str | None:
+def _difference(path) -> str | None:
     """Description of how a file differs from the published one, or None."""
     found = {"size": path.stat().st_size}
-    if found["size"] == published["size"]:
+    if found["size"] == PUBLISHED["size"]:
         found["git id"] = git_blob_sha1(path)
         found["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     for what, value in found.items():
-        if value != published[what]:
-            return f"{what} {value} is not the published {published[what]}"
+        if value != PUBLISHED[what]:
+            return f"{what} {value} is not the published {PUBLISHED[what]}"
     return None
 
 

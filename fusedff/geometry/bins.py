@@ -15,7 +15,7 @@ import numpy as np
 
 from fusedff.geometry.systems import heights, lattice_points
 
-SLACK = 1.5  # places of a bin over its mean number of atoms at full capacity: lattice planes fill bins unevenly
+SLACK = 1.5  # slots of a bin over its mean number of atoms at full capacity: lattice planes fill bins unevenly
 
 
 class Bins(NamedTuple):
@@ -26,22 +26,22 @@ class Bins(NamedTuple):
     volume_ratio: float  # volume of a bin over that of a sphere whose radius is the cut-off
 
     def bin_capacity(self, capacity: int) -> int:
-        """Places to allocate per bin if atoms have up to `capacity` neighbours."""
+        """Slots to allocate per bin if atoms have up to `capacity` neighbours."""
         return ceil(SLACK * self.volume_ratio * capacity)
 
     def list_capacity(self, bin_capacity: jax.Array) -> jax.Array:
-        """Capacity of neighbour lists, () int32, for which every bin gets at least `bin_capacity` places."""
+        """Capacity of neighbour lists, () int32, for which every bin gets at least `bin_capacity` slots."""
         return jnp.ceil(bin_capacity / (SLACK * self.volume_ratio)).astype(jnp.int32) + 1
 
 
 class Candidates(NamedTuple):
     """Atoms in the bins around each atom: m = n_offsets * bin_capacity columns, ordered by offset."""
 
-    within: jax.Array  # (n, m) bool, whether the place is filled, by another atom, closer than the cut-off
+    within: jax.Array  # (n, m) bool, whether the slot is filled, by another atom, closer than the cut-off
     source: jax.Array  # (n, m) int32, index of the atom
     image: jax.Array  # (n, n_offsets, 3) int32, periodic images of the bins
     cell_shift: jax.Array  # (n, 3) int32, lattice vectors by which each atom lies outside of the cell
-    rank: jax.Array  # (n,) int32, place of each atom in its bin
+    rank: jax.Array  # (n,) int32, slot of each atom in its bin
     max_in_bin: jax.Array  # () int32, atoms in the fullest bin; if more than `bin_capacity`, some atoms were lost
 
 
@@ -68,15 +68,15 @@ def candidates(positions: jax.Array, cell: jax.Array, cutoff: float, bin_capacit
     n, shape, offsets = len(positions), jnp.array(bins.shape, jnp.int32), jnp.array(bins.offsets, jnp.int32)
     fractional = positions @ jnp.linalg.inv(cell)
     cell_shift = jnp.floor(fractional)
-    place = jnp.clip(((fractional - cell_shift) * shape).astype(jnp.int32), 0, shape - 1)  # (n, 3)
+    bin_index = jnp.clip(((fractional - cell_shift) * shape).astype(jnp.int32), 0, shape - 1)  # (n, 3)
     atom, n_bins = jnp.arange(n, dtype=jnp.int32), int(np.prod(bins.shape))
-    bin_of = _flat(place, bins.shape)
+    bin_of = _flat(bin_index, bins.shape)
     order = jnp.argsort(bin_of)
     first = jnp.searchsorted(bin_of[order], jnp.arange(n_bins)).astype(jnp.int32)
     rank = jnp.zeros(n, jnp.int32).at[order].set(atom - first[bin_of[order]])
     members = jnp.full((n_bins, bin_capacity), n, jnp.int32).at[bin_of, rank].set(atom, mode="drop")
 
-    neighbor = place[:, None] + offsets
+    neighbor = bin_index[:, None] + offsets
     image = jnp.floor_divide(neighbor, shape)
     neighbor = _flat(neighbor - image * shape, bins.shape)  # (n, n_offsets)
     source = members[neighbor]
@@ -95,5 +95,5 @@ def candidates(positions: jax.Array, cell: jax.Array, cutoff: float, bin_capacit
     )
 
 
-def _flat(place, shape):
-    return (place[..., 0] * shape[1] + place[..., 1]) * shape[2] + place[..., 2]
+def _flat(index, shape):
+    return (index[..., 0] * shape[1] + index[..., 1]) * shape[2] + index[..., 2]

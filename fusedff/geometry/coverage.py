@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from ase import Atoms
+
+from fusedff.geometry.neighbors import Neighbors
+from fusedff.geometry.systems import wrapped
 
 SLACK_DISTANCE = 0.05  # Å; atoms may be this much closer than in any training frame without a warning
 SLACK_NEIGHBORS = 2  # and an atom may have this many neighbours more or fewer
@@ -37,12 +41,12 @@ class Coverage(NamedTuple):
         return None
 
 
-def of_frames(frames: Sequence, neighbors: Sequence) -> Coverage:
-    """Coverage of `frames`, pairs of positions (n, 3), wrapped, and cell (3, 3) in Å, with the `Neighbors` of each."""
+def of_frames(frames: Sequence[Atoms], neighbors: Sequence[Neighbors]) -> Coverage:
+    """Coverage of frames, given the neighbours within the cut-off of each (`neighbors.from_frames`)."""
     nearest, counts = np.inf, []
-    for (positions, cell), near in zip(frames, neighbors, strict=True):
+    for frame, near in zip(map(wrapped, frames), neighbors, strict=True):
         counts.append(np.sum(near.mask, 1))
-        vectors = positions[near.source] + near.image @ cell - positions[:, None]
+        vectors = frame.positions[near.source] + near.image @ frame.cell.array - frame.positions[:, None]
         if near.mask.any():
             nearest = min(nearest, np.linalg.norm(vectors[near.mask], axis=1).min())
     counts = np.concatenate(counts)

@@ -55,8 +55,7 @@ def require_complete(neighbors: Neighbors) -> None:
 def displacements(system: System, neighbors: Neighbors) -> jax.Array:
     """Vectors from each atom to its neighbours, r_j + image - r_i: (n_atoms, capacity, 3), Å."""
     positions = system.positions
-    cells = system.cells[jnp.minimum(system.cell_index, system.n_cells - 1)]
-    images = jnp.einsum("abx,axy->aby", neighbors.image.astype(positions.dtype), cells)
+    images = jnp.einsum("abx,axy->aby", neighbors.image.astype(positions.dtype), system.per_atom(system.cells))
     return positions[neighbors.source] + images - positions[:, None, :]
 
 
@@ -74,8 +73,12 @@ def swap_direction(x: jax.Array, reverse: jax.Array) -> jax.Array:
     return linear_call(gather, gather, reverse.reshape(-1), flat).reshape(x.shape)
 
 
-def image_offsets(cells: np.ndarray, cutoff: float) -> np.ndarray:
-    """Lattice translations (n_images, 3) from the nearest image of a pair to all images that may be within `cutoff`.
+Images = tuple[tuple[int, int, int], ...]  # hashable, as static arguments of compiled functions must be
+Plan = Images | Bins  # images of all pairs, or bins
+
+
+def image_offsets(cells: np.ndarray, cutoff: float) -> Images:
+    """Lattice translations from the nearest image of a pair to all images that may be within `cutoff`.
 
     They suffice for each of `cells` (..., 3, 3) Å; for large cells (0, 0, 0) alone. Sorted so that the negative of
     entry `m` is entry `n_images - 1 - m`. Raises ValueError for cells that are too small or too flat.
@@ -83,7 +86,7 @@ def image_offsets(cells: np.ndarray, cutoff: float) -> np.ndarray:
     height = heights(cells)
     reach = np.floor(cutoff / height + 0.5).reshape(-1, 3).max(0)
     _require_few(height, cutoff, np.prod(2 * reach + 1))
-    return lattice_points(reach.astype(int))
+    return tuple(map(tuple, lattice_points(reach.astype(int)).tolist()))
 
 
 MAX_IMAGES, MAX_NEIGHBORS = 30_000, 10_000  # of a cell and of an atom; more: lengths in another unit, or a flat cell
@@ -138,22 +141,14 @@ def _require_few(height, cutoff, number, where="", of="images"):
         )
 
 
-def static_offsets(cells: np.ndarray, cutoff: float) -> tuple[tuple[int, int, int], ...]:
-    """`image_offsets` as nested tuples, which are hashable, as static arguments of compiled functions must be."""
-    return tuple(map(tuple, image_offsets(cells, cutoff).tolist()))
-
-
-Plan = tuple[tuple[int, int, int], ...] | Bins  # images of all pairs, or bins
-
-
 def search_plan(cells: np.ndarray, cutoff: float) -> Plan:
     """The faster way to search `cells` (..., 3, 3) Å for all pairs within `cutoff` (Å), static and hashable.
 
     For each of n atoms, a search of all pairs tests n n_images candidates, one in bins n n_offsets / n_bins, times a
-    factor for places that stay empty. On a CPU, the measured times are equal where n_images = n_offsets / n_bins: with
+    factor for slots that stay empty. On a CPU, the measured times are equal where n_images = n_offsets / n_bins: with
     about 30 bins, or 900 atoms of titanium at a cut-off of 7 Å. Raises ValueError like `image_offsets`.
     """
-    images, bins = static_offsets(cells, cutoff), cell_lists.divide(cells, cutoff)
+    images, bins = image_offsets(cells, cutoff), cell_lists.divide(cells, cutoff)
     return bins if len(bins.offsets) < len(images) * np.prod(bins.shape) else images
 
 
@@ -218,8 +213,8 @@ def _max_neighbors(system, cutoff, plan, bin_capacity):
 def search(positions: jax.Array, cell: jax.Array, cutoff: float, capacity: int, plan: Plan) -> Neighbors:
     """All neighbours within `cutoff` (Å) in one cell: positions (n, 3) Å, cell (3, 3) Å, `plan` from `search_plan`.
 
-    jit- and vmap-able. The places of a bin are in proportion to `capacity`; if one overflows, `needed` is at least the
-    capacity that gives bins enough places.
+    jit- and vmap-able. The slots of a bin are in proportion to `capacity`; if a bin overflows, `needed` is at least the
+    capacity that gives bins enough slots.
     """
     return (_search_bins if isinstance(plan, Bins) else _search_all)(positions, cell, cutoff, capacity, plan)
 

@@ -35,6 +35,10 @@ class System(NamedTuple):
         """Sum a per-atom array (n_atoms, ...) over the atoms of each cell: (n_cells, ...)."""
         return jax.ops.segment_sum(per_atom, self.cell_index, self.n_cells + 1)[: self.n_cells]
 
+    def per_atom(self, per_cell: jax.Array) -> jax.Array:
+        """Give every atom the entry of its cell in (n_cells, ...): (n_atoms, ...); padding atoms get the last one."""
+        return per_cell[jnp.minimum(self.cell_index, self.n_cells - 1)]
+
 
 def heights(cells: np.ndarray) -> np.ndarray:
     """Distances (..., 3) between opposite faces of cells (..., 3, 3), in the same unit.

@@ -27,9 +27,9 @@ class Evaluator:
 
     Pairs within the cut-off plus a skin (Å) are listed on the host by a search whose cost grows linearly with the
     number of atoms. They are listed again only when a pair outside the list could be within the cut-off. The list stays
-    valid if atoms jump by lattice vectors, and if the cell changes a little. The number of slots is rounded up to a
-    multiple of four and never decreases, so that code is rarely compiled again. Threads that share an evaluator take
-    turns; a copy starts without a list.
+    valid if atoms jump by lattice vectors, and if the cell changes a little. Capacities are rounded up to a multiple of
+    four and never decrease, so that code is rarely compiled again. Threads that share an evaluator take turns; a copy
+    starts without a list.
 
     It can evaluate a part of the cell, the energies of some atoms and their derivatives: then only these atoms and
     their halo, within the interaction range of the potential, are copied to the device.
@@ -44,7 +44,7 @@ class Evaluator:
         self._interaction_range = max(member.interaction_range for member in self.members)
         self.lock = threading.RLock()
         self.lists_made = 0
-        self._candidates = self._slots = 4
+        self._candidate_capacity = self._capacity = 4
         self._rows = 0  # rows of the list of a part
         self._frame = self._listed = self._own = self._part = None
         self._warned = False
@@ -92,9 +92,9 @@ class Evaluator:
             result, needed, nearest, fewest = _evaluate(
                 # energies counted from zero, so that members with other reference energies share the compiled code
                 replace(member, reference=(0.0,) * len(member.numbers), source=""),
-                system, self._listed, counted, member.cutoff, self._slots,
+                system, self._listed, counted, member.cutoff, self._capacity,
             )  # fmt: skip
-            if int(needed) <= self._slots:
+            if int(needed) <= self._capacity:
                 if nearest < units.MIN_DISTANCE:
                     _refuse_overlap(frame)
                 self._mention_extrapolation(member, float(nearest), int(fewest), int(needed))
@@ -102,7 +102,7 @@ class Evaluator:
                 forces = np.zeros((len(frame), 3))
                 forces[self._part] = np.asarray(result.forces)[: len(self._part)]
                 return Evaluation(member.total(result.energy, [own_atoms]), forces, np.asarray(result.stress))
-            self._slots = _rounded_up(needed)
+            self._capacity = _rounded_up(needed)
 
     def _laid_out(self, frame, positions):
         """The system that the list describes, and the mask of its own atoms; padding atoms have no neighbours."""
@@ -157,12 +157,12 @@ class Evaluator:
         if len(part):
             atoms = frame[part]
             try:
-                listed = neighbors.from_frames(atoms, reach, self._candidates, rows)
+                listed = neighbors.from_frames(atoms, reach, self._candidate_capacity, rows)
             except neighbors.NeighborOverflowError:
-                self._candidates = _rounded_up(neighbors.from_frames(atoms, reach).needed)
-                listed = neighbors.from_frames(atoms, reach, self._candidates, rows)
+                self._candidate_capacity = _rounded_up(neighbors.from_frames(atoms, reach).needed)
+                listed = neighbors.from_frames(atoms, reach, self._candidate_capacity, rows)
             within = listed.mask[: len(part)] & (_squared(atoms, listed) < self._cutoff**2)
-            self._slots = max(self._slots, _rounded_up(within.sum(1).max(initial=0)))
+            self._capacity = max(self._capacity, _rounded_up(within.sum(1).max(initial=0)))
         self._frame, self._own, self._part, self._listed = frame.copy(), own, part, jax.device_put(listed)
         self.lists_made += 1
 
@@ -201,9 +201,9 @@ def _squared(frame, listed):
     return np.sum(vectors**2, -1)
 
 
-@partial(jax.jit, static_argnames=("cutoff", "slots"))
-def _evaluate(potential, system, listed, own, cutoff, slots):
-    near = neighbors.prune(system, listed, cutoff, slots)
+@partial(jax.jit, static_argnames=("cutoff", "capacity"))
+def _evaluate(potential, system, listed, own, cutoff, capacity):
+    near = neighbors.prune(system, listed, cutoff, capacity)
     squared = jnp.sum(neighbors.displacements(system, near) ** 2, -1)
     nearest = jnp.sqrt(jnp.min(jnp.where(near.mask, squared, jnp.inf)))
     filled = jnp.sum(near.mask, 1)
@@ -213,8 +213,8 @@ def _evaluate(potential, system, listed, own, cutoff, slots):
     return potential.evaluate(system, near, own), near.needed, nearest, fewest
 
 
-def _rounded_up(slots) -> int:
-    return -(-int(slots) // 4) * 4
+def _rounded_up(needed) -> int:
+    return -(-int(needed) // 4) * 4
 
 
 def _refuse_overlap(frame):

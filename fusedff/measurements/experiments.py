@@ -25,7 +25,7 @@ from fusedff.crystallography.crystals import PARAMETERS, Crystal
 from fusedff.data import FILES
 from fusedff.data.validation import units as plausibility
 from fusedff.measurements import csv, curves
-from fusedff.runtime import settings
+from fusedff.runtime import settings as ranges
 from fusedff.units import GPA
 
 TITANIUM_TABLE = FILES / "titanium_experiment.csv"
@@ -61,8 +61,8 @@ class StatePoint:
     condition: str = "isothermal"
 
     def __post_init__(self):
-        settings.require(self, positive=["temperature"])
-        settings.one_of(self, "condition", CONDITIONS)
+        ranges.require(self, positive=["temperature"])
+        ranges.one_of(self, "condition", CONDITIONS)
 
     @property
     def elastic_gpa(self) -> dict[str, float]:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from fusedff.geometry.neighbors import Neighbors
-from fusedff.runtime import settings
+from fusedff.network.radial_basis import smooth_step
+from fusedff.runtime import settings as ranges
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class LennardJones:
     onset: float = 0.8  # fraction of the cut-off at which the switch begins
 
     def __post_init__(self):
-        settings.require(self, positive=["cutoff", "onset"])
-        settings.between(self, "cutoff", high=settings.MAX_CUTOFF, why="give a length in Å, 3 to 12")
-        settings.between(self, "onset", high=0.999, why="the switch needs room: give a fraction below 1")
+        ranges.require(self, positive=["cutoff", "onset"])
+        ranges.between(self, "cutoff", high=ranges.MAX_CUTOFF, why="give a length in Å, 3 to 12")
+        ranges.between(self, "onset", high=0.999, why="the switch needs room: give a fraction below 1")
 
     @property
     def interaction_range(self) -> float:
@@ -48,6 +49,5 @@ class LennardJones:
         vectors = jnp.where(neighbors.mask[..., None], displacements, outside)
         squared = jnp.sum(vectors**2, -1)
         sixth = (sigma**2 / squared) ** 3
-        t = jnp.clip((jnp.sqrt(squared) / self.cutoff - self.onset) / (1 - self.onset), 0, 1)
-        switch = 1 - t**3 * (10 - 15 * t + 6 * t**2)
+        switch = 1 - smooth_step((jnp.sqrt(squared) / self.cutoff - self.onset) / (1 - self.onset))
         return jnp.sum(2 * epsilon * (sixth**2 - sixth) * switch, 1)

@@ -1,4 +1,4 @@
-"""Radial basis of DimeNet: polynomial envelope and spherical Bessel functions, tabulated for speed.
+"""Radial functions: polynomials that switch smoothly, and DimeNet's spherical Bessel functions, tabulated for speed.
 
 Gasteiger et al., "Directional message passing for molecular graphs" (2020). The network needs the functions, and their
 first and second derivatives, at every distance. The trigonometric recursions for spherical Bessel functions lose all
@@ -20,6 +20,12 @@ def envelope(x: jax.Array, p: int) -> jax.Array:
     """Polynomial cut-off of DimeNet (eq. 8) with exponent p: 1 at x = 0, and zero with two derivatives at x = 1."""
     a, b, c = -(p + 1) * (p + 2) / 2, p * (p + 2), -p * (p + 1) / 2
     return jnp.where(x < 1, 1 + x**p * (a + x * (b + x * c)), 0.0)
+
+
+def smooth_step(t: jax.Array) -> jax.Array:
+    """Polynomial from 0 for t <= 0 to 1 for t >= 1, with two continuous derivatives."""
+    t = jnp.clip(t, 0, 1)
+    return t**3 * (10 - 15 * t + 6 * t**2)
 
 
 def spherical_bessel_roots(n: int, n_l: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from ase.data import covalent_radii
 from ase.units import Bohr, Hartree
 
 from fusedff.geometry.neighbors import Neighbors
+from fusedff.network.radial_basis import smooth_step
 
 OUTER = 0.53  # of the sum of covalent radii: distance of onset, 1.70 Å for two atoms of titanium
 INNER = 0.60  # of the distance of onset: below this, the repulsion has its full value
@@ -43,6 +44,5 @@ def repulsion(vectors: jax.Array, neighbors: Neighbors, numbers: jax.Array) -> j
     squared = jnp.sum(vectors**2, -1)
     near = neighbors.mask & (squared < outer**2)
     distance = jnp.sqrt(jnp.where(near, jnp.maximum(squared, _SHORTEST**2), outer**2))
-    t = jnp.clip((outer - distance) / ((1 - INNER) * outer), 0, 1)
-    switch = t**3 * (10 - 15 * t + 6 * t**2)
+    switch = smooth_step((outer - distance) / ((1 - INNER) * outer))
     return jnp.sum(jnp.where(near, 0.5 * switch * screened_coulomb(distance, z_first, z_second), 0), 1)

@@ -147,7 +147,7 @@ def _beside_references(ax, rows, models, units):
                 entry = row["models"][model]
                 ax.errorbar(
                     entry["value"] / unit, y + 0.22 * (k - (len(models) - 1) / 2), xerr=(entry["stderr"] or 0) / unit,
-                    color=style.color_of(model, k), marker=style.MARKERS.get(model, "o"), ms=5, ls="",
+                    **style.look_of(model, k), ms=5, ls="",
                 )  # fmt: skip
     ax.set_yticks(range(len(rows)), [row["quantity"] for row in rows])
     ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
@@ -195,12 +195,7 @@ def _deviations(ax, models, of, trained):
         temperature = np.array([float(t) for t in found])
         value, stderr = np.array([of(point) for point in found.values()]).T
         shift = 0.018 * (np.ptp(temperature) or 1000.0) * (k - (len(models) - 1) / 2)
-        look = {
-            "color": style.color_of(model, k),
-            "marker": style.MARKERS.get(model, "o"),
-            "ls": "",
-            "ms": 5.5 if len(found) < 10 else 4,
-        }
+        look = style.look_of(model, k) | {"ls": "", "ms": 5.5 if len(found) < 10 else 4}
         seen = np.isin(temperature, trained) if trained else np.ones(len(temperature), bool)
         for part, fill in ((seen, {}), (~seen, {"mfc": "white"})):
             ax.errorbar(temperature[part] + shift, value[part], stderr[part], **look, **fill)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from ase import Atoms
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
@@ -13,31 +12,32 @@ from fusedff.data import frames as labelled
 from fusedff.plotting import style
 from fusedff.units import GPA
 
+MARKED = 5  # outliers of a panel that are labelled
 LINEAR_GPA = 20.0  # the axis of pressures is linear up to here and logarithmic beyond
 
 
-def family(frame: Atoms) -> str:
+def structure_of(frame: Atoms) -> str:
     """Crystal structure from which a frame was made, the first word of its family: 'hcp-rattled-16' -> 'hcp'."""
     return _structure(labelled.family(frame))
 
 
-def _structure(kind: str) -> str:
-    return kind.split("-")[0]
+def _structure(family: str) -> str:
+    return family.split("-")[0]
 
 
 def frames_overview(frames: Sequence[Atoms]) -> Figure:
     """Overview of labelled frames by family: number, energies (eV/atom), forces (eV/Å) and pressures (GPa)."""
     of_structure = {name: n for n, name in enumerate(style.STRUCTURES)}
     families = list(map(labelled.family, frames))
-    kinds = sorted(dict.fromkeys(families), key=lambda kind: of_structure.get(_structure(kind), len(of_structure)))
+    names = sorted(dict.fromkeys(families), key=lambda name: of_structure.get(_structure(name), len(of_structure)))
     labels = [labelled.labels(frame) for frame in frames]
     with style.context():
         fig, (count, energy, force, stress) = plt.subplots(
-            1, 4, figsize=(11.5, 0.9 + 0.28 * len(kinds)), sharey=True, width_ratios=[0.8, 1, 1, 1]
+            1, 4, figsize=(11.5, 0.9 + 0.28 * len(names)), sharey=True, width_ratios=[0.8, 1, 1, 1]
         )
-        for row, kind in enumerate(kinds):
-            mine = [k for k, of_frame in enumerate(families) if of_frame == kind]
-            color = style.STRUCTURES.get(_structure(kind), style.FAINT)
+        for row, name in enumerate(names):
+            mine = [k for k, of_frame in enumerate(families) if of_frame == name]
+            color = style.STRUCTURES.get(_structure(name), style.FAINT)
             count.barh(row, len(mine), color=color, height=0.7)
             count.text(len(mine), row, f" {len(mine)}", va="center", fontsize=9)
             energy.plot([labels[k].energy / len(frames[k]) for k in mine], [row] * len(mine), "|", color=color, ms=11)
@@ -45,8 +45,8 @@ def frames_overview(frames: Sequence[Atoms]) -> Figure:
             force.plot(sizes, [row] * len(sizes), "|", color=color, ms=11, alpha=0.5)
             pressure = [-labels[k].stress[:3].mean() / GPA for k in mine]
             stress.plot(pressure, [row] * len(mine), "|", color=color, ms=11)
-        count.set_yticks(range(len(kinds)), kinds)
-        count.set_ylim(len(kinds) - 0.4, -0.6)
+        count.set_yticks(range(len(names)), names)
+        count.set_ylim(len(names) - 0.4, -0.6)
         count.margins(x=0.2)
         if any(abs(x) > LINEAR_GPA for line in stress.lines for x in line.get_xdata()):  # nan: has no stress
             stress.set_xscale("symlog", linthresh=LINEAR_GPA, linscale=1.5)
@@ -59,13 +59,13 @@ def frames_overview(frames: Sequence[Atoms]) -> Figure:
     return fig
 
 
-def eos(curves: Mapping[str, tuple], marks: Mapping[str, float] | None = None, ax: Axes | None = None) -> Figure:
+def eos(curves: Mapping[str, tuple], marks: Mapping[str, float] | None = None) -> Figure:
     """Energy against volume per atom: name -> (volumes, energies, fit), Å^3, eV, and a function fit(volume) or None.
 
     Energies are relative to the lowest given one of all curves. `marks` draws labelled vertical lines at volumes.
     """
     with style.context():
-        fig, ax = style.axes(ax, (7.4, 3.9))
+        fig, ax = plt.subplots(figsize=(7.4, 3.9))
         lowest = min(np.min(energies) for _, energies, _ in curves.values())
         for k, (name, (volumes, energies, fit)) in enumerate(curves.items()):
             color = style.STRUCTURES.get(name, style.color_of(name, k))
@@ -111,10 +111,10 @@ def parity(
     return fig
 
 
-def outliers(scores: Mapping[str, tuple], threshold: float, names: Sequence[str] = (), marked: int = 5) -> Figure:
+def outliers(scores: Mapping[str, tuple], threshold: float, names: Sequence[str] = ()) -> Figure:
     """Outlier scores of frames within their families: `scores` as `fusedff.training.outliers.scores` returns them.
 
-    One panel per quantity, score against the index of the frame; the `marked` highest above `threshold` are labelled
+    One panel per quantity, score against the index of the frame; the `MARKED` highest above `threshold` are labelled
     with their index, or with their entry of `names`.
     """
     with style.context():
@@ -124,7 +124,7 @@ def outliers(scores: Mapping[str, tuple], threshold: float, names: Sequence[str]
             place = np.arange(len(score))
             ax.plot(place[~over], score[~over], ".", color=style.COLORS["dft"])
             ax.plot(place[over], score[over], "o", color=style.STRUCTURES["bcc"])
-            for n in sorted(place[over], key=lambda n: -score[n])[:marked]:
+            for n in sorted(place[over], key=lambda n: -score[n])[:MARKED]:
                 text = names[n] if len(names) else n
                 ax.annotate(text, (n, score[n]), (4, 3), textcoords="offset points", fontsize=7)
             ax.axhline(threshold, color=style.FAINT, lw=1, ls="--")

@@ -124,14 +124,7 @@ def against_temperature(results: Mapping[str, Mapping], measured: Mapping[str, t
             if quantity in measured:
                 ax.plot(*measured[quantity], color=style.COLORS["measured"], marker="D", ms=2.5, lw=1, zorder=1)
             for k, (model, found) in enumerate(results.items()):
-                ax.errorbar(
-                    *found[quantity],
-                    color=style.color_of(model, k),
-                    marker=style.MARKERS.get(model, "o"),
-                    ls=":",
-                    lw=1,
-                    ms=4,
-                )
+                ax.errorbar(*found[quantity], **style.look_of(model, k), ls=":", lw=1, ms=4)
             ax.set_xlabel("temperature (K)")
             ax.set_ylabel(label)
         keys = style.legend_of(["measured", *results])
@@ -183,7 +176,7 @@ def elastic_against_temperature(models: Mapping[str, Mapping], points) -> Figure
                 entries = [(at["elastic"] | {"P": at["pressure"]} | at["stress"])[name] for at in table.values()]
                 ax.errorbar(
                     [float(t) for t in table], [e["value"] for e in entries], [e["stderr"] for e in entries],
-                    color=style.color_of(model, m), marker=style.MARKERS.get(model, "o"), ls=":", lw=1,
+                    **style.look_of(model, m), ls=":", lw=1,
                 )  # fmt: skip
                 for t, entry in zip(table, entries, strict=True):
                     if "spread" in entry:

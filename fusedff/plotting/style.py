@@ -45,13 +45,13 @@ def context():
     return plt.style.context(STYLE)
 
 
-def show(fig: Figure, alt: str, dpi: int = 150) -> None:
+def show(fig: Figure, alt: str) -> None:
     """Display a figure in a notebook as an image with alternative text, and close it; in a script, print the text.
 
     JupyterLab drops the alternative text of a plain PNG, so the output is an HTML image; it also holds the PNG for
     front ends that show no HTML, and the text for those that show neither.
     """
-    data = bundle(fig, alt, dpi)
+    data = bundle(fig, alt)
     alt = data["text/plain"]
     if progress.shell() is None:  # a plain script, which cannot show a picture
         print(alt)
@@ -61,11 +61,11 @@ def show(fig: Figure, alt: str, dpi: int = 150) -> None:
     display(data, raw=True)
 
 
-def bundle(fig: Figure, alt: str, dpi: int = 150) -> dict[str, str]:
+def bundle(fig: Figure, alt: str) -> dict[str, str]:
     """Output that `show` displays, by MIME type; closes the figure."""
     alt = f"{alt} ({_watermark})" if _watermark else alt
     width = int(100 * fig.get_figwidth())
-    encoded = base64.b64encode(png(fig, dpi)).decode()
+    encoded = base64.b64encode(png(fig)).decode()
     plt.close(fig)
     image = (
         f'<img src="data:image/png;base64,{encoded}" alt="{html.escape(alt, quote=True)}" '
@@ -119,16 +119,21 @@ def color_of(name: str, position: int = 0) -> str:
     return COLORS.get(name, EXTRA_COLORS[position % len(EXTRA_COLORS)])
 
 
+def look_of(name: str, position: int = 0) -> dict:
+    """Colour and marker of a model, as keyword arguments of `plot` and `errorbar`; `position` as for `color_of`."""
+    return {"color": color_of(name, position), "marker": MARKERS.get(name, "o")}
+
+
 def title_of(name: str) -> str:
     """Title of a model in figures, e.g. 'DFT-only' for 'dft'; any other name is its own title."""
     return results.TITLES.get(name, name)
 
 
-def axes(ax: Axes | None, size=(5.6, 3.6)) -> tuple[Figure, Axes]:
-    """Figure and axes: the given ones, or a new figure with one panel of `size` in inches."""
+def axes(ax: Axes | None) -> tuple[Figure, Axes]:
+    """Figure and axes: the given ones, or a new figure with one panel."""
     if ax is not None:
         return ax.get_figure(root=True), ax  # ty: ignore[invalid-explicit-return]  # axes that are drawn on have one
-    return plt.subplots(figsize=size)
+    return plt.subplots(figsize=(5.6, 3.6))
 
 
 def panels(n: int, columns: int, size=(3.0, 2.6), **kwargs) -> tuple[Figure, np.ndarray]:
@@ -143,9 +148,6 @@ def panels(n: int, columns: int, size=(3.0, 2.6), **kwargs) -> tuple[Figure, np.
 def legend_of(models) -> list[Line2D]:
     """Legend entries of models: markers in their colours; for 'measured', which comes first, with a line."""
     return [
-        Line2D(
-            [], [], color=color_of(m, k - 1), marker=MARKERS.get(m, "o"), ls="-" if m == "measured" else "", ms=5, lw=1,
-            label=title_of(m),
-        )
+        Line2D([], [], **look_of(m, k - 1), ls="-" if m == "measured" else "", ms=5, lw=1, label=title_of(m))
         for k, m in enumerate(models)
-    ]  # fmt: skip
+    ]

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fusedff.crystallography.elastic_symmetry import VOIGT_NAMES
@@ -12,14 +11,14 @@ from fusedff.plotting import style
 from fusedff.simulation.statistics import Estimate
 
 
-def block_errors(errors: Mapping[int, float], snapshots: int, unit: str, ax: Axes | None = None) -> Figure:
+def block_errors(errors: Mapping[int, float], snapshots: int, unit: str) -> Figure:
     """Standard error (in `unit`) against block length in snapshots: it rises until blocks are independent.
 
     `errors` is block length -> standard error, of a trajectory of `snapshots`. Bars are the uncertainty of the standard
     error itself, a fraction 1 / sqrt(2 (n_blocks - 1)) of it with n_blocks = snapshots / length.
     """
     with style.context():
-        fig, ax = style.axes(ax, (5.2, 3.4))
+        fig, ax = plt.subplots(figsize=(5.2, 3.4))
         length, error = np.array(list(errors.items()), float).T
         ax.errorbar(
             length, error, error / np.sqrt(2 * (snapshots // length - 1)), color=style.COLORS["dft"], marker="o", lw=1

@@ -13,6 +13,7 @@ import numpy as np
 from ase import Atoms
 from IPython.display import display
 
+from fusedff.crystallography.elastic_symmetry import VOIGT_NAMES
 from fusedff.plotting import structures, style, trajectories
 from fusedff.plotting import training as training_plots
 from fusedff.runtime import progress
@@ -48,7 +49,7 @@ def trajectory_slider(frames: Sequence[Atoms], clock: Sequence[float], stress_gp
         atoms.layout.width = "340px"
         side_by_side = ipywidgets.HBox([atoms, picture], layout={"align_items": "center"})
         shown = ipywidgets.VBox([side_by_side, slider])
-    spread = ", ".join(f"{name} {s:.2f}" for name, s in zip(trajectories.VOIGT_NAMES, stress_gpa.std(0), strict=True))
+    spread = ", ".join(f"{name} {s:.2f}" for name, s in zip(VOIGT_NAMES, stress_gpa.std(0), strict=True))
     structures.display_with_fallback(shown, *structures.first_and_last(frames))
     if shown is not None and progress.in_jupyter():
         return  # the widget holds the stress as well

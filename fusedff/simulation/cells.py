@@ -44,6 +44,16 @@ class SimulationCells(NamedTuple):
     def n_cells(self) -> int:
         return self.lattice.shape[0]
 
+    @property
+    def volumes(self) -> np.ndarray:
+        """Cell volumes (n_cells,), Å^3, in double precision (outside jit)."""
+        return np.abs(np.linalg.det(np.asarray(self.lattice, float)))
+
+    @property
+    def spacing(self) -> np.ndarray:
+        """About the distance between neighbours, the cube root of the volume per atom: (n_cells,), Å (outside jit)."""
+        return np.cbrt(self.volumes / len(self.numbers))
+
     def subset(self, which: slice) -> "SimulationCells":
         """Some of the cells."""
         return self._replace(

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from ase import Atoms
 
-from fusedff.geometry import coverage, neighbors, systems
+from fusedff.geometry import coverage, neighbors
 from fusedff.potential import Potential
 from fusedff.runtime import devices
 from fusedff.simulation.cells import SimulationCells
@@ -19,15 +19,14 @@ COLD = 0.1  # by which the kinetic temperature may be too low, as a fraction of 
 def warn_if_lost(cells: SimulationCells, trajectory: Trajectory, stacklevel: int = 3) -> None:
     """Warn if atoms have left their lattice sites (melting or a phase change).
 
-    The limit is a root mean square distance from the sites of `LOST` times the distance between neighbours, which is
-    about the cube root of the volume per atom. By Lindemann's criterion crystals melt at 0.10 to 0.15. The second half
+    The limit is a root mean square distance from the sites of `LOST` times the distance between neighbours
+    (`SimulationCells.spacing`). By Lindemann's criterion crystals melt at 0.10 to 0.15. The second half
     of the trajectory counts.
     """
     late = trajectory.positions[len(trajectory.positions) // 2 :] - cells.sites
     distance = np.sqrt(np.mean(np.sum(np.asarray(late, float) ** 2, -1), (0, 2)))
-    spacing = np.abs(np.linalg.det(np.asarray(cells.lattice, float)) / len(cells.numbers)) ** (1 / 3)
-    cell = int(np.argmax(distance / spacing))
-    if distance[cell] > LOST * spacing[cell] and devices.is_first_process():
+    cell = int(np.argmax(distance / cells.spacing))
+    if distance[cell] > LOST * cells.spacing[cell] and devices.is_first_process():
         warnings.warn(
             f"cell {cell} at {float(cells.temperature[cell]):.0f} K is no longer the crystal it began as: atoms are "
             f"{distance[cell]:.2f} Å from their sites; its averages are of something else, lower the temperature, or "
@@ -46,9 +45,8 @@ def warn_if_far(potential: Potential, cells: SimulationCells, positions: jax.Arr
         return
     numbers, lattices = np.asarray(cells.numbers), np.asarray(cells.lattice, float)
     for n, (sites, cell) in enumerate(zip(np.asarray(positions, float), lattices, strict=True)):
-        frame = systems.wrapped(Atoms(numbers, sites, cell=cell, pbc=True))
-        near = neighbors.from_frames(frame, potential.cutoff)
-        found = coverage.of_frames([(frame.positions, cell)], [near])
+        frame = Atoms(numbers, sites, cell=cell, pbc=True)
+        found = coverage.of_frames([frame], [neighbors.from_frames(frame, potential.cutoff)])
         if violation := potential.coverage.describe_violation(*found):
             warnings.warn(
                 f"cell {n} at {float(cells.temperature[n]):.0f} K: the potential extrapolates: {violation}; do not "

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusedff.geometry.neighbors import Neighbors, displacements
-from fusedff.geometry.systems import System
+from fusedff.geometry.systems import System, heights
 
-ANGLES = np.arange(0.0, 181.0, 3.0)  # degrees
+ANGLES = np.arange(0.0, 181.0, 3.0)  # degrees, from 0 to 180
 
 
 def smooth_histogram(values: jax.Array, weights: jax.Array, centres) -> jax.Array:
@@ -50,7 +50,7 @@ def require_radii(r, cells) -> None:
 
 def largest_radius(cells) -> float:
     """Half the smallest distance between opposite faces of any of the cells (n_cells, 3, 3), Å."""
-    return float(np.min(1 / np.linalg.norm(np.linalg.inv(np.asarray(cells, float)), axis=-2)) / 2)
+    return float(heights(cells).min() / 2)
 
 
 def radial_distribution(system: System, r, pair=None) -> jax.Array:
@@ -82,12 +82,12 @@ def coordination(r, g, density: float, within: float) -> np.ndarray:
     return density * np.sum(np.asarray(g) * shell_volumes(r) * inside, -1)
 
 
-def angular_distribution(system: System, near: Neighbors, within: float, angles=ANGLES) -> jax.Array:
+def angular_distribution(system: System, near: Neighbors, within: float) -> jax.Array:
     """Histogram (n_cells, n_angles) of the angles between two neighbours of an atom, in pairs per atom and degree.
 
-    Neighbours are the entries of `near` closer than `within` (Å). Each pair counts twice, in either order. `angles`
-    (n_angles,) run evenly from 0 to 180 degrees. Neighbours in independent directions give a curve proportional to the
-    sine of the angle. Divided by its integral (the trapezoidal rule is exact here) the histogram is a density.
+    Neighbours are the entries of `near` closer than `within` (Å). Each pair counts twice, in either order. The angles
+    are `ANGLES`. Neighbours in independent directions give a curve proportional to the sine of the angle. Divided by
+    its integral (the trapezoidal rule is exact here) the histogram is a density.
     """
     vectors = displacements(system, near)
     squared = jnp.sum(vectors**2, -1)
@@ -96,6 +96,6 @@ def angular_distribution(system: System, near: Neighbors, within: float, angles=
     cosine = jnp.einsum("aix,ajx->aij", unit, unit)
     angle = jnp.degrees(jnp.arccos(jnp.clip(cosine, -1, 1)))
     pairs = inside[:, :, None] & inside[:, None, :] & ~jnp.eye(near.capacity, dtype=bool)
-    count = smooth_histogram(*(x.reshape(system.n_cells, -1) for x in (angle, pairs)), angles)
-    width = np.gradient(angles) * np.where((angles == angles[0]) | (angles == angles[-1]), 0.5, 1)
+    count = smooth_histogram(*(x.reshape(system.n_cells, -1) for x in (angle, pairs)), ANGLES)
+    width = np.gradient(ANGLES) * np.where((ANGLES == ANGLES[0]) | (ANGLES == ANGLES[-1]), 0.5, 1)
     return count / (len(angle) // system.n_cells * jnp.asarray(width, count.dtype))

@@ -20,7 +20,7 @@ import numpy as np
 from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.measurements.experiments import StatePoint
 from fusedff.potential import Potential
-from fusedff.runtime import settings
+from fusedff.runtime import settings as ranges
 from fusedff.simulation.cells import SimulationCells, require_affordable
 from fusedff.simulation.langevin import observe_stress
 from fusedff.units import KB, from_voigt, strain_from_voigt, to_voigt
@@ -160,8 +160,8 @@ class CoupledStrains:
     strain: float = 0.005
 
     def __post_init__(self):
-        settings.require(self, positive=["strain"])
-        settings.between(
+        ranges.require(self, positive=["strain"])
+        ranges.between(
             self, "strain", high=0.1, why="give a small strain, 0.001 to 0.02: the error grows as its square"
         )
 
@@ -188,7 +188,7 @@ class CoupledStrains:
         voigt = to_voigt(piola_kirchhoff(grouped, stretches)).reshape(len(points), replicas, -1, 2, 6)
         response = (voigt[..., 0, :] - voigt[..., 1, :]) / (2 * self.strain)
         constants = elastic_symmetry.constants_from_response(response, symmetry)
-        elastic = jnp.stack([constants[name] for name in elastic_symmetry.elastic_names(symmetry)], -1)
+        elastic = jnp.stack(list(constants.values()), -1)
         pressure = -jnp.trace(grouped, axis1=-2, axis2=-1).mean(-1) / 3
         return Properties(elastic, pressure, to_voigt(grouped).mean(-2))
 
@@ -234,8 +234,9 @@ class StressFluctuation:
             amplitude, axis = along
             return total + amplitude * curvature(axis), None
 
-        stiffness, _ = jax.lax.scan(add, jnp.zeros_like(system.volumes), (amplitudes.T, jnp.moveaxis(axes, 2, 0)))
         energy, slope = _along(strained, linear)
+        zero = jnp.zeros(system.n_cells, jnp.result_type(amplitudes, energy))
+        stiffness, _ = jax.lax.scan(add, zero, (amplitudes.T, jnp.moveaxis(axes, 2, 0)))
         return (slope + stiffness) / system.volumes - quadratic, energy
 
     def properties(
@@ -251,6 +252,6 @@ class StressFluctuation:
         kinetic = ideal[:, None, None] * jnp.diag(jnp.asarray([2, 2, 2, 1, 1, 1], means.dtype))
         total = (stiffness - fluctuation + kinetic).reshape(len(points), replicas, 6, 6)
         constants = elastic_symmetry.reduce_stiffness(total, symmetry)
-        elastic = jnp.stack([constants[name] for name in elastic_symmetry.elastic_names(symmetry)], -1)
+        elastic = jnp.stack(list(constants.values()), -1)
         cauchy = (stress - ideal[:, None] * np.array([1, 1, 1, 0, 0, 0])).reshape(len(points), replicas, 6)
         return Properties(elastic, -cauchy[..., :3].mean(-1), cauchy)

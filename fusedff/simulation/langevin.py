@@ -72,8 +72,8 @@ class Trajectory(NamedTuple):
 class ListCapacity(NamedTuple):
     """Sizes of the neighbour lists, per atom. A simulation enlarges them when they overflow, and never shrinks them."""
 
-    candidates: int  # slots within cut-off + skin
-    slots: int  # slots within the cut-off
+    candidates: int  # slots for atoms within cut-off + skin
+    neighbors: int  # slots for those within the cut-off
 
 
 STEPS_PER_CALL = 100  # of compiled code: its start costs about two steps, and between calls progress is shown
@@ -120,8 +120,8 @@ class Simulation:
         self.plan = neighbors.search_plan(cells.lattice, reach)
         # a first guess for atoms that vibrate: what slightly displaced sites need, and a little more
         shaken = cells.sites + 0.15 * np.random.default_rng(0).standard_normal(cells.sites.shape, np.float32)
-        candidates, slots = (neighbors.max_neighbors(cells.system(shaken), r, self.plan) for r in (reach, cutoff))
-        self.capacity = ListCapacity(int(1.1 * candidates) + 2, slots + 2)
+        candidates, near = (neighbors.max_neighbors(cells.system(shaken), r, self.plan) for r in (reach, cutoff))
+        self.capacity = ListCapacity(int(1.1 * candidates) + 2, near + 2)
 
     def run(
         self,
@@ -183,7 +183,7 @@ class Simulation:
                 number,
             )
             needed = ListCapacity(*(int(n) for n in needed))
-            if needed.candidates <= self.capacity.candidates and needed.slots <= self.capacity.slots:
+            if needed.candidates <= self.capacity.candidates and needed.neighbors <= self.capacity.neighbors:
                 self._require_stable(exploded, steps_before)
                 return after, _first(number, records)
             self.capacity = ListCapacity(
@@ -277,7 +277,7 @@ def _advance_cells(settings, cutoff, capacity, plan, observe, potential, cells, 
     # `forces` and `record` are jitted so that they are traced once: for their shapes, and again in the loop
     @jax.jit
     def forces(positions, listed):
-        near = neighbors.prune(cells.system(positions), listed, cutoff, capacity.slots)
+        near = neighbors.prune(cells.system(positions), listed, cutoff, capacity.neighbors)
         return near, potential.evaluate(cells.system(positions), near)
 
     @jax.jit

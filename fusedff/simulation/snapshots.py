@@ -1,13 +1,12 @@
 """Stored snapshots with other parameters: energies and observables, and derivatives of reweighted averages.
 
 Snapshots are evaluated one after the other, so that memory does not grow with their number; cells are shared among the
-devices. Neighbours are searched anew in each snapshot, with `slots` slots per atom within `cutoff` (Å) and the periodic
-`images` of `neighbors.static_offsets`.
+devices. Neighbours are searched anew in each snapshot, with `capacity` slots per atom within `cutoff` (Å) and the
+periodic `images` of `neighbors.image_offsets`.
 """
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fusedff.geometry import neighbors
 from fusedff.runtime import compilation, devices
@@ -16,7 +15,7 @@ from fusedff.simulation.cells import PER_CELL
 
 
 @compilation.jit(n_static=4)
-def evaluate(observe, cutoff, slots, images, potential, cells, positions):
+def evaluate(observe, cutoff, capacity, images, potential, cells, positions):
     """Energies (n_snapshots, n_cells) in eV and observables (n_snapshots, n_cells, n_quantities) of snapshots.
 
     `positions` (n_snapshots, n_cells, n, 3) are those of `cells`; `observe` is called as `Simulation` does.
@@ -25,7 +24,7 @@ def evaluate(observe, cutoff, slots, images, potential, cells, positions):
     def on_device(potential, cells, positions):
         def one(r):
             system = cells.system(r)
-            near = _near(cutoff, slots, images, system)
+            near = neighbors.search_cells(system, cutoff, capacity, images)
             evaluation = potential.evaluate(system, near)
             return evaluation.energy, observe(potential, system, near, evaluation)
 
@@ -36,7 +35,7 @@ def evaluate(observe, cutoff, slots, images, potential, cells, positions):
 
 
 @compilation.jit(n_static=4)
-def derivatives(weighted_sum, cutoff, slots, images, potential, cells, positions, w, observed, cotangents, beta):
+def derivatives(weighted_sum, cutoff, capacity, images, potential, cells, positions, w, observed, cotangents, beta):
     """d f / d params of each of n functions f of reweighted averages; leaves have an axis (n,) before those of params.
 
     `cotangents` (n, n_cells, n_quantities) are the derivatives of the functions with respect to the averages, `w`
@@ -49,13 +48,14 @@ def derivatives(weighted_sum, cutoff, slots, images, potential, cells, positions
     def on_device(potential, cells, positions, w, observed, cotangents, beta):
         def energies(params, r):
             system = cells.system(r)
-            return potential.with_params(params).energies(system, _near(cutoff, slots, images, system))
+            near = neighbors.search_cells(system, cutoff, capacity, images)
+            return potential.with_params(params).energies(system, near)
 
         def scalar(params, r, along, against):
             if weighted_sum is None:
                 return jnp.sum(against * energies(params, r))
             system = cells.system(r)
-            near = _near(cutoff, slots, images, system)
+            near = neighbors.search_cells(system, cutoff, capacity, images)
             contracted, energy = weighted_sum(potential.with_params(params), system, near, along)
             return jnp.sum(contracted + against * energy)
 
@@ -73,7 +73,3 @@ def derivatives(weighted_sum, cutoff, slots, images, potential, cells, positions
     in_axes = (None, PER_CELL, 1, 1, 1, 1, 0)
     on_devices = devices.shard_map_cells(on_device, in_axes, out_axes=None, n=cells.n_cells)
     return on_devices(potential, cells, positions, devices.zero_for_repeats(w, 1), observed, cotangents, beta)
-
-
-def _near(cutoff, slots, images, system):
-    return neighbors.search_cells(system, cutoff, slots, np.asarray(images))

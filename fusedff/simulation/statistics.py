@@ -27,11 +27,11 @@ def jackknife(samples, statistic: Callable, blocks: int = 5) -> Estimate:
     """
     if len(samples) < blocks:
         raise ValueError(f"{len(samples)} snapshots cannot be cut into {blocks} blocks; sample for longer")
-    samples = np.asarray(samples, float)  # by NumPy: operation by operation JAX would compile for seconds
-    parts = np.stack([part.mean(0) for part in np.array_split(samples, blocks)])
-    sizes = np.array([len(part) for part in np.array_split(np.arange(len(samples)), blocks)])
-    total = np.tensordot(sizes / sizes.sum(), parts, 1)
-    without = [(sizes.sum() * total - n * part) / (sizes.sum() - n) for n, part in zip(sizes, parts, strict=True)]
+    # by NumPy: operation by operation JAX would compile for seconds
+    parts = np.array_split(np.asarray(samples, float), blocks)
+    means, sizes = np.stack([part.mean(0) for part in parts]), np.array([len(part) for part in parts])
+    total = np.tensordot(sizes / sizes.sum(), means, 1)
+    without = [(sizes.sum() * total - n * mean) / (sizes.sum() - n) for n, mean in zip(sizes, means, strict=True)]
     left_out = np.stack([np.asarray(statistic(mean)) for mean in without])
     spread = (blocks - 1) / blocks * np.sum((left_out - left_out.mean(0)) ** 2, 0)
     return Estimate(np.asarray(statistic(total)), np.sqrt(spread))

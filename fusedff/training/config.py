@@ -10,7 +10,7 @@ from optax.contrib import muon
 from fusedff.runtime import settings as ranges
 from fusedff.simulation.elasticity import CoupledStrains, Estimator
 from fusedff.simulation.langevin import LangevinConfig
-from fusedff.training.optimizers import Adam, GaussNewton
+from fusedff.training.optimizers import Adam, GaussNewton, decay
 
 OPTIMIZERS = ("adam", "muon")
 
@@ -63,7 +63,7 @@ class ForceMatchingConfig:
         """
         begin, end = self.learning_rate, self.final_learning_rate
         if self.optimizer == "adam":
-            made = optax.adam(optax.exponential_decay(begin, max(steps, 1), end / begin))
+            made = optax.adam(decay(begin, end, steps))
         else:
             warm_up = max(1, steps // 10)
             made = muon(optax.warmup_cosine_decay_schedule(begin / 10, begin, warm_up, max(steps, warm_up + 1), end))

@@ -92,19 +92,7 @@ class ForceMatchingTrainer:
         different = [  # frames of each epoch, until the same come again
             force_matching_loss.of_epoch(self.times, n) for n in range(force_matching_loss.cycle(self.times))
         ]
-        if settings.batch_atoms is None:
-            self.capacities = np.full(len(frames), self.store.capacity)
-            self.n_batches = {self.store.capacity: -(-max(map(len, different)) // settings.batch)}
-        else:
-            self.capacities = self.store.capacities()
-            if any(len(set(self.capacities[few])) < len(set(self.capacities)) for few in different):
-                self.capacities[:] = self.store.capacity  # few frames: some epoch has none of one kind
-            self.n_batches = {}
-            for capacity in np.unique(self.capacities).tolist():
-                members = [few[self.capacities[few] == capacity] for few in different]
-                n = -(-int(max(self.store.sizes[few].sum() for few in members)) // settings.batch_atoms)
-                chunks = -(-n // AT_ONCE_MIXED)
-                self.n_batches[capacity] = min(chunks * -(-n // chunks), *map(len, members))  # chunks of one length
+        self.capacities, self.n_batches = self._kinds_of_batches(different)
         self.per_epoch = sum(self.n_batches.values())
         self.steps = self.per_epoch * epochs
         # One shape for all batches, with as little padding as possible: that of the fullest batch of all epochs. With
@@ -112,6 +100,25 @@ class ForceMatchingTrainer:
         some = [i for n in range(len(different) if settings.batch_atoms else epochs) for i in self.batches(n)]
         self.n_atoms = self.store.max_atoms_per_device(some)
         self.n_frames = max(map(len, some))
+
+    def _kinds_of_batches(self, epochs) -> tuple[np.ndarray, dict[int, int]]:
+        """Capacity of the batches that each frame comes in (n_frames,), and how many of each capacity an epoch has.
+
+        `epochs` are the indices of the frames in every epoch that differs from the others.
+        """
+        store, settings = self.store, self.settings
+        if settings.batch_atoms is None:
+            capacities = np.full(len(store.frames), store.capacity)
+            return capacities, {store.capacity: -(-max(map(len, epochs)) // settings.batch)}
+        capacities, n_batches = store.capacities(), {}
+        if any(len(set(capacities[few])) < len(set(capacities)) for few in epochs):
+            capacities[:] = store.capacity  # few frames: some epoch has none of one kind
+        for capacity in np.unique(capacities).tolist():
+            members = [few[capacities[few] == capacity] for few in epochs]
+            n = -(-int(max(store.sizes[few].sum() for few in members)) // settings.batch_atoms)
+            chunks = -(-n // AT_ONCE_MIXED)
+            n_batches[capacity] = min(chunks * -(-n // chunks), *map(len, members))  # chunks of one length
+        return capacities, n_batches
 
     def init(self, params) -> loop.TrainState:
         offsets = jnp.zeros(len(self.zeros))
@@ -213,9 +220,10 @@ def train(
 
 def _warn_of_outliers(trained, frames, stores) -> None:
     """Warn of frames whose labels do not fit those of their family."""
-    worst = list({outlier.frame: outlier for outlier in reversed(outliers.find(trained, frames, stores))}.values())[
-        ::-1
-    ]
+    by_frame = {}
+    for outlier in outliers.find(trained, frames, stores):  # the highest scores first
+        by_frame.setdefault(outlier.frame, outlier)
+    worst = list(by_frame.values())
     if worst:
         more = f" and {len(worst) - 5} more" if len(worst) > 5 else ""
         warnings.warn(

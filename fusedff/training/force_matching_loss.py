@@ -76,32 +76,20 @@ def _intervals(times) -> np.ndarray:
     return np.rint(1 / np.minimum(times, 1)).astype(int)
 
 
-def loss(
-    settings: ForceMatchingConfig, potential: Potential, batch: Batch, total: Callable = lambda x: x, offsets=None
-) -> jax.Array:
-    """The loss () of a batch; `total` and `offsets` as in `mean_squared_errors`."""
-    errors = mean_squares(deviations(potential, batch, total, offsets), batch, weighted=True)
-    return weighted_sum(settings, errors)
+def loss(settings: ForceMatchingConfig, potential: Potential, batch: Batch) -> jax.Array:
+    """The loss () of a batch."""
+    return weighted_sum(settings, mean_squares(deviations(potential, batch), batch, weighted=True))
 
 
-def mean_squared_errors(
-    potential: Potential, batch: Batch, total: Callable = lambda x: x, offsets=None
-) -> dict[str, jax.Array]:
-    """Unweighted mean squared errors: energy and virial in (eV/atom)^2, force in (eV/Å)^2, stress in (eV/Å^3)^2.
-
-    Means are over frames, those of forces over frames and the atoms in each.
-
-    `offsets` (n_offsets,), eV per atom, are added to the zeros of energy of the other sources. If `batch` is only the
-    part of a batch that one device has, `total` sums a number over all devices; the errors of the parts then add up to
-    those of the whole batch.
-    """
-    return mean_squares(deviations(potential, batch, total, offsets), batch)
-
-
-def deviations(potential: Potential, batch: Batch, total: Callable, offsets=None) -> dict[str, jax.Array]:
+def deviations(potential: Potential, batch: Batch, total: Callable = lambda x: x, offsets=None) -> dict[str, jax.Array]:
     """Predictions minus labels, divided by square roots of how many there are: sums of squares are then means.
 
-    Arrays have the shapes of the labels: energy (n_frames,), force (n_atoms, 3), virial and stress (n_frames, 6).
+    Arrays have the shapes of the labels: energy (n_frames,) in eV/atom, force (n_atoms, 3) in eV/Å, virial in eV/atom
+    and stress in eV/Å^3 (n_frames, 6). Means are over frames, those of forces over frames and the atoms in each.
+
+    `offsets` (n_offsets,), eV per atom, are added to the zeros of energy of the other sources. If `batch` is only the
+    part of a batch that one device has, `total` sums a number over all devices; the means of the parts then add up to
+    those of the whole batch.
     """
     predicted = potential.evaluate(batch.system, batch.neighbors)
     labels = batch.labels
@@ -123,7 +111,7 @@ def deviations(potential: Potential, batch: Batch, total: Callable, offsets=None
 
 
 def mean_squares(deviations: dict[str, jax.Array], batch: Batch, weighted: bool = False) -> dict[str, jax.Array]:
-    """Sums of the squared `deviations`, with the weights of the frames if `weighted`."""
+    """Mean squared errors by name: sums of the squared `deviations`, with the weights of the frames if `weighted`."""
     return {
         name: jnp.sum(weight_of(name, batch) * deviation**2 if weighted else deviation**2)
         for name, deviation in deviations.items()

@@ -40,23 +40,23 @@ def train(
     first = difftre_trainer.init(start.params)
     optimizer = {"experiment": first.optimizer, "dft": matching_trainer.init(start.params).optimizer}
 
-    def experiment(train_state, n):
-        inner = train_state._replace(optimizer=train_state.optimizer["experiment"])
-        for k in range(settings.experiment_updates):
-            inner, record = difftre_trainer.update(inner, n * settings.experiment_updates + k)
-        return inner._replace(optimizer={**train_state.optimizer, "experiment": inner.optimizer}), record
+    def dft_epoch(train_state, n):
+        train_state, value = matching_trainer.epoch(train_state, n)
+        return train_state, {"dft_loss": value}
 
-    def dft(train_state, n):
-        inner = train_state._replace(optimizer=train_state.optimizer["dft"])
-        for k in range(settings.dft_epochs):
-            inner, value = matching_trainer.epoch(inner, n * settings.dft_epochs + k)
-        optimizer = {**train_state.optimizer, "dft": inner.optimizer}
-        return train_state._replace(params=inner.params, optimizer=optimizer), {"dft_loss": value}
+    trainers = {
+        "experiment": (difftre_trainer.update, settings.experiment_updates),
+        "dft": (dft_epoch, settings.dft_epochs),
+    }
 
     def epoch(train_state, n):
         record = {}
-        for side in settings.order:
-            train_state, new = {"experiment": experiment, "dft": dft}[side](train_state, n)
+        for name in settings.order:
+            advance, times = trainers[name]
+            own = train_state._replace(optimizer=train_state.optimizer[name])
+            for k in range(times):
+                own, new = advance(own, n * times + k)
+            train_state = own._replace(optimizer={**train_state.optimizer, name: own.optimizer})
             record |= new
         return train_state, record
 

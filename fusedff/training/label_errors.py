@@ -14,6 +14,9 @@ from fusedff.interfaces import calculators
 from fusedff.potential import Potential
 from fusedff.units import GPA
 
+ATOMS_AT_ONCE = 4096  # in a batch of predictions
+SMALL = 1e-3  # eV per atom: larger deviations count by their size in a fit of zeros, smaller ones by their square
+
 
 def store_of(potential: Potential, frames: Sequence[Atoms], offset_of: Sequence | None = None) -> FrameStore:
     """The frames as a `FrameStore` whose energies count from the reference energies of `potential`.
@@ -95,9 +98,6 @@ def _zeros(counts, deviation, sizes, weight) -> np.ndarray:
     return zeros
 
 
-SMALL = 1e-3  # eV per atom
-
-
 class FrameErrors(NamedTuple):
     """Predictions minus labels of each frame (n_frames,): eV/atom, eV/Å, eV/Å^3; nan where there is no stress label."""
 
@@ -106,9 +106,6 @@ class FrameErrors(NamedTuple):
     force_squared: np.ndarray
     stress_absolute: np.ndarray
     stress_squared: np.ndarray
-
-
-ATOMS_AT_ONCE = 4096  # in a batch
 
 
 def compare(found: Sequence[Labels], known: Sequence[Labels]) -> FrameErrors:

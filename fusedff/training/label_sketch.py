@@ -55,7 +55,7 @@ def _rows(settings, template, params, batches, keys, stressed):
     weights["virial"] /= stressed
 
     def signed(params, batch, key):
-        found = force_matching_loss.deviations(template.with_params(params), batch, lambda x: x)
+        found = force_matching_loss.deviations(template.with_params(params), batch)
         weighted, _ = ravel_pytree(
             {
                 name: (weight * force_matching_loss.weight_of(name, batch)) ** 0.5 * found[name]

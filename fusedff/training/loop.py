@@ -66,36 +66,32 @@ def train(
     `storage.InUseError` for a checkpoint that another training uses, ValueError for one with other settings or data.
     """
     identity = checkpoints.identity(name, settings, learned_from or {})
-    with storage.lock(checkpoint) if checkpoint is not None else nullcontext():
-        return _train(epoch, train_state, epochs, name, identity, checkpoint, watch, patience, shown, on_epoch, learned)
-
-
-def _train(epoch, train_state, epochs, name, identity, checkpoint, watch, patience, shown, on_epoch, learned):
-    best, history, stale = (learned(train_state), np.inf), [], 0
-    if checkpoint is not None and Path(checkpoint).exists():
-        train_state, best, history, stale = checkpoints.resume(checkpoint, train_state, identity)
     on_epoch = on_epoch or (lambda history: None)
-    if history:
-        on_epoch(history)
-    kept = len(history)
-    with progress.bar(name, epochs, start=kept) as report:
-        try:
-            for n in range(len(history), epochs):
-                if patience is not None and stale >= patience:
-                    break
-                train_state, record = epoch(train_state, n)
-                record = {key: float(value) for key, value in record.items()}
-                _require_finite(train_state.params, record, f"{name}, epoch {n}", checkpoint)
-                history.append({"epoch": n, **record})
-                score = record[watch] if watch else -n
-                best, stale = ((learned(train_state), score), 0) if score < best[1] else (best, stale + 1)
-                if checkpoint is not None:
-                    checkpoints.write(checkpoint, identity, train_state, best, history, stale)
-                    kept = n + 1
-                report(shown(record))
-                on_epoch(history)
-        except KeyboardInterrupt:
-            raise progress.Interrupted(_how_to_go_on(name, kept, epochs, checkpoint)) from None
+    with storage.lock(checkpoint) if checkpoint is not None else nullcontext():
+        best, history, stale = (learned(train_state), np.inf), [], 0
+        if checkpoint is not None and Path(checkpoint).exists():
+            train_state, best, history, stale = checkpoints.resume(checkpoint, train_state, identity)
+        if history:
+            on_epoch(history)
+        kept = len(history)
+        with progress.bar(name, epochs, start=kept) as report:
+            try:
+                for n in range(len(history), epochs):
+                    if patience is not None and stale >= patience:
+                        break
+                    train_state, record = epoch(train_state, n)
+                    record = {key: float(value) for key, value in record.items()}
+                    _require_finite(train_state.params, record, f"{name}, epoch {n}", checkpoint)
+                    history.append({"epoch": n, **record})
+                    score = record[watch] if watch else -n
+                    best, stale = ((learned(train_state), score), 0) if score < best[1] else (best, stale + 1)
+                    if checkpoint is not None:
+                        checkpoints.write(checkpoint, identity, train_state, best, history, stale)
+                        kept = n + 1
+                    report(shown(record))
+                    on_epoch(history)
+            except KeyboardInterrupt:
+                raise progress.Interrupted(_how_to_go_on(name, kept, epochs, checkpoint)) from None
     return Result(devices.to_local(best[0]), train_state, history)
 
 

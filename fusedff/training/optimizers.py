@@ -27,7 +27,7 @@ class Adam:
 
     def transformation(self, updates: int) -> optax.GradientTransformation:
         """The optax optimizer of a training of `updates` steps."""
-        rate = _decay(self.learning_rate, self.final_learning_rate, updates)
+        rate = decay(self.learning_rate, self.final_learning_rate, updates)
         return optax.adam(rate, b1=self.b1, b2=self.b2)
 
 
@@ -54,8 +54,9 @@ class GaussNewton:
 
     def relaxation_at(self, n: int, updates: int) -> float:
         """Relaxation of the n-th of `updates` steps."""
-        return float(_decay(self.relaxation, self.final_relaxation, updates)(n))
+        return float(decay(self.relaxation, self.final_relaxation, updates)(n))
 
 
-def _decay(first: float, last: float, updates: int) -> optax.Schedule:
+def decay(first: float, last: float, updates: int) -> optax.Schedule:
+    """Exponential decay from the first to the last value in so many steps."""
     return optax.exponential_decay(first, max(updates, 1), last / first)

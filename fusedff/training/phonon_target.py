@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 
+from fusedff.crystallography import crystals
 from fusedff.data import frames as labelled
 from fusedff.geometry import neighbors, systems
 from fusedff.units import THZ
@@ -114,10 +115,8 @@ def dynamical_matrix(potential, frame: Atoms) -> jax.Array:
 
 
 def _without_translations(frame):
-    """Orthonormal mass-weighted displacements (3 n, 3 n - 3) that move no centre of mass."""
-    roots = np.repeat(np.sqrt(frame.get_masses()), 3)
-    translations = roots[:, None] * np.tile(np.eye(3), (len(frame), 1))
-    return np.linalg.svd(translations)[0][:, 3:].astype(jnp.zeros(()).dtype)
+    """`crystals.relative_displacements` in jax's precision."""
+    return crystals.relative_displacements(frame.get_masses()).astype(jnp.zeros(()).dtype)
 
 
 def _direction(frame, mode):

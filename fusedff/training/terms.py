@@ -43,6 +43,11 @@ class TrajectoryBuffer(NamedTuple):
     capacity: jax.Array  # (2,) sizes of the neighbour lists, a `ListCapacity`
     params: Any  # with which the trajectory was sampled
 
+    @property
+    def list_capacity(self) -> dynamics.ListCapacity:
+        """`capacity` as numbers, outside jit."""
+        return dynamics.ListCapacity(*map(int, self.capacity))
+
 
 class Averages(NamedTuple):
     """Reweighted averages over the snapshots of a buffer, and what their derivatives need."""
@@ -70,7 +75,7 @@ class SampledTerm:
         self.target, self.sampling, self.template, self.name = target, sampling, template, name
         self.cells = target.cells
         self.simulation = dynamics.Simulation(self.cells, sampling.langevin, template.cutoff, target.observe)
-        self.images = neighbors.static_offsets(self.cells.lattice, template.cutoff)
+        self.images = neighbors.image_offsets(self.cells.lattice, template.cutoff)
         self.beta = 1 / (KB * self.cells.temperature)
         # compiled as a whole: operation by operation they would take seconds to compile
         self.loss = jax.jit(jax.value_and_grad(partial(targets.loss, target)))
@@ -80,7 +85,8 @@ class SampledTerm:
         """A simulation that has not begun."""
         positions = jnp.zeros((self.sampling.snapshots, *self.cells.sites.shape), self.cells.sites.dtype)
         capacity = self.simulation.capacity
-        energy, observed = jax.eval_shape(partial(self._evaluate, self.template, slots=capacity.slots), positions)
+        evaluate = partial(self._evaluate, self.template, capacity=capacity.neighbors)
+        energy, observed = jax.eval_shape(evaluate, positions)
         empty = dynamics.Trajectory(positions, *(jnp.zeros(x.shape, x.dtype) for x in (energy, observed, energy)))
         return TrajectoryBuffer(dynamics.start(self.cells, key), empty, jnp.asarray(capacity), params)
 
@@ -128,10 +134,9 @@ class SampledTerm:
 
     def _snapshots(self, potential, kept, n):
         """Snapshots with the energies and observables of `potential`; new ones if N_eff of the last is too small."""
-        s = self.sampling
-        capacity = dynamics.ListCapacity(*(int(x) for x in kept.capacity))
+        s, capacity = self.sampling, kept.list_capacity
         if n > 0 and s.reuse_above < 1:
-            energy, observed = self._reevaluate(potential, kept)
+            energy, observed = self.reevaluate(potential, kept)
             n_eff = reweighting.effective_samples(reweighting.weights(self.beta, energy, kept.trajectory.energy))
             if float(jnp.min(n_eff)) > s.reuse_above * s.snapshots:
                 return kept, energy, observed
@@ -144,19 +149,19 @@ class SampledTerm:
             trajectory.observed,
         )
 
-    def _reevaluate(self, potential, sampled):
+    def reevaluate(self, potential: Potential, kept: TrajectoryBuffer) -> tuple[jax.Array, jax.Array]:
         """Energies (n_snapshots, n_cells) and observables of the stored snapshots with `potential`."""
-        return self._evaluate(potential, sampled.trajectory.positions, int(sampled.capacity[1]))
+        return self._evaluate(potential, kept.trajectory.positions, kept.list_capacity.neighbors)
 
-    def _evaluate(self, potential, positions, slots):
+    def _evaluate(self, potential, positions, capacity):
         return snapshots.evaluate(
-            self.target.observe, self.template.cutoff, slots, self.images, potential, self.cells, positions
+            self.target.observe, self.template.cutoff, capacity, self.images, potential, self.cells, positions
         )
 
     def _derivatives(self, sampled, *arrays):
         """`snapshots.derivatives` of the target, with as many neighbour slots as the trajectory had."""
         return snapshots.derivatives(
-            self.target.weighted_sum, self.template.cutoff, int(sampled.capacity[1]), self.images, *arrays
+            self.target.weighted_sum, self.template.cutoff, sampled.list_capacity.neighbors, self.images, *arrays
         )
 
 

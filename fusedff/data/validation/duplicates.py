@@ -19,6 +19,7 @@ from ase import Atoms
 from scipy.spatial import cKDTree
 
 from fusedff.data.frames import labels
+from fusedff.geometry.systems import heights
 
 ATOMS, CELL = 1e-3, 3e-4  # tolerances, Å
 NOISE = 1e-5  # eV per atom, by which rounded energies may differ
@@ -74,7 +75,7 @@ def same(one: Atoms, two: Atoms, atoms: float = ATOMS, cell: float = CELL) -> bo
     # all translations of one atom of the rarest element to those of `two`; most do not fit the first four atoms
     shifts = second[two.numbers == rarest] - first[one.numbers == rarest][0]
     few = (first[:4] + shifts[:, None]) % 1.0 % 1.0
-    off = tree.query(few, distance_upper_bound=4 * atoms / _smallest_height(one))[0]
+    off = tree.query(few, distance_upper_bound=4 * atoms / heights(one.cell.array).min())[0]
     return any(_lies_on(first + shift, one, tree, second, two, atoms) for shift in shifts[np.isfinite(off).all(1)])
 
 
@@ -86,10 +87,6 @@ def _lies_on(shifted, one, tree, second, two, atoms) -> bool:
     off = shifted - second[partner]
     off = (off - np.rint(off)) @ one.cell.array  # the mean is subtracted below, since the shift may be rounded itself
     return bool(np.abs(off - off.mean(0)).max() <= atoms)
-
-
-def _smallest_height(frame) -> float:
-    return 1 / np.linalg.norm(frame.cell.reciprocal().array, axis=1).max()
 
 
 def _from_mean(moves):

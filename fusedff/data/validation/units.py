@@ -35,7 +35,7 @@ PRESSURES = {"Pa": 1e9, "bar": 1e4, "MPa": 1e3, "kbar": 10.0, "units of 100 GPa,
 MIN_DISTANCE = 0.5  # Å, less than the distance of any two nuclei in matter
 NOBLE_GASES = {2, 10, 18, 36, 54, 86}  # atomic numbers
 
-_SAMPLE = 10  # frames of each config_type whose geometry is checked
+_SAMPLE = 10  # frames of each family whose geometry is checked
 
 
 class ImplausibleDataError(ValueError):
@@ -92,21 +92,21 @@ def length_unit(ratio: float, numbers) -> str | None:
 def check_lengths(frames: Sequence[Atoms], where: Sequence[str]) -> None:
     """Raise `ImplausibleDataError` for lengths in another unit and for transposed cells.
 
-    Files may combine several sources, so each `config_type` is checked on its own, by a sample of its frames. Lengths
+    Files may combine several sources, so each family is checked on its own, by a sample of its frames. Lengths
     are in another unit if no frame has atoms at bonding distance, and that unit explains it. Cells are transposed if
     atoms in all skewed cells would be further apart with rows and columns exchanged, since wrong lattice vectors bring
     images too close. Single frames in another unit are found by their volume.
     """
-    members = defaultdict(list)
+    families = defaultdict(list)
     for i, frame in enumerate(frames):
-        members[str(frame.info.get("config_type"))].append(i)
-    for of_type in members.values():
-        sample = of_type[:: -(-len(of_type) // _SAMPLE)]
+        families[str(frame.info.get("config_type"))].append(i)
+    for members in families.values():
+        sample = members[:: -(-len(members) // _SAMPLE)]
         found = {i: closest(frames[i]) for i in sample}
-        if len(members) == 1 or len(frames[sample[0]]) > 2:  # dimers may be stretched
+        if len(families) == 1 or len(frames[sample[0]]) > 2:  # dimers may be stretched
             _check_unit(frames, where, found)
         skewed = [i for i in sample if _skew(frames[i].cell.array) > 0.1]
-        if len(skewed) > 2 or (skewed and len(members) == 1):
+        if len(skewed) > 2 or (skewed and len(families) == 1):
             _check_rows(frames, where, {i: found[i] for i in skewed})
     volumes = np.array([frame.get_volume() / len(frame) for frame in frames])
     lengths = np.cbrt(volumes / np.median(volumes))

@@ -4,7 +4,7 @@ Crystals must have the lattice constants of the calculator, which `relax.equilib
 of the defect would contain strain energy of the crystal.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import ase.build
 import ase.units
@@ -13,7 +13,7 @@ from ase import Atoms
 
 from fusedff.crystallography import crystals
 from fusedff.crystallography.crystals import Crystal
-from fusedff.properties.static.relax import Relaxation, relax_ions, relax_normal
+from fusedff.properties.static.relax import DEFAULT, Relaxation, relax_ions, relax_normal
 
 _J_PER_M2 = ase.units.J / ase.units.m**2  # eV/Å^2 per J/m^2
 
@@ -36,7 +36,7 @@ class Vacancy:
     crystal: Crystal
     repeats: tuple[int, int, int]
     relaxed: Atoms  # the structure, with the calculator
-    relaxation: Relaxation = field(default_factory=Relaxation)
+    relaxation: Relaxation
 
     def as_dict(self) -> dict:
         """Plain data for JSON."""
@@ -60,7 +60,7 @@ class Surface:
     layers: int
     vacuum: float  # Å
     relaxed: Atoms  # the structure, with the calculator
-    relaxation: Relaxation = field(default_factory=Relaxation)
+    relaxation: Relaxation
 
     def as_dict(self) -> dict:
         """Plain data for JSON."""
@@ -87,7 +87,7 @@ class StackingFault:
     crystal: Crystal
     layers: int
     relaxed: Atoms  # the structure, with the calculator
-    relaxation: Relaxation = field(default_factory=Relaxation)
+    relaxation: Relaxation
 
     def as_dict(self) -> dict:
         """Plain data for JSON."""
@@ -106,14 +106,13 @@ def vacancy(
     crystal: Crystal,
     calculator,
     repeats: tuple[int, int, int] = (4, 4, 3),
-    relaxation: Relaxation | None = None,
+    relaxation: Relaxation = DEFAULT,
     name: str | None = "vacancy",
 ) -> Vacancy:
     """Formation energy of a vacancy (of the first atom) in a supercell of the crystal, ions relaxed.
 
     Raises NotRelaxedError, and ValueError for a compound.
     """
-    relaxation = relaxation or Relaxation()
     perfect = crystals.supercell(crystal, repeats)
     if len(set(perfect.numbers)) > 1:
         raise ValueError(f"{crystal.symbol} is a compound, whose vacancies depend on a reservoir; give an element")
@@ -132,7 +131,7 @@ def surface(
     calculator,
     layers: int = 12,
     vacuum: float = 10.0,
-    relaxation: Relaxation | None = None,
+    relaxation: Relaxation = DEFAULT,
     name: str | None = "surface",
 ) -> Surface:
     """Energy of a low-index surface from a slab of `layers` atomic planes with `vacuum` (Å) on either side.
@@ -141,7 +140,6 @@ def surface(
     widest apart). Atoms relax in the 1 x 1 cell of the surface; reconstructions with larger cells are not found. Raises
     NotRelaxedError, and ValueError for another facet or a number of layers that does not fit its stacking.
     """
-    relaxation = relaxation or Relaxation()
     slab = _block(crystal, facet, layers)
     slab.center(vacuum, axis=2)
     area = np.linalg.norm(np.cross(slab.cell[0], slab.cell[1]))
@@ -158,7 +156,7 @@ def stacking_fault(
     fault: str,
     calculator,
     layers: int = 12,
-    relaxation: Relaxation | None = None,
+    relaxation: Relaxation = DEFAULT,
     name: str | None = "stacking fault",
 ) -> StackingFault:
     """Energy of a stacking fault: hcp basal (I2) or prismatic, fcc intrinsic; planes relaxed along their normal.
@@ -169,7 +167,6 @@ def stacking_fault(
     planes that are widest apart shift by a/2 along <11-20>, where the energy is stationary by symmetry. Raises
     NotRelaxedError, and ValueError for another fault or a number of layers that does not fit its stacking.
     """
-    relaxation = relaxation or Relaxation()
     if (crystal.structure, fault) not in _FAULTS:
         known = ", ".join(f"{structure} {which}" for structure, which in _FAULTS)
         raise ValueError(f"stacking fault {fault!r} of {crystal.structure} is unknown; there are {known}")

@@ -1,12 +1,12 @@
 """Elastic constants of a crystal at 0 K with relaxed ions, for any ASE calculator that computes stress."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from ase import Atoms
 
 from fusedff.crystallography import elastic_symmetry, orientation
-from fusedff.properties.static.relax import Relaxation, relax_ions
+from fusedff.properties.static.relax import DEFAULT, Relaxation, relax_ions
 from fusedff.runtime import progress
 from fusedff.simulation import elasticity
 from fusedff.units import GPA, VOIGT, from_voigt, strain_from_voigt, to_voigt
@@ -21,7 +21,7 @@ class StaticElastic:
     pressure_gpa: float  # of the crystal as it was given
     symmetry: str | None  # which independent constants `constants_gpa` holds
     strain: float
-    relaxation: Relaxation = field(default_factory=Relaxation)
+    relaxation: Relaxation
 
     @property
     def constants_gpa(self) -> dict[str, float]:
@@ -66,7 +66,7 @@ def run(
     calculator,
     symmetry: str | None = None,
     strain: float = 2e-3,
-    relaxation: Relaxation | None = None,
+    relaxation: Relaxation = DEFAULT,
     name: str | None = "elastic constants",
 ) -> StaticElastic:
     """C_ij = dS_i/d eta_j of a crystal by central differences, S the second Piola-Kirchhoff stress, ions relaxed.
@@ -81,7 +81,6 @@ def run(
     """
     if not 0 < strain <= 0.05:
         raise ValueError(f"strain = {strain:g} is no small strain; use one between 1e-4 and 1e-2")
-    relaxation = relaxation or Relaxation()
     if symmetry is not None:
         elastic_symmetry.elastic_names(symmetry)  # an unknown one is refused before the work
     rest = relax_ions(atoms, calculator, relaxation)

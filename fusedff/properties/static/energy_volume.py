@@ -1,13 +1,13 @@
 """Energy as a function of volume of crystal structures at 0 K, for any ASE calculator."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from ase import Atoms
 from ase.eos import EquationOfState
 
-from fusedff.properties.static.relax import NotRelaxedError, Relaxation, relax_crystal
+from fusedff.properties.static.relax import DEFAULT, NotRelaxedError, Relaxation, relax_crystal
 from fusedff.runtime import progress
 from fusedff.units import GPA
 
@@ -51,7 +51,7 @@ class EnergyVolumeResult:
     curves: dict[str, EnergyVolume]
     span: float
     n_volumes: int
-    relaxation: Relaxation = field(default_factory=Relaxation)
+    relaxation: Relaxation
 
     @property
     def most_stable(self) -> str:
@@ -81,7 +81,7 @@ def run(
     calculator,
     span: float = 0.06,
     n_volumes: int = 9,
-    relaxation: Relaxation | None = None,
+    relaxation: Relaxation = DEFAULT,
     name: str | None = "energy and volume",
 ) -> EnergyVolumeResult:
     """Energies from (1 - span) to (1 + span) times the equilibrium volume of every structure, and their fits.
@@ -96,7 +96,7 @@ def run(
             f"n_volumes = {n_volumes}, span = {span:g}: a fit of four parameters needs five volumes or more, "
             "over a span between 0 and 0.3"
         )
-    relaxation, curves = relaxation or Relaxation(), {}
+    curves = {}
     with progress.bar(name, len(structures) * n_volumes) as report:
         for structure, start in structures.items():
             try:

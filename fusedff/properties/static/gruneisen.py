@@ -7,14 +7,14 @@ bulk modulus B (G. Grimvall, Thermophysical Properties of Materials, 1999).
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from ase import Atoms
 
 from fusedff.properties.static import force_constants
 from fusedff.properties.static.phonons import IMAGINARY, TEMPERATURES
-from fusedff.properties.static.relax import Relaxation, relax_crystal
+from fusedff.properties.static.relax import DEFAULT, Relaxation, relax_crystal
 from fusedff.units import KB, PLANCK
 
 
@@ -32,7 +32,7 @@ class Gruneisen:
     displacement: float  # Å
     repeats: tuple[int, int, int]
     mesh: float
-    relaxation: Relaxation = field(default_factory=Relaxation)
+    relaxation: Relaxation
 
     def as_dict(self) -> dict:
         """Plain data for JSON."""
@@ -59,7 +59,7 @@ def run(
     displacement: float = 0.01,
     temperatures: Sequence[float] = TEMPERATURES,
     mesh: float = 50.0,
-    relaxation: Relaxation | None = None,
+    relaxation: Relaxation = DEFAULT,
     name: str | None = "Grueneisen parameters",
 ) -> Gruneisen:
     """Mode Grueneisen parameters of a crystal at rest, from phonons at (1 +- volume_strain) times its volume.
@@ -70,7 +70,7 @@ def run(
     """
     from phonopy.api_gruneisen import PhonopyGruneisen  # not at the top: `force_constants` reports a missing phonopy
 
-    relaxation, lattices = relaxation or Relaxation(), []
+    lattices = []
     for sign in (0, 1, -1):
         frame = atoms.copy()
         frame.set_cell(atoms.cell.array * (1 + sign * volume_strain) ** (1 / 3), scale_atoms=True)
@@ -79,8 +79,7 @@ def run(
         which = name and f"{name}, volume {1 + sign * volume_strain:g}"
         lattices.append(force_constants.finite_displacements(frame, calculator, repeats, displacement, which))
     modes = PhonopyGruneisen(*lattices)
-    lattices[0].run_mesh(mesh)
-    modes.set_mesh(lattices[0].mesh.mesh_numbers, is_gamma_center=True)
+    modes.set_mesh(lattices[0].run_mesh(mesh).mesh_numbers, is_gamma_center=True)
     _, counts, frequencies, _, parameters = modes.get_mesh()  # ty: ignore[not-iterable]  # it was set
     if frequencies.min() < -IMAGINARY:
         raise ValueError(

@@ -28,11 +28,14 @@ class Relaxation:
     steps: int = 500  # at most
 
 
+DEFAULT = Relaxation()
+
+
 class NotRelaxedError(RuntimeError):
     """A structure whose forces did not vanish."""
 
 
-def relax_ions(atoms: Atoms, calculator, settings: Relaxation | None = None, name: str | None = None) -> Atoms:
+def relax_ions(atoms: Atoms, calculator, settings: Relaxation = DEFAULT, name: str | None = None) -> Atoms:
     """The structure with its ions relaxed in the given cell; constraints on `atoms` are kept.
 
     `name` shows progress. Raises NotRelaxedError when the forces do not vanish within `settings.steps`.
@@ -42,7 +45,7 @@ def relax_ions(atoms: Atoms, calculator, settings: Relaxation | None = None, nam
 
 
 def relax_crystal(
-    atoms: Atoms, calculator, settings: Relaxation | None = None, name: str | None = None, fixed_volume: bool = False
+    atoms: Atoms, calculator, settings: Relaxation = DEFAULT, name: str | None = None, fixed_volume: bool = False
 ) -> Atoms:
     """The crystal with ions and cell relaxed in its own space group; with `fixed_volume` of the cell only the shape.
 
@@ -54,7 +57,7 @@ def relax_crystal(
     return _relaxed(frame, FrechetCellFilter(frame, constant_volume=fixed_volume), settings, name)
 
 
-def relax_normal(atoms: Atoms, calculator, settings: Relaxation | None = None, name: str | None = None) -> Atoms:
+def relax_normal(atoms: Atoms, calculator, settings: Relaxation = DEFAULT, name: str | None = None) -> Atoms:
     """The structure with ions and cell relaxed along z only, e.g. the distances of planes at a stacking fault.
 
     Needs a calculator with stress. Raises NotRelaxedError.
@@ -65,7 +68,7 @@ def relax_normal(atoms: Atoms, calculator, settings: Relaxation | None = None, n
     return _relaxed(frame, FrechetCellFilter(frame, mask=along_z), settings, name)
 
 
-def equilibrium(crystal: Crystal, calculator, settings: Relaxation | None = None) -> Crystal:
+def equilibrium(crystal: Crystal, calculator, settings: Relaxation = DEFAULT) -> Crystal:
     """The crystal with the lattice constants and positions of atoms at which stress and forces vanish.
 
     Raises NotRelaxedError.
@@ -80,7 +83,6 @@ def _with(atoms, calculator):
 
 
 def _relaxed(frame, movable, settings, name):
-    settings = settings or Relaxation()
     optimizer = BFGS(movable, logfile=None)
     with progress.bar(name, settings.steps + 1) as report:
 

@@ -16,7 +16,7 @@ from fusedff.crystallography.crystals import Crystal
 from fusedff.measurements import references
 from fusedff.measurements.experiments import StatePoint
 from fusedff.properties.static import elastic, energy_volume, relax, zone_center
-from fusedff.properties.static.relax import NotRelaxedError, Relaxation
+from fusedff.properties.static.relax import DEFAULT, NotRelaxedError, Relaxation
 
 PHASES = ("hcp", "bcc", "fcc")
 _UNITS = {"a": "Å", "b": "Å", "c": "Å", "alpha": "degrees", "beta": "degrees", "gamma": "degrees"}
@@ -83,7 +83,7 @@ def run(
     calculator,
     phases: Sequence[str] | None = None,
     measured: Sequence[StatePoint] = (),
-    relaxation: Relaxation | None = None,
+    relaxation: Relaxation = DEFAULT,
 ) -> Summary:
     """Relax a crystal of any Laue class and compute its properties at 0 K.
 
@@ -92,7 +92,6 @@ def run(
     `measured` points of the same crystal the coldest is given as a reference. Raises NotRelaxedError, and ValueError
     for a calculator without stress or an element that it does not know.
     """
-    relaxation = relaxation or Relaxation()
     try:
         rest = relax.equilibrium(crystal, calculator, relaxation)
     except PropertyNotImplementedError as error:
@@ -100,7 +99,7 @@ def run(
     except NotImplementedError as error:  # how EMT says that it does not know an element
         raise ValueError(f"this calculator cannot do {crystal.symbol} ({error}); take another one") from error
     cell, symmetry = crystals.unit_cell(rest), crystals.symmetry(rest)
-    name = _phase(rest)
+    name = str(rest.structure)
     curve = energy_volume.run({name: cell}, calculator, relaxation=relaxation).curves[name]
     found = elastic.run(cell, calculator, symmetry, relaxation=relaxation)
     clamped = elastic_symmetry.reduce_stiffness(found.clamped_gpa, symmetry)
@@ -113,32 +112,37 @@ def run(
         *(Entry(name, "GPa", value, 1) for name, value in found.constants_gpa.items()),
         *(Entry(f"{name}_clamped", "GPa", float(value), 1) for name, value in clamped.items()),
     ]
-    left_out = {}
-    for phase in _others(rest) if phases is None else phases:
-        if phase == name:
-            continue
-        try:
-            other = energy_volume.run(
-                {phase: crystals.prototype(rest.symbol, phase, curve.volume)}, calculator, relaxation=relaxation
-            ).curves[phase]
-            entries.append(Entry(f"{phase}_energy_above_{name}", "meV/atom", 1e3 * (other.energy - curve.energy), 1))
-        except NotRelaxedError as error:
-            left_out[f"energy of {phase}"] = str(error)
-    modes = zone_center.modes(zone_center.optical(cell, calculator))
-    for n, (frequency, count) in enumerate(modes):
-        called = _OPTICAL_OF_HCP[count] if name == "hcp" and len(modes) == 2 else f"phonon_gamma_{n + 1} (x{count})"
-        entries.append(Entry(called, "THz", frequency, 2))
+    if phases is None:
+        phases = PHASES if name in PHASES else ()
+    above, left_out = _energies_above(rest, curve, phases, calculator, relaxation)
+    entries += [*above, *_optical_phonons(name, cell, calculator)]
     known = _known(rest.symbol, name, measured)
     entries = [replace(entry, references=tuple(known[entry.quantity])) for entry in entries]
     return Summary(rest, tuple(entries), found.stable, left_out)
 
 
-def _phase(crystal) -> str:
-    return str(crystal.structure)
+def _energies_above(crystal, curve, phases, calculator, relaxation) -> tuple[list[Entry], dict[str, str]]:
+    """Energies of other phases above that of the crystal, and which of them are left out, with the reason."""
+    name, entries, left_out = str(crystal.structure), [], {}
+    for phase in phases:
+        if phase == name:
+            continue
+        cell = crystals.prototype(crystal.symbol, phase, curve.volume)
+        try:
+            energy = energy_volume.run({phase: cell}, calculator, relaxation=relaxation).curves[phase].energy
+            entries.append(Entry(f"{phase}_energy_above_{name}", "meV/atom", 1e3 * (energy - curve.energy), 1))
+        except NotRelaxedError as error:
+            left_out[f"energy of {phase}"] = str(error)
+    return entries, left_out
 
 
-def _others(crystal) -> Sequence[str]:
-    return PHASES if _phase(crystal) in PHASES else ()
+def _optical_phonons(name, cell, calculator) -> list[Entry]:
+    """Frequencies at the zone centre; those of hcp have names."""
+    modes, entries = zone_center.modes(zone_center.optical(cell, calculator)), []
+    for n, (frequency, count) in enumerate(modes):
+        called = _OPTICAL_OF_HCP[count] if name == "hcp" and len(modes) == 2 else f"phonon_gamma_{n + 1} (x{count})"
+        entries.append(Entry(called, "THz", frequency, 2))
+    return entries
 
 
 def _volume(number) -> float:

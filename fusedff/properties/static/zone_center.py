@@ -31,8 +31,7 @@ def optical(atoms: Atoms, calculator, displacement: float = 0.01) -> np.ndarray:
             hessian[row] -= sign * primitive.get_forces().ravel() / (2 * displacement)
     roots = np.repeat(np.sqrt(primitive.get_masses()), 3)
     dynamical = (hessian + hessian.T) / 2 / np.outer(roots, roots)
-    translations = roots[:, None] * np.tile(np.eye(3), (n, 1))
-    relative = np.linalg.svd(translations)[0][:, 3:]  # (3 n, 3 n - 3), orthogonal to the translations
+    relative = crystals.relative_displacements(primitive.get_masses())
     squares = np.linalg.eigvalsh(relative.T @ dynamical @ relative)
     return np.sign(squares) * np.sqrt(np.abs(squares)) / THZ
 

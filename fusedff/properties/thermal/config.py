@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from fusedff.runtime import settings
+from fusedff.runtime import settings as ranges
 from fusedff.simulation.langevin import LangevinConfig
 
 
@@ -19,8 +19,8 @@ class SolidConfig:
     seed: int = 1
 
     def __post_init__(self):
-        settings.require(
+        ranges.require(
             self, count=["replicas", "snapshots", "blocks"], whole=["equilibration", "seed"], repeats=["repeats"]
         )
-        settings.between(self, "blocks", low=2, why="an error bar needs at least 2")
-        settings.between(self, "blocks", high=self.snapshots, why=f"{self.snapshots} snapshots cannot be cut into more")
+        ranges.between(self, "blocks", low=2, why="an error bar needs at least 2")
+        ranges.between(self, "blocks", high=self.snapshots, why=f"{self.snapshots} snapshots cannot be cut into more")

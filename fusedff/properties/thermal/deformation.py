@@ -99,7 +99,7 @@ def run(
         piola = to_voigt(elasticity.piola_kirchhoff(cauchy, np.stack(stretches))).mean(1)
         by_strain = piola.reshape(len(points), len(patterns), len(strains), 6).swapaxes(1, 2)
         constants = elastic_symmetry.constants_from_response(by_strain, symmetry)  # linear, like slopes
-        return np.stack([constants[which] for which in elastic_symmetry.elastic_names(symmetry)], -1) / GPA
+        return np.stack(list(constants.values()), -1) / GPA
 
     estimate = jackknife(trajectory.observed, stresses, settings.blocks)
     # the noise of cells that differ by a per cent is nearly the same, and its mean over them is the better estimate

@@ -151,7 +151,7 @@ def adiabatic_shift(means, cells, points: Sequence[StatePoint]) -> np.ndarray:
     means, symmetry = np.asarray(means, float), crystals.symmetry(points[0].crystal)
     energy, square, stress, product = means[:, :1], means[:, 1:2], means[:, 2:8], means[:, 8:]
     n, temperature = len(cells.numbers), np.asarray(cells.temperature, float)[:, None]
-    volume = np.abs(np.linalg.det(np.asarray(cells.lattice, float)))[:, None]
+    volume = cells.volumes[:, None]
     heat = (square - energy**2) / (KB * temperature**2) + 1.5 * n * KB
     thermal = (product - energy * stress) / (KB * temperature**2) - n * KB / volume * np.array([1, 1, 1, 0, 0, 0])
     heat, thermal, volume, temperature = (
@@ -160,4 +160,4 @@ def adiabatic_shift(means, cells, points: Sequence[StatePoint]) -> np.ndarray:
     lam = elastic_symmetry.reduce_stress(thermal, symmetry)
     shift = (temperature * volume / heat)[..., None] * lam[:, :, None] * lam[:, None, :]
     constants = elastic_symmetry.reduce_stiffness(shift, symmetry)
-    return np.stack([constants[name] for name in elastic_symmetry.elastic_names(symmetry)], -1)
+    return np.stack(list(constants.values()), -1)

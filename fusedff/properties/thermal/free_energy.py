@@ -176,9 +176,8 @@ def _crystal(potential, cells, settings, snapshots, seed, name):
     )  # fmt: skip
     late = np.asarray(trajectory.positions[snapshots // 2 :], float).mean(0) - np.asarray(cells.sites, float)
     off = np.sqrt(np.mean(np.sum(late**2, -1), -1))
-    spacing = np.cbrt(np.abs(np.linalg.det(np.asarray(cells.lattice, float))) / len(cells.numbers))
-    cell = int(np.argmax(off / spacing))
-    if off[cell] > STRAYED * spacing[cell]:
+    cell = int(np.argmax(off / cells.spacing))
+    if off[cell] > STRAYED * cells.spacing[cell]:
         raise ValueError(
             f"cell {cell} at {float(cells.temperature[cell]):.0f} K: on average, atoms are {off[cell]:.2f} Å from "
             "their sites, so it has melted or become another crystal; choose temperatures at which it is stable, or "

@@ -111,8 +111,7 @@ def run(
         found = jackknife(trajectory.observed, correct, settings.blocks)
         _, lengths, residual = np.split(found.value, [1, 1 + len(names)], axis=1)
         points = [
-            replace(p, crystal=replace(crystal, **dict(zip(names, map(float, row), strict=True))))
-            for p, row in zip(points, lengths, strict=True)
+            replace(p, crystal=crystals.with_parameters(crystal, row)) for p, row in zip(points, lengths, strict=True)
         ]
     lengths_stderr = found.stderr[:, 1 : 1 + len(names)]
     expansion, expansion_stderr = _expansion(names, ascending, lengths, lengths_stderr)

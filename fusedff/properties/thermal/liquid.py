@@ -124,7 +124,7 @@ def run(
     observed = np.asarray(trajectory.observed, float).mean(0)
     radial = over_replicas(observed[:, 1:])
     shell = np.array([first_minimum(r, g) for g in radial.value])
-    n, volumes = len(cells.numbers), np.abs(np.linalg.det(np.asarray(cells.lattice, float)))
+    n, volumes = len(cells.numbers), cells.volumes
     per_cell = np.repeat(shell, settings.replicas)
     around = [
         distributions.coordination(r, g, (n - 1) / v, within)
@@ -196,9 +196,8 @@ def _melted(potential, cells: SimulationCells, settings, name):
     melting = dynamics.Simulation(hot, settings.langevin, potential.cutoff)
     state, _ = melting.run(potential, state, settings.melting, name and f"{name}, melting")
     moved = np.sqrt(np.mean(np.sum(np.square(state.positions - cells.sites), -1), -1))
-    spacing = np.cbrt(np.abs(np.linalg.det(cells.lattice)) / len(cells.numbers))
-    if (moved < spacing / 2).any():
-        cell = int(np.argmin(moved / spacing))
+    if (moved < cells.spacing / 2).any():
+        cell = int(np.argmin(moved / cells.spacing))
         raise ValueError(
             f"{float(cells.temperature[cell]):g} K: after melting at {float(hot.temperature[cell]):g} K the atoms "
             f"are {moved[cell]:.2f} Å from their sites, less than half their spacing: still a crystal; raise "
@@ -210,9 +209,9 @@ def _melted(potential, cells: SimulationCells, settings, name):
     return state, liquid.capacity
 
 
-def _angular(cells, positions, shells, most=100):
-    """Angular distributions (n_cells, n_angles) of at most `most` evenly spaced snapshots, with integral one."""
-    chosen = positions[:: -(-len(positions) // most)]
+def _angular(cells, positions, shells):
+    """Angular distributions (n_cells, n_angles) of at most 100 evenly spaced snapshots, with integral one."""
+    chosen = positions[:: -(-len(positions) // 100)]
     found = []
     for start, end in pairwise(np.append(np.flatnonzero(np.diff(shells, prepend=0)), len(shells))):
         which, within = slice(start, end), float(shells[start])
@@ -232,7 +231,7 @@ def _angular(cells, positions, shells, most=100):
 def _shell_angles(cells, positions, within, capacity):
     def one(r):
         system = cells.system(r)
-        near = neighbors.search_cells(system, within, capacity, np.zeros((1, 3), int))  # a shell is below half a cell
+        near = neighbors.search_cells(system, within, capacity, ((0, 0, 0),))  # a shell is below half a cell
         return distributions.angular_distribution(system, near, within), near.needed
 
     angular, needed = jax.lax.map(one, positions)

@@ -106,17 +106,11 @@ def run(
     """
     at = np.asarray(temperatures, float)
     names, repeats = _checked(phases, at, settings)
-    lattices, sampled, expansions = [], [], []
-    for phase, count, called in zip(phases, repeats, names, strict=True):
-        said = name and f"{name}, {called}"
-        cell_settings = replace(settings.lattice, repeats=count, langevin=settings.langevin, seed=settings.seed)
-        found = lattice.run(potential, phase, at, cell_settings, name=said)
-        cells = [replace(phase, **dict(zip(found.names, map(float, row), strict=True))) for row in found.lengths]
-        frames = [crystals.supercell(cell, count) for cell in cells]
-        sampled.append(free_energy.sample(potential, frames, at, settings, said))
-        expansions.append(_expansion(frames, at))
-        lattices.append(found)
-
+    each = [
+        _sample(potential, phase, at, settings, count, name and f"{name}, {called}")
+        for phase, count, called in zip(phases, repeats, names, strict=True)
+    ]
+    lattices, sampled, expansions = zip(*each, strict=True)
     counts = np.cumsum([one.observed.shape[1] for one in sampled])
 
     def statistic(means):
@@ -142,9 +136,18 @@ def run(
     )
     return TransitionResult(
         at, names, _shaped(gibbs, 2, n), _shaped(enthalpy, 2, n), difference, _shaped(transition), _shaped(latent),
-        sampled[0].nodes, _shaped(integrand, 2, nodes), tuple(len(one.frames[0]) for one in sampled), tuple(lattices),
+        sampled[0].nodes, _shaped(integrand, 2, nodes), tuple(len(one.frames[0]) for one in sampled), lattices,
         settings,
     )  # fmt: skip
+
+
+def _sample(potential, phase, temperatures, settings, repeats, name):
+    """Cells of zero stress of a phase, what `free_energy.sample` samples in them, and their thermal strain per K."""
+    cell_settings = replace(settings.lattice, repeats=repeats, langevin=settings.langevin, seed=settings.seed)
+    found = lattice.run(potential, phase, temperatures, cell_settings, name=name)
+    frames = [crystals.supercell(crystals.with_parameters(phase, row), repeats) for row in found.lengths]
+    sampled = free_energy.sample(potential, frames, temperatures, settings, name)
+    return found, sampled, _expansion(frames, temperatures)
 
 
 def equilibrium(temperatures, difference, enthalpy) -> tuple[float, float]:

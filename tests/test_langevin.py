@@ -167,7 +167,7 @@ def test_neither_list_sizes_nor_the_skin_change_the_trajectory(roomy, skin, capa
     np.testing.assert_allclose(trajectory.observed, roomy.observed, atol=1e-10)
     if capacity:
         assert simulation.capacity.candidates > 50
-        assert simulation.capacity.slots > 30
+        assert simulation.capacity.neighbors > 30
 
 
 def test_every_cell_of_an_ensemble_gets_the_images_it_needs():
