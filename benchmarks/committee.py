@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import record, starts
-from fusedff import results
+from fusedff import results, tables
 from fusedff.commands import training
 from fusedff.commands.material import Material
 from fusedff.measurements import experiments
@@ -78,7 +78,7 @@ def text(found: dict, about: dict) -> str:
         [quantity, *(_said(found["beyond"].get(quantity), digits) for found in models.values())]
         for quantity, digits in starts.QUANTITIES.items()
     ]
-    table = results.table({"models": models} | ({"members": members} if several else {}))
+    table = tables.comparison_table({"models": models} | ({"members": members} if several else {}))
     return f"""# Trainings that differ in their seeds
 
 {record.describe(about)} Models of preset `{found["settings"]["name"]}`. Data: {found["data"]}.

@@ -14,7 +14,7 @@ from ase.constraints import FixAtoms
 from ase.io import write
 from copper import copper, relabelled
 
-from fusedff import results
+from fusedff import tables
 from fusedff.data import datasets, deepmd, splits
 from fusedff.data import frames as labelled
 from fusedff.data.batching import FrameStore
@@ -129,8 +129,8 @@ def test_a_stress_that_is_not_symmetric_is_refused_by_its_frame_though_ase_would
 def test_without_any_stress_label_the_error_is_none_and_is_called_so():
     errors = label_errors.errors(model(), copper(3, keys=("energy", "forces")))
     assert errors["stress_mae_GPa"] is None
-    assert results.stress_error(errors) == "no stress labels"
-    assert results.stress_error({"stress_mae_GPa": 0.314}) == "0.31 GPa"
+    assert tables.stress_error(errors) == "no stress labels"
+    assert tables.stress_error({"stress_mae_GPa": 0.314}) == "0.31 GPa"
 
 
 # ---- other names, and words for yes and no ----

@@ -11,7 +11,7 @@ from ase.build import bulk
 from ase.io import write
 from copper import copper
 
-from fusedff import results
+from fusedff import results, tables
 from fusedff.commands import cli, material, targets
 from fusedff.data import datasets
 from fusedff.network.lennard_jones import LennardJones
@@ -209,7 +209,7 @@ def test_tables_and_lines_tell_measured_found_and_seen_in_training():
         return {"targets": entries, "in_training": seen}
 
     models = {"dft": model(3.9, {}), "fused": model(4.2, {"E2g": 4.15, "g(r)": 0.04})}
-    assert results.target_lines(models) == [
+    assert tables.target_lines(models) == [
         "             E2g: measured 4.18 THz; DFT-only 3.90, fused 4.20 [4.15]",
         "            g(r): root mean square deviation from the measured curve; DFT-only 0.050 ± 0.010, "
         "fused 0.050 ± 0.010 [0.040]",
@@ -220,7 +220,7 @@ def test_tables_and_lines_tell_measured_found_and_seen_in_training():
         "deviation": pytest.approx(0.02), "in_training": 4.15,
     }  # fmt: skip
     both = results.average_members([models, {"dft": model(4.1, {}), "fused": model(4.4, {"E2g": 4.25, "g(r)": 0.06})}])
-    assert "E2g: measured 4.18 THz; DFT-only 4.00 (0.14), fused 4.30 (0.14) [4.20]" in results.target_lines(both)[0]
+    assert "E2g: measured 4.18 THz; DFT-only 4.00 (0.14), fused 4.30 (0.14) [4.20]" in tables.target_lines(both)[0]
 
 
 STATE = "temperature_K = 120\npressure"
@@ -299,7 +299,7 @@ def test_a_simulation_that_explodes_is_said_and_leaves_no_number(folder, monkeyp
         found = evaluated(loaded(folder, LIQUID, pressure=0.0), TRUTH)
     assert found["curves"] == {"g(r)": None}
     models = {"dft": found | {"in_training": {}}}
-    assert "P at density: measured 0 GPa; DFT-only exploded" in results.target_lines(models)[0]
+    assert "P at density: measured 0 GPa; DFT-only exploded" in tables.target_lines(models)[0]
     assert results.target_rows(models)[0]["deviation"] is None
     fine = {"value": 0.1, "stderr": 0.01, "measured": 0.0, "unit": "GPa"}
     both = results.average_members([found["targets"]["P at density"], fine])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fusedff import results
+from fusedff import tables
 from fusedff.commands import cli as command
 from fusedff.commands import release
 from fusedff.data import FILES
@@ -90,7 +90,7 @@ def test_the_model_card_holds_every_error_with_its_standard_error(ship, tmp_path
     assert f"| 623 (held out) | {percent:+.1f} ± " in card
     assert " of 10 within 2 % (trained); " in card
     assert " within 0.1 GPa." in card
-    assert results.off_target_table([OFF_TARGET]) in card
+    assert tables.off_target_table([OFF_TARGET]) in card
 
 
 def test_the_front_page_shows_the_released_models_and_nothing_else_of_it_changes(ship, project, tmp_path):

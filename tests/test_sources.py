@@ -11,7 +11,7 @@ from argon import argon, evaluate, labelled
 from ase import Atoms
 from ase.build import bulk
 
-from fusedff import results
+from fusedff import tables
 from fusedff.data.batching import FrameStore
 from fusedff.training import force_matching, force_matching_loss, label_errors, outliers
 from fusedff.training.config import ForceMatchingConfig
@@ -227,7 +227,7 @@ def test_errors_by_source_and_family_are_the_errors_of_these_frames():
     assert rows[2]["energy_rmse_meV_per_atom"] == pytest.approx(1e3 * np.sqrt(np.mean(np.square(energy))), rel=1e-9)
     # the other source's own zero: errors of energy average to nothing
     assert rows[3]["energy_rmse_meV_per_atom"] < 1e3 * abs(SHIFT) / 2
-    text = results.error_table({"dft": rows, "fused": rows})
+    text = tables.error_table({"dft": rows, "fused": rows})
     assert [len(block.splitlines()) for block in text.split("\n\n")] == [1 + len(rows)] * 2  # a block per model
     assert f"{rows[0]['force_rmse_meV_per_A']:.0f} / {rows[0]['force_mae_meV_per_A']:.0f}" in text
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fusedff
-from fusedff import results
+from fusedff import results, tables
 from fusedff.study import comparison, presets
 from fusedff.training import label_errors
 
@@ -68,7 +68,7 @@ def test_a_constant_that_was_not_measured_is_shown_and_not_judged(result):
         for at_temperature in found["experiment"].values():
             at_temperature["elastic"]["C66"] = {"value": 35.0, "stderr": 0.5}
     assert results.elastic_deviation(result["models"]["fused"]["experiment"]) == deviation
-    lines = results.table(result).splitlines()
+    lines = tables.comparison_table(result).splitlines()
     measured, fused = (next(line for line in lines if line.strip().startswith(m)) for m in ("measured", "fused"))
     assert measured.split()[-1] == "-"
     assert "35.0 ± 0.5" in fused
@@ -83,7 +83,7 @@ def test_the_table_shows_every_stress_and_lattice_parameter(result):
         for at_temperature in found["experiment"].values():
             at_temperature["stress"] = {"xx": entry(0.41, 0.02, 0.0), "zz": entry(-0.78, 0.03, 0.0)}
             at_temperature["lattice"] = {"a": entry(2.9534, 0.0003, 2.9670), "c": entry(4.7366, 0.0004, 4.6943)}
-    above, below, *_ = results.table(result).split("\n\n")
+    above, below, *_ = tables.comparison_table(result).split("\n\n")
     assert above.splitlines()[0].split()[-3:] == ["P", "/", "GPa"]
     head, measured, *_, fused = below.splitlines()
     assert head.split()[3:] == ["σxx", "/", "GPa", "σzz", "/", "GPa", "a", "/", "Å", "c", "/", "Å"]
@@ -98,15 +98,15 @@ def test_the_table_shows_every_stress_and_lattice_parameter(result):
 
 def test_a_table_is_as_wide_as_a_page_and_says_every_number_once(result):
     columns = [[f"C{n}", f"{n:.3f} ± 0.001"] for n in range(11, 23)]
-    lines = results.format_columns(["        ", "measured"], columns)
-    assert max(map(len, lines)) <= results.LINE
+    lines = tables.format_columns(["        ", "measured"], columns)
+    assert max(map(len, lines)) <= tables.LINE
     assert lines.count("") == 2  # beside a label of 8 characters, there is room for five of these twelve columns of 16
     assert " ".join(lines).count("measured") == 3
     assert [cell for line in lines for cell in line.split() if "." in cell and cell != "0.001"] == [
         f"{n:.3f}" for n in range(11, 23)
     ]
-    said = results.table(result).split("DFT-only: ")[1]
-    assert max(map(len, said.splitlines())) <= results.LINE
+    said = tables.comparison_table(result).split("DFT-only: ")[1]
+    assert max(map(len, said.splitlines())) <= tables.LINE
 
 
 def test_a_preset_trains_on_isothermal_constants_and_compares_what_was_measured():
@@ -125,7 +125,7 @@ def test_largest_stress_is_the_worst_in_magnitude_of_all_axes_and_temperatures()
 
 
 def test_every_bound_that_is_met_or_not_is_said_to_be(result):
-    dft, experiment, fused = results.summary_lines(result)
+    dft, experiment, fused = tables.summary_lines(result)
     assert "bound" not in dft  # never shown an experiment
     assert "off by 20.0 ± " in dft
     assert "off by 1.0 ± " in experiment
@@ -146,18 +146,18 @@ def test_every_bound_that_is_met_or_not_is_said_to_be(result):
 def test_each_bound_can_fail_alone(result, change, said):
     result = copy.deepcopy(result)
     result["models"]["fused"] = change
-    line = results.summary_lines(result)[-1]
+    line = tables.summary_lines(result)[-1]
     assert said in line
     assert line.count("NOT met") == 1
 
 
 def test_the_table_has_a_row_per_model_and_temperature_with_error_bars(result):
-    text = results.table(result)
+    text = tables.comparison_table(result)
     rows = text.split("\n\n")[0].splitlines()[1:]
     assert len([row for row in rows if row.split()[0] in ("DFT-only", "experiment-only", "fused")]) == 6
     assert len([row for row in rows if row.strip().startswith("measured")]) == 2
     assert "192.0 ± 1.0" in text  # C11 of the DFT-only model
-    assert " ".join(text.split()).endswith(" ".join(" ".join(results.summary_lines(result)).split()))
+    assert " ".join(text.split()).endswith(" ".join(" ".join(tables.summary_lines(result)).split()))
 
 
 def test_the_summary_says_what_it_takes_to_get_it_again(result):
@@ -195,13 +195,13 @@ def test_the_table_of_a_committee_shows_the_training_error_apart_from_the_sampli
         "members": {"0": result["models"], "7": other},
     }
     c11 = committee["models"]["fused"]["experiment"]["23"]["elastic"]["C11"]
-    said = results.table(committee)
+    said = tables.comparison_table(committee)
     assert f"{c11['value']:.1f} ± 0.7 (4.2)" in said  # 1 / sqrt(2); 6 / sqrt(2)
     assert "65 (3) meV/Å" in said
     assert "means over 2 trainings (seeds 0, 7)" in said
     row = next(iter(results.elastic_rows({"fused": committee["models"]["fused"]["experiment"]})))
     assert (row["stderr_GPa"], row["spread_GPa"]) == pytest.approx((1 / 2**0.5, 6 / 2**0.5))
-    assert "(" not in results.table(result).split("bound")[0].splitlines()[1]
+    assert "(" not in tables.comparison_table(result).split("bound")[0].splitlines()[1]
 
 
 def test_a_committee_of_tables_is_a_table_of_means():

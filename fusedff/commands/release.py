@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import matplotlib.pyplot as plt
 
-from fusedff import results
+from fusedff import results, tables
 from fusedff.plotting import comparison as comparison_plots
 from fusedff.plotting import style
 from fusedff.potential import Potential
@@ -104,7 +104,7 @@ def results_page(released: Path, record: dict) -> str:
     models = [released / f"titanium-{model}.safetensors" for model in MODELS]
     minutes = sum(storage.read_metadata(path)["about"]["seconds"] for path in models) / 60
     size = sum(x.size for x in jax.tree.leaves(Potential.load(models[0]).params))
-    by_family = results.error_table({model: found["by_family"] for model, found in record["models"].items()})
+    by_family = tables.error_table({model: found["by_family"] for model, found in record["models"].items()})
     frames, errors = record["frames"], {model: _deviations(record, model) for model in MODELS}
     words = "; ".join(
         f"{results.TITLES[model]} {_said(found, 'elastic', 'held_out')}" for model, found in errors.items()
@@ -124,7 +124,7 @@ Elastic constants are adiabatic, like the measured ones. Targets of the training
 stress along a and c at the measured lattice constants.
 
 ```text
-{results.table(record)}
+{tables.comparison_table(record)}
 ```
 
 At the measured temperatures that were not trained on, the fused model's elastic constants are off by
@@ -137,7 +137,7 @@ Elastic constants at 0 K in the cell measured at 4 K. The difference of PBE from
 the functional; the difference of DFT-only from PBE is that of the fit.
 
 ```text
-{results.static_elastic_table(record["at_rest"])}
+{tables.static_elastic_table(record["at_rest"])}
 ```
 
 ## Held-out DFT frames
@@ -155,7 +155,7 @@ source is fitted.
 From [notebook 08](_notebooks/08_beyond_the_targets). `?` marks a reference that was not looked up in its source.
 
 ```text
-{results.off_target_table(record["off_target"])}
+{tables.off_target_table(record["off_target"])}
 ```
 """
 
@@ -208,7 +208,7 @@ def model_card(folder: RunFolder, record: dict) -> str:
             *(_said(errors, "elastic", part) for part in _PARTS),
             *(_said(errors, "stress", part) for part in _PARTS),
             f"{errors['energy_mae_meV_per_atom']:.1f} meV/atom", f"{errors['force_mae_meV_per_A']:.0f} meV/Å",
-            results.stress_error(errors),
+            tables.stress_error(errors),
         ]  # fmt: skip
         lines.append(f"| {results.TITLES[model]} | " + " | ".join(cells) + " |")
     noise = max(
@@ -246,7 +246,7 @@ faults are small unrelaxed cells. One seed was trained, so that the errors above
 trainings.
 
 ```text
-{results.off_target_table(record["off_target"])}
+{tables.off_target_table(record["off_target"])}
 ```
 
 **How they were made.** Preset `{record["preset"]}`, seeds {record["seeds"]["training"]} (training) and

@@ -15,7 +15,7 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
-from fusedff import results
+from fusedff import results, tables
 from fusedff.commands import targets
 from fusedff.commands.material import Material, describe
 from fusedff.data import datasets
@@ -219,7 +219,7 @@ def model_card(material: Material, result: Mapping) -> str:
         f"({training}), and mean absolute errors on held-out frames:",
         "",
         "```text",
-        results.table(result),
+        tables.comparison_table(result),
         "```",
         "",
     ])  # fmt: skip

@@ -66,7 +66,7 @@ def two_questions(record: Mapping) -> Figure:
 
 
 def off_target(rows: Sequence[Mapping], models: Sequence[str]) -> Figure:
-    """Quantities that were not targets, and their references; `rows` are those of `fusedff.results.off_target_table`.
+    """Quantities that were not targets, and their references; `rows` are those of `fusedff.tables.off_target_table`.
 
     Energies of structures are in meV/atom; other quantities are divided by the first DFT value, or if there is none by
     the first measured one.

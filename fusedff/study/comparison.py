@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 
-from fusedff import results
+from fusedff import tables
 from fusedff.data import datasets, splits, titanium_paper, titanium_vasp
 from fusedff.data import frames as labelled
 from fusedff.geometry import neighbors, systems
@@ -167,4 +167,4 @@ def summary(
 def verdict(preset: Preset, result: dict) -> str:
     """The table of results; for a preset whose results mean nothing, only its `presets.note`."""
     note = presets.note(preset)
-    return f"*** {note} ***" if note else results.table(result)
+    return f"*** {note} ***" if note else tables.comparison_table(result)
