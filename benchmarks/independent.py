@@ -1,6 +1,6 @@
 """Elastic constants, stresses and lattice parameters of a model that ships, with settings other than in training.
 
-Larger cells, shorter steps, a smaller strain, another friction and several replicas, at the temperatures of training
+Larger cells, shorter time steps, less friction and several replicas, at the temperatures of the training
 and at as many others; hours on two cores. Each temperature is stored as soon as it is done, and a call for the same
 model with the same settings continues from there.
 """
