@@ -391,6 +391,12 @@ def constants(factor):
 
 
 measured = experiments.load_state_points
+
+
+def titanium_point(elastic, **settings):
+    return StatePoint(300.0, crystals.Crystal("Ti", "hcp", 2.95, 4.68), elastic, **settings)
+
+
 LINE = r"^mine\.csv, line 2: "
 
 TABLES = [
@@ -472,9 +478,23 @@ TABLES = [
         ("no state point at 300 K", "the table has 4, 23, 73")),
     Bad("no such role", lambda d: measured(), partial(experiments.select, role="test"),
         ("role 'test' is unknown", "train, held-out")),
+    Bad("a state point with constants in GPa", lambda d: {"C11": 160.9}, titanium_point,
+        (r"elastic = .*160\.9", "eV/Å", r"multiply GPa by fusedff\.units\.GPA")),
+    Bad("a state point with a constant it lacks", lambda d: {"c11": 1.0}, titanium_point,
+        ("c11 is none of the constants C11, C12, C13, C33, C44",)),
+    Bad("a state point with an error of zero", lambda d: {"C11": 1.0},
+        lambda elastic: titanium_point(elastic, elastic_stderr={"C11": 0.0}), ("elastic_stderr", "positive")),
+    Bad("a state point with an error alone", lambda d: {"C11": 1.0},
+        lambda elastic: titanium_point(elastic, elastic_stderr={"C12": 0.1}), ("C12 has no constant", "both or neither")),
+    Bad("a state point with its pressure in GPa", lambda d: 6.0, lambda p: titanium_point({}, pressure=p),
+        ("pressure = 6", r"multiply GPa by fusedff\.units\.GPA")),
+    Bad("a state point with an unknown role", lambda d: "test", lambda role: titanium_point({}, role=role),
+        ("role = test", "train, held-out")),
     Bad("state points of two crystals",
         lambda d: [StatePoint(10.0, FCC), StatePoint(10.0, crystals.Crystal("Al", "fcc", 4.05))],
         lambda points: elastic.run(argon(), points, ElasticConfig()), ("different crystals", "Al", "apart")),
+    Bad("two state points at one temperature", lambda d: [StatePoint(10.0, FCC), StatePoint(10.0, FCC, pressure=0.01)],
+        lambda points: elastic.run(argon(), points, ElasticConfig()), ("two state points at 10 K", "keep one")),
     Bad("no state points", lambda d: [], lambda points: elastic.run(argon(), points, ElasticConfig()),
         ("no state points", "at least one")),
     Bad("no state points to learn from", lambda d: [], lambda points: difftre.train(argon(), points, DiffTReConfig()),
