@@ -124,7 +124,11 @@ class Potential:
             )
 
     def reference_energy(self, numbers) -> float:
-        """Sum of the reference energies of atoms with `numbers` (n_atoms,), eV, in double precision (outside jit)."""
+        """Sum of the reference energies of atoms with `numbers` (n_atoms,), eV, in double precision (outside jit).
+
+        Raises ValueError for an element that the potential does not know.
+        """
+        self.require_species(numbers)
         species = np.searchsorted(self.numbers, np.asarray(numbers))
         return float(np.sum(np.asarray(self.reference, float)[species]))
 

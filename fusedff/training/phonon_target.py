@@ -99,7 +99,11 @@ class PhononTarget:
 
 
 def dynamical_matrix(potential, frame: Atoms) -> jax.Array:
-    """D (3 n_atoms, 3 n_atoms) of a cell at Gamma, eV/Å^2/amu, by forward over reverse differentiation."""
+    """D (3 n_atoms, 3 n_atoms) of a cell at Gamma, eV/Å^2/amu, by forward over reverse differentiation.
+
+    Raises ValueError for an element that the potential does not know.
+    """
+    potential.require_species(frame.numbers, "cell of the phonons: ")
     system, near = systems.from_atoms(frame), neighbors.from_frames(frame, potential.cutoff)
     near = jax.tree.map(jnp.asarray, near)
 
