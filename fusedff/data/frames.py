@@ -200,14 +200,15 @@ def check_labels(frame: ase.Atoms, where="frame") -> None:
 
 
 def _check_unmoved(frame, where) -> None:
-    """Raise ValueError unless the atoms are those of the calculator, up to shifts by whole lattice vectors."""
+    """Raise ValueError unless the atoms are those of the calculator, up to shifts by periods of the cell."""
     seen = getattr(frame.calc, "atoms", None)
     if seen is None:
         return
     same = len(seen) == len(frame) and (seen.numbers == frame.numbers).all()
     if same and np.allclose(seen.cell.array, frame.cell.array, atol=1e-6):
-        moved = frame.cell.scaled_positions(frame.positions - seen.positions)
-        same = np.abs((moved - np.rint(moved)) @ frame.cell.array).max() < 1e-4
+        cell = frame.cell.complete()
+        moved = cell.scaled_positions(frame.positions - seen.positions)
+        same = np.abs((moved - np.rint(moved) * frame.pbc) @ cell.array).max() < 1e-4
     else:
         same = False
     if not same:
