@@ -24,6 +24,7 @@ from argon import FCC, argon
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
 from ase.io import write
 
 from fusedff.crystallography import crystals
@@ -187,6 +188,12 @@ def is_frame(folder, change=lambda atoms: None):
     return atoms
 
 
+def fixed(atoms):
+    """Labels that `get_forces` gave, which sets forces on fixed atoms to 0."""
+    atoms.set_constraint(FixAtoms([1]))
+    atoms.calc.results["forces"] = atoms.get_forces()
+
+
 FRAME = r"^ti\.extxyz, frame 1 \(ti\.extxyz#1\): "
 load = datasets.load_frames
 
@@ -300,6 +307,8 @@ FRAMES = [
     Bad("force inf", force(np.inf), load, (FRAME, "force on atom 1 is inf", "drop the frame or relabel it")),
     Bad("one force in kJ/mol/nm", force(964.85), load, (FRAME, r"force on atom 1 is 964\.85", "convert it to eV/Å")),
     Bad("forces missing", labels(forces=None), load, (FRAME, "forces are missing", "write them")),
+    Bad("forces that a constraint has set to 0", lambda d: is_frame(d, fixed), labelled.check_labels,
+        ("forces on the fixed atoms are exactly 0", "apply_constraint=False", "remove the constraint")),
     Bad("forces of another frame", lambda d: is_frame(d, lambda a: a.calc.results.update(forces=np.zeros((3, 3)))),
         partial(labelled.check_frame, where="frame 7"), ("^frame 7: ", r"\(3, 3\) for 2 atoms", "relabel")),
     Bad("energy missing", labels(energy=None), load, (FRAME, "energy is missing", "write it as `energy=`")),
