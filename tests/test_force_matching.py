@@ -203,6 +203,15 @@ def test_one_calculator_for_all_molecules_holds_the_labels_of_the_last_alone(cel
         FrameStore(frames, 7.0)
 
 
+def test_a_weight_of_no_source_is_a_warning():
+    members = frames()
+    for n, frame in enumerate(members):
+        frame.info["source"] = ("gpaw", "vasp")[n % 2]
+    settings, start = replace(SETTINGS, source_weights=(("vaps", 0.1),)), replace(START, source="gpaw")
+    with pytest.warns(UserWarning, match="weight for 'vaps', but the training frames are of 'gpaw', 'vasp'"):
+        ForceMatchingTrainer(settings, start, members)
+
+
 def test_no_frames_and_unknown_elements_are_refused():
     with pytest.raises(ValueError, match="at least one labelled frame"):
         FrameStore([], 5.0)
