@@ -194,6 +194,10 @@ def fixed(atoms):
     atoms.calc.results["forces"] = atoms.get_forces()
 
 
+def create(reference, **settings):
+    return Potential.create(jax.random.PRNGKey(0), LennardJones(7.0), reference, **settings)
+
+
 FRAME = r"^ti\.extxyz, frame 1 \(ti\.extxyz#1\): "
 load = datasets.load_frames
 
@@ -307,6 +311,10 @@ FRAMES = [
     Bad("force inf", force(np.inf), load, (FRAME, "force on atom 1 is inf", "drop the frame or relabel it")),
     Bad("one force in kJ/mol/nm", force(964.85), load, (FRAME, r"force on atom 1 is 964\.85", "convert it to eV/Å")),
     Bad("forces missing", labels(forces=None), load, (FRAME, "forces are missing", "write them")),
+    Bad("a potential for an unknown element", lambda d: {"ti": 0.0}, create,
+        ("chemical symbol 'ti' of a reference energy is unknown", "like 'Ti'")),
+    Bad("a reference energy of nan", lambda d: {"Ti": np.nan}, create, ("nan", "finite energy for each element")),
+    Bad("a scale of zero", lambda d: {"Ti": 0.0}, partial(create, scale=0), ("scale 0 eV", "positive scale")),
     Bad("forces that a constraint has set to 0", lambda d: is_frame(d, fixed), labelled.check_labels,
         ("forces on the fixed atoms are exactly 0", "apply_constraint=False", "remove the constraint")),
     Bad("forces of another frame", lambda d: is_frame(d, lambda a: a.calc.results.update(forces=np.zeros((3, 3)))),
