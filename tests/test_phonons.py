@@ -170,5 +170,8 @@ def test_bad_input_is_refused_by_name(found, rng):
     ):
         with pytest.raises(ValueError, match=named):
             phonons.effective(cell, (3, 3, 2), *arrays, blocks=blocks)
+    for repeats in (2, (2, 2), (2, 2, -2)):
+        with pytest.raises(ValueError, match=r"repeats = .*: give three positive whole numbers"):
+            phonons.run(cell, FusedCalculator(argon()), repeats)
     with pytest.raises(ValueError, match="'Q' is no special point of this path; it has G, X"):
         found.at("Q")

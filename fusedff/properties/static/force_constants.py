@@ -23,7 +23,11 @@ except ImportError:
 
 
 def lattice_of(atoms: Atoms, repeats: Sequence[int]) -> Phonopy:
-    """The unit cell `atoms` and its supercell of `repeats` as phonopy's object, still without force constants."""
+    """The unit cell `atoms` and its supercell of `repeats` as phonopy's object, still without force constants.
+
+    Raises ValueError like `crystals.repeated`.
+    """
+    crystals.repeated(atoms, repeats)  # which checks the repeats
     symbols = _type_symbols(atoms)
     cell = PhonopyAtoms(
         symbols=symbols, cell=atoms.cell.array,
