@@ -194,6 +194,12 @@ def fixed(atoms):
     atoms.calc.results["forces"] = atoms.get_forces()
 
 
+def written(path: Path) -> Path:
+    """A good frame in the format of the file's suffix."""
+    write(path, good_frame())
+    return path
+
+
 def create(reference, **settings):
     return Potential.create(jax.random.PRNGKey(0), LennardJones(7.0), reference, **settings)
 
@@ -289,6 +295,10 @@ FRAMES = [
         (r"^ti\.extxyz, frame 0", "atom 0 is of element 'X'", "chemical symbol")),
     Bad("compressed", lambda d: _bytes(d / "ti.extxyz", gzip.compress(b"2\n")), load,
         (r"^ti\.extxyz is compressed", "plain text")),
+    Bad("an ASE trajectory", lambda d: written(d / "ti.traj"), load,
+        (r"^ti\.traj is an ASE trajectory, which ase\.io can write as extended XYZ",)),
+    Bad("an ASE database", lambda d: written(d / "ti.db"), load,
+        (r"^ti\.db is an ASE database, which ase\.io can write as extended XYZ",)),
     Bad("UTF-16", lambda d: _bytes(d / "ti.extxyz", "2\n".encode("utf-16")), load,
         (r"^ti\.extxyz is UTF-16", "plain text, UTF-8")),
     Bad("a byte-order mark", lambda d: _bytes(d / "ti.extxyz", b"\xef\xbb\xbf2\n"), load,
