@@ -28,6 +28,12 @@ from fusedff.runtime import devices, storage
 from fusedff.units import strain_from_voigt, to_voigt
 
 
+def require_potential(potential) -> None:
+    """Raise TypeError for an object that is no `Potential`."""
+    if not isinstance(potential, Potential):
+        raise TypeError(f"{potential!r} is no potential; give one, as fusedff.load returns it")
+
+
 class Model(Protocol):
     """Interface of a model: a cut-off, and per-atom energies as a function of arrays.
 

@@ -17,7 +17,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from fusedff.measurements.experiments import StatePoint
-from fusedff.potential import Potential
+from fusedff.potential import Potential, require_potential
 from fusedff.runtime import compilation, devices
 from fusedff.simulation import checks
 from fusedff.simulation import langevin as dynamics
@@ -76,6 +76,7 @@ class DiffTReTrainer:
         updates: int | None = None,
         label_sketch: Callable | None = None,
     ):
+        require_potential(template)
         self.settings, self.template, self.label_sketch = settings, template, label_sketch
         self.terms = terms_of(target, settings, template)
         self.updates = updates or settings.updates

@@ -11,7 +11,7 @@ from fusedff.data import frames as labelled
 from fusedff.data.batching import FrameStore
 from fusedff.data.frames import Labels
 from fusedff.interfaces import calculators
-from fusedff.potential import Potential
+from fusedff.potential import Potential, require_potential
 from fusedff.units import GPA
 
 
@@ -22,6 +22,7 @@ def store_of(potential: Potential, frames: Sequence[Atoms], offset_of: Sequence 
     of another source than the potential. Raises ValueError for elements that the potential does not know, for frames of
     several sources if it does not name its own, and for a source without a zero.
     """
+    require_potential(potential)
     for n, frame in enumerate(frames):
         potential.require_species(frame.numbers, f"frame {n}: ")
     sources = list(dict.fromkeys(map(labelled.source, frames)))

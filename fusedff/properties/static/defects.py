@@ -13,7 +13,7 @@ from ase import Atoms
 
 from fusedff.crystallography import crystals
 from fusedff.crystallography.crystals import Crystal
-from fusedff.properties.static.relax import Relaxation, relax_ions, relax_normal
+from fusedff.properties.static.relax import Relaxation, relax_ions, relax_normal, with_calculator
 
 _J_PER_M2 = ase.units.J / ase.units.m**2  # eV/Å^2 per J/m^2
 
@@ -165,6 +165,7 @@ def stacking_fault(
     NotRelaxedError, and ValueError for another fault or a number of layers that does not fit its stacking.
     """
     relaxation = relaxation or Relaxation()
+    crystals.require_crystal(crystal)
     if (crystal.structure, fault) not in _FAULTS:
         known = ", ".join(f"{structure} {which}" for structure, which in _FAULTS)
         raise ValueError(f"stacking fault {fault!r} of {crystal.structure} is unknown; there are {known}")
@@ -181,6 +182,7 @@ def stacking_fault(
 
 def _block(crystal: Crystal, facet: str, layers: int) -> Atoms:
     """Crystal of `layers` planes along z, periodic in all directions; it is cut where planes are widest apart."""
+    crystals.require_crystal(crystal)
     facets = _FACETS.get(crystal.structure, {})
     if not facets:
         raise ValueError(f"surfaces and faults of {crystal.structure} are not known; there are {', '.join(_FACETS)}")
@@ -218,9 +220,7 @@ def _to_the_other_hollow(block):
 
 
 def _energy(atoms, calculator):
-    frame = atoms.copy()
-    frame.calc = calculator
-    return frame.get_potential_energy()
+    return with_calculator(atoms, calculator).get_potential_energy()
 
 
 def _settings(result):

@@ -11,6 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from fusedff.crystallography import crystals
+from fusedff.properties.static.relax import with_calculator
 from fusedff.runtime import extras, progress
 
 try:
@@ -64,7 +65,7 @@ def finite_displacements(
 
     `name` shows progress.
     """
-    lattice = lattice_of(atoms, repeats)
+    lattice = lattice_of(with_calculator(atoms, calculator), repeats)
     lattice.generate_displacements(distance=displacement)
     sites = to_ase(lattice.supercell).positions
     moved, forces = [], []

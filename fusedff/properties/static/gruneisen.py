@@ -14,7 +14,7 @@ from ase import Atoms
 
 from fusedff.properties.static import force_constants
 from fusedff.properties.static.phonons import IMAGINARY, TEMPERATURES
-from fusedff.properties.static.relax import Relaxation, relax_crystal
+from fusedff.properties.static.relax import Relaxation, relax_crystal, with_calculator
 from fusedff.units import KB, PLANCK
 
 
@@ -72,7 +72,7 @@ def run(
 
     relaxation, lattices = relaxation or Relaxation(), []
     for sign in (0, 1, -1):
-        frame = atoms.copy()
+        frame = with_calculator(atoms, calculator)
         frame.set_cell(atoms.cell.array * (1 + sign * volume_strain) ** (1 / 3), scale_atoms=True)
         if sign:
             frame = relax_crystal(frame, calculator, relaxation, fixed_volume=True)

@@ -1,0 +1,60 @@
+"""Structures, crystals, calculators and potentials that are exchanged: the error names what was expected."""
+
+import pytest
+from argon import FCC, argon
+from ase.build import bulk
+
+from fusedff.interfaces.ase import FusedCalculator
+from fusedff.measurements.experiments import StatePoint
+from fusedff.properties.static import defects, elastic, energy_volume, gruneisen, phonons, relax, summary, zone_center
+from fusedff.properties.thermal import elastic as thermal_elastic
+from fusedff.properties.thermal import lattice, liquid
+from fusedff.training import difftre, label_errors
+from fusedff.training.config import DiffTReConfig
+
+ATOMS, CALCULATOR = bulk("Ar", "fcc", a=FCC.a, cubic=True), FusedCalculator(argon())
+OF_ATOMS = (
+    elastic.run, phonons.run, gruneisen.run, zone_center.optical, relax.relax_ions, relax.relax_crystal,
+    lambda atoms, calculator: energy_volume.run({"fcc": atoms}, calculator),
+)  # fmt: skip
+OF_CRYSTALS = (
+    relax.equilibrium, summary.run, defects.vacancy,
+    lambda crystal, calculator: defects.surface(crystal, "111", calculator),
+    lambda crystal, calculator: defects.stacking_fault(crystal, "intrinsic", calculator),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("run", OF_ATOMS)
+def test_properties_at_rest_of_atoms_take_no_crystal_and_no_potential(run):
+    with pytest.raises(TypeError, match=r"fcc Ar with a = 5.27 is no ase.Atoms; .*crystals.unit_cell"):
+        run(FCC, CALCULATOR)
+    with pytest.raises(TypeError, match=r"Potential is no ASE calculator; .*FusedCalculator\(potential\)"):
+        run(ATOMS, argon())
+
+
+@pytest.mark.parametrize("run", OF_CRYSTALS)
+def test_properties_at_rest_of_crystals_take_no_atoms_and_no_potential(run):
+    with pytest.raises(TypeError, match=r"Atoms\(.* is no Crystal; make one with crystals.from_structure"):
+        run(ATOMS, CALCULATOR)
+    with pytest.raises(TypeError, match=r"Potential is no ASE calculator; .*FusedCalculator\(potential\)"):
+        run(FCC, argon())
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda calculator: thermal_elastic.run(calculator, [StatePoint(20.0, FCC)], thermal_elastic.ElasticConfig()),
+        lambda calculator: lattice.run(calculator, FCC, [20.0], lattice.LatticeConfig(repeats=(2, 2, 2))),
+        lambda calculator: liquid.run(calculator, [ATOMS], [20.0], liquid.LiquidConfig()),
+        lambda calculator: difftre.train(calculator, [StatePoint(20.0, FCC)], DiffTReConfig()),
+        lambda calculator: label_errors.errors(calculator, [ATOMS]),
+    ],
+)
+def test_what_simulates_or_trains_takes_no_calculator(run):
+    with pytest.raises(TypeError, match=r"FusedCalculator.* is no potential; give one, as fusedff.load"):
+        run(CALCULATOR)
+
+
+def test_a_crystal_is_asked_for_where_a_state_point_has_atoms():
+    with pytest.raises(TypeError, match=r"Atoms\(.* is no Crystal; make one with crystals.from_structure"):
+        StatePoint(20.0, ATOMS)
