@@ -15,6 +15,7 @@ from fusedff.crystallography import crystals
 from fusedff.crystallography.crystals import Crystal
 from fusedff.properties.static.relax import Relaxation, relax_ions, relax_normal, with_calculator
 
+MIN_VACUUM = 3.0  # Å
 _J_PER_M2 = ase.units.J / ase.units.m**2  # eV/Å^2 per J/m^2
 
 # Facet -> builder of ase.build, and how many layers it takes until the stacking repeats.
@@ -135,9 +136,15 @@ def surface(
 
     Facets: fcc 111, 100, 110; bcc 110, 100, 111; hcp 0001 (basal) and 10-10 (prismatic, between the planes that are
     widest apart). Atoms relax in the 1 x 1 cell of the surface; reconstructions with larger cells are not found. Raises
-    NotRelaxedError, and ValueError for another facet or a number of layers that does not fit its stacking.
+    NotRelaxedError, and ValueError for another facet, a number of layers that does not fit its stacking or too little
+    vacuum.
     """
     relaxation = relaxation or Relaxation()
+    if not vacuum >= MIN_VACUUM:
+        raise ValueError(
+            f"vacuum = {vacuum:g} Å on either side: the faces of the slab would act on each other; give {MIN_VACUUM:g} "
+            "Å or more"
+        )
     slab = _block(crystal, facet, layers)
     slab.center(vacuum, axis=2)
     area = np.linalg.norm(np.cross(slab.cell[0], slab.cell[1]))
