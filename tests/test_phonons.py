@@ -173,5 +173,8 @@ def test_bad_input_is_refused_by_name(found, rng):
     for repeats in (2, (2, 2), (2, 2, -2)):
         with pytest.raises(ValueError, match=r"repeats = .*: give three positive whole numbers"):
             phonons.run(cell, FusedCalculator(argon()), repeats)
+    for run in (phonons.run, gruneisen.run):
+        with pytest.raises(ValueError, match=r"temperatures \[-100.0, 100.0\] K; give Kelvin, from 0 on"):
+            run(cell, FusedCalculator(argon()), temperatures=(-100, 100))
     with pytest.raises(ValueError, match="'Q' is no special point of this path; it has G, X"):
         found.at("Q")

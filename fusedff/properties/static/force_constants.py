@@ -81,6 +81,14 @@ def finite_displacements(
     return lattice
 
 
+def kelvin(temperatures: Sequence[float] | float) -> np.ndarray:
+    """Temperatures (n,) in K. Raises ValueError for one that is negative or not finite."""
+    at = np.atleast_1d(np.asarray(temperatures, float))
+    if not (np.isfinite(at) & (at >= 0)).all():
+        raise ValueError(f"temperatures {at.tolist()} K; give Kelvin, from 0 on")
+    return at
+
+
 def _type_symbols(atoms):
     """Chemical symbols, numbered if an element has several masses."""
     symbols, types = atoms.get_chemical_symbols(), crystals.atom_types(atoms)

@@ -70,6 +70,7 @@ def run(
     """
     from phonopy.api_gruneisen import PhonopyGruneisen  # not at the top: `force_constants` reports a missing phonopy
 
+    at = force_constants.kelvin(temperatures)
     relaxation, lattices = relaxation or Relaxation(), []
     for sign in (0, 1, -1):
         frame = with_calculator(atoms, calculator)
@@ -89,7 +90,6 @@ def run(
         )
     moving = frequencies > IMAGINARY
     weights = counts / counts.sum()
-    at = np.asarray(temperatures, float)
     mean = [_mean(parameters, moving, weights, _mode_heat_capacity(frequencies, moving, t)) for t in at]
     return Gruneisen(
         frequencies, np.where(moving, parameters, np.nan), weights, at, np.array(mean),

@@ -101,6 +101,7 @@ def run(
     the density of the mesh for the density of states: there are mesh / a points along a reciprocal vector 1 / a.
     Heat capacities are those at `temperatures` (K). `name` shows progress.
     """
+    temperatures = force_constants.kelvin(temperatures)  # refused before the work
     lattice = force_constants.finite_displacements(atoms, calculator, repeats, displacement, name)
     return replace(_spectrum(lattice, repeats, temperatures, mesh), displacement=displacement)
 
@@ -166,6 +167,7 @@ def observe_forces(potential, system, near, evaluation) -> jax.Array:
 
 
 def _spectrum(lattice, repeats, temperatures, mesh, dos_frequencies=None):
+    temperatures = force_constants.kelvin(temperatures)
     path = force_constants.to_ase(lattice.primitive).cell.bandpath(density=40)
     distances, where, labels = path.get_linear_kpoint_axis()
     special = {label: path.special_points[label] for label in dict.fromkeys(labels)}
@@ -176,7 +178,6 @@ def _spectrum(lattice, repeats, temperatures, mesh, dos_frequencies=None):
         dos_frequencies = np.linspace(min(sampled.frequencies.min(), 0), sampled.frequencies.max() + margin, 301)
     low, high = dos_frequencies[[0, -1]]
     dos = lattice.run_total_dos(freq_min=low, freq_max=high, freq_pitch=(high - low) / (len(dos_frequencies) - 1))
-    temperatures = np.asarray(temperatures, float)
     heat = lattice.run_thermal_properties(temperatures=temperatures, exclude_gamma_acoustic=True).heat_capacity
     n_atoms = len(lattice.primitive)
     unstable = min(sampled.frequencies.min(), frequencies.min()) < -IMAGINARY
