@@ -9,8 +9,8 @@ from fusedff.measurements.experiments import StatePoint
 from fusedff.properties.static import defects, elastic, energy_volume, gruneisen, phonons, relax, summary, zone_center
 from fusedff.properties.thermal import elastic as thermal_elastic
 from fusedff.properties.thermal import lattice, liquid
-from fusedff.training import difftre, label_errors
-from fusedff.training.config import DiffTReConfig
+from fusedff.training import difftre, force_matching, fused, label_errors
+from fusedff.training.config import DiffTReConfig, ForceMatchingConfig, FusedConfig
 
 ATOMS, CALCULATOR = bulk("Ar", "fcc", a=FCC.a, cubic=True), FusedCalculator(argon())
 OF_ATOMS = (
@@ -53,6 +53,16 @@ def test_properties_at_rest_of_crystals_take_no_atoms_and_no_potential(run):
 def test_what_simulates_or_trains_takes_no_calculator(run):
     with pytest.raises(TypeError, match=r"FusedCalculator.* is no potential; give one, as fusedff.load"):
         run(CALCULATOR)
+
+
+def test_frames_and_measurements_in_each_others_place_are_told_apart():
+    point = StatePoint(20.0, FCC)
+    with pytest.raises(TypeError, match=r"frame 0 is StatePoint\(.*; give labelled ase.Atoms"):
+        fused.train(argon(), [ATOMS], [point], FusedConfig())
+    with pytest.raises(TypeError, match="frame 0 is 'm'; give labelled ase.Atoms, as datasets.load_frames"):
+        force_matching.train(argon(), "mine.extxyz", [ATOMS], ForceMatchingConfig())
+    with pytest.raises(TypeError, match=r"Atoms\(.* is no measurement; give state points, or targets"):
+        difftre.train(argon(), [ATOMS], DiffTReConfig())
 
 
 def test_a_crystal_is_asked_for_where_a_state_point_has_atoms():

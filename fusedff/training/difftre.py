@@ -55,6 +55,8 @@ def terms_of(target: Measurements, settings: DiffTReConfig, template: Potential)
 
 
 def _term(target, sampling, template):
+    if not isinstance(target, Simulated) and not hasattr(target, "residuals"):
+        raise TypeError(f"{target!r} is no measurement; give state points, or targets as in training.targets")
     if isinstance(target, Simulated):
         return SampledTerm(target.target, target.sampling, template, target.name)
     return SampledTerm(target, sampling, template) if hasattr(target, "cells") else StaticTerm(target, template)

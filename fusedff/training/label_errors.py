@@ -24,6 +24,8 @@ def store_of(potential: Potential, frames: Sequence[Atoms], offset_of: Sequence 
     """
     require_potential(potential)
     for n, frame in enumerate(frames):
+        if not isinstance(frame, Atoms):
+            raise TypeError(f"frame {n} is {frame!r}; give labelled ase.Atoms, as datasets.load_frames reads them")
         potential.require_species(frame.numbers, f"frame {n}: ")
     sources = list(dict.fromkeys(map(labelled.source, frames)))
     if len(sources) > 1 and not potential.source:
