@@ -1,5 +1,7 @@
 """Structures, crystals, calculators and potentials that are exchanged: the error names what was expected."""
 
+import warnings
+
 import pytest
 from argon import FCC, argon
 from ase.build import bulk
@@ -63,6 +65,16 @@ def test_frames_and_measurements_in_each_others_place_are_told_apart():
         force_matching.train(argon(), "mine.extxyz", [ATOMS], ForceMatchingConfig())
     with pytest.raises(TypeError, match=r"Atoms\(.* is no measurement; give state points, or targets"):
         difftre.train(argon(), [ATOMS], DiffTReConfig())
+
+
+def test_training_on_held_out_points_is_a_warning():
+    points = [StatePoint(t, FCC, role=role) for t, role in ((20.0, "train"), (30.0, "held-out"))]
+    settings = DiffTReConfig(repeats=(1, 1, 1))
+    with pytest.warns(UserWarning, match=r"held out \(30 K\), .*select\(points, role='train'\)"):
+        difftre.terms_of(points, settings, argon())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        difftre.terms_of(points[:1], settings, argon())
 
 
 def test_a_crystal_is_asked_for_where_a_state_point_has_atoms():

@@ -44,11 +44,17 @@ def terms_of(target: Measurements, settings: DiffTReConfig, template: Potential)
     """The terms of the loss: of one target, or of a list of measured state points and targets.
 
     State points become one target (`elastic_target`). Every target with cells has its own simulation, with the
-    lengths of `settings` or its own (`Simulated`).
+    lengths of `settings` or its own (`Simulated`). Warns of state points whose role is held-out.
     """
     listed = list(target) if isinstance(target, Sequence) else [target]
     points = [one for one in listed if isinstance(one, StatePoint)]
     rest = [one for one in listed if not isinstance(one, StatePoint)]
+    if held := [f"{point.temperature:g} K" for point in points if point.role == "held-out"]:
+        warnings.warn(
+            f"trained on state points that are held out ({', '.join(held)}), so that they test nothing; "
+            "experiments.select(points, role='train') takes the others",
+            stacklevel=4,
+        )
     if points or not rest:
         rest = [elastic_target(points, settings), *rest]
     return tuple(_term(one, settings.sampling, template) for one in rest)
