@@ -122,7 +122,8 @@ def effective(
     of `atoms * repeats`, which is that of `crystals.supercell` and of trajectories of it (forces: `observe_forces`). A
     structure that is unstable at 0 K but stable at the temperature of the snapshots has real frequencies here (Hellman
     et al., Phys. Rev. B 84, 180301 (2011)). Standard errors are those of a jackknife over `blocks` consecutive parts.
-    Raises ValueError for arrays of another shape, values that are not finite, or fewer snapshots than blocks.
+    Raises ValueError for arrays of another shape, values that are not finite, displacements as large as the distance
+    between atoms (positions, or wrapped ones), or fewer snapshots than blocks.
     """
     displacements, forces = np.asarray(displacements, float), np.asarray(forces, float)
     n_atoms = len(atoms) * int(np.prod(repeats))
@@ -135,6 +136,12 @@ def effective(
         if not np.isfinite(values).all():
             bad = int(np.flatnonzero(~np.isfinite(values).all((1, 2)))[0])
             raise ValueError(f"{what} of snapshot {bad} are not finite; drop what follows an exploding trajectory")
+    far = np.linalg.norm(displacements - displacements.mean(1, keepdims=True), axis=-1).max(initial=0)
+    if far > (spacing := np.cbrt(atoms.get_volume() / len(atoms))):
+        raise ValueError(
+            f"displacements are up to {far:.3g} Å where atoms are {spacing:.3g} Å apart; give displacements from the "
+            "sites, no positions and nothing wrapped"
+        )
     if not 1 < blocks <= len(displacements):
         raise ValueError(f"{len(displacements)} snapshots cannot be cut into {blocks} blocks; sample for longer")
     lattice = force_constants.lattice_of(atoms, repeats)
