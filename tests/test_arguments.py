@@ -77,6 +77,12 @@ def test_training_on_held_out_points_is_a_warning():
         difftre.terms_of(points[:1], settings, argon())
 
 
+@pytest.mark.parametrize(("frames", "first"), [([FCC], "Crystal"), (ATOMS, "Atom")])
+def test_cells_to_simulate_are_a_list_of_atoms(frames, first):
+    with pytest.raises(TypeError, match=rf"frame 0 is {first}\(.*; give a list of ase.Atoms, .* crystals.supercell"):
+        liquid.run(argon(), frames, [100.0], liquid.LiquidConfig())
+
+
 def test_a_crystal_is_asked_for_where_a_state_point_has_atoms():
     with pytest.raises(TypeError, match=r"Atoms\(.* is no Crystal; make one with crystals.from_structure"):
         StatePoint(20.0, ATOMS)
