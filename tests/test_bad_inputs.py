@@ -37,7 +37,7 @@ from fusedff.measurements.experiments import StatePoint
 from fusedff.network.dimenet import DimeNet
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
-from fusedff.properties.thermal import elastic
+from fusedff.properties.thermal import elastic, lattice
 from fusedff.properties.thermal.elastic import ElasticConfig
 from fusedff.properties.thermal.lattice import LatticeConfig
 from fusedff.properties.thermal.liquid import LiquidConfig
@@ -520,6 +520,9 @@ TABLES = [
     Bad("state points of two crystals",
         lambda d: [StatePoint(10.0, FCC), StatePoint(10.0, crystals.Crystal("Al", "fcc", 4.05))],
         lambda points: elastic.run(argon(), points, ElasticConfig()), ("different crystals", "Al", "apart")),
+    Bad("lattice constants at a pressure in GPa", lambda d: 5.0,
+        lambda pressure: lattice.run(argon(), FCC, [20.0], LatticeConfig(), pressure),
+        ("pressure = 5", r"multiply GPa by fusedff\.units\.GPA")),
     Bad("two state points at one temperature", lambda d: [StatePoint(10.0, FCC), StatePoint(10.0, FCC, pressure=0.01)],
         lambda points: elastic.run(argon(), points, ElasticConfig()), ("two state points at 10 K", "keep one")),
     Bad("no state points", lambda d: [], lambda points: elastic.run(argon(), points, ElasticConfig()),
