@@ -325,6 +325,8 @@ FRAMES = [
         ("chemical symbol 'ti' of a reference energy is unknown", "like 'Ti'")),
     Bad("a reference energy of nan", lambda d: {"Ti": np.nan}, create, ("nan", "finite energy for each element")),
     Bad("a scale of zero", lambda d: {"Ti": 0.0}, partial(create, scale=0), ("scale 0 eV", "positive scale")),
+    Bad("weights of 0", lambda d: 0.0, lambda w: ForceMatchingConfig(energy_weight=w, force_weight=w, virial_weight=w),
+        ("ForceMatchingConfig", "all three weights are 0", "raise one")),
     Bad("forces that a constraint has set to 0", lambda d: is_frame(d, fixed), labelled.check_labels,
         ("forces on the fixed atoms are exactly 0", "apply_constraint=False", "remove the constraint")),
     Bad("forces of another frame", lambda d: is_frame(d, lambda a: a.calc.results.update(forces=np.zeros((3, 3)))),

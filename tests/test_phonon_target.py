@@ -136,6 +136,8 @@ def test_what_is_no_mode_is_refused():
         target(Mode("none", 1.0, 0), frame=bulk("Ar", "fcc", a=5.3))
     with pytest.raises(ValueError, match="no modes; give at least one"):
         target()
+    with pytest.raises(ValueError, match="weight of the phonons is 0; give a positive"):
+        PhononTarget(crystals.unit_cell(HCP), [Mode("E2g", 0.7, E2G)], weight=0.0)
 
 
 def test_an_element_that_the_potential_does_not_know_is_refused():

@@ -58,6 +58,8 @@ class PhononTarget:
         n = len(self.frame)
         if n == 1:
             raise ValueError("the cell of the phonons has 1 atom and so no optical modes; repeat it")
+        if not self.weight > 0:
+            raise ValueError(f"weight of the phonons is {self.weight:g}; give a positive number, or leave them out")
         if not self.modes:
             raise ValueError("no modes; give at least one with its measured frequency")
         for mode in self.modes:

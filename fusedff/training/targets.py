@@ -101,6 +101,12 @@ class ElasticTarget:
                 "the measured constants are adiabatic, the simulated ones isothermal; convert them with "
                 "`measurements.adiabatic.isothermal`, or give condition 'isothermal' to compare them as they are"
             )
+        constants = self.elastic_weight if any(point.elastic for point in self.points) else 0.0
+        if self.points and not constants + self.stress_weight + self.pressure_weight > 0:
+            raise ValueError(
+                f"nothing of the state points counts: elastic_weight = {self.elastic_weight:g} (or no constants), "
+                f"stress_weight = {self.stress_weight:g}, pressure_weight = {self.pressure_weight:g}; raise one of them"
+            )
 
     @cached_property
     def cells(self) -> SimulationCells:
@@ -333,6 +339,8 @@ def _states(cells, measured):
 
 
 def _require_states(target, shape, what):
+    if not target.weight > 0:
+        raise ValueError(f"weight of {what} is {target.weight:g}; give a positive number, or leave the target out")
     cells, measured = target.cells, np.asarray(target.measured)
     if measured.ndim == 0 or measured.shape[1:] != shape or cells.n_cells % max(len(measured), 1):
         raise ValueError(
