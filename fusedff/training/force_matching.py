@@ -177,8 +177,10 @@ def train(
     returned all the same, and training stops early. `on_epoch(history)` is called after every epoch, and once on resume
     from `checkpoint`.
 
-    Warns of frames whose labels do not fit those of their family (`outliers`). Raises ValueError naming the part that
-    has no frames, and for frames of several sources if `start` does not name its own.
+    Frames made in memory are not compared with each other here, as those of a file are when it is read;
+    `datasets.check_dataset` does that. Warns of frames whose labels do not fit those of their family (`outliers`).
+    Raises ValueError naming the part that has no frames, and for frames of several sources if `start` does not name
+    its own.
     """
     for part, members in (("training", frames), ("validation", validation)):
         if not len(members):

@@ -101,7 +101,7 @@ def run(
     the density of the mesh for the density of states: there are mesh / a points along a reciprocal vector 1 / a.
     Heat capacities are those at `temperatures` (K). `name` shows progress.
     """
-    temperatures = force_constants.kelvin(temperatures)  # refused before the work
+    force_constants.kelvin(temperatures)  # refused before the work
     lattice = force_constants.finite_displacements(atoms, calculator, repeats, displacement, name)
     return replace(_spectrum(lattice, repeats, temperatures, mesh), displacement=displacement)
 
