@@ -28,6 +28,12 @@ from fusedff.runtime import devices, storage
 from fusedff.units import strain_from_voigt, to_voigt
 
 
+def require_potential(potential) -> None:
+    """Raise TypeError for an object that is no `Potential`."""
+    if not isinstance(potential, Potential):
+        raise TypeError(f"{potential!r} is no potential; give one, as fusedff.load returns it")
+
+
 class Model(Protocol):
     """Interface of a model: a cut-off, and per-atom energies as a function of arrays.
 
@@ -103,8 +109,16 @@ class Potential:
         """A potential with random parameters for the species in `reference` (chemical symbol -> eV per atom).
 
         `scale` is in eV. `source` names the calculation that `reference` belongs to; it is needed for training on
-        frames of several sources. A model that is not `repulsive` gets the short-range repulsion.
+        frames of several sources. A model that is not `repulsive` gets the short-range repulsion. Raises ValueError for
+        an unknown symbol, no species, an energy that is not finite and a scale that is not positive.
         """
+        if unknown := [symbol for symbol in reference if symbol not in chemical_symbols[1:]]:
+            raise ValueError(f"chemical symbol {unknown[0]!r} of a reference energy is unknown; write it like 'Ti'")
+        if not reference or not np.isfinite([*reference.values(), scale]).all() or scale <= 0:
+            raise ValueError(
+                f"reference energies {reference} eV and scale {scale} eV; give a finite energy for each element, e.g. "
+                "of datasets.fit_reference_energies, and a positive scale"
+            )
         energy_of = {atomic_numbers[symbol]: float(energy) for symbol, energy in reference.items()}
         numbers = tuple(sorted(energy_of))
         energies = tuple(energy_of[z] for z in numbers)
@@ -124,7 +138,11 @@ class Potential:
             )
 
     def reference_energy(self, numbers) -> float:
-        """Sum of the reference energies of atoms with `numbers` (n_atoms,), eV, in double precision (outside jit)."""
+        """Sum of the reference energies of atoms with `numbers` (n_atoms,), eV, in double precision (outside jit).
+
+        Raises ValueError for an element that the potential does not know.
+        """
+        self.require_species(numbers)
         species = np.searchsorted(self.numbers, np.asarray(numbers))
         return float(np.sum(np.asarray(self.reference, float)[species]))
 

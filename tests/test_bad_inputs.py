@@ -24,6 +24,7 @@ from argon import FCC, argon
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
 from ase.io import write
 
 from fusedff.crystallography import crystals
@@ -36,7 +37,7 @@ from fusedff.measurements.experiments import StatePoint
 from fusedff.network.dimenet import DimeNet
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
-from fusedff.properties.thermal import elastic
+from fusedff.properties.thermal import elastic, lattice
 from fusedff.properties.thermal.elastic import ElasticConfig
 from fusedff.properties.thermal.lattice import LatticeConfig
 from fusedff.properties.thermal.liquid import LiquidConfig
@@ -187,6 +188,22 @@ def is_frame(folder, change=lambda atoms: None):
     return atoms
 
 
+def fixed(atoms):
+    """Labels that `get_forces` gave, which sets forces on fixed atoms to 0."""
+    atoms.set_constraint(FixAtoms([1]))
+    atoms.calc.results["forces"] = atoms.get_forces()
+
+
+def written(path: Path) -> Path:
+    """A good frame in the format of the file's suffix."""
+    write(path, good_frame())
+    return path
+
+
+def create(reference, **settings):
+    return Potential.create(jax.random.PRNGKey(0), LennardJones(7.0), reference, **settings)
+
+
 FRAME = r"^ti\.extxyz, frame 1 \(ti\.extxyz#1\): "
 load = datasets.load_frames
 
@@ -278,6 +295,10 @@ FRAMES = [
         (r"^ti\.extxyz, frame 0", "atom 0 is of element 'X'", "chemical symbol")),
     Bad("compressed", lambda d: _bytes(d / "ti.extxyz", gzip.compress(b"2\n")), load,
         (r"^ti\.extxyz is compressed", "plain text")),
+    Bad("an ASE trajectory", lambda d: written(d / "ti.traj"), load,
+        (r"^ti\.traj is an ASE trajectory, which ase\.io can write as extended XYZ",)),
+    Bad("an ASE database", lambda d: written(d / "ti.db"), load,
+        (r"^ti\.db is an ASE database, which ase\.io can write as extended XYZ",)),
     Bad("UTF-16", lambda d: _bytes(d / "ti.extxyz", "2\n".encode("utf-16")), load,
         (r"^ti\.extxyz is UTF-16", "plain text, UTF-8")),
     Bad("a byte-order mark", lambda d: _bytes(d / "ti.extxyz", b"\xef\xbb\xbf2\n"), load,
@@ -300,6 +321,14 @@ FRAMES = [
     Bad("force inf", force(np.inf), load, (FRAME, "force on atom 1 is inf", "drop the frame or relabel it")),
     Bad("one force in kJ/mol/nm", force(964.85), load, (FRAME, r"force on atom 1 is 964\.85", "convert it to eV/Å")),
     Bad("forces missing", labels(forces=None), load, (FRAME, "forces are missing", "write them")),
+    Bad("a potential for an unknown element", lambda d: {"ti": 0.0}, create,
+        ("chemical symbol 'ti' of a reference energy is unknown", "like 'Ti'")),
+    Bad("a reference energy of nan", lambda d: {"Ti": np.nan}, create, ("nan", "finite energy for each element")),
+    Bad("a scale of zero", lambda d: {"Ti": 0.0}, partial(create, scale=0), ("scale 0 eV", "positive scale")),
+    Bad("weights of 0", lambda d: 0.0, lambda w: ForceMatchingConfig(energy_weight=w, force_weight=w, virial_weight=w),
+        ("ForceMatchingConfig", "all three weights are 0", "raise one")),
+    Bad("forces that a constraint has set to 0", lambda d: is_frame(d, fixed), labelled.check_labels,
+        ("forces on the fixed atoms are exactly 0", "apply_constraint=False", "remove the constraint")),
     Bad("forces of another frame", lambda d: is_frame(d, lambda a: a.calc.results.update(forces=np.zeros((3, 3)))),
         partial(labelled.check_frame, where="frame 7"), ("^frame 7: ", r"\(3, 3\) for 2 atoms", "relabel")),
     Bad("energy missing", labels(energy=None), load, (FRAME, "energy is missing", "write it as `energy=`")),
@@ -391,6 +420,12 @@ def constants(factor):
 
 
 measured = experiments.load_state_points
+
+
+def titanium_point(elastic, **settings):
+    return StatePoint(300.0, crystals.Crystal("Ti", "hcp", 2.95, 4.68), elastic, **settings)
+
+
 LINE = r"^mine\.csv, line 2: "
 
 TABLES = [
@@ -472,9 +507,26 @@ TABLES = [
         ("no state point at 300 K", "the table has 4, 23, 73")),
     Bad("no such role", lambda d: measured(), partial(experiments.select, role="test"),
         ("role 'test' is unknown", "train, held-out")),
+    Bad("a state point with constants in GPa", lambda d: {"C11": 160.9}, titanium_point,
+        (r"elastic = .*160\.9", "eV/Å", r"multiply GPa by fusedff\.units\.GPA")),
+    Bad("a state point with a constant it lacks", lambda d: {"c11": 1.0}, titanium_point,
+        ("c11 is none of the constants C11, C12, C13, C33, C44",)),
+    Bad("a state point with an error of zero", lambda d: {"C11": 1.0},
+        lambda elastic: titanium_point(elastic, elastic_stderr={"C11": 0.0}), ("elastic_stderr", "positive")),
+    Bad("a state point with an error alone", lambda d: {"C11": 1.0},
+        lambda elastic: titanium_point(elastic, elastic_stderr={"C12": 0.1}), ("C12 has no constant", "or neither")),
+    Bad("a state point with its pressure in GPa", lambda d: 6.0, lambda p: titanium_point({}, pressure=p),
+        ("pressure = 6", r"multiply GPa by fusedff\.units\.GPA")),
+    Bad("a state point with an unknown role", lambda d: "test", lambda role: titanium_point({}, role=role),
+        ("role = test", "train, held-out")),
     Bad("state points of two crystals",
         lambda d: [StatePoint(10.0, FCC), StatePoint(10.0, crystals.Crystal("Al", "fcc", 4.05))],
         lambda points: elastic.run(argon(), points, ElasticConfig()), ("different crystals", "Al", "apart")),
+    Bad("lattice constants at a pressure in GPa", lambda d: 5.0,
+        lambda pressure: lattice.run(argon(), FCC, [20.0], LatticeConfig(), pressure),
+        ("pressure = 5", r"multiply GPa by fusedff\.units\.GPA")),
+    Bad("two state points at one temperature", lambda d: [StatePoint(10.0, FCC), StatePoint(10.0, FCC, pressure=0.01)],
+        lambda points: elastic.run(argon(), points, ElasticConfig()), ("two state points at 10 K", "keep one")),
     Bad("no state points", lambda d: [], lambda points: elastic.run(argon(), points, ElasticConfig()),
         ("no state points", "at least one")),
     Bad("no state points to learn from", lambda d: [], lambda points: difftre.train(argon(), points, DiffTReConfig()),

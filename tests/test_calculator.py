@@ -101,6 +101,14 @@ def test_threads_that_share_a_calculator_each_get_the_numbers_of_their_own_struc
             assert {n for _, n in found} == {len(frame)}
 
 
+def test_calculate_without_atoms_takes_the_last(rattled):
+    expected = rattled.get_stress()
+    rattled.calc.reset()
+    rattled.calc.atoms = rattled.copy()
+    rattled.calc.calculate(properties=["stress"])
+    np.testing.assert_allclose(rattled.calc.results["stress"], expected, rtol=1e-12)
+
+
 def test_a_copy_of_a_calculator_works(rattled):
     expected = rattled.get_potential_energy()
     for other in (copy.deepcopy(rattled.calc), pickle.loads(pickle.dumps(rattled.calc))):

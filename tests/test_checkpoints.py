@@ -52,12 +52,20 @@ def without_virial():
     return changed
 
 
+def with_open_cell():
+    changed = frames()
+    changed[2].pbc = False
+    return changed
+
+
 @pytest.mark.parametrize(("changes", "named"), [
     ({"frames": [*frames(), *frames(shift=0.01)]}, "labels of the training frames, structures of the training frames"),
     ({"frames": without_virial()}, "labels of the training frames"),
+    ({"frames": with_open_cell()}, "structures of the training frames"),
     ({"validation": frames(argon(epsilon=0.02))[:1]}, "labels of the validation frames"),
     ({"start": argon(epsilon=0.0086, sigma=3.3)}, "start parameters"),
     ({"start": replace(START, reference=(-0.1,))}, "reference energies"),
+    ({"start": replace(START, source="vasp")}, "reference energies"),
     ({"start": replace(START, model=replace(START.model, cutoff=START.cutoff - 0.1))}, "model"),
 ])  # fmt: skip
 def test_whatever_else_a_model_is_learned_from_is_compared_too(tmp_path, changes, named):

@@ -326,3 +326,16 @@ def test_forces_that_add_up_to_something_are_named_with_their_frame(tmp_path):
     write(tmp_path / "pulled.extxyz", frames)
     with pytest.warns(UserWarning, match=r"frame 2 .*: the forces add up to 0.0\d+ eV/Å, to 0 in a converged"):
         datasets.load_frames(tmp_path / "pulled.extxyz")
+
+
+def test_frames_in_memory_are_checked_without_ids_and_one_file_needs_no_list(tmp_path):
+    frames = [frame.copy() for frame in datasets.load_frames()[:3]]
+    for frame, labelled_frame in zip(frames, datasets.load_frames(), strict=False):
+        frame.info.clear()
+        frame.calc = SinglePointCalculator(frame, **labelled_frame.calc.results)
+    assert datasets.check_dataset(frames, "mine") == tuple(frames)
+    frames[1].calc.results["energy"] = np.nan
+    with pytest.raises(ValueError, match="mine, frame 1: energy is nan"):
+        datasets.check_dataset(frames, "mine")
+    write(tmp_path / "ti.extxyz", datasets.load_frames()[:3])
+    assert datasets.load_files(str(tmp_path / "ti.extxyz")) == datasets.load_frames(tmp_path / "ti.extxyz")

@@ -153,6 +153,7 @@ def test_blocks_are_the_crystal_from_one_wide_gap_to_the_next():
     ("call", "named"),
     [
         (lambda: defects.surface(FCC, "0001", bonds()), "facet '0001' of fcc is unknown; use one of 111, 100, 110"),
+        (lambda: defects.surface(HCP, "0001", bonds(), vacuum=1.0), "vacuum = 1 Å on .*; give 3 Å or more"),
         (lambda: defects.surface(HCP, "10-10", bonds(), layers=10), "10 layers of hcp 10-10: .* a multiple of that, 8"),
         (lambda: defects.stacking_fault(BCC, "basal", bonds()), "'basal' of bcc is unknown; there are hcp basal, "),
         (

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import resuming
 from argon import argon, labelled
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from fusedff.data.batching import FrameStore
 from fusedff.data.datasets import load_frames
+from fusedff.interfaces.ase import FusedCalculator
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
 from fusedff.training import force_matching, force_matching_loss, label_errors
@@ -177,6 +179,38 @@ def test_test_errors_are_mean_absolute_errors_in_the_units_of_their_names():
     assert found["force_mae_meV_per_A"] == pytest.approx(1e3 * np.abs(force).mean(), rel=1e-9)
     stress = [a.get_stress() - b.get_stress() for n, (a, b) in enumerate(zip(said, given, strict=True)) if n != 1]
     assert found["stress_mae_GPa"] == pytest.approx(np.abs(stress).mean() / GPA, rel=1e-9)
+
+
+def test_a_molecule_without_a_cell_is_learned_from_as_in_a_large_one():
+    """The volume of no cell is 0, which would make every loss nan."""
+    free = [labelled(Atoms("Ar3", [[0, 0, 0], [r, 0, 0], [0, r, 0]]), argon(0.012), stress=False) for r in (3.7, 4.0)]
+    boxed = [frame.copy() for frame in free]
+    for frame, one in zip(boxed, free, strict=True):
+        frame.set_cell(30 * np.eye(3))
+        frame.calc = SinglePointCalculator(frame, **one.calc.results)
+    settings = replace(SETTINGS, epochs=2, force_scale=0.1)
+    (one, history), (other, _) = (force_matching.train(START, frames, frames, settings) for frames in (free, boxed))
+    assert np.isfinite([record["loss"] for record in history]).all()
+    np.testing.assert_allclose(one.params["epsilon"], other.params["epsilon"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("cell", [None, [20, 20, 20]])
+def test_one_calculator_for_all_molecules_holds_the_labels_of_the_last_alone(cell):
+    shared, frames = FusedCalculator(TRUTH), [Atoms("Ar2", [[0, 0, 0], [r, 0, 0]], cell=cell) for r in (3.6, 4.0)]
+    for frame in frames:
+        frame.calc = shared
+        frame.get_potential_energy()
+    with pytest.raises(ValueError, match="frame 0: atoms or cell were changed since they were labelled"):
+        FrameStore(frames, 7.0)
+
+
+def test_a_weight_of_no_source_is_a_warning():
+    members = frames()
+    for n, frame in enumerate(members):
+        frame.info["source"] = ("gpaw", "vasp")[n % 2]
+    settings, start = replace(SETTINGS, source_weights=(("vaps", 0.1),)), replace(START, source="gpaw")
+    with pytest.warns(UserWarning, match="weight for 'vaps', but the training frames are of 'gpaw', 'vasp'"):
+        ForceMatchingTrainer(settings, start, members)
 
 
 def test_no_frames_and_unknown_elements_are_refused():

@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from argon import argon
+from argon import argon, labelled
+from ase import Atoms
+from ase.build import bulk
 from copper import copper, relabelled
 
 from fusedff.geometry import neighbors
 from fusedff.interfaces.ase import FusedCalculator
+from fusedff.interfaces.calculators import compute_labels
 from fusedff.study import comparison
 from fusedff.training import label_errors
 
@@ -64,3 +67,13 @@ def test_zeros_that_frames_do_not_tell_apart_are_the_smallest():
     counts = np.array([[2, 2], [4, 4], [6, 6]])
     sizes = counts.sum(1)
     np.testing.assert_allclose(label_errors._zeros(counts, 0.5 * sizes, sizes, np.ones(3)), [0.5, 0.5], atol=1e-9)
+
+
+def test_a_calculator_is_compared_on_a_molecule_which_has_no_stress():
+    """It can compute a stress of crystals, which are in the same list."""
+    pair = labelled(Atoms("Ar2", [[0, 0, 0], [3.7, 0, 0]]), argon(), stress=False)
+    crystal = labelled(bulk("Ar", "fcc", a=5.2, cubic=True), argon())
+    found = label_errors.errors_of_calculator(FusedCalculator(argon(0.011)), [pair, crystal])
+    expected = label_errors.errors(argon(0.011), [crystal])
+    assert found["stress_mae_GPa"] == pytest.approx(expected["stress_mae_GPa"], rel=1e-9)
+    assert np.isnan(compute_labels(FusedCalculator(argon()), pair).stress).all()

@@ -13,7 +13,7 @@ from fusedff.crystallography import crystals
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
-from fusedff.simulation import checks, langevin
+from fusedff.simulation import checks, langevin, sampling
 from fusedff.simulation.cells import replicate
 from fusedff.simulation.langevin import (
     ExplodedTrajectoryError,
@@ -304,6 +304,15 @@ def test_a_time_step_too_long_is_told_from_the_kinetic_temperature(cold):
     assert abs(mean - 0.85) < 4 * error
     with pytest.warns(UserWarning, match=r"1\d % below that of the thermostat: the time step of .* fs is too long"):
         checks.warn_if_cold(ensemble, settings, trajectory)
+
+
+@pytest.mark.parametrize("friction", [0.0, 0.01])
+def test_a_thermostat_that_hardly_acts_is_told_from_the_kinetic_temperature(friction):
+    """Crystals start at their sites: half of the kinetic energy becomes potential energy, and nothing replaces it."""
+    ensemble = cells([2.0] * 8, range(8))
+    settings = LangevinConfig(timestep_fs=8.0, friction_per_ps=friction, steps_per_snapshot=20, skin=0.6)
+    with pytest.warns(UserWarning, match=rf"[45]\d % below .* hardly acts with friction_per_ps = {friction:g}; use 1"):
+        sampling.sample(MODEL, ensemble, settings, equilibration=5, snapshots=20, seed=0)
 
 
 @pytest.mark.parametrize("equilibration", [0, 2])

@@ -136,3 +136,13 @@ def test_what_is_no_mode_is_refused():
         target(Mode("none", 1.0, 0), frame=bulk("Ar", "fcc", a=5.3))
     with pytest.raises(ValueError, match="no modes; give at least one"):
         target()
+    with pytest.raises(ValueError, match="weight of the phonons is 0; give a positive"):
+        PhononTarget(crystals.unit_cell(HCP), [Mode("E2g", 0.7, E2G)], weight=0.0)
+
+
+def test_an_element_that_the_potential_does_not_know_is_refused():
+    stranger = target(Mode("E2g", 4.0, E2G), frame=bulk("Ti", "hcp", a=2.95, c=4.68))
+    with pytest.raises(ValueError, match="cell of the phonons: the potential knows Ar but not Ti"):
+        difftre.train(argon(), stranger, DiffTReConfig(updates=1))
+    with pytest.raises(ValueError, match="knows Ar but not Ne"):
+        argon().total([0.0], [bulk("Ne")])  # was the energy of argon

@@ -166,9 +166,20 @@ def test_bad_input_is_refused_by_name(found, rng):
         ((displacements[:, 1:], forces), 2, r"displacements have shape \(4, 35, 3\)"),
         ((displacements, forces[1:]), 2, r"forces have shape \(3, 36, 3\)"),
         ((displacements, np.where(np.arange(4)[:, None, None] == 2, np.nan, forces)), 2, "forces of snapshot 2"),
+        (
+            (displacements + (cell * (3, 3, 2)).positions, forces),
+            2,
+            "are up to .* Å apart; give displacements from the",
+        ),
         ((displacements, forces), 5, "4 snapshots cannot be cut into 5 blocks"),
     ):
         with pytest.raises(ValueError, match=named):
             phonons.effective(cell, (3, 3, 2), *arrays, blocks=blocks)
+    for repeats in (2, (2, 2), (2, 2, -2)):
+        with pytest.raises(ValueError, match=r"repeats = .*: give three positive whole numbers"):
+            phonons.run(cell, FusedCalculator(argon()), repeats)
+    for run in (phonons.run, gruneisen.run):
+        with pytest.raises(ValueError, match=r"temperatures \[-100.0, 100.0\] K; give Kelvin, from 0 on"):
+            run(cell, FusedCalculator(argon()), temperatures=(-100, 100))
     with pytest.raises(ValueError, match="'Q' is no special point of this path; it has G, X"):
         found.at("Q")

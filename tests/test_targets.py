@@ -243,7 +243,20 @@ def test_curves_that_do_not_fit_the_cells_are_refused():
         HeatCapacityTarget(replicate([LIQUID, wider], [100.0, 100.0], 1, jnp.float64), [3.0])
     with pytest.raises(ValueError, match="heat capacities of shape"):
         HeatCapacityTarget(cells(1), 3.0)
+    with pytest.raises(ValueError, match="weight of pressures is -1; give a positive number"):
+        PressureTarget(cells(1), [0.0], weight=-1.0)
+    point = StatePoint(20.0, Crystal("Ar", "fcc", 5.3))
+    with pytest.raises(
+        ValueError, match=r"nothing of the state points counts: .*\(or no constants\), stress_weight = 0"
+    ):
+        ElasticTarget([point], CoupledStrains(), (1, 1, 1), 1, 1.0, 0.0)
     with pytest.raises(ValueError, match="not finite"):
         PressureTarget(cells(1), [np.nan])
+    with pytest.raises(ValueError, match="r\\) is 2.8 below 0.5 Å, where no atoms are; give r in Å"):
+        RadialTarget(cells(1), R / 10, 2.8 * np.ones((1, len(R))))
+    with pytest.raises(ValueError, match=r"pressure of 2 eV/Å\^3, which no matter bears; multiply GPa by"):
+        PressureTarget(cells(1), [2.0])
+    with pytest.raises(ValueError, match="heat capacity of 25 k_B per atom, .* divide J"):
+        HeatCapacityTarget(cells(1), [25.0])
     with pytest.raises(ValueError, match="one temperature per frame"):
         replicate([LIQUID], [100.0, 120.0])

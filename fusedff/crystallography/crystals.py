@@ -180,6 +180,7 @@ def _sites(atoms):
 
 def unit_cell(crystal: Crystal) -> ase.Atoms:
     """The conventional cell, with atoms on their sites: 2 atoms for hcp, a cube of 2 (bcc) or 4 (fcc); lengths in Å."""
+    require_crystal(crystal)
     if crystal.structure == "hcp":
         return bulk(crystal.symbol, "hcp", a=crystal.a, c=crystal.c)
     if isinstance(crystal.structure, str):
@@ -242,6 +243,13 @@ def prototype(symbol: str, structure: str, volume: float) -> ase.Atoms:
 
 def symmetry(crystal: Crystal) -> str:
     """Elastic symmetry of a crystal, one of `elastic_symmetry.SYMMETRIES`: 'hexagonal' for hcp, 'cubic' for fcc."""
+    require_crystal(crystal)
     if isinstance(crystal.structure, Structure):
         return crystal.structure.symmetry
     return "hexagonal" if crystal.structure == "hcp" else "cubic"
+
+
+def require_crystal(crystal) -> None:
+    """Raise TypeError for an object that is no `Crystal`."""
+    if not isinstance(crystal, Crystal):
+        raise TypeError(f"{crystal} is no Crystal; make one with crystals.from_structure")

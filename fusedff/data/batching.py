@@ -144,7 +144,8 @@ class FrameStore:
         for cell, (index, start) in enumerate(zip(indices, starts[:-1], strict=True)):
             frame, near, here = self.frames[index], self.neighbors[index], slice(start, start + self.sizes[index])
             positions[here], forces[here] = self.positions[index], self.forces[index]
-            cells[cell], cell_index[here], numbers[here] = frame.cell.array, cell, frame.numbers
+            # a molecule needs no cell; its volume, by which stresses are divided, does not matter
+            cells[cell], cell_index[here], numbers[here] = frame.cell.complete().array, cell, frame.numbers
             own = near.capacity  # of this frame, not more than in the batch
             source[here, :own] = near.source + start
             image[here, :own], mask[here, :own] = near.image, near.mask

@@ -65,7 +65,7 @@ def load_files(paths, units: str | None = None) -> tuple[ase.Atoms, ...]:
     errors of `load_frames`, and ValueError for two files of the same name and, within a source, for the same structure
     in two files and energies that differ too much.
     """
-    paths = [Path(path) for path in paths]
+    paths = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
     if len(paths) == 1:
         return load_frames(paths[0], units)
     names = [path.name for path in paths]
@@ -137,19 +137,21 @@ def load_paper_archive(path, verify=True) -> tuple[ase.Atoms, ...]:
 
 
 def _places(frames, file: str) -> list[str]:
-    return [f"{file}, frame {i} ({frame.info['config_id']})" for i, frame in enumerate(frames)]
+    ids = [f" ({frame.info['config_id']})" if "config_id" in frame.info else "" for frame in frames]
+    return [f"{file}, frame {i}{config_id}" for i, config_id in enumerate(ids)]
 
 
 def check_dataset(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
     """Return the frames of a file after checking them: each by `check_frame`, then ids and labels against each other.
 
-    Raises ValueError; doubts about units become warnings if every frame `has_declared_units`. Messages name `file`.
+    Frames in memory need no ids. Raises ValueError; doubts about units become warnings if every frame
+    `has_declared_units`. Messages name `file`.
     """
     if not frames:
         raise ValueError(f"{file} has no frames; give a file with at least one labelled frame")
     first_with, places = {}, _places(frames, file)
     for i, (frame, where) in enumerate(zip(frames, places, strict=True)):
-        config_id = str(frame.info["config_id"])
+        config_id = str(frame.info.get("config_id", where))
         if config_id in first_with:
             raise ValueError(
                 f"{where}: config_id is that of frame {first_with[config_id]} too; "

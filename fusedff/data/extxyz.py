@@ -18,11 +18,13 @@ from ase.io.extxyz import key_val_str_to_dict, read_xyz
 
 from fusedff.data import frames as labelled
 
-_NO_TEXT = {  # first bytes of a file -> what it is
+_NO_TEXT = {  # first five bytes or fewer of a file -> what it is
     b"\x1f\x8b": "compressed (gzip)",
     b"BZh": "compressed (bzip2)",
     b"\xfd7zXZ": "compressed (xz)",
     b"PK": "a zip archive",
+    b"- of ": "an ASE trajectory, which ase.io can write as extended XYZ",
+    b"SQLit": "an ASE database, which ase.io can write as extended XYZ",
     b"\xef\xbb\xbf": "UTF-8 with a byte-order mark",
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import ase
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms, FixCartesian
 
 from fusedff.data.validation import units
 from fusedff.geometry import neighbors
@@ -147,10 +148,10 @@ def check_frame(frame: ase.Atoms, where="frame") -> None:
 
     Errors are: no atoms; an unknown element; a cell that is flat, left-handed or not periodic; nan or inf; missing
     energy or forces; forces of the wrong shape; atoms closer than 0.5 Å, images included, or moved since they were
-    labelled; a stress or virial under another name; a stress that is not symmetric. `units.ImplausibleDataError`,
-    a ValueError, is raised, unless the frame `has_declared_units`, for magnitudes that another unit would explain
-    (|F| > 200 eV/Å, a stress that `is_large`, |energy| > 1e6 eV per atom), and for a stress that is 0 where forces are
-    not.
+    labelled; forces that a constraint has set to 0; a stress or virial under another name; a stress that is not
+    symmetric. `units.ImplausibleDataError`, a ValueError, is raised, unless the frame `has_declared_units`, for
+    magnitudes that another unit would explain (|F| > 200 eV/Å, a stress that `is_large`, |energy| > 1e6 eV per atom),
+    and for a stress that is 0 where forces are not.
     """
     check_geometry(frame, where)
     check_labels(frame, where)
@@ -201,14 +202,15 @@ def check_labels(frame: ase.Atoms, where="frame") -> None:
 
 
 def _check_unmoved(frame, where) -> None:
-    """Raise ValueError unless the atoms are those of the calculator, up to shifts by whole lattice vectors."""
+    """Raise ValueError unless the atoms are those of the calculator, up to shifts by periods of the cell."""
     seen = getattr(frame.calc, "atoms", None)
     if seen is None:
         return
     same = len(seen) == len(frame) and (seen.numbers == frame.numbers).all()
     if same and np.allclose(seen.cell.array, frame.cell.array, atol=1e-6):
-        moved = frame.cell.scaled_positions(frame.positions - seen.positions)
-        same = np.abs((moved - np.rint(moved)) @ frame.cell.array).max() < 1e-4
+        cell = frame.cell.complete()
+        moved = cell.scaled_positions(frame.positions - seen.positions)
+        same = np.abs((moved - np.rint(moved) * frame.pbc) @ cell.array).max() < 1e-4
     else:
         same = False
     if not same:
@@ -243,12 +245,26 @@ def _check_energy_and_forces(frame, found, where) -> None:
     if forces.shape != (len(frame), 3):
         raise ValueError(f"{where}: forces have shape {forces.shape} for {len(frame)} atoms; relabel it")
     _check_per_atom(forces, "force on", "drop the frame or relabel it", where)
+    _check_unconstrained(frame, forces, where)
     worst = np.linalg.norm(forces, axis=1).argmax()
     if (size := np.linalg.norm(forces[worst])) > MAX_FORCE:
         _raise_unless_declared(
             frame,
             f"{where}: force on atom {worst} is {size:g} eV/Å; convert it to eV/Å if it is in another unit "
             "(1 eV/Å = 964.85 kJ/mol/nm), else drop the frame",
+        )
+
+
+def _check_unconstrained(frame, forces, where) -> None:
+    """Raise ValueError if exactly those components of forces are 0 that constraints would set to 0."""
+    free = np.ones((len(frame), 3))
+    for constraint in frame.constraints:
+        if isinstance(constraint, (FixAtoms, FixCartesian)):
+            constraint.adjust_forces(frame, free)
+    if not free.all() and forces.any() and not forces[free == 0].any():
+        raise ValueError(
+            f"{where}: forces on the fixed atoms are exactly 0, as `get_forces` gives them; label the frame with "
+            "get_forces(apply_constraint=False), or remove the constraint if they are right"
         )
 
 

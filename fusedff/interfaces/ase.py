@@ -51,6 +51,7 @@ class FusedCalculator(Calculator):
         ValueError like `Evaluator`.
         """
         super().calculate(atoms, properties, system_changes)
+        atoms = self.atoms  # those of the last call, if none are given
         if {"stress", "stress_std"} & set(properties) and not atoms.pbc.all():
             raise PropertyNotImplementedError("stress needs a cell that is periodic along all three vectors; set pbc")
         found = self._evaluate.per_member(atoms)

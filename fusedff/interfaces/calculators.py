@@ -61,17 +61,17 @@ def compute_labels(calculator: BaseCalculator, structure: Atoms) -> Labels:
     """Energy, forces and stress of a structure from a calculator, as `Labels`; the structure's constraints are ignored.
 
     The energy is the one whose derivatives are the forces: the free energy, if the calculator gives it separately. The
-    stress is nan if the calculator has none.
+    stress is nan if the calculator has none for this structure, e.g. a molecule.
     """
     atoms = structure.copy()
     atoms.set_constraint()
     atoms.calc = calculator
-    free, stress = (name in calculator.implemented_properties for name in ("free_energy", "stress"))
-    return Labels(
-        energy=float(atoms.get_potential_energy(force_consistent=free)),
-        forces=np.array(atoms.get_forces(), float),
-        stress=np.array(atoms.get_stress(), float) if stress else np.full(6, np.nan),
-    )
+    free = "free_energy" in calculator.implemented_properties
+    energy, forces = float(atoms.get_potential_energy(force_consistent=free)), np.array(atoms.get_forces(), float)
+    try:
+        return Labels(energy, forces, np.array(atoms.get_stress(), float))
+    except NotImplementedError:
+        return Labels(energy, forces, np.full(6, np.nan))
 
 
 def potential_of(calculator) -> Potential | None:

@@ -16,7 +16,7 @@ from ase.data import chemical_symbols
 from fusedff.data.validation import units
 from fusedff.geometry import neighbors, systems
 from fusedff.geometry.halo import with_halo
-from fusedff.potential import Evaluation, Potential
+from fusedff.potential import Evaluation, Potential, require_potential
 from fusedff.runtime import devices
 
 SPARE_ROWS = 1.05  # rows over atoms in a part, whose number changes as atoms move
@@ -176,8 +176,7 @@ def as_members(potentials: Potential | Sequence[Potential]) -> tuple[Potential, 
     several = isinstance(potentials, Sequence) and not isinstance(potentials, str)  # not a name
     members: tuple[Any, ...] = tuple(potentials) if several else (potentials,)
     for member in members:
-        if not isinstance(member, Potential):
-            raise TypeError(f"{member!r} is no potential; give one, as fusedff.load returns it")
+        require_potential(member)
     if not members:
         raise ValueError("a committee without members; give at least one potential")
     for n, member in enumerate(members):

@@ -34,6 +34,7 @@ ROLES = ("train", "held-out")
 CONDITIONS = ("isothermal", "adiabatic")
 MAX_TEMPERATURE = 10_000.0  # K
 MAX_PRESSURE_GPA = 1_000.0
+MAX_STIFFNESS = 90.0  # eV, elastic constant times volume of an atom: 75 in osmium
 EINSTEIN = 200.0  # K, a typical temperature of the oscillators of a crystal
 UNITS = {"GPa": 1.0, "Pa": 1e9, "bar": 1e4, "MPa": 1e3, "kbar": 10.0, "Mbar": 0.01}  # how many make a GPa
 STIFFEST_PRESSURE, STRONGEST_TENSION = 0.5, -0.1  # of C11; compressed crystals stiffen, stretched ones break
@@ -49,7 +50,8 @@ class StatePoint:
 
     `pressure` is in eV/Å^3, `role` is 'train' or 'held-out', `elastic_stderr` holds what is known of standard errors.
     `condition` says whether the constants are 'isothermal' or 'adiabatic'. They are those in Lagrangian strain; at zero
-    pressure all definitions agree.
+    pressure all definitions agree. Raises ValueError for constants that the symmetry of the crystal lacks, and for
+    numbers that are not finite or so large that they are in GPa.
     """
 
     temperature: float
@@ -63,6 +65,22 @@ class StatePoint:
     def __post_init__(self):
         ranges.require(self, positive=["temperature"])
         ranges.one_of(self, "condition", CONDITIONS)
+        ranges.one_of(self, "role", ROLES)
+        names = elastic_symmetry.elastic_names(crystals.symmetry(self.crystal))
+        if unknown := [name for name in self.elastic if name not in names]:
+            ranges.raise_invalid(self, "elastic", f"{unknown[0]} is none of the constants {', '.join(names)}")
+        if alone := [name for name in self.elastic_stderr if name not in self.elastic]:
+            ranges.raise_invalid(self, "elastic_stderr", f"{alone[0]} has no constant; give both or neither")
+        if not all(0 < value < np.inf for value in self.elastic_stderr.values()):
+            ranges.raise_invalid(self, "elastic_stderr", "give positive numbers in eV/Å^3, or none")
+        cell = crystals.unit_cell(self.crystal)
+        most = MAX_STIFFNESS * len(cell) / cell.get_volume()
+        for what, values, limit in (
+            ("elastic", self.elastic.values(), most),
+            ("pressure", [self.pressure], STIFFEST_PRESSURE * most),
+        ):
+            if not all(abs(value) < limit for value in values):
+                ranges.raise_invalid(self, what, "give eV/Å^3: multiply GPa by fusedff.units.GPA")
 
     @property
     def elastic_gpa(self) -> dict[str, float]:
@@ -335,11 +353,11 @@ def _check_unit(constants, values: str, crystal: Crystal, where: str) -> None:
     energy = max(map(abs, constants.values())) * GPA * cell.get_volume() / len(cell)
     noble = bool(plausibility.NOBLE_GASES & set(cell.numbers.tolist()))
     least = (0.1 if noble else 0.8) if any(name in constants for name in LONGITUDINAL) else 0.0
-    if least < energy < 90.0:
+    if least < energy < MAX_STIFFNESS:
         return
     unit = plausibility.look_like(energy / 15.0, plausibility.PRESSURES, within=np.inf)
     message = f"{where}: {values} looks {unit}, or say units='GPa' if they are GPa"
-    if not noble or energy > 90.0:
+    if not noble or energy > MAX_STIFFNESS:
         raise ValueError(message)
     warnings.warn(message, stacklevel=5)
 

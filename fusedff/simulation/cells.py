@@ -73,9 +73,13 @@ def replicate(
     """`replicas` independent copies of every frame at its temperature (K), the copies of a frame side by side.
 
     Masses are those of the frame (isotopes set with `set_masses`, else the standard ones of the elements).
-    Raises ValueError unless there is one positive temperature per frame and all frames are periodic cells with the same
-    atoms, two or more, in the same order, none on top of another, with positive masses.
+    Raises TypeError for what is no list of `ase.Atoms`, and ValueError unless there is one positive temperature per
+    frame and all frames are periodic cells with the same atoms, two or more, in the same order, none on top of another,
+    with positive masses.
     """
+    for n, frame in enumerate(frames):
+        if not isinstance(frame, Atoms):
+            raise TypeError(f"frame {n} is {frame!r}; give a list of ase.Atoms, of a Crystal crystals.supercell")
     if not frames or len(frames) != len(temperatures):
         raise ValueError(f"{len(frames)} frames and {len(temperatures)} temperatures; give one temperature per frame")
     for n, (frame, temperature) in enumerate(zip(frames, temperatures, strict=True)):

@@ -1,4 +1,4 @@
-"""Checks of a trajectory: do its atoms form the crystal, does the potential extrapolate, is the time step too long?"""
+"""Checks of a trajectory: do its atoms form the crystal, does the potential extrapolate, does the thermostat act?"""
 
 import warnings
 
@@ -13,6 +13,7 @@ from fusedff.simulation.cells import SimulationCells
 from fusedff.simulation.langevin import LangevinConfig, Trajectory
 
 LOST = 0.3  # of the distance between neighbours
+SETTLED = 1.0  # ps, in which vibrations share their energy between motion and potential
 COLD = 0.1  # by which the kinetic temperature may be too low, as a fraction of the temperature that was set
 
 
@@ -57,24 +58,34 @@ def warn_if_far(potential: Potential, cells: SimulationCells, positions: jax.Arr
 
 
 def warn_if_cold(cells: SimulationCells, settings: LangevinConfig, trajectory: Trajectory, stacklevel: int = 3) -> None:
-    """Warn if the kinetic temperature is more than `COLD` below that of the thermostat: the time step is too long.
+    """Warn if the kinetic temperature is more than `COLD` below that of the thermostat, with the reason.
+
+    Crystals start at their sites without potential energy, and have half the temperature until the thermostat has
+    acted for some times 1 / friction; if it has, the time step is too long.
 
     With BAOAB, a harmonic mode of angular frequency w has the kinetic temperature T (1 - (w dt)^2 / 4), though its
     displacements are right; those of anharmonic modes are not (Leimkuhler & Matthews, J. Chem. Phys. 138, 174102,
     2013). The mean over all cells and the second half of the trajectory counts, less four standard errors; halves
-    shorter than three times 1 / friction, in which the thermostat has hardly acted, are not judged.
+    shorter than three times 1 / friction and `SETTLED` ps are not judged.
     """
     late = np.asarray(trajectory.temperature[len(trajectory.temperature) // 2 :], float)
-    damping_times = len(late) * settings.ps_per_snapshot * settings.friction_per_ps
-    if damping_times < 3 or not devices.is_first_process():
+    elapsed = len(late) * settings.ps_per_snapshot
+    damping_times = elapsed * settings.friction_per_ps
+    if (damping_times < 3 and elapsed < SETTLED) or not devices.is_first_process():
         return
     ratio = float(np.mean(late / np.asarray(cells.temperature, float)))
     # kinetic energies of 3 (n - 1) degrees of freedom, independent after one damping time or one snapshot
-    independent = len(np.unique(np.asarray(cells.noise_id))) * min(len(late), damping_times)
+    independent = len(np.unique(np.asarray(cells.noise_id))) * max(1, min(len(late), damping_times))
     error = np.sqrt(2 / (3 * max(1, len(cells.numbers) - 1)) / independent)
     if ratio < 1 - COLD - 4 * error:
+        reason = (
+            f"the time step of {settings.timestep_fs:g} fs is too long for these atoms; use "
+            f"{settings.timestep_fs / 2:g} fs"
+            if damping_times >= 3
+            else f"in {elapsed:.3g} ps it hardly acts with friction_per_ps = {settings.friction_per_ps:g}; use 1 to 10 "
+            "(ASE's 0.01 / fs is 10 / ps), or equilibrate for longer"
+        )
         warnings.warn(
-            f"the kinetic temperature is {100 * (1 - ratio):.0f} % below that of the thermostat: the time step of "
-            f"{settings.timestep_fs:g} fs is too long for these atoms; use {settings.timestep_fs / 2:g} fs",
+            f"the kinetic temperature is {100 * (1 - ratio):.0f} % below that of the thermostat: {reason}",
             stacklevel=stacklevel,
         )

@@ -103,7 +103,11 @@ def deformed_cells(
 
 
 def common_symmetry(points: Sequence[StatePoint]) -> str:
-    """The elastic symmetry that all points share; ValueError if there are none, or of different crystals."""
+    """The elastic symmetry that all points share.
+
+    Raises ValueError if there are none, if they are of different crystals, or two at one temperature, by which results
+    are named.
+    """
     if not points:
         raise ValueError("no state points; give at least one measured temperature")
     kinds = {(p.crystal.symbol, p.crystal.structure) for p in points}
@@ -112,6 +116,9 @@ def common_symmetry(points: Sequence[StatePoint]) -> str:
         raise ValueError(
             f"state points of different crystals ({called}) cannot be simulated together; train them apart"
         )
+    named = [f"{point.temperature:g} K" for point in points]
+    if repeated := [name for name in named if named.count(name) > 1]:
+        raise ValueError(f"two state points at {repeated[0]}, by which results are named; keep one, or run them apart")
     return crystals.symmetry(points[0].crystal)
 
 

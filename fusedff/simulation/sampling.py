@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 
-from fusedff.potential import Potential
+from fusedff.potential import Potential, require_potential
 from fusedff.simulation import checks, langevin
 from fusedff.simulation.cells import SimulationCells
 from fusedff.simulation.langevin import LangevinConfig, Trajectory
@@ -25,8 +25,9 @@ def sample(
 
     `observe` and `name` are those of `langevin.Simulation`. Random numbers come from `seed` alone. Warns if the last
     snapshot is far from all frames that the potential was trained on, or if the time step is too long. Raises
-    `ExplodedTrajectoryError`.
+    `ExplodedTrajectoryError`, and TypeError for what is no `Potential`, e.g. a calculator.
     """
+    require_potential(potential)
     simulation = langevin.Simulation(cells, settings, potential.cutoff, observe)
     state = langevin.start(cells, jax.random.PRNGKey(seed))
     _, trajectory = simulation.sample(potential, state, equilibration, snapshots, name)

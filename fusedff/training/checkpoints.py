@@ -17,13 +17,16 @@ from fusedff.runtime import storage
 def data_of_potential(potential: Potential) -> dict[str, Any]:
     """Model, parameters and reference energies of the potential that a training starts from, by name."""
     model = (type(potential.model).__name__, potential.model, potential.numbers, potential.scale, potential.repulsion)
-    return {"model": model, "start parameters": potential.params, "reference energies": potential.reference}
+    zero = potential.reference, potential.source
+    return {"model": model, "start parameters": potential.params, "reference energies": zero}
 
 
 def data_of_frames(frames: Sequence[Atoms], what: str) -> dict[str, Any]:
     """Structures and labels of DFT frames, by name; `what` is e.g. "training"."""
     return {
-        f"structures of the {what} frames": [(frame.numbers, frame.positions, frame.cell.array) for frame in frames],
+        f"structures of the {what} frames": [
+            (frame.numbers, frame.positions, frame.cell.array, frame.pbc) for frame in frames
+        ],
         f"labels of the {what} frames": [
             (labelled.labels(frame), labelled.use_virial(frame), labelled.source(frame)) for frame in frames
         ],

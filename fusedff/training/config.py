@@ -49,6 +49,8 @@ class ForceMatchingConfig:
             positive=["learning_rate", "final_learning_rate", *sorted({"force_scale", "clip"} & given)],
             not_negative=["energy_weight", "force_weight", "virial_weight", "ema"], whole=["seed"],
         )  # fmt: skip
+        if not self.energy_weight + self.force_weight + self.virial_weight > 0:
+            ranges.raise_invalid(self, "force_weight", "all three weights are 0, so nothing is learned; raise one")
         ranges.between(self, "ema", high=0.99999, why="give a decay from 0 to below 1, e.g. 0.998")
         if not all(map(_is_weight, self.source_weights)):
             ranges.raise_invalid(self, "source_weights", "give (source, weight) pairs with weights from 0 on")

@@ -17,7 +17,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from fusedff.measurements.experiments import StatePoint
-from fusedff.potential import Potential
+from fusedff.potential import Potential, require_potential
 from fusedff.runtime import compilation, devices
 from fusedff.simulation import checks
 from fusedff.simulation import langevin as dynamics
@@ -44,17 +44,25 @@ def terms_of(target: Measurements, settings: DiffTReConfig, template: Potential)
     """The terms of the loss: of one target, or of a list of measured state points and targets.
 
     State points become one target (`elastic_target`). Every target with cells has its own simulation, with the
-    lengths of `settings` or its own (`Simulated`).
+    lengths of `settings` or its own (`Simulated`). Warns of state points whose role is held-out.
     """
     listed = list(target) if isinstance(target, Sequence) else [target]
     points = [one for one in listed if isinstance(one, StatePoint)]
     rest = [one for one in listed if not isinstance(one, StatePoint)]
+    if held := [f"{point.temperature:g} K" for point in points if point.role == "held-out"]:
+        warnings.warn(
+            f"trained on state points that are held out ({', '.join(held)}), so that they test nothing; "
+            "experiments.select(points, role='train') takes the others",
+            stacklevel=4,
+        )
     if points or not rest:
         rest = [elastic_target(points, settings), *rest]
     return tuple(_term(one, settings.sampling, template) for one in rest)
 
 
 def _term(target, sampling, template):
+    if not isinstance(target, Simulated) and not hasattr(target, "residuals"):
+        raise TypeError(f"{target!r} is no measurement; give state points, or targets as in training.targets")
     if isinstance(target, Simulated):
         return SampledTerm(target.target, target.sampling, template, target.name)
     return SampledTerm(target, sampling, template) if hasattr(target, "cells") else StaticTerm(target, template)
@@ -76,6 +84,7 @@ class DiffTReTrainer:
         updates: int | None = None,
         label_sketch: Callable | None = None,
     ):
+        require_potential(template)
         self.settings, self.template, self.label_sketch = settings, template, label_sketch
         self.terms = terms_of(target, settings, template)
         self.updates = updates or settings.updates

@@ -87,6 +87,7 @@ class ForceMatchingTrainer:
         self.settings, self.template = settings, template
         self.store = store_of(template, frames)
         self.store.weight, self.times = force_matching_loss.frame_weights(settings, self.store)
+        _warn_of_weights(settings, self.store)
         self.zeros = fit_zeros(self.store, predict(template, self.store) if self.store.offset_of else ())
         epochs = epochs or settings.epochs
         different = [  # frames of each epoch, until the same come again
@@ -183,8 +184,10 @@ def train(
     returned all the same, and training stops early. `on_epoch(history)` is called after every epoch, and once on resume
     from `checkpoint`.
 
-    Warns of frames whose labels do not fit those of their family (`outliers`). Raises ValueError naming the part that
-    has no frames, and for frames of several sources if `start` does not name its own.
+    Frames made in memory are not compared with each other here, as those of a file are when it is read;
+    `datasets.check_dataset` does that. Warns of frames whose labels do not fit those of their family (`outliers`).
+    Raises ValueError naming the part that has no frames, and for frames of several sources if `start` does not name
+    its own.
     """
     for part, members in (("training", frames), ("validation", validation)):
         if not len(members):
@@ -216,6 +219,18 @@ def train(
     trained = replace(start, params=result.params, coverage=covered)
     _warn_of_outliers(trained, [*frames, *validation], [matching_trainer.store, check.store])
     return trained, result.history
+
+
+def _warn_of_weights(settings, store) -> None:
+    """Warn if a weight is that of a source without frames, where the weights of sources matter."""
+    sources = sorted(set(store.sources))
+    unused = [source for source, _ in settings.source_weights if source not in sources]
+    if unused and len(sources) > 1:
+        warnings.warn(
+            f"source_weights has a weight for {unused[0]!r}, but the training frames are of "
+            f"{', '.join(map(repr, sources))}, which count 1 without a weight; correct the name, or drop it",
+            stacklevel=4,
+        )
 
 
 def _warn_of_outliers(trained, frames, stores) -> None:

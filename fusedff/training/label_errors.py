@@ -11,7 +11,7 @@ from fusedff.data import frames as labelled
 from fusedff.data.batching import FrameStore
 from fusedff.data.frames import Labels
 from fusedff.interfaces import calculators
-from fusedff.potential import Potential
+from fusedff.potential import Potential, require_potential
 from fusedff.units import GPA
 
 ATOMS_AT_ONCE = 4096  # in a batch of predictions
@@ -25,7 +25,10 @@ def store_of(potential: Potential, frames: Sequence[Atoms], offset_of: Sequence 
     of another source than the potential. Raises ValueError for elements that the potential does not know, for frames of
     several sources if it does not name its own, and for a source without a zero.
     """
+    require_potential(potential)
     for n, frame in enumerate(frames):
+        if not isinstance(frame, Atoms):
+            raise TypeError(f"frame {n} is {frame!r}; give labelled ase.Atoms, as datasets.load_frames reads them")
         potential.require_species(frame.numbers, f"frame {n}: ")
     sources = list(dict.fromkeys(map(labelled.source, frames)))
     if len(sources) > 1 and not potential.source:

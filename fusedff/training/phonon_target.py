@@ -59,6 +59,8 @@ class PhononTarget:
         n = len(self.frame)
         if n == 1:
             raise ValueError("the cell of the phonons has 1 atom and so no optical modes; repeat it")
+        if not self.weight > 0:
+            raise ValueError(f"weight of the phonons is {self.weight:g}; give a positive number, or leave them out")
         if not self.modes:
             raise ValueError("no modes; give at least one with its measured frequency")
         for mode in self.modes:
@@ -100,7 +102,11 @@ class PhononTarget:
 
 
 def dynamical_matrix(potential, frame: Atoms) -> jax.Array:
-    """D (3 n_atoms, 3 n_atoms) of a cell at Gamma, eV/Å^2/amu, by forward over reverse differentiation."""
+    """D (3 n_atoms, 3 n_atoms) of a cell at Gamma, eV/Å^2/amu, by forward over reverse differentiation.
+
+    Raises ValueError for an element that the potential does not know.
+    """
+    potential.require_species(frame.numbers, "cell of the phonons: ")
     system, near = systems.from_atoms(frame), neighbors.from_frames(frame, potential.cutoff)
     near = jax.tree.map(jnp.asarray, near)
 

@@ -18,13 +18,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusedff.crystallography import elastic_symmetry
+from fusedff.data.validation import units
 from fusedff.geometry import neighbors
+from fusedff.measurements import experiments
 from fusedff.measurements.experiments import StatePoint, measured_gpa, stderr_gpa
 from fusedff.simulation import distributions
 from fusedff.simulation.cells import SimulationCells
 from fusedff.simulation.elasticity import Estimator, common_symmetry, ideal_gas_pressure, weighted_stress_sum
 from fusedff.simulation.langevin import observe_stress
 from fusedff.units import GPA, KB
+
+MAX_HEAT_CAPACITY = 10.0  # k_B per atom
 
 
 class Target(Protocol):
@@ -96,6 +100,12 @@ class ElasticTarget:
             raise ValueError(
                 "the measured constants are adiabatic, the simulated ones isothermal; convert them with "
                 "`measurements.adiabatic.isothermal`, or give condition 'isothermal' to compare them as they are"
+            )
+        constants = self.elastic_weight if any(point.elastic for point in self.points) else 0.0
+        if self.points and not constants + self.stress_weight + self.pressure_weight > 0:
+            raise ValueError(
+                f"nothing of the state points counts: elastic_weight = {self.elastic_weight:g} (or no constants), "
+                f"stress_weight = {self.stress_weight:g}, pressure_weight = {self.pressure_weight:g}; raise one of them"
             )
 
     @cached_property
@@ -178,6 +188,12 @@ class RadialTarget:
     def __post_init__(self):
         distributions.require_radii(self.r, self.cells.lattice)
         _require_states(self, (len(self.r),), "g(r)")
+        inside = np.asarray(self.measured)[:, np.asarray(self.r) < units.MIN_DISTANCE]
+        if inside.max(initial=0) > 1.5:
+            raise ValueError(
+                f"measured g(r) is {inside.max():.3g} below {units.MIN_DISTANCE} Å, where no atoms are; give r in Å "
+                "(1 nm = 10 Å), or leave these radii out"
+            )
         if self.which and not (np.outer(*self.which) & ~np.eye(len(self.cells.numbers), dtype=bool)).any():
             raise ValueError(f"the cells have no pair of the elements {self.pair}; name two that are in them")
 
@@ -214,6 +230,13 @@ class PressureTarget:
 
     def __post_init__(self):
         _require_states(self, (), "pressures")
+        volume = np.abs(np.linalg.det(np.asarray(self.cells.lattice, float))).min() / len(self.cells.numbers)
+        if (
+            largest := np.abs(self.measured).max()
+        ) > experiments.STIFFEST_PRESSURE * experiments.MAX_STIFFNESS / volume:
+            raise ValueError(
+                f"measured pressure of {largest:g} eV/Å^3, which no matter bears; multiply GPa by fusedff.units.GPA"
+            )
 
     observe = staticmethod(observe_stress)
     weighted_sum = staticmethod(weighted_stress_sum)
@@ -251,6 +274,11 @@ class HeatCapacityTarget:
 
     def __post_init__(self):
         _require_states(self, (), "heat capacities")
+        if (largest := np.max(self.measured)) > MAX_HEAT_CAPACITY:
+            raise ValueError(
+                f"measured heat capacity of {largest:g} k_B per atom, where harmonic crystals have 3; divide "
+                "J/(mol K), of atoms, by 8.314"
+            )
 
     def from_rest(self, potential) -> "HeatCapacityTarget":
         """The same target, with energies that count from the mean of those of the cells at rest in `potential`."""
@@ -311,6 +339,8 @@ def _states(cells, measured):
 
 
 def _require_states(target, shape, what):
+    if not target.weight > 0:
+        raise ValueError(f"weight of {what} is {target.weight:g}; give a positive number, or leave the target out")
     cells, measured = target.cells, np.asarray(target.measured)
     if measured.ndim == 0 or measured.shape[1:] != shape or cells.n_cells % max(len(measured), 1):
         raise ValueError(

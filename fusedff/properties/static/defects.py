@@ -13,8 +13,9 @@ from ase import Atoms
 
 from fusedff.crystallography import crystals
 from fusedff.crystallography.crystals import Crystal
-from fusedff.properties.static.relax import DEFAULT, Relaxation, relax_ions, relax_normal
+from fusedff.properties.static.relax import DEFAULT, Relaxation, relax_ions, relax_normal, with_calculator
 
+MIN_VACUUM = 3.0  # Å
 _J_PER_M2 = ase.units.J / ase.units.m**2  # eV/Å^2 per J/m^2
 
 # Facet -> builder of ase.build, and how many layers it takes until the stacking repeats.
@@ -138,8 +139,14 @@ def surface(
 
     Facets: fcc 111, 100, 110; bcc 110, 100, 111; hcp 0001 (basal) and 10-10 (prismatic, between the planes that are
     widest apart). Atoms relax in the 1 x 1 cell of the surface; reconstructions with larger cells are not found. Raises
-    NotRelaxedError, and ValueError for another facet or a number of layers that does not fit its stacking.
+    NotRelaxedError, and ValueError for another facet, a number of layers that does not fit its stacking or too little
+    vacuum.
     """
+    if not vacuum >= MIN_VACUUM:
+        raise ValueError(
+            f"vacuum = {vacuum:g} Å on either side: the faces of the slab would act on each other; give {MIN_VACUUM:g} "
+            "Å or more"
+        )
     slab = _block(crystal, facet, layers)
     slab.center(vacuum, axis=2)
     area = np.linalg.norm(np.cross(slab.cell[0], slab.cell[1]))
@@ -167,6 +174,7 @@ def stacking_fault(
     planes that are widest apart shift by a/2 along <11-20>, where the energy is stationary by symmetry. Raises
     NotRelaxedError, and ValueError for another fault or a number of layers that does not fit its stacking.
     """
+    crystals.require_crystal(crystal)
     if (crystal.structure, fault) not in _FAULTS:
         known = ", ".join(f"{structure} {which}" for structure, which in _FAULTS)
         raise ValueError(f"stacking fault {fault!r} of {crystal.structure} is unknown; there are {known}")
@@ -183,6 +191,7 @@ def stacking_fault(
 
 def _block(crystal: Crystal, facet: str, layers: int) -> Atoms:
     """Crystal of `layers` planes along z, periodic in all directions; it is cut where planes are widest apart."""
+    crystals.require_crystal(crystal)
     facets = _FACETS.get(crystal.structure, {})
     if not facets:
         raise ValueError(f"surfaces and faults of {crystal.structure} are not known; there are {', '.join(_FACETS)}")
@@ -220,9 +229,7 @@ def _to_the_other_hollow(block):
 
 
 def _energy(atoms, calculator):
-    frame = atoms.copy()
-    frame.calc = calculator
-    return frame.get_potential_energy()
+    return with_calculator(atoms, calculator).get_potential_energy()
 
 
 def _settings(result):

@@ -11,6 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from fusedff.crystallography import crystals
+from fusedff.properties.static.relax import with_calculator
 from fusedff.runtime import extras, progress
 
 try:
@@ -23,7 +24,11 @@ except ImportError:
 
 
 def lattice_of(atoms: Atoms, repeats: Sequence[int]) -> Phonopy:
-    """The unit cell `atoms` and its supercell of `repeats` as phonopy's object, still without force constants."""
+    """The unit cell `atoms` and its supercell of `repeats` as phonopy's object, still without force constants.
+
+    Raises ValueError like `crystals.repeated`.
+    """
+    crystals.repeated(atoms, repeats)  # which checks the repeats
     symbols = _type_symbols(atoms)
     cell = PhonopyAtoms(
         symbols=symbols, cell=atoms.cell.array,
@@ -60,7 +65,7 @@ def finite_displacements(
 
     `name` shows progress.
     """
-    lattice = lattice_of(atoms, repeats)
+    lattice = lattice_of(with_calculator(atoms, calculator), repeats)
     lattice.generate_displacements(distance=displacement)
     sites = to_ase(lattice.supercell).positions
     moved, forces = [], []
@@ -74,6 +79,14 @@ def finite_displacements(
             report()
     fit(lattice, np.array(moved), np.array(forces))
     return lattice
+
+
+def kelvin(temperatures: Sequence[float] | float) -> np.ndarray:
+    """Temperatures (n,) in K. Raises ValueError for one that is negative or not finite."""
+    at = np.atleast_1d(np.asarray(temperatures, float))
+    if not (np.isfinite(at) & (at >= 0)).all():
+        raise ValueError(f"temperatures {at.tolist()} K; give Kelvin, from 0 on")
+    return at
 
 
 def _type_symbols(atoms):

@@ -14,7 +14,7 @@ from ase import Atoms
 
 from fusedff.properties.static import force_constants
 from fusedff.properties.static.phonons import IMAGINARY, TEMPERATURES
-from fusedff.properties.static.relax import DEFAULT, Relaxation, relax_crystal
+from fusedff.properties.static.relax import DEFAULT, Relaxation, relax_crystal, with_calculator
 from fusedff.units import KB, PLANCK
 
 
@@ -70,9 +70,9 @@ def run(
     """
     from phonopy.api_gruneisen import PhonopyGruneisen  # not at the top: `force_constants` reports a missing phonopy
 
-    lattices = []
+    at, lattices = force_constants.kelvin(temperatures), []
     for sign in (0, 1, -1):
-        frame = atoms.copy()
+        frame = with_calculator(atoms, calculator)
         frame.set_cell(atoms.cell.array * (1 + sign * volume_strain) ** (1 / 3), scale_atoms=True)
         if sign:
             frame = relax_crystal(frame, calculator, relaxation, fixed_volume=True)
@@ -88,7 +88,6 @@ def run(
         )
     moving = frequencies > IMAGINARY
     weights = counts / counts.sum()
-    at = np.asarray(temperatures, float)
     mean = [_mean(parameters, moving, weights, _mode_heat_capacity(frequencies, moving, t)) for t in at]
     return Gruneisen(
         frequencies, np.where(moving, parameters, np.nan), weights, at, np.array(mean),

@@ -101,6 +101,7 @@ def run(
     the density of the mesh for the density of states: there are mesh / a points along a reciprocal vector 1 / a.
     Heat capacities are those at `temperatures` (K). `name` shows progress.
     """
+    force_constants.kelvin(temperatures)  # refused before the work
     lattice = force_constants.finite_displacements(atoms, calculator, repeats, displacement, name)
     return replace(_spectrum(lattice, repeats, temperatures, mesh), displacement=displacement)
 
@@ -121,7 +122,8 @@ def effective(
     of `atoms * repeats`, which is that of `crystals.supercell` and of trajectories of it (forces: `observe_forces`). A
     structure that is unstable at 0 K but stable at the temperature of the snapshots has real frequencies here (Hellman
     et al., Phys. Rev. B 84, 180301 (2011)). Standard errors are those of a jackknife over `blocks` consecutive parts.
-    Raises ValueError for arrays of another shape, values that are not finite, or fewer snapshots than blocks.
+    Raises ValueError for arrays of another shape, values that are not finite, displacements as large as the distance
+    between atoms (positions, or wrapped ones), or fewer snapshots than blocks.
     """
     displacements, forces = np.asarray(displacements, float), np.asarray(forces, float)
     n_atoms = len(atoms) * int(np.prod(repeats))
@@ -134,6 +136,12 @@ def effective(
         if not np.isfinite(values).all():
             bad = int(np.flatnonzero(~np.isfinite(values).all((1, 2)))[0])
             raise ValueError(f"{what} of snapshot {bad} are not finite; drop what follows an exploding trajectory")
+    far = np.linalg.norm(displacements - displacements.mean(1, keepdims=True), axis=-1).max(initial=0)
+    if far > (spacing := np.cbrt(atoms.get_volume() / len(atoms))):
+        raise ValueError(
+            f"displacements are up to {far:.3g} Å where atoms are {spacing:.3g} Å apart; give displacements from the "
+            "sites, no positions and nothing wrapped"
+        )
     if not 1 < blocks <= len(displacements):
         raise ValueError(f"{len(displacements)} snapshots cannot be cut into {blocks} blocks; sample for longer")
     lattice = force_constants.lattice_of(atoms, repeats)
@@ -166,6 +174,7 @@ def observe_forces(potential, system, near, evaluation) -> jax.Array:
 
 
 def _spectrum(lattice, repeats, temperatures, mesh, dos_frequencies=None):
+    temperatures = force_constants.kelvin(temperatures)
     path = force_constants.to_ase(lattice.primitive).cell.bandpath(density=40)
     distances, where, labels = path.get_linear_kpoint_axis()
     special = {label: path.special_points[label] for label in dict.fromkeys(labels)}
@@ -176,7 +185,6 @@ def _spectrum(lattice, repeats, temperatures, mesh, dos_frequencies=None):
         dos_frequencies = np.linspace(min(sampled.frequencies.min(), 0), sampled.frequencies.max() + margin, 301)
     low, high = dos_frequencies[[0, -1]]
     dos = lattice.run_total_dos(freq_min=low, freq_max=high, freq_pitch=(high - low) / (len(dos_frequencies) - 1))
-    temperatures = np.asarray(temperatures, float)
     heat = lattice.run_thermal_properties(temperatures=temperatures, exclude_gamma_acoustic=True).heat_capacity
     n_atoms = len(lattice.primitive)
     unstable = min(sampled.frequencies.min(), frequencies.min()) < -IMAGINARY

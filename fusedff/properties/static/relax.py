@@ -40,7 +40,7 @@ def relax_ions(atoms: Atoms, calculator, settings: Relaxation = DEFAULT, name: s
 
     `name` shows progress. Raises NotRelaxedError when the forces do not vanish within `settings.steps`.
     """
-    frame = _with(atoms, calculator)
+    frame = with_calculator(atoms, calculator)
     return _relaxed(frame, frame, settings, name)
 
 
@@ -52,7 +52,7 @@ def relax_crystal(
     Forces and stress are projected onto the symmetry of `atoms`, so that a crystal at a saddle point of the energy,
     such as bcc titanium, does not transform. Needs a calculator with stress. Raises NotRelaxedError.
     """
-    frame = _with(atoms, calculator)
+    frame = with_calculator(atoms, calculator)
     frame.set_constraint(FixSymmetry(frame, symprec=_SYMMETRY_TOLERANCE))
     return _relaxed(frame, FrechetCellFilter(frame, constant_volume=fixed_volume), settings, name)
 
@@ -62,7 +62,7 @@ def relax_normal(atoms: Atoms, calculator, settings: Relaxation = DEFAULT, name:
 
     Needs a calculator with stress. Raises NotRelaxedError.
     """
-    frame = _with(atoms, calculator)
+    frame = with_calculator(atoms, calculator)
     frame.set_constraint(FixCartesian(range(len(frame)), mask=(True, True, False)))
     along_z = (False, False, True, False, False, False)
     return _relaxed(frame, FrechetCellFilter(frame, mask=along_z), settings, name)
@@ -76,7 +76,14 @@ def equilibrium(crystal: Crystal, calculator, settings: Relaxation = DEFAULT) ->
     return crystals.with_cell(crystal, relax_crystal(crystals.unit_cell(crystal), calculator, settings))
 
 
-def _with(atoms, calculator):
+def with_calculator(atoms: Atoms, calculator) -> Atoms:
+    """A copy of the structure with a calculator. Raises TypeError for a `Crystal` and for what is no calculator."""
+    if not isinstance(atoms, Atoms):
+        raise TypeError(f"{atoms} is no ase.Atoms; give a structure, of a Crystal crystals.unit_cell(crystal)")
+    if not hasattr(calculator, "get_potential_energy"):
+        raise TypeError(
+            f"{type(calculator).__name__} is no ASE calculator; give one, of a Potential FusedCalculator(potential)"
+        )
     frame = atoms.copy()
     frame.calc = calculator
     return frame

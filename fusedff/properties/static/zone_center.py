@@ -5,6 +5,7 @@ import spglib
 from ase import Atoms
 
 from fusedff.crystallography import crystals
+from fusedff.properties.static.relax import with_calculator
 from fusedff.units import THZ
 
 _TOLERANCE = 1e-3  # Å, of symmetry
@@ -18,7 +19,7 @@ def optical(atoms: Atoms, calculator, displacement: float = 0.01) -> np.ndarray:
     translations are projected out. Long-range electric fields, which split LO from TO in ionic crystals, are left out.
     Empty for one atom per primitive cell. Raises ValueError if no primitive cell is found.
     """
-    primitive = _primitive(atoms)
+    primitive = _primitive(with_calculator(atoms, calculator))
     n = len(primitive)
     if n == 1:
         return np.zeros(0)

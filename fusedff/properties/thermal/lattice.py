@@ -97,7 +97,8 @@ def run(
     ascending = np.asarray(temperatures, float)
     if ascending.ndim != 1 or not len(ascending) or (np.diff(ascending) <= 0).any():
         raise ValueError(f"temperatures {ascending.tolist()} K are not ascending; give each once, in order")
-    points, names = [StatePoint(float(t), crystal) for t in ascending], tuple(crystal.parameters)
+    points = [StatePoint(float(t), crystal, pressure=pressure) for t in ascending]
+    names = tuple(crystal.parameters)
     for n in range(settings.passes):
         snapshots = settings.snapshots if n == settings.passes - 1 else settings.approach
         said = name and f"{name}, pass {n + 1} of {settings.passes}"

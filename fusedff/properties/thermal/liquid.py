@@ -21,7 +21,7 @@ import numpy as np
 from ase import Atoms
 
 from fusedff.geometry import neighbors
-from fusedff.potential import Potential
+from fusedff.potential import Potential, require_potential
 from fusedff.runtime import settings as ranges
 from fusedff.simulation import checks, distributions
 from fusedff.simulation import langevin as dynamics
@@ -105,6 +105,7 @@ def run(
     Trajectories depend on `settings.seed` alone. Raises ValueError for fewer than two replicas, for a run shorter than
     twice the longest time of the fit, and for a crystal that does not melt.
     """
+    require_potential(potential)
     lags, times, linear = _lags(settings)
     cells = replicate(frames, temperatures, settings.replicas)
     spacing = settings.spacing
