@@ -11,7 +11,7 @@ from benchmarks import record, starts
 from fusedff import results, tables
 from fusedff.commands import training
 from fusedff.commands.material import Material
-from fusedff.measurements import experiments
+from fusedff.measurements import state_points
 from fusedff.potential import Potential
 from fusedff.properties.thermal import elastic
 from fusedff.study import comparison, presets
@@ -40,7 +40,7 @@ def run(into: Path, preset: Preset = HOURS, seeds: Sequence[int] = SEEDS) -> Ite
 def study_of(seed: int, into: Path, preset: Preset, split) -> Material:
     """Input of the training with a seed, as for `fusedff train`."""
     table = comparison.measured(preset)
-    shown = experiments.select(table, temperatures=TEMPERATURES)
+    shown = state_points.select(table, temperatures=TEMPERATURES)
     frames = tuple(frame for part in split for frame in part)
     seeded = presets.with_seed(preset, seed)
     return Material(into / f"seed-{seed}", frames, shown, comparison.targets(preset, table), seeded)

@@ -23,7 +23,7 @@ from benchmarks.work import Work, in_scan
 from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.data.batching import FrameStore
 from fusedff.geometry import neighbors, systems
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
 from fusedff.simulation import langevin

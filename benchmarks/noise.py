@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fusedff
-from fusedff.measurements import experiments
+from fusedff.measurements import experiments, state_points
 from fusedff.simulation import langevin as dynamics
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation, of_means
 from fusedff.simulation.langevin import LangevinConfig
@@ -74,7 +74,7 @@ class Noise(NamedTuple):
 def run(samplers=SAMPLERS, temperatures=TEMPERATURES, **length) -> Iterator[Noise]:
     """Yield the noise of one sampler after the other, with the fused titanium model that ships."""
     potential = fusedff.load("titanium-fused")
-    points = experiments.select(experiments.load_state_points(), temperatures=temperatures)
+    points = state_points.select(experiments.load_state_points(), temperatures=temperatures)
     for sampler in samplers:
         yield measure(sampler, potential, points, **length)
 

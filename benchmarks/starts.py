@@ -25,7 +25,7 @@ from fusedff.data import datasets
 from fusedff.data import frames as labelled
 from fusedff.interfaces import calculators
 from fusedff.interfaces.ase import FusedCalculator
-from fusedff.measurements import experiments
+from fusedff.measurements import experiments, state_points
 from fusedff.potential import Potential
 from fusedff.properties.static import defects, summary
 from fusedff.properties.static.relax import NotRelaxedError
@@ -74,7 +74,7 @@ def study_of(start: str, into: Path, preset: Preset = DEMO) -> Material:
     else:
         preset = presets.with_seed(preset, int(begin.split()[1]))
     table = comparison.measured(preset)
-    shown = experiments.select(table, temperatures=[TEMPERATURE])
+    shown = state_points.select(table, temperatures=[TEMPERATURE])
     place = Place(into, table, preset.evaluation.repeats, preset.experiment.sampling)
     return Material(
         into / start.replace(",", "").replace(" ", "-"), frames, shown, comparison.targets(preset, table), preset,
@@ -105,7 +105,7 @@ def untrained_quantities(potential: Potential, test: Sequence[Atoms]) -> dict[st
     Empty if the model has no minimum near hcp titanium.
     """
     model = FusedCalculator(potential)
-    point = experiments.select(experiments.load_state_points(), temperatures=[TEMPERATURE])[0]
+    point = state_points.select(experiments.load_state_points(), temperatures=[TEMPERATURE])[0]
     try:
         rest = summary.run(point.crystal, model, phases=("bcc", "fcc", "omega"))
     except NotRelaxedError:

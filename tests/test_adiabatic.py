@@ -8,7 +8,7 @@ import pytest
 from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.crystallography.crystals import Crystal
 from fusedff.measurements import adiabatic, experiments
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.units import GPA, KB, strain_to_voigt
 
 

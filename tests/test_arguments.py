@@ -7,7 +7,7 @@ from argon import FCC, argon
 from ase.build import bulk
 
 from fusedff.interfaces.ase import FusedCalculator
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.properties.static import defects, elastic, energy_volume, gruneisen, phonons, relax, summary, zone_center
 from fusedff.properties.thermal import elastic as thermal_elastic
 from fusedff.properties.thermal import lattice, liquid

@@ -32,8 +32,8 @@ from fusedff.data import datasets, splits, titanium_paper
 from fusedff.data import frames as labelled
 from fusedff.interfaces import lammps
 from fusedff.interfaces.ase import FusedCalculator
-from fusedff.measurements import experiments, references
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements import experiments, references, state_points
+from fusedff.measurements.state_points import StatePoint
 from fusedff.network.dimenet import DimeNet
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
@@ -503,9 +503,9 @@ TABLES = [
         (LINE, "pressure_GPa is 100 where C11 is 160.9", "no crystal bears", "kbar")),
     Bad("pressure with the sign of stress", table(HEADER + ",pressure_GPa", ROW + ",-20"), measured,
         (LINE, "pressure_GPa is -20 where C11 is 160.9", "positive in compression")),
-    Bad("no such temperature", lambda d: measured(), partial(experiments.select, temperatures=[300]),
+    Bad("no such temperature", lambda d: measured(), partial(state_points.select, temperatures=[300]),
         ("no state point at 300 K", "the table has 4, 23, 73")),
-    Bad("no such role", lambda d: measured(), partial(experiments.select, role="test"),
+    Bad("no such role", lambda d: measured(), partial(state_points.select, role="test"),
         ("role 'test' is unknown", "train, held-out")),
     Bad("a state point with constants in GPa", lambda d: {"C11": 160.9}, titanium_point,
         (r"elastic = .*160\.9", "eV/Å", r"multiply GPa by fusedff\.units\.GPA")),

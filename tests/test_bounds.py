@@ -13,7 +13,7 @@ from fusedff.crystallography import crystals
 from fusedff.data import frames
 from fusedff.geometry import neighbors
 from fusedff.interfaces.ase import FusedCalculator
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.network.dimenet import DimeNet
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential

@@ -9,7 +9,7 @@ from argon import argon, labelled
 from ase.build import bulk
 
 from fusedff.crystallography.crystals import Crystal
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.training import force_matching, fused
 from fusedff.training.config import DiffTReConfig, ForceMatchingConfig, FusedConfig, SamplingConfig
 from fusedff.training.difftre import DiffTReTrainer

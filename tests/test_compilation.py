@@ -13,7 +13,7 @@ from ase.build import bulk
 from jax.extend.core import jaxprs_in_params
 
 from fusedff.crystallography.crystals import Crystal
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
 from fusedff.properties.thermal import elastic

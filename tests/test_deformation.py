@@ -10,7 +10,7 @@ from argon import HCP, argon
 
 from fusedff.crystallography.crystals import Crystal, unit_cell
 from fusedff.interfaces.ase import FusedCalculator
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.properties.static import elastic as static_elastic
 from fusedff.properties.thermal import deformation, elastic
 from fusedff.properties.thermal.deformation import DeformationConfig

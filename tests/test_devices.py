@@ -27,7 +27,7 @@ from safetensors.numpy import load_file
 
 from fusedff.crystallography.crystals import Crystal
 from fusedff.data.batching import FrameStore
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
 from fusedff.runtime import devices

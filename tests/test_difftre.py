@@ -11,7 +11,7 @@ import resuming
 from argon import argon
 
 from fusedff.crystallography.crystals import Crystal
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.simulation import langevin, reweighting
 from fusedff.simulation.elasticity import CoupledStrains, StressFluctuation
 from fusedff.simulation.langevin import LangevinConfig

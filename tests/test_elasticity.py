@@ -13,7 +13,7 @@ from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.crystallography.crystals import Crystal
 from fusedff.geometry import neighbors, systems
 from fusedff.interfaces.ase import FusedCalculator
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.properties.thermal import elastic
 from fusedff.properties.thermal.elastic import ElasticConfig
 from fusedff.simulation import langevin

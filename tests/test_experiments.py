@@ -8,7 +8,7 @@ from ase.io import write
 from laue import structure
 
 from fusedff.crystallography import crystals, elastic_symmetry
-from fusedff.measurements import experiments
+from fusedff.measurements import experiments, state_points
 from fusedff.runtime import storage
 from fusedff.units import GPA
 
@@ -19,14 +19,14 @@ ROW = "323,2.95125,4.67942,160.9,92.5,69.1,179.5,46.2,train"
 def test_the_packaged_table_is_titanium_at_22_temperatures_of_which_the_paper_trains_on_four():
     points = experiments.load_state_points()
     assert len(points) == 22
-    assert [p.temperature for p in experiments.select(points, role="train")] == [23.0, 323.0, 623.0, 923.0]
-    assert len(experiments.select(points, role="held-out")) == 18
+    assert [p.temperature for p in state_points.select(points, role="train")] == [23.0, 323.0, 623.0, 923.0]
+    assert len(state_points.select(points, role="held-out")) == 18
     assert all(p.crystal.symbol == "Ti" and p.crystal.structure == "hcp" for p in points)
     assert all(p.pressure == 0.0 for p in points)
 
 
 def test_elastic_constants_are_gpa_in_the_table_in_the_papers_order_and_ev_per_cubic_angstrom_once_loaded():
-    (point,) = experiments.select(experiments.load_state_points(), [323])
+    (point,) = state_points.select(experiments.load_state_points(), [323])
     assert list(point.elastic) == ["C11", "C12", "C13", "C33", "C44"]
     assert point.elastic_gpa == pytest.approx({"C11": 160.9, "C12": 92.5, "C13": 69.1, "C33": 179.5, "C44": 46.2})
     assert point.elastic["C33"] == pytest.approx(179.5 * GPA)
@@ -36,7 +36,7 @@ def test_elastic_constants_are_gpa_in_the_table_in_the_papers_order_and_ev_per_c
 
 
 def test_the_73_K_row_interpolates_its_neighbours_instead_of_the_published_outlier():
-    cold, here, warm = experiments.select(experiments.load_state_points(), [23, 73, 123])
+    cold, here, warm = state_points.select(experiments.load_state_points(), [23, 73, 123])
     for name in ("a", "c"):
         middle = (getattr(cold.crystal, name) + getattr(warm.crystal, name)) / 2
         assert getattr(here.crystal, name) == pytest.approx(middle, abs=1e-5)
@@ -55,14 +55,14 @@ def test_titanium_expands_smoothly_and_softens_in_shear():
 
 def test_selection_keeps_the_asked_order_and_combines_with_roles():
     points = experiments.load_state_points()
-    assert [p.temperature for p in experiments.select(points, [923, 4])] == [923.0, 4.0]
-    assert experiments.select(points) == points
+    assert [p.temperature for p in state_points.select(points, [923, 4])] == [923.0, 4.0]
+    assert state_points.select(points) == points
     with pytest.raises(ValueError, match=r"no state point is left with role 'train'.*973"):
-        experiments.select(points, [973], role="train")
+        state_points.select(points, [973], role="train")
     with pytest.raises(ValueError, match=r"300 K; the table has 4, 23, 73"):
-        experiments.select(points, [300])
+        state_points.select(points, [300])
     with pytest.raises(ValueError, match="role 'test' is unknown; use one of train, held-out"):
-        experiments.select(points, role="test")
+        state_points.select(points, role="test")
 
 
 def test_a_cubic_table_of_another_metal_needs_no_c(table):
@@ -115,11 +115,11 @@ def test_some_constants_of_a_b2_compound_with_their_errors(table):
     assert points[0].elastic_gpa == pytest.approx({"C11": 204.6, "C44": 116.8})
     assert points[0].elastic_stderr == pytest.approx({"C11": 1.5 * GPA})
     assert points[2].elastic == {}
-    names, measured, _ = experiments.measured_gpa(points)
+    names, measured, _ = state_points.measured_gpa(points)
     assert names == ("C11", "C12", "C44")
     np.testing.assert_allclose(measured, [[204.6, np.nan, 116.8], [np.nan, np.nan, 109.0], [np.nan] * 3])
     np.testing.assert_allclose(
-        experiments.stderr_gpa(points), [[1.5, np.nan, np.nan], [np.nan, np.nan, 0.5], [np.nan] * 3]
+        state_points.stderr_gpa(points), [[1.5, np.nan, np.nan], [np.nan, np.nan, 0.5], [np.nan] * 3]
     )
 
 
@@ -187,7 +187,7 @@ PAPER_ROW = "323 4.5022 1.6090 0.9250 0.6910 1.7950 0.4620"
 
 def test_the_papers_elastic_file_is_in_100_gpa_and_its_second_number_is_a_density(table):
     read = experiments.load_paper_elastic(table(PAPER_HEADER, PAPER_ROW))
-    (packaged,) = experiments.select(experiments.load_state_points(), [323])
+    (packaged,) = state_points.select(experiments.load_state_points(), [323])
     assert read[323.0] == pytest.approx(dict(packaged.elastic))
     mass, n = 47.867 * 1.66053907e-24, 2  # g
     a, c = packaged.crystal.a, packaged.crystal.c

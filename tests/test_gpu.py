@@ -14,7 +14,7 @@ import pytest
 from benchmarks import titanium
 from fusedff.crystallography import elastic_symmetry
 from fusedff.geometry import neighbors, systems
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.network.dimenet import DimeNet
 from fusedff.potential import Potential
 from fusedff.simulation import langevin

@@ -12,7 +12,7 @@ from ase.build import bulk
 from fusedff.crystallography import crystals
 from fusedff.crystallography.crystals import Crystal
 from fusedff.interfaces.ase import FusedCalculator
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.properties.static import zone_center
 from fusedff.runtime import storage
 from fusedff.simulation.langevin import LangevinConfig

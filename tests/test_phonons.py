@@ -14,7 +14,7 @@ from pairs import power_law, smooth_lennard_jones, springs
 
 from fusedff.crystallography import crystals
 from fusedff.interfaces.ase import FusedCalculator
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.properties.static import gruneisen, phonons
 from fusedff.simulation import langevin as dynamics
 from fusedff.simulation.elasticity import StressFluctuation

@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 
 from fusedff import results
 from fusedff.data import datasets
-from fusedff.measurements import experiments
+from fusedff.measurements import experiments, state_points
 from fusedff.plotting import comparison as verdict_plots
 from fusedff.plotting import data as data_plots
 from fusedff.plotting import parameters, properties, style, trajectories
@@ -52,7 +52,7 @@ def result(points, factor, pressure=0.0):
 
 @pytest.fixture
 def summary(points):
-    points = experiments.select(points, (23, 173, 323))
+    points = state_points.select(points, (23, 173, 323))
     test = {"energy_mae_meV_per_atom": 2.0, "force_mae_meV_per_A": 60.0, "stress_mae_GPa": 0.3}
     factors = {"dft": 0.9, "experiment": 1.0, "fused": 1.02}
     models = {m: {"test": test, "experiment": result(points, factors[m], 0.1).by_temperature()} for m in MODELS}
@@ -126,7 +126,7 @@ def test_training_draws_into_the_axes_it_is_given():
 
 
 def test_approach_has_a_panel_per_property_and_dashed_measured_values(points):
-    points = experiments.select(points, (23, 923))
+    points = state_points.select(points, (23, 923))
     fig = training_plots.convergence(history(points), points)
     require_labels(fig)
     assert [ax.get_title(loc="left") for ax in visible(fig)] == [*NAMES, "σxx", "σzz"]
@@ -204,7 +204,7 @@ def test_parity_reports_the_mean_absolute_error_in_the_unit_of_each_panel():
 
 
 def test_elastic_constants_are_drawn_in_the_colour_of_their_model_with_error_bars(points):
-    few = experiments.select(points, (23, 923))
+    few = state_points.select(points, (23, 923))
     results = {"dft": result(few, 0.9).by_temperature(), "fused": result(few, 1.01).by_temperature()}
     fig = properties.elastic_against_temperature(results, points)
     require_labels(fig)
@@ -224,7 +224,7 @@ def test_constants_that_were_not_measured_have_a_panel_without_points(points):
     partial = [replace(p, elastic={"C11": p.elastic["C11"]}) for p in points]
     fig = properties.elastic_against_temperature({}, partial)
     assert [len(ax.lines) for ax in visible(fig)] == [1, 0, 0, 0, 0, 1]
-    few = experiments.select(partial, (23, 923))
+    few = state_points.select(partial, (23, 923))
     fig = properties.elastic_against_temperature({"fused": result(points[:1], 1.0).by_temperature()}, few)
     assert [len(ax.containers) for ax in visible(fig)] == [1] * 8
 

@@ -10,7 +10,7 @@ from ase.eos import EquationOfState
 
 from fusedff.crystallography import elastic_symmetry
 from fusedff.data import datasets
-from fusedff.measurements import experiments, references
+from fusedff.measurements import experiments, references, state_points
 from fusedff.measurements.references import Reference
 from fusedff.units import to_voigt
 
@@ -101,7 +101,7 @@ def test_elastic_constants_of_pbe_are_what_the_strained_cells_say():
 
 def test_bulk_moduli_of_titanium_follow_from_the_measured_elastic_constants():
     for temperature in (4, 298):
-        (point,) = experiments.select(experiments.load_state_points(), [temperature])
+        (point,) = state_points.select(experiments.load_state_points(), [temperature])
         stiffness = elastic_symmetry.stiffness(point.elastic_gpa, "hexagonal")
         (found,) = (
             r
@@ -113,7 +113,7 @@ def test_bulk_moduli_of_titanium_follow_from_the_measured_elastic_constants():
 
 def test_the_state_points_of_aluminium_are_the_references():
     points = experiments.load_state_points(experiments.ALUMINIUM_TABLE, "Al", "fcc")
-    assert [p.temperature for p in experiments.select(points, role="train")] == [100, 300, 500, 700]
+    assert [p.temperature for p in state_points.select(points, role="train")] == [100, 300, 500, 700]
     for point, (name, got) in itertools.product(points, [("a", None), ("C11", 1), ("C12", 1), ("C44", 1)]):
         rows = references.select(TABLE, "Al", "fcc", name, "experiment")
         mine = point.elastic_gpa[name] if got else point.crystal.a

@@ -8,7 +8,7 @@ from ase.build import bulk
 
 from fusedff.crystallography.crystals import Crystal
 from fusedff.geometry import neighbors
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
 from fusedff.simulation import distributions, langevin, reweighting, snapshots

@@ -13,7 +13,7 @@ from ase.build import bulk
 from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.crystallography.crystals import Crystal
 from fusedff.interfaces.ase import FusedCalculator
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.static import elastic as static_elastic
 from fusedff.properties.static import relax

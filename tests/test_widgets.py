@@ -11,7 +11,7 @@ import pytest
 from ase.build import bulk
 from PIL import Image
 
-from fusedff.measurements import experiments
+from fusedff.measurements import experiments, state_points
 from fusedff.plotting import structures, style, widgets
 
 
@@ -88,7 +88,7 @@ def output(monkeypatch):
 
 
 def history(n):
-    (point,) = experiments.select(experiments.load_state_points(), temperatures=[323])
+    (point,) = state_points.select(experiments.load_state_points(), temperatures=[323])
     record = {f"{name}@323K": value for name, value in point.elastic_gpa.items()}
     return [{"epoch": k, "loss": 1 / (k + 1), **record, "C11@323K": 100.0 + k} for k in range(n)], [point]
 

@@ -17,8 +17,8 @@ from fusedff.commands.targets import Measured
 from fusedff.crystallography import crystals
 from fusedff.data import datasets, splits
 from fusedff.data import frames as labelled
-from fusedff.measurements import experiments
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements import experiments, state_points
+from fusedff.measurements.state_points import StatePoint
 from fusedff.runtime import settings as ranges
 from fusedff.study import comparison, presets
 from fusedff.study.presets import Preset
@@ -177,7 +177,7 @@ def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
     lightest = crystals.unit_cell(points[0].crystal).get_masses().min()
     preset = presets.for_lightest(presets.with_seed(base, seed), lightest)
     preset = presets.with_simulations(preset, partial(replace, repeats=tuple(repeats)))
-    trained = tuple(point.temperature for point in experiments.select(points, role="train"))
+    trained = tuple(point.temperature for point in state_points.select(points, role="train"))
     preset = replace(preset, train_temperatures=trained)
     return sections.changed(preset, {name: said[name] for name in SECTIONS if name in said}, file)
 
@@ -218,5 +218,5 @@ def describe(material: Material) -> str:
 
 def measured_names(points) -> list[str]:
     """Names of the elastic constants that are in the table at any temperature."""
-    names, values, _ = experiments.measured_gpa(points)
+    names, values, _ = state_points.measured_gpa(points)
     return [name for name, column in zip(names, values.T, strict=True) if np.isfinite(column).any()]

@@ -22,7 +22,7 @@ from fusedff.commands import sections
 from fusedff.crystallography import crystals
 from fusedff.data import frames as labelled
 from fusedff.measurements import curves
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.config import SolidConfig
 from fusedff.runtime import settings as ranges

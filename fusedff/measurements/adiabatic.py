@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from fusedff.crystallography import crystals, elastic_symmetry
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.units import KB, strain_to_voigt
 
 NEIGHBOURS = 2  # rows on either side, by whose lattice parameters the expansion of a row is judged

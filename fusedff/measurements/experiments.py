@@ -12,8 +12,7 @@ pressure is known. Constants under pressure are slopes of stress against strain,
 
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import ase
@@ -24,79 +23,21 @@ from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.crystallography.crystals import PARAMETERS, Crystal
 from fusedff.data import FILES
 from fusedff.data.validation import units as plausibility
-from fusedff.measurements import csv, curves
-from fusedff.runtime import settings as ranges
+from fusedff.measurements import csv, curves, state_points
+from fusedff.measurements.state_points import StatePoint
 from fusedff.units import GPA
 
 TITANIUM_TABLE = FILES / "titanium_experiment.csv"
 ALUMINIUM_TABLE = FILES / "aluminium_experiment.csv"
-ROLES = ("train", "held-out")
-CONDITIONS = ("isothermal", "adiabatic")
 MAX_TEMPERATURE = 10_000.0  # K
 MAX_PRESSURE_GPA = 1_000.0
-MAX_STIFFNESS = 90.0  # eV, elastic constant times volume of an atom: 75 in osmium
 EINSTEIN = 200.0  # K, a typical temperature of the oscillators of a crystal
 UNITS = {"GPa": 1.0, "Pa": 1e9, "bar": 1e4, "MPa": 1e3, "kbar": 10.0, "Mbar": 0.01}  # how many make a GPa
-STIFFEST_PRESSURE, STRONGEST_TENSION = 0.5, -0.1  # of C11; compressed crystals stiffen, stretched ones break
+STRONGEST_TENSION = -0.1  # of C11: stretched crystals break
 LONGITUDINAL = ("C11", "C22", "C33")
 MAX_EXPANSION = 0.15  # of edges, against the structure a table is about, and of radians for angles
 DENSITY = "density_g_cm3"
 COLUMNS = {name: f"{name}_{'A' if name in 'abc' else 'deg'}" for name in PARAMETERS}
-
-
-@dataclass(frozen=True)
-class StatePoint:
-    """One temperature (K), the crystal measured there, its elastic constants name -> eV/Å^3 (some, all or none).
-
-    `pressure` is in eV/Å^3, `role` is 'train' or 'held-out', `elastic_stderr` holds what is known of standard errors.
-    `condition` says whether the constants are 'isothermal' or 'adiabatic'. They are those in Lagrangian strain; at zero
-    pressure all definitions agree. Raises ValueError for constants that the symmetry of the crystal lacks, and for
-    numbers that are not finite or so large that they are in GPa.
-    """
-
-    temperature: float
-    crystal: Crystal
-    elastic: Mapping[str, float] = field(default_factory=dict, hash=False)
-    pressure: float = 0.0
-    role: str = "train"
-    elastic_stderr: Mapping[str, float] = field(default_factory=dict, hash=False)  # eV/Å^3
-    condition: str = "isothermal"
-
-    def __post_init__(self):
-        ranges.require(self, positive=["temperature"])
-        ranges.one_of(self, "condition", CONDITIONS)
-        ranges.one_of(self, "role", ROLES)
-        names = elastic_symmetry.elastic_names(crystals.symmetry(self.crystal))
-        if unknown := [name for name in self.elastic if name not in names]:
-            ranges.raise_invalid(self, "elastic", f"{unknown[0]} is none of the constants {', '.join(names)}")
-        if alone := [name for name in self.elastic_stderr if name not in self.elastic]:
-            ranges.raise_invalid(self, "elastic_stderr", f"{alone[0]} has no constant; give both or neither")
-        if not all(0 < value < np.inf for value in self.elastic_stderr.values()):
-            ranges.raise_invalid(self, "elastic_stderr", "give positive numbers in eV/Å^3, or none")
-        cell = crystals.unit_cell(self.crystal)
-        most = MAX_STIFFNESS * len(cell) / cell.get_volume()
-        for what, values, limit in (
-            ("elastic", self.elastic.values(), most),
-            ("pressure", [self.pressure], STIFFEST_PRESSURE * most),
-        ):
-            if not all(abs(value) < limit for value in values):
-                ranges.raise_invalid(self, what, "give eV/Å^3: multiply GPa by fusedff.units.GPA")
-
-    @property
-    def elastic_gpa(self) -> dict[str, float]:
-        """Elastic constants name -> GPa."""
-        return {name: value / GPA for name, value in self.elastic.items()}
-
-    @property
-    def pressure_gpa(self) -> float:
-        """Pressure in GPa."""
-        return self.pressure / GPA
-
-    @property
-    def stress_gpa(self) -> dict[str, float]:
-        """The independent stresses of the crystal at its pressure, name -> GPa: of hexagonal ones xx and zz."""
-        names = elastic_symmetry.stress_names(crystals.symmetry(self.crystal))
-        return {name: 0.0 - self.pressure_gpa if name in ("xx", "yy", "zz") else 0.0 for name in names}
 
 
 def load_state_points(
@@ -130,44 +71,6 @@ def load_state_points(
         raise ValueError(f"{path.name} has no rows; give at least one measured temperature")
     _warn_of_rows_off_curve(points, list(line_of.values()), path.name)
     return tuple(points)
-
-
-def select(points, temperatures=None, role=None) -> tuple[StatePoint, ...]:
-    """The state points at these temperatures (K, in this order; None: all) with this role (None: any).
-
-    Raises ValueError for a temperature or role that no point has, naming those that exist.
-    """
-    points = tuple(points)
-    available = ", ".join(f"{p.temperature:g}" for p in points)
-    if temperatures is not None:
-        at = {p.temperature: p for p in points}
-        for temperature in temperatures:
-            if temperature not in at:
-                raise ValueError(f"no state point at {temperature} K; the table has {available} K")
-        points = tuple(at[temperature] for temperature in temperatures)
-    if role is not None:
-        if role not in ROLES:
-            raise ValueError(f"role {role!r} is unknown; use one of {', '.join(ROLES)}")
-        points = tuple(p for p in points if p.role == role)
-    if not points:
-        raise ValueError(f"no state point is left with role {role!r}; the table has {available} K")
-    return points
-
-
-def measured_gpa(points) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-    """Names of the elastic constants, their values (n_points, n_constants) and the pressures (n_points,), in GPa.
-
-    All points are of one elastic symmetry; a constant that was not measured is nan.
-    """
-    names = elastic_symmetry.elastic_names(crystals.symmetry(points[0].crystal))
-    elastic = np.array([[point.elastic_gpa.get(name, np.nan) for name in names] for point in points])
-    return names, elastic, np.array([point.pressure_gpa for point in points])
-
-
-def stderr_gpa(points) -> np.ndarray:
-    """Standard errors (n_points, n_constants) of `measured_gpa` in GPa, nan where none is known."""
-    names = elastic_symmetry.elastic_names(crystals.symmetry(points[0].crystal))
-    return np.array([[point.elastic_stderr.get(name, np.nan) / GPA for name in names] for point in points])
 
 
 def load_paper_elastic(path) -> dict[float, dict[str, float]]:
@@ -251,12 +154,15 @@ def _state_point(cells, reference: Crystal, units: str | None, where: str) -> St
     if abs(pressure) > MAX_PRESSURE_GPA:
         raise ValueError(f"{where}: pressure_GPa is {pressure:g}; give GPa (1 GPa = 1e9 Pa = 1e4 bar = 10 kbar)")
     for name in LONGITUDINAL:
-        if name in elastic_gpa and not STRONGEST_TENSION < pressure / elastic_gpa[name] < STIFFEST_PRESSURE:
+        if (
+            name in elastic_gpa
+            and not STRONGEST_TENSION < pressure / elastic_gpa[name] < state_points.STIFFEST_PRESSURE
+        ):
             raise ValueError(
                 f"{where}: pressure_GPa is {pressure:g} where {name} is {elastic_gpa[name]:g}, which no crystal bears; "
                 "give GPa (10 kbar), positive in compression"
             )
-    role = _one_of(cells, "role", ROLES, where)
+    role = _one_of(cells, "role", state_points.ROLES, where)
     added = elastic_symmetry.reduce_stiffness(elastic_symmetry.PRESSURE_CORRECTION, crystals.symmetry(crystal))
     return StatePoint(
         temperature=temperature,
@@ -265,7 +171,7 @@ def _state_point(cells, reference: Crystal, units: str | None, where: str) -> St
         pressure=pressure * GPA,
         role=role,
         elastic_stderr={name: value * GPA for name, value in stderr.items()},
-        condition=_one_of(cells, "condition", CONDITIONS, where),
+        condition=_one_of(cells, "condition", state_points.CONDITIONS, where),
     )
 
 
@@ -353,11 +259,11 @@ def _check_unit(constants, values: str, crystal: Crystal, where: str) -> None:
     energy = max(map(abs, constants.values())) * GPA * cell.get_volume() / len(cell)
     noble = bool(plausibility.NOBLE_GASES & set(cell.numbers.tolist()))
     least = (0.1 if noble else 0.8) if any(name in constants for name in LONGITUDINAL) else 0.0
-    if least < energy < MAX_STIFFNESS:
+    if least < energy < state_points.MAX_STIFFNESS:
         return
     unit = plausibility.look_like(energy / 15.0, plausibility.PRESSURES, within=np.inf)
     message = f"{where}: {values} looks {unit}, or say units='GPa' if they are GPa"
-    if not noble or energy > MAX_STIFFNESS:
+    if not noble or energy > state_points.MAX_STIFFNESS:
         raise ValueError(message)
     warnings.warn(message, stacklevel=5)
 
@@ -372,7 +278,7 @@ def _warn_of_rows_off_curve(points, lines, file: str) -> None:
     temperature = np.array([point.temperature for point in points])
     einstein = min(EINSTEIN, temperature.max() / 2)
     thermal = einstein / np.tanh(einstein / 2 / temperature)
-    names, elastic, _ = measured_gpa(points)
+    names, elastic, _ = state_points.measured_gpa(points)
     columns = {COLUMNS[x]: [p.crystal.parameters[x] for p in points] for x in points[0].crystal.parameters}
     columns |= {f"{name}_GPa": elastic[:, n] for n, name in enumerate(names)}
     off = defaultdict(list)

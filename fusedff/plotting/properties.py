@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fusedff.measurements.experiments import measured_gpa
 from fusedff.measurements.references import Reference
+from fusedff.measurements.state_points import measured_gpa
 from fusedff.plotting import style
 from fusedff.properties.static.energy_volume import EnergyVolumeResult
 from fusedff.properties.thermal.deformation import DeformationResult

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusedff.crystallography import crystals, elastic_symmetry
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Potential
 from fusedff.runtime import settings as ranges
 from fusedff.simulation.cells import SimulationCells, require_affordable

@@ -16,8 +16,8 @@ from fusedff import tables
 from fusedff.data import datasets, splits, titanium_paper, titanium_vasp
 from fusedff.data import frames as labelled
 from fusedff.geometry import neighbors, systems
-from fusedff.measurements import adiabatic, experiments
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements import adiabatic, experiments, state_points
+from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Evaluation, Potential
 from fusedff.properties.thermal import elastic
 from fusedff.study import presets, run_folder
@@ -69,7 +69,7 @@ def measured(preset: Preset, table: Sequence[StatePoint] | None = None) -> tuple
 def targets(preset: Preset, table: Sequence[StatePoint] | None = None) -> tuple[StatePoint, ...]:
     """The state points that a preset trains on, with isothermal constants, which simulations give."""
     table = measured(preset, table)
-    return adiabatic.isothermal(experiments.select(table, temperatures=preset.train_temperatures), table)
+    return adiabatic.isothermal(state_points.select(table, temperatures=preset.train_temperatures), table)
 
 
 def data_version(preset: Preset, split: splits.Split) -> str:

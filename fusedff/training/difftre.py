@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Potential, require_potential
 from fusedff.runtime import compilation, devices
 from fusedff.simulation import checks
@@ -52,7 +52,7 @@ def terms_of(target: Measurements, settings: DiffTReConfig, template: Potential)
     if held := [f"{point.temperature:g} K" for point in points if point.role == "held-out"]:
         warnings.warn(
             f"trained on state points that are held out ({', '.join(held)}), so that they test nothing; "
-            "experiments.select(points, role='train') takes the others",
+            "state_points.select(points, role='train') takes the others",
             stacklevel=4,
         )
     if points or not rest:

@@ -20,8 +20,8 @@ import numpy as np
 from fusedff.crystallography import elastic_symmetry
 from fusedff.data.validation import units
 from fusedff.geometry import neighbors
-from fusedff.measurements import experiments
-from fusedff.measurements.experiments import StatePoint, measured_gpa, stderr_gpa
+from fusedff.measurements import state_points
+from fusedff.measurements.state_points import StatePoint, measured_gpa, stderr_gpa
 from fusedff.simulation import distributions
 from fusedff.simulation.cells import SimulationCells
 from fusedff.simulation.elasticity import Estimator, common_symmetry, ideal_gas_pressure, weighted_stress_sum
@@ -233,7 +233,7 @@ class PressureTarget:
         volume = np.abs(np.linalg.det(np.asarray(self.cells.lattice, float))).min() / len(self.cells.numbers)
         if (
             largest := np.abs(self.measured).max()
-        ) > experiments.STIFFEST_PRESSURE * experiments.MAX_STIFFNESS / volume:
+        ) > state_points.STIFFEST_PRESSURE * state_points.MAX_STIFFNESS / volume:
             raise ValueError(
                 f"measured pressure of {largest:g} eV/Å^3, which no matter bears; multiply GPa by fusedff.units.GPA"
             )

@@ -14,7 +14,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.crystallography.crystals import Crystal
 from fusedff.measurements import references
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.properties.static import elastic, energy_volume, relax, zone_center
 from fusedff.properties.static.relax import DEFAULT, NotRelaxedError, Relaxation
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusedff.crystallography import elastic_symmetry
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.config import SolidConfig
 from fusedff.runtime import settings as ranges

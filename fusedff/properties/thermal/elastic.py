@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from fusedff.crystallography import crystals, elastic_symmetry
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.config import SolidConfig
 from fusedff.properties.thermal.lattice import relaxed_lengths

@@ -15,7 +15,7 @@ from ase import Atoms
 
 from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.crystallography.crystals import PARAMETERS, Crystal
-from fusedff.measurements.experiments import StatePoint
+from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.config import SolidConfig
 from fusedff.runtime import settings as ranges
