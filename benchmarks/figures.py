@@ -195,7 +195,7 @@ def independent(found: dict) -> Figure:
             names = list(next(iter(by_temperature.values()))[kind])
             for k, name in enumerate(names):
                 off = [results.relative_deviation(point[kind][name]) for point in by_temperature.values()]
-                shifted = np.array([*by_temperature]) + 12 * (k - (len(names) - 1) / 2)
+                shifted = np.array([*by_temperature]) + 7 * (k - (len(names) - 1) / 2)
                 ax.errorbar(shifted, *zip(*off, strict=True), fmt="osD^v"[k], ms=4, lw=1, label=name)
             ax.set(xlabel="T (K)", ylabel=label)
             ax.legend(ncols=len(names), fontsize=7)

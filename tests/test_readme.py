@@ -11,6 +11,8 @@ import yaml
 from fusedff import results
 from fusedff.commands import release
 from fusedff.data import FILES
+from fusedff.potential import Potential
+from fusedff.runtime import storage
 from fusedff.study import run_folder
 
 ROOT = Path(__file__).parent.parent
@@ -102,3 +104,28 @@ def test_the_readme_of_a_release_on_pypi_has_addresses_for_every_picture_and_lin
     assert "](https://github.com/someone/fusedff/blob/v0.1.0/docs/results.md)" in text
     assert text.count("https://doi.org/") == README.count("https://doi.org/")
     assert not re.findall(r"\]\((?!https://)", text)
+
+
+def test_the_independent_evaluation_is_of_the_model_that_ships_and_says_what_readme_and_notebook_say():
+    found = json.loads((ROOT / "benchmarks" / "results" / "independent-fused.json").read_text())
+    assert found["digest"] == storage.digest(Potential.load("titanium-fused").params)
+    points = found["by_temperature_K"]
+    mean = "{:.1f} ± {:.1f} %".format(*results.elastic_deviation(points))
+    assert mean in README
+    off = {(t, c): results.relative_deviation(entry) for t in points for c, entry in points[t]["elastic"].items()}
+    (where, worst) = max(off.items(), key=lambda item: abs(item[1][0]))
+    assert where == ("623", "C44")
+    hot = [deviation for (t, _), (deviation, _) in off.items() if float(t) > 400]
+    assert max(hot) < 0
+    stresses = [results.absolute_deviation(entry)[0] for point in points.values() for entry in point["stress"].values()]
+    lattice = [results.relative_deviation(entry)[0] for point in points.values() for entry in point["lattice"].values()]
+    assert max(map(abs, lattice)) < 0.1
+    notebook = (ROOT / "notebooks" / "07_targets_and_held_out_temperatures.ipynb").read_text()
+    for said in (
+        f"{mean} off on average; {sum(abs(x) <= 2 for x, _ in off.values())} of {len(off)} are within 2 %",
+        f"and {sum(abs(x) < 2.1 for x, _ in off.values())} within 2.1 %",
+        f"that of C44 at 623 K, {-worst[0]:.1f} ± {worst[1]:.1f} % too small",
+        f"all constants are too small, by {-sum(hot) / len(hot):.1f} % on average",
+        f"Stresses are within {max(map(abs, stresses)):.2f} GPa",
+    ):
+        assert said in notebook
