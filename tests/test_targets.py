@@ -249,7 +249,7 @@ def test_curves_that_do_not_fit_the_cells_are_refused():
     with pytest.raises(
         ValueError, match=r"nothing of the state points counts: .*\(or no constants\), stress_weight = 0"
     ):
-        ElasticTarget([point], CoupledStrains(), (1, 1, 1), 1, 1.0, 0.0)
+        difftre.terms_of([point], DiffTReConfig(stress_weight=0.0), WRONG)
     with pytest.raises(ValueError, match="not finite"):
         PressureTarget(cells(1), [np.nan])
     with pytest.raises(ValueError, match="r\\) is 2.8 below 0.5 Å, where no atoms are; give r in Å"):

@@ -44,7 +44,8 @@ def terms_of(target: Measurements, settings: DiffTReConfig, template: Potential)
     """The terms of the loss: of one target, or of a list of measured state points and targets.
 
     State points become one target (`elastic_target`). Every target with cells has its own simulation, with the
-    lengths of `settings` or its own (`Simulated`). Warns of state points whose role is held-out.
+    lengths of `settings` or its own (`Simulated`). Warns of state points whose role is held-out. Raises ValueError for
+    state points alone of which nothing counts.
     """
     listed = list(target) if isinstance(target, Sequence) else [target]
     points = [one for one in listed if isinstance(one, StatePoint)]
@@ -54,6 +55,13 @@ def terms_of(target: Measurements, settings: DiffTReConfig, template: Potential)
             f"trained on state points that are held out ({', '.join(held)}), so that they test nothing; "
             "state_points.select(points, role='train') takes the others",
             stacklevel=4,
+        )
+    constants = settings.elastic_weight if any(point.elastic for point in points) else 0.0
+    if points and not rest and not constants + settings.stress_weight + settings.pressure_weight > 0:
+        raise ValueError(
+            f"nothing of the state points counts: elastic_weight = {settings.elastic_weight:g} (or no constants), "
+            f"stress_weight = {settings.stress_weight:g}, pressure_weight = {settings.pressure_weight:g}; raise one of "
+            "them"
         )
     if points or not rest:
         rest = [elastic_target(points, settings), *rest]

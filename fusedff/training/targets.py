@@ -101,12 +101,6 @@ class ElasticTarget:
                 "the measured constants are adiabatic, the simulated ones isothermal; convert them with "
                 "`measurements.adiabatic.isothermal`, or give condition 'isothermal' to compare them as they are"
             )
-        constants = self.elastic_weight if any(point.elastic for point in self.points) else 0.0
-        if self.points and not constants + self.stress_weight + self.pressure_weight > 0:
-            raise ValueError(
-                f"nothing of the state points counts: elastic_weight = {self.elastic_weight:g} (or no constants), "
-                f"stress_weight = {self.stress_weight:g}, pressure_weight = {self.pressure_weight:g}; raise one of them"
-            )
 
     @cached_property
     def cells(self) -> SimulationCells:
