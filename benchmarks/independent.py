@@ -26,9 +26,10 @@ SETTINGS = ElasticConfig(
     estimator=CoupledStrains(0.005),
     repeats=(6, 6, 4),  # 288 atoms
     replicas=2,
-    langevin=LangevinConfig(timestep_fs=2.0, friction_per_ps=5.0, steps_per_snapshot=25),
+    langevin=LangevinConfig(timestep_fs=4.0, friction_per_ps=5.0, steps_per_snapshot=13),
     equilibration=20,  # 1 ps
-    snapshots=30,  # 1.5 ps of each replica
+    snapshots=48,  # 2.5 ps of each replica
+    blocks=6,  # of 0.4 ps, twice the time in which the friction acts: shorter ones would give too small an error
     seed=7,
 )
 DRY = replace(
@@ -45,7 +46,8 @@ def run(model: str, into: Path, settings: ElasticConfig = SETTINGS, temperatures
     table = {point.temperature: point for point in comparison.measured(presets.HOURS)}
     for temperature in temperatures:
         if f"{temperature:g}" not in done:
-            result = elastic.run(potential, [table[temperature]], settings, f"{results.TITLES[model]}, {temperature} K")
+            own = replace(settings, seed=settings.seed + temperature)  # independent noise at every temperature
+            result = elastic.run(potential, [table[temperature]], own, f"{results.TITLES[model]}, {temperature} K")
             done = done | result.by_temperature()
         yield asked | {"by_temperature_K": dict(sorted(done.items(), key=lambda item: float(item[0])))}
 
