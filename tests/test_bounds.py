@@ -1,6 +1,8 @@
 """Settings with which a computation would never end raise an error at once, in one sentence."""
 
 import time
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from fusedff.measurements.state_points import StatePoint
 from fusedff.network.dimenet import DimeNet
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
+from fusedff.properties.thermal.config import warn_if_blocks_are_short
 from fusedff.properties.thermal.elastic import ElasticConfig
 from fusedff.properties.thermal.liquid import LiquidConfig
 from fusedff.runtime import storage
@@ -116,3 +119,20 @@ def test_more_atoms_than_memory_holds_are_refused():
         CoupledStrains().cells([StatePoint(50.0, FCC)], (10, 10, 10), 10_000)
     with pytest.raises(ValueError, match="10000000 cells of 4 atoms"):
         cells.replicate([crystals.unit_cell(FCC)], [50.0], 10**7)
+
+
+def test_blocks_shorter_than_the_noise_is_correlated_are_a_warning():
+    """Errors from ten blocks of 0.15 ps were half of the scatter between independent runs."""
+    settings = ElasticConfig(langevin=LangevinConfig(2.0, 5.0, 25), snapshots=30)  # 1.5 ps
+    with pytest.warns(UserWarning, match=r"blocks of 0.15 ps .*a block lasts 0.4 ps"):
+        warn_if_blocks_are_short(settings)
+    fine = (
+        replace(settings, blocks=3),
+        replace(settings, langevin=LangevinConfig(2.0, 20.0, 25)),
+        replace(settings, langevin=LangevinConfig(2.0, 0.0, 25)),
+        replace(settings, snapshots=10, blocks=5),  # a trial
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for other in fine:
+            warn_if_blocks_are_short(other)

@@ -1,7 +1,9 @@
 """Settings that all simulations of crystals at finite temperature share."""
 
+import warnings
 from dataclasses import dataclass, field
 
+from fusedff.runtime import devices
 from fusedff.runtime import settings as ranges
 from fusedff.simulation.langevin import LangevinConfig
 
@@ -15,7 +17,7 @@ class SolidConfig:
     langevin: LangevinConfig = field(default_factory=LangevinConfig)
     equilibration: int = 100  # snapshots
     snapshots: int = 700
-    blocks: int = 10  # for standard errors
+    blocks: int = 10  # for standard errors; each should last two damping times of the thermostat
     seed: int = 1
 
     def __post_init__(self):
@@ -24,3 +26,26 @@ class SolidConfig:
         )
         ranges.between(self, "blocks", low=2, why="an error bar needs at least 2")
         ranges.between(self, "blocks", high=self.snapshots, why=f"{self.snapshots} snapshots cannot be cut into more")
+
+
+LONG = 1.0  # ps: shorter runs are trials, whose errors mean nothing anyway
+
+
+def warn_if_blocks_are_short(settings: SolidConfig) -> None:
+    """Warn if blocks last less than two damping times (1 / friction) of the thermostat: standard errors are too small.
+
+    Snapshots are correlated for about one damping time or longer, and errors from blocks assume that blocks are
+    independent. Simulations without friction and those shorter than `LONG` are not judged.
+    """
+    langevin = settings.langevin
+    simulated = settings.snapshots * langevin.ps_per_snapshot
+    block = simulated / settings.blocks
+    if block * langevin.friction_per_ps >= 2 or not langevin.friction_per_ps or simulated < LONG:
+        return
+    if devices.is_first_process():
+        warnings.warn(
+            f"standard errors will be too small: blocks of {block:.2g} ps ({settings.snapshots} snapshots in "
+            f"{settings.blocks} blocks) are not independent with a friction of {langevin.friction_per_ps:g} / ps; take "
+            f"fewer blocks or more snapshots, so that a block lasts {2 / langevin.friction_per_ps:.2g} ps",
+            stacklevel=3,
+        )

@@ -15,7 +15,7 @@ import numpy as np
 from fusedff.crystallography import elastic_symmetry
 from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Potential
-from fusedff.properties.thermal.config import SolidConfig
+from fusedff.properties.thermal.config import SolidConfig, warn_if_blocks_are_short
 from fusedff.runtime import settings as ranges
 from fusedff.simulation import elasticity
 from fusedff.simulation.sampling import sample_crystal
@@ -84,6 +84,7 @@ def run(
     name: str | None = "deformed cells",
 ) -> DeformationResult:
     """Simulate every state point in every deformation and fit; trajectories depend on `settings.seed` alone."""
+    warn_if_blocks_are_short(settings)
     symmetry, strains = elasticity.common_symmetry(points), np.array(settings.strains)
     patterns = elastic_symmetry.strain_patterns(symmetry)
     stretches = [elasticity.stretch(size * strain_from_voigt(pattern)) for pattern in patterns for size in strains]

@@ -14,7 +14,7 @@ import numpy as np
 from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Potential
-from fusedff.properties.thermal.config import SolidConfig
+from fusedff.properties.thermal.config import SolidConfig, warn_if_blocks_are_short
 from fusedff.properties.thermal.lattice import relaxed_lengths
 from fusedff.simulation.elasticity import CoupledStrains, Estimator, of_means
 from fusedff.simulation.langevin import Trajectory
@@ -103,6 +103,7 @@ def run(
     name: str | None = "elastic constants",
 ) -> ElasticResult:
     """Simulate `potential` at every state point and average; trajectories depend on `settings.seed` alone."""
+    warn_if_blocks_are_short(settings)
     estimator, replicas = settings.estimator, settings.replicas
     cells = estimator.cells(points, settings.repeats, replicas)
     trajectory = sample_crystal(

@@ -17,7 +17,7 @@ from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.crystallography.crystals import PARAMETERS, Crystal
 from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Potential
-from fusedff.properties.thermal.config import SolidConfig
+from fusedff.properties.thermal.config import SolidConfig, warn_if_blocks_are_short
 from fusedff.runtime import settings as ranges
 from fusedff.simulation.elasticity import CoupledStrains, Properties, of_means
 from fusedff.simulation.sampling import sample_crystal
@@ -98,6 +98,7 @@ def run(
     if ascending.ndim != 1 or not len(ascending) or (np.diff(ascending) <= 0).any():
         raise ValueError(f"temperatures {ascending.tolist()} K are not ascending; give each once, in order")
     points = [StatePoint(float(t), crystal, pressure=pressure) for t in ascending]
+    warn_if_blocks_are_short(settings)
     names = tuple(crystal.parameters)
     for n in range(settings.passes):
         snapshots = settings.snapshots if n == settings.passes - 1 else settings.approach

@@ -28,6 +28,7 @@ from fusedff.crystallography import crystals
 from fusedff.crystallography.crystals import Crystal
 from fusedff.potential import Potential
 from fusedff.properties.thermal import free_energy, lattice
+from fusedff.properties.thermal.config import warn_if_blocks_are_short
 from fusedff.properties.thermal.free_energy import FreeEnergyConfig
 from fusedff.properties.thermal.lattice import LatticeConfig, LatticeResult
 from fusedff.simulation.statistics import Estimate, entry, jackknife
@@ -104,6 +105,7 @@ def run(
     Raises ValueError for fewer temperatures, for phases of different composition and for a phase that melts or
     transforms, and what `lattice.run` raises.
     """
+    warn_if_blocks_are_short(settings)
     at = np.asarray(temperatures, float)
     names, repeats = _checked(phases, at, settings)
     each = [
