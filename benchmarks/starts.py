@@ -20,7 +20,7 @@ from benchmarks import record
 from fusedff import results
 from fusedff.commands import training
 from fusedff.commands.material import Material
-from fusedff.commands.targets import Phonon, Place
+from fusedff.commands.targets import Context, Phonon
 from fusedff.data import datasets
 from fusedff.data import frames as labelled
 from fusedff.interfaces import calculators
@@ -75,10 +75,10 @@ def study_of(start: str, into: Path, preset: Preset = DEMO) -> Material:
         preset = presets.with_seed(preset, int(begin.split()[1]))
     table = comparison.measured(preset)
     shown = state_points.select(table, temperatures=[TEMPERATURE])
-    place = Place(into, table, preset.evaluation.repeats, preset.experiment.sampling)
+    context = Context(into, table, preset.evaluation.repeats, preset.experiment.sampling)
     return Material(
         into / start.replace(",", "").replace(" ", "-"), frames, shown, comparison.targets(preset, table), preset,
-        targets=(E2G.measured(place),) if begin != start else (),
+        targets=(E2G.measured(context),) if begin != start else (),
     )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ kind = "phonon"
 name = "X"
 frequency_THz = 7.2
 temperature_K = 480
-place = 3
+index = 3
 
 [[targets]]
 kind = "radial_distribution"

@@ -259,8 +259,8 @@ def test_a_wrong_target_is_one_sentence(folder, capsys, old, new, says):
 
 
 @pytest.mark.parametrize(("old", "new", "says"), [
-    ("displacements = [[1, 0, 0], [-1, 0, 0]]", "", r"\(phonon\): which mode is E2g\? Give either displacements or pl"),
-    ("displacements = [[1, 0, 0], [-1, 0, 0]]", "place = 3", r"mode E2g: place 3 of 3; give 0 to 2"),
+    ("displacements = [[1, 0, 0], [-1, 0, 0]]", "", r"\(phonon\): which mode is E2g\? Give either displacements or in"),
+    ("displacements = [[1, 0, 0], [-1, 0, 0]]", "index = 3", r"mode E2g: index 3 of 3; give 0 to 2"),
     ("displacements = [[1, 0, 0], [-1, 0, 0]]", "displacements = [[1, 0, 0]]", r"mode E2g: .*give \(2, 3\)"),
     ("displacements = [[1, 0, 0], [-1, 0, 0]]", 'displacements = [["x"], 1]', r"give a list of three numbers for each"),
     ("[[1, 0, 0], [-1, 0, 0]]", "[[nan, 0, 0], [-1, 0, 0]]", r"give a list of three numbers for each"),

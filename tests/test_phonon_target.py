@@ -124,7 +124,7 @@ def test_a_phonon_adds_its_loss_and_its_gradient():
 
 def test_what_is_no_mode_is_refused():
     for mode, says in (
-        (Mode("E2g", 0.7, 3), "mode E2g: place 3 of 3; give 0 to 2"),
+        (Mode("E2g", 0.7, 3), "mode E2g: index 3 of 3; give 0 to 2"),
         (Mode("E2g", 0.7, [[1, 0, 0], [1, 0, 0]]), r"no vibration of 2 atoms; give \(2, 3\) that are no common shift"),
         (Mode("E2g", 0.7, [[1, 0, 0]]), r"give \(2, 3\)"),
         (Mode("E2g", -0.7, 0), "mode E2g: frequency -0.7; give a positive number in THz"),

@@ -113,8 +113,8 @@ def load(path: str | Path) -> Material:
         train_points = comparison.targets(preset, points)
     except ValueError as error:
         raise ValueError(f"{said['table']}: {error}") from None
-    place = targets.Place(here, points, preset.evaluation.repeats, preset.experiment.sampling)
-    further = targets.load(said.get("targets", []), place, path.name)
+    context = targets.Context(here, points, preset.evaluation.repeats, preset.experiment.sampling)
+    further = targets.load(said.get("targets", []), context, path.name)
     _require_elements(targets.elements(further), frames, files)
     return Material(output, frames, points, train_points, preset, seeds, further)
 

@@ -72,7 +72,7 @@ class Measured:
         return history[-1][self.key or self.name]
 
 
-class Place(NamedTuple):
+class Context(NamedTuple):
     """What a section may refer to."""
 
     folder: Path  # of the settings file
@@ -85,7 +85,7 @@ class Place(NamedTuple):
 class Phonon:
     """A mode at the zone centre, harmonic, in the cell measured nearest to `temperature_K`.
 
-    The mode is given by either `displacements` of the atoms of the conventional cell or `place`, see
+    The mode is given by either `displacements` of the atoms of the conventional cell or `index`, see
     `phonon_target.Mode`.
     """
 
@@ -96,12 +96,12 @@ class Phonon:
     stderr_THz: float = 0.1
     weight: float = 1.0
     displacements: list | None = None
-    place: int | None = None
+    index: int | None = None
 
     def __post_init__(self):
         ranges.require(self, not_negative=["weight", "temperature_K"])
-        if (self.displacements is None) == (self.place is None):
-            raise ValueError(f"which mode is {self.name}? Give either displacements or place")
+        if (self.displacements is None) == (self.index is None):
+            raise ValueError(f"which mode is {self.name}? Give either displacements or index")
         for row in self.displacements or ():
             if (
                 not isinstance(row, list)
@@ -110,10 +110,10 @@ class Phonon:
             ):
                 raise ValueError(f"displacements = {self.displacements}; give a list of three numbers for each atom")
 
-    def measured(self, place: Place) -> Measured:
+    def measured(self, context: Context) -> Measured:
         """The frequency as a target."""
-        point = _nearest(place.points, self.temperature_K)
-        which = self.displacements if self.place is None else self.place
+        point = _nearest(context.points, self.temperature_K)
+        which = self.displacements if self.index is None else self.index
         mode = Mode(self.name, self.frequency_THz, which, self.stderr_THz)
         target = PhononTarget(crystals.unit_cell(point.crystal), (mode,), self.weight)
         text = (
@@ -145,15 +145,15 @@ class State:
             count=["replicas"], not_negative=["weight"],
         )  # fmt: skip
 
-    def cells(self, place: Place) -> tuple[SimulationCells, str]:
+    def cells(self, context: Context) -> tuple[SimulationCells, str]:
         """The cells to simulate, and what they are."""
-        sections.changed(place.sampling, self.sampling, "sampling")
+        sections.changed(context.sampling, self.sampling, "sampling")
         if self.structure is None:
-            point = _nearest(place.points, self.temperature_K)
+            point = _nearest(context.points, self.temperature_K)
             unit, said = crystals.unit_cell(point.crystal), f"the crystal measured at {point.temperature:g} K"
         else:
-            (unit, said), point = crystals.read(place.folder / self.structure), None
-        default = (1, 1, 1) if point is None else place.repeats
+            (unit, said), point = crystals.read(context.folder / self.structure), None
+        default = (1, 1, 1) if point is None else context.repeats
         labelled.check_geometry(unit, said)
         frame = crystals.repeated(unit, default if self.repeats is None else self.repeats)
         if self.density_g_cm3 is not None:
@@ -190,10 +190,10 @@ class RadialDistribution(State):
         if self.pair is not None and (len(self.pair) != 2 or not all(s in chemical_symbols[1:] for s in self.pair)):
             raise ValueError(f'pair = {self.pair}; give two chemical symbols, e.g. ["O", "H"]')
 
-    def measured(self, place: Place) -> Measured:
+    def measured(self, context: Context) -> Measured:
         """The curve as a target."""
-        cells, said = self.cells(place)
-        radii, g, stderr = _radial(place.folder / self.file)
+        cells, said = self.cells(context)
+        radii, g, stderr = _radial(context.folder / self.file)
         half = distributions.largest_radius(cells.lattice)
         last = min(radii[-1], self.r_max_A or np.inf, half - self.spacing_A)
         steps = np.arange(max(1, np.ceil(radii[0] / self.spacing_A - 1e-6)), last / self.spacing_A + 1e-6)
@@ -227,9 +227,9 @@ class HeatCapacity(State):
         super().__post_init__()
         ranges.require(self, positive=["heat_capacity_kB", "stderr_kB"])
 
-    def measured(self, place: Place) -> Measured:
+    def measured(self, context: Context) -> Measured:
         """The heat capacity as a target."""
-        cells, said = self.cells(place)
+        cells, said = self.cells(context)
         target = HeatCapacityTarget(cells, np.array([self.heat_capacity_kB]), self.weight, self.stderr_kB)
         text = f"{self.heat_capacity_kB:g} ± {self.stderr_kB:g} k_B per atom at {self.temperature_K:g} K; {said}"
         return Measured(self.name, target, self.heat_capacity_kB, "k_B", text, self.sampling)
@@ -252,9 +252,9 @@ class Density(State):
         super().__post_init__()
         ranges.require(self, positive=["stderr_GPa"])
 
-    def measured(self, place: Place) -> Measured:
+    def measured(self, context: Context) -> Measured:
         """The pressure at the measured density as a target."""
-        cells, said = self.cells(place)
+        cells, said = self.cells(context)
         target = PressureTarget(cells, np.array([self.pressure_GPa * GPA]), self.weight, self.stderr_GPa * GPA)
         text = f"{self.pressure_GPa:g} ± {self.stderr_GPa:g} GPa at {self.temperature_K:g} K; {said}"
         return Measured(self.name, target, self.pressure_GPa, "GPa", text, self.sampling)
@@ -264,7 +264,7 @@ KINDS = {kind.kind: kind for kind in (Phonon, RadialDistribution, HeatCapacity, 
 RESERVED = ("epoch", "loss", "dft_loss", "n_eff", "halvings", "simulations")  # of histories
 
 
-def load(said, place: Place, file: str) -> tuple[Measured, ...]:
+def load(said, context: Context, file: str) -> tuple[Measured, ...]:
     """The sections `[[targets]]` of a settings file as targets; ValueError names file, section and remedy."""
     if not isinstance(said, list) or not all(isinstance(section, dict) for section in said):
         raise ValueError(f"{file}: targets = {said!r} does not fit; make each target a section [[targets]]")
@@ -278,7 +278,7 @@ def load(said, place: Place, file: str) -> tuple[Measured, ...]:
         where = f"{where} ({kind})"
         settings = sections.made(KINDS[kind], {key: x for key, x in section.items() if key != "kind"}, where)
         try:
-            one = settings.measured(place)
+            one = settings.measured(context)
         except (ValueError, OSError) as error:
             raise ValueError(f"{where}: {error}") from error
         if not file_name(one.name) or "@" in one.name or one.name in RESERVED:

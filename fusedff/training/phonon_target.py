@@ -69,7 +69,7 @@ class PhononTarget:
                     raise ValueError(f"mode {mode.name}: {what} {value:g}; give a positive number in THz")
             if isinstance(mode.which, int):
                 if not 0 <= mode.which < 3 * n - 3:
-                    raise ValueError(f"mode {mode.name}: place {mode.which} of {3 * n - 3}; give 0 to {3 * n - 4}")
+                    raise ValueError(f"mode {mode.name}: index {mode.which} of {3 * n - 3}; give 0 to {3 * n - 4}")
             elif np.shape(mode.which) != (n, 3) or np.linalg.norm(_direction(self.frame, mode)) < 1e-6:
                 raise ValueError(
                     f"mode {mode.name}: displacements {np.asarray(mode.which).tolist()} are no vibration of {n} atoms; "
