@@ -113,19 +113,14 @@ def test_the_independent_evaluation_is_of_the_model_that_ships_and_says_what_rea
     mean = "{:.1f} ± {:.1f} %".format(*results.elastic_deviation(points))
     assert mean in README
     off = {(t, c): results.relative_deviation(entry) for t in points for c, entry in points[t]["elastic"].items()}
-    (where, worst) = max(off.items(), key=lambda item: abs(item[1][0]))
-    assert where == ("623", "C44")
-    hot = [deviation for (t, _), (deviation, _) in off.items() if float(t) > 400]
-    assert max(hot) < 0
+    (where, (worst, noise)) = max(off.items(), key=lambda item: abs(item[1][0]))
     stresses = [results.absolute_deviation(entry)[0] for point in points.values() for entry in point["stress"].values()]
     lattice = [results.relative_deviation(entry)[0] for point in points.values() for entry in point["lattice"].values()]
     assert max(map(abs, lattice)) < 0.1
     notebook = (ROOT / "notebooks" / "07_targets_and_held_out_temperatures.ipynb").read_text()
     for said in (
         f"{mean} off on average; {sum(abs(x) <= 2 for x, _ in off.values())} of {len(off)} are within 2 %",
-        f"and {sum(abs(x) < 2.1 for x, _ in off.values())} within 2.1 %",
-        f"that of C44 at 623 K, {-worst[0]:.1f} ± {worst[1]:.1f} % too small",
-        f"all constants are too small, by {-sum(hot) / len(hot):.1f} % on average",
+        f"that of {where[1]} at {where[0]} K, {worst:+.1f} ± {noise:.1f} %",
         f"Stresses are within {max(map(abs, stresses)):.2f} GPa",
     ):
         assert said in notebook
