@@ -198,6 +198,7 @@ def independent(found: dict) -> Figure:
                 shifted = np.array([*by_temperature]) + 7 * (k - (len(names) - 1) / 2)
                 ax.errorbar(shifted, *zip(*off, strict=True), fmt="osD^v"[k], ms=4, lw=1, label=name)
             ax.set(xlabel="T (K)", ylabel=label)
+            ax.margins(y=0.2)  # room for the legend
             ax.legend(ncols=len(names), fontsize=7)
         axes[0].axhspan(-2, 2, color="0.93", zorder=-1)
     return fig
