@@ -124,3 +124,19 @@ def test_the_independent_evaluation_is_of_the_model_that_ships_and_says_what_rea
         f"Stresses are within {max(map(abs, stresses)):.2f} GPa",
     ):
         assert said in notebook
+
+
+def test_what_further_measurements_would_tell_is_of_the_model_that_ships_and_as_the_questions_say():
+    found = json.loads((ROOT / "benchmarks" / "results" / "next_measurement.json").read_text())
+    assert found["digest"] == storage.digest(Potential.load("titanium-fused").params)
+    names, removed = found["names"], found["with labels"]["removed"]
+    share = {(a, b): 100 * removed[i][j] for i, a in enumerate(names) for j, b in enumerate(names) if i < j}
+    most = sorted(share, key=share.get, reverse=True)
+    assert most[:2] == [("fcc above hcp", "basal fault"), ("surface 0001", "surface 10-10")]
+    gone = [100 * (1 - left) for left in found["with labels"]["left"]]
+    page = " ".join((ROOT / "docs" / "faq.md").read_text().split())
+    for said in (
+        f"remove {share[most[0]]:.0f} % of the variance", f"one surface energy {share[most[1]]:.0f} %",
+        f"shares {share[most[2]]:.0f} % or less", f"remove {min(gone):.0f} to {max(gone):.0f} % of the variance",
+    ):  # fmt: skip
+        assert said in page
