@@ -76,12 +76,11 @@ def text(found: dict, about: dict) -> str:
             *(f"{name}, %" for name in first["lattice"])]  # fmt: skip
     atoms = 2 * int(np.prod(settings["repeats"]))
     langevin = settings["langevin"]
-    sampled = settings["snapshots"] * langevin["steps_per_snapshot"] * langevin["timestep_fs"] / 1000
     return f"""# {results.TITLES[found["model"]]}, judged by what training did not use
 
 {record.describe(about)} Cells of {atoms} atoms, {settings["replicas"]} replicas,
 steps of {langevin["timestep_fs"]:g} fs, friction {langevin["friction_per_ps"]:g} / ps,
-strains of {settings["estimator"]["strain"]:g}; {sampled:g} ps of each replica.
+strains of {settings["estimator"]["strain"]:g}; {record.picoseconds(settings):g} ps of each replica.
 
 Deviation of (adiabatic) elastic constants, of stresses and of the lattice parameters at rest from the measured ones,
 with one standard error of the sampling. {sum(x <= 2 for x in off)} of {len(off)} constants are within 2 %.

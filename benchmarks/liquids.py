@@ -9,16 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import record
+from benchmarks import record, shipped
 from fusedff import results
 from fusedff.crystallography import crystals
 from fusedff.measurements import references
-from fusedff.potential import Potential
 from fusedff.properties.thermal import liquid
 from fusedff.properties.thermal.liquid import LiquidConfig
-from fusedff.runtime import storage
-from fusedff.simulation.langevin import ExplodedTrajectoryError, LangevinConfig
-from fusedff.study import presets
+from fusedff.simulation.langevin import LangevinConfig
 from fusedff.study.run_folder import MODELS
 
 VOLUME = 19.2  # Å^3 per atom, measured in the melt
@@ -35,26 +32,15 @@ SETTINGS = LiquidConfig(
 
 
 def run(into: Path, models: Sequence[str] = MODELS[::-1], settings: LiquidConfig = SETTINGS) -> Iterator[dict]:
-    """Yield the results so far, after every model: settings, digests and `models`.
-
-    A model has the numbers and g(r) by temperature, or the error message of a run that failed.
-    """
-    potentials = {model: Potential.load(f"titanium-{model}") for model in MODELS}
-    digests = {model: storage.digest(potential.params) for model, potential in potentials.items()}
-    asked = {"settings": presets.as_dict(settings), "digests": digests}
-    found = record.load_if_same("liquids", asked, into).get("models", {})
+    """Yield the results so far, after every model, see `shipped.run`: numbers and g(r) by temperature."""
     start = crystals.prototype("Ti", "bcc", VOLUME) * REPEATS
-    for model in models:
-        if model not in found:
-            try:
-                melt = liquid.run(
-                    potentials[model], [start] * len(TEMPERATURES), TEMPERATURES, settings,
-                    f"{results.TITLES[model]}, liquid",
-                )  # fmt: skip
-                found = found | {model: melt.as_dict() | _curves(melt)}
-            except (ExplodedTrajectoryError, ValueError) as error:  # also a result: this model has no liquid
-                found = found | {model: {"failed": str(error)}}
-        yield asked | {"models": found}
+
+    def compute(model, potential):
+        title = f"{results.TITLES[model]}, liquid"
+        melt = liquid.run(potential, [start] * len(TEMPERATURES), TEMPERATURES, settings, title)
+        return melt.as_dict() | _curves(melt)
+
+    return shipped.run("liquids", models, settings, into, compute)
 
 
 def text(found: dict, about: dict) -> str:
@@ -71,18 +57,13 @@ def text(found: dict, about: dict) -> str:
                 point[name] for name in ("diffusion_A2_per_ps", "coordination", "pressure_GPa")
             )
             rows.append([
-                results.TITLES[model], temperature, _said(diffusion, 1, 10),
+                results.TITLES[model], temperature, record.number(diffusion, 1, 10),
                 "{:.2f}, {:.2f}".format(*_peak(result["r_A"], result["g"]["value"][t])),
-                _said(around, 1), _said(pressure, 1),
+                record.number(around, 1), record.number(pressure, 1),
             ])  # fmt: skip
-    failed = "".join(
-        f"\n{results.TITLES[model]}: {result['failed']}\n"
-        for model, result in found["models"].items()
-        if "failed" in result
-    )
+    failed = "".join(f"\n{results.TITLES[model]}: {why}\n" for model, why in shipped.failures(found).items())
     settings = found["settings"]
-    langevin = settings["langevin"]
-    picoseconds = settings["snapshots"] * langevin["steps_per_snapshot"] * langevin["timestep_fs"] / 1000
+    picoseconds = record.picoseconds(settings)
     return f"""# Liquid titanium
 
 {record.describe(about)} {2 * int(np.prod(REPEATS))} atoms at {VOLUME:g} Å^3 per atom, the density that was measured
@@ -102,7 +83,3 @@ def _curves(melt: liquid.LiquidResult) -> dict:
 def _peak(r, g) -> tuple[float, float]:
     """Radius (Å) and height of the highest value of g(r)."""
     return float(r[int(np.argmax(g))]), float(np.max(g))
-
-
-def _said(entry: dict, digits: int, unit: float = 1.0) -> str:
-    return f"{unit * entry['value']:.{digits}f} ± {unit * entry['stderr']:.{digits}f}"

@@ -78,6 +78,17 @@ def table(head: list, body: list[list]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)
 
 
+def number(entry: dict | None, digits: int, unit: float = 1.0) -> str:
+    """The value of an entry with its standard error, both times `unit`; `-` for none."""
+    return "-" if entry is None else f"{unit * entry['value']:.{digits}f} ± {unit * entry['stderr']:.{digits}f}"
+
+
+def picoseconds(settings: dict) -> float:
+    """Length of the sampled trajectories, ps, from the settings of a simulation as plain data."""
+    langevin = settings["langevin"]
+    return settings["snapshots"] * langevin["steps_per_snapshot"] * langevin["timestep_fs"] / 1000
+
+
 def _version(package):
     try:
         return metadata.version(package)

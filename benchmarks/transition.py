@@ -7,16 +7,13 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import record
+from benchmarks import record, shipped
 from fusedff import results
 from fusedff.crystallography.crystals import Crystal
-from fusedff.potential import Potential
 from fusedff.properties.thermal import transition
 from fusedff.properties.thermal.lattice import LatticeConfig
 from fusedff.properties.thermal.transition import TransitionConfig
-from fusedff.runtime import storage
-from fusedff.simulation.langevin import ExplodedTrajectoryError, LangevinConfig
-from fusedff.study import presets
+from fusedff.simulation.langevin import LangevinConfig
 from fusedff.study.run_folder import MODELS
 
 PHASES = (Crystal("Ti", "hcp", 2.96, 4.70), Crystal("Ti", "bcc", 3.30))
@@ -31,36 +28,30 @@ SETTINGS = TransitionConfig(
 
 
 def run(into: Path, models: Sequence[str] = MODELS, settings: TransitionConfig = SETTINGS) -> Iterator[dict]:
-    """Yield the results so far, after every model: {"settings", "digests", "models": results or error messages}."""
-    potentials = {model: Potential.load(f"titanium-{model}") for model in MODELS}
-    digests = {model: storage.digest(potential.params) for model, potential in potentials.items()}
-    asked = {"settings": presets.as_dict(settings), "digests": digests}
-    found = record.load_if_same("transition", asked, into).get("models", {})
-    for model in models:
-        if model not in found:
-            try:
-                title = f"{results.TITLES[model]}, hcp to bcc"
-                result = transition.run(potentials[model], PHASES, TEMPERATURES, settings, title).as_dict()
-            except (ExplodedTrajectoryError, ValueError) as error:  # also a result: a phase is not stable
-                result = {"failed": str(error)}
-            found = found | {model: result}
-        yield asked | {"models": found}
+    """Yield the results so far, after every model, see `shipped.run`."""
+
+    def compute(model, potential):
+        title = f"{results.TITLES[model]}, hcp to bcc"
+        return transition.run(potential, PHASES, TEMPERATURES, settings, title).as_dict()
+
+    return shipped.run("transition", models, settings, into, compute)
 
 
 def text(found: dict, about: dict) -> str:
     """Report in Markdown: differences of Gibbs energies, transition temperatures and latent heats."""
-    settings, failed = found["settings"], {m: r["failed"] for m, r in found["models"].items() if "failed" in r}
+    settings, failed = found["settings"], shipped.failures(found)
     done = {model: result for model, result in found["models"].items() if model not in failed}
     names = {"transition_K": ("transition temperature, K", 0), "latent_heat_kJ_per_mol": ("latent heat, kJ/mol", 2)}
     rows = [
-        [title, f"{MEASURED[key]:.{digits}f}", *(_said(result[key], digits) for result in done.values())]
+        [title, f"{MEASURED[key]:.{digits}f}", *(record.number(result[key], digits) for result in done.values())]
         for key, (title, digits) in names.items()
     ]
     for t in TEMPERATURES:
         differences = [result["by_temperature_K"][f"{t:g}"]["difference_eV_per_atom"] for result in done.values()]
-        rows.append([f"G of bcc minus G of hcp at {t:g} K, meV/atom", "-", *(_said(d, 1, 1e3) for d in differences)])
-    langevin = settings["langevin"]
-    picoseconds = settings["snapshots"] * langevin["steps_per_snapshot"] * langevin["timestep_fs"] / 1000
+        rows.append(
+            [f"G of bcc minus G of hcp at {t:g} K, meV/atom", "-", *(record.number(d, 1, 1e3) for d in differences)]
+        )
+    picoseconds = record.picoseconds(settings)
     notes = "".join(f"\n{results.TITLES[model]}: {why}\n" for model, why in failed.items())
     return f"""# The transition from hcp to bcc titanium
 
@@ -72,7 +63,3 @@ transition by about 27 K.
 
 {record.table(["hcp to bcc", "measured", *(results.TITLES[model] for model in done)], rows)}
 {notes}"""
-
-
-def _said(entry: dict | None, digits: int, unit: float = 1.0) -> str:
-    return "-" if entry is None else f"{unit * entry['value']:.{digits}f} ± {unit * entry['stderr']:.{digits}f}"

@@ -26,20 +26,19 @@ OF_CRYSTALS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("run", OF_ATOMS)
-def test_properties_at_rest_of_atoms_take_no_crystal_and_no_potential(run):
-    with pytest.raises(TypeError, match=r"fcc Ar with a = 5.27 is no ase.Atoms; .*crystals.unit_cell"):
-        run(FCC, CALCULATOR)
-    with pytest.raises(TypeError, match=r"Potential is no ASE calculator; .*FusedCalculator\(potential\)"):
-        run(ATOMS, argon())
+NO_ATOMS = r"fcc Ar with a = 5.27 is no ase.Atoms; .*crystals.unit_cell"
+NO_CRYSTAL = r"Atoms\(.* is no Crystal; make one with crystals.from_structure"
 
 
-@pytest.mark.parametrize("run", OF_CRYSTALS)
-def test_properties_at_rest_of_crystals_take_no_atoms_and_no_potential(run):
-    with pytest.raises(TypeError, match=r"Atoms\(.* is no Crystal; make one with crystals.from_structure"):
-        run(ATOMS, CALCULATOR)
+@pytest.mark.parametrize(
+    ("run", "right", "wrong", "said"),
+    [(run, ATOMS, FCC, NO_ATOMS) for run in OF_ATOMS] + [(run, FCC, ATOMS, NO_CRYSTAL) for run in OF_CRYSTALS],
+)
+def test_properties_at_rest_tell_atoms_from_crystals_and_calculators_from_potentials(run, right, wrong, said):
+    with pytest.raises(TypeError, match=said):
+        run(wrong, CALCULATOR)
     with pytest.raises(TypeError, match=r"Potential is no ASE calculator; .*FusedCalculator\(potential\)"):
-        run(FCC, argon())
+        run(right, argon())
 
 
 @pytest.mark.parametrize(
