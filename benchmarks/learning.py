@@ -22,7 +22,7 @@ from fusedff.training import force_matching, label_errors
 
 SIZES = (100, 300, 1000, 10_000)  # numbers of frames; all frames if there are fewer
 SOURCE = "gpaw"  # source of the model's reference energies
-WATCHED = 24  # validation frames: they only show the progress, and all of them would take longer than 100 training frames
+WATCHED = 24  # validation frames: they only show the progress; all of them would take longer than 100 training frames
 
 
 def nested(frames: Sequence[Atoms], n: int) -> list[Atoms]:
@@ -31,9 +31,10 @@ def nested(frames: Sequence[Atoms], n: int) -> list[Atoms]:
 
 
 def run(into: Path, preset: Preset = HOURS, sizes: Sequence[int] = SIZES) -> Iterator[dict]:
-    """Yield the results so far, after every size: preset, data, network, settings and `curve` (n_frames, epochs and test).
+    """Yield the results so far, after every size: preset, data, network, settings and `curve`.
 
-    Smaller sets are trained for up to twice as many epochs.
+    The curve has a row per size with `n_frames`, `epochs` and `test`, the errors by source of the test frames. Smaller
+    sets are trained for up to twice as many epochs.
     """
     split = comparison.frames(preset)
     asked = {

@@ -45,7 +45,7 @@ from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
 from fusedff.properties.static import elastic, relax, summary
 from fusedff.simulation.statistics import Estimate
-from fusedff.study import presets
+from fusedff.study import comparison, presets
 from fusedff.training import gauss_newton
 from fusedff.units import GPA
 
@@ -241,6 +241,20 @@ def test_a_learning_curve_goes_on_from_the_sizes_that_are_done(tmp_path, monkeyp
     assert "| 24 | 6 | gpaw |" in learning.text(both, ABOUT)
     assert [ax.get_xlabel() for ax in figures.learning(both["curve"]).axes] == ["training frames"] * 2
     assert not list(tmp_path.glob("*.checkpoint*"))
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_model_of_all_frames_ships_if_its_data_and_settings_are_the_same(tmp_path, monkeypatch, same):
+    smoke, loaded = presets.get("smoke"), []
+    settings = presets.as_dict(smoke if same else replace(smoke, dft=replace(smoke.dft, learning_rate=1.0)))
+    data = comparison.data_version(smoke, comparison.frames(smoke))
+    shipped = {"preset": "smoke", "data": data, "settings": settings}
+    monkeypatch.setattr(learning.run_folder, "shipped_record", lambda: json.loads(json.dumps(shipped)))
+    monkeypatch.setattr(learning, "_train", lambda *_: Potential.load("titanium-fused"))
+    load = Potential.load
+    monkeypatch.setattr(learning.Potential, "load", lambda name: loaded.append(name) or load(name))
+    list(learning.run(tmp_path, smoke, (12, 10_000)))
+    assert ("titanium-dft" in loaded) == same
 
 
 def test_independent_noise_is_noisier_than_coupled(monkeypatch):
