@@ -104,6 +104,9 @@ def test_elements_of_a_deepmd_folder_may_be_named(tmp_path):
         convert([tmp_path / "run"], tmp_path / "frames.extxyz", Settings(format="vasp-out", species=("Cu",)))
     done = convert([tmp_path / "run"], tmp_path / "frames.extxyz", Settings(species=("Cu",)))
     assert str(done.frames[0].symbols) == "Cu4"
+    outputs.deepmd(tmp_path / "named", copper(2), (2,), type_map="Ni\n")
+    with pytest.raises(ValueError, match=r"named: type_map\.raw says Ni, not Cu; name no elements"):
+        convert([tmp_path / "named"], tmp_path / "more.extxyz", Settings(species=("Cu",)))
 
 
 def test_calculations_are_shared_out_whole_and_a_long_one_can_be_cut(tmp_path):

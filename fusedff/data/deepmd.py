@@ -47,14 +47,19 @@ def atoms_of(
 ) -> np.ndarray:
     """Atomic numbers (n_atoms,) of the run whose folder is `run` in `contents`.
 
-    `species` are the elements of types 0, 1, ... if type_map.raw is missing. Raises ValueError for missing or wrong
-    types; `where` begins its message and `remedy` ends it.
+    `species` are the elements of types 0, 1, ... if type_map.raw is missing. Raises ValueError for missing, wrong or
+    contradictory types; `where` begins its message and `remedy` ends it.
     """
     types = contents.get(f"{run}/type.raw")
     if types is None:
         raise ValueError(f"{where}: type.raw is missing; {remedy}")
     if f"{run}/type_map.raw" in contents:
-        species = contents[f"{run}/type_map.raw"].decode(errors="replace").split()
+        said = contents[f"{run}/type_map.raw"].decode(errors="replace").split()
+        if species and list(species) != said:
+            raise ValueError(
+                f"{where}: type_map.raw says {', '.join(said)}, not {', '.join(species)}; name no elements"
+            )
+        species = said
     if not species:
         raise ValueError(f"{where}: type_map.raw is missing; name the elements of types 0, 1, ... in that order")
     if unknown := [symbol for symbol in species if symbol not in atomic_numbers]:

@@ -43,15 +43,6 @@ class NeighborOverflowError(RuntimeError):
     """An atom has more neighbours than slots."""
 
 
-def require_complete(neighbors: Neighbors) -> None:
-    """Raise `NeighborOverflowError` if a pair was lost because a list was full (call it outside jit)."""
-    if int(neighbors.needed) > neighbors.capacity:
-        raise NeighborOverflowError(
-            f"an atom has {int(neighbors.needed)} neighbours but only {neighbors.capacity} slots; "
-            f"rebuild with capacity >= {int(neighbors.needed)}"
-        )
-
-
 def displacements(system: System, neighbors: Neighbors) -> jax.Array:
     """Vectors from each atom to its neighbours, r_j + image - r_i: (n_atoms, capacity, 3), Å."""
     positions = system.positions
@@ -312,7 +303,7 @@ def _from_pairs(i, j, image, n, capacity) -> Neighbors:
     needed = int(count.max(initial=0))
     capacity = max(needed, 1) if capacity is None else capacity  # arrays without slots would break reshapes
     if needed > capacity:
-        raise NeighborOverflowError(f"an atom has {needed} neighbours but only {capacity} slots")
+        raise NeighborOverflowError(f"an atom has {needed} neighbours; give a capacity of {needed}, not {capacity}")
     slot = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
     # sorted by (i, j, image) and by (j, i, -image), a pair and its reverse have the same rank
     rank = np.lexsort((-image[:, 2], -image[:, 1], -image[:, 0], i, j))
