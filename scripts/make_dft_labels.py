@@ -32,12 +32,13 @@ from ase.io import write
 from ase.io.extxyz import read_xyz
 from ase.neighborlist import neighbor_list
 
-Settings = namedtuple("Settings", "cutoff k_spacing k_spacing_large smearing")
+Settings = namedtuple("Settings", "cutoff k_spacing k_spacing_large smearing pulay")
 DEFAULTS = Settings(
     cutoff=500.0,  # plane waves, eV
     k_spacing=0.26,  # 1/Å including 2π, for cells of fewer than 4 atoms
     k_spacing_large=0.31,  # the others: within 1 meV/atom (hcp) of the dense-mesh limit at half the cost
     smearing=0.2,  # Methfessel-Paxton of order 1, eV
+    pulay=0.0,  # eV per atom: pressure times volume that stresses lack at this cutoff; see measure_pulay_stress.py
 )
 A_HCP, C_HCP, A_BCC, A_FCC = 2.936, 4.648, 3.255, 4.11  # Å, PBE literature values of titanium
 
@@ -371,7 +372,8 @@ def k_mesh(atoms: Atoms, settings=DEFAULTS):
 
 def describe(settings) -> str:
     """The settings as one word, written into each frame."""
-    return "GPAW-PBE-PW{:g}-k{:g}/{:g}-MP{:g}".format(*settings)
+    pulay = f"-P{settings.pulay:g}" if settings.pulay else ""
+    return "GPAW-PBE-PW{:g}-k{:g}/{:g}-MP{:g}".format(*settings) + pulay
 
 
 def cut_incomplete_frame(path) -> int:
@@ -443,22 +445,27 @@ def slanted(atoms: Atoms) -> bool:
     return bool(lengths[2] > 2 * lengths[1] and np.abs(vectors[:2] @ vectors[2]).max() > 0.01 * lengths[1] * lengths[2])
 
 
-def label(atoms: Atoms, log: str, settings=DEFAULTS):
-    """Single-point PBE calculation: (free energy in eV, forces (n, 3) in eV/Å, stress (6,) in eV/Å^3)."""
+def label(atoms: Atoms, log: str, settings=DEFAULTS, mesh=None):
+    """Single-point PBE calculation: (free energy in eV, forces (n, 3) in eV/Å, stress (6,) in eV/Å^3).
+
+    `mesh` (3,) takes the place of the mesh that follows from the settings.
+    """
     from gpaw import GPAW, PW, MethfesselPaxton
 
     atoms = atoms.copy()
     atoms.calc = GPAW(
         mode=PW(settings.cutoff),
         xc="PBE",
-        kpts={"size": k_mesh(atoms, settings), "gamma": True},
+        kpts={"size": mesh or k_mesh(atoms, settings), "gamma": True},
         symmetry={"point_group": not slanted(atoms)},
         occupations=MethfesselPaxton(settings.smearing, order=1),
         txt=log,
         maxiter=120,
         convergence={"energy": 2e-5, "density": 1e-4},
     )
-    return atoms.get_potential_energy(force_consistent=True), atoms.get_forces(), atoms.get_stress()
+    energy = atoms.get_potential_energy(force_consistent=True)
+    missing = settings.pulay * len(atoms) / atoms.get_volume() * np.array([1, 1, 1, 0, 0, 0])
+    return energy, atoms.get_forces(), atoms.get_stress() - missing
 
 
 def with_labels(atoms: Atoms, kind, name, energy, forces, stress, settings=DEFAULTS) -> Atoms:
@@ -487,6 +494,7 @@ def arguments(argv=None):
         ("k-spacing", "k-point spacing in 1/Å (with 2π) of cells of fewer than 4 atoms"),
         ("k-spacing-large", "the same of larger cells"),
         ("smearing", "Methfessel-Paxton width in eV"),
+        ("pulay", "pressure times volume per atom, in eV, that stresses at this cutoff lack (Pulay stress)"),
     ):
         default = getattr(DEFAULTS, name.replace("-", "_"))
         parser.add_argument(f"--{name}", type=float, default=default, help=f"{text} (default {default})")
@@ -506,7 +514,7 @@ def arguments(argv=None):
         parser.error("--structure, --a and --c describe a crystal of --element; give it")
     args.settings = Settings(*(getattr(args, name) for name in Settings._fields))
     for name, value in args.settings._asdict().items():
-        if not value > 0:
+        if not (value > 0 or (name == "pulay" and value == 0)):
             parser.error(f"--{name.replace('_', '-')} must be positive, not {value}")
     return args
 

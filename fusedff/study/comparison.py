@@ -26,8 +26,8 @@ from fusedff.training import label_errors, outliers
 from fusedff.units import GPA
 
 VASP_FILE = "FUSEDFF_TITANIUM_VASP"  # environment variable: a file of the second set, where there is no network
-# eV/Å. Errors of titanium models are means over test frames below it: in one of the second set two atoms are 0.74 Å
-# apart, and that frame alone would make nearly half of the mean force error of DFT-only.
+# eV/Å. Errors of titanium models are means over test frames below it. The few above it, of compressed cells and of an
+# atom 0.74 Å from another, would about double the mean force error of DFT-only (docs/results.md).
 USUAL_FORCE = 8.0
 UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "GPa"}  # of what `predictions` returns
 
