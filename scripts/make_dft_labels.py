@@ -418,7 +418,7 @@ def labelled_ids(path, settings=DEFAULTS, plan=()) -> set:
         done.add(name)
         if planned_as and name not in planned_as:
             continue
-        found = atoms.info.get("dft", describe(DEFAULTS))  # not written into the first frames
+        found = atoms.info.get("dft", "settings that it does not say")
         if found != describe(settings):
             raise ValueError(
                 f"{path}, frame {i} ({name}): labelled with {found}, now {describe(settings)}; "
