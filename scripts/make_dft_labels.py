@@ -36,7 +36,7 @@ Settings = namedtuple("Settings", "cutoff k_spacing k_spacing_large smearing pul
 DEFAULTS = Settings(
     cutoff=500.0,  # plane waves, eV
     k_spacing=0.26,  # 1/Å including 2π, for cells of fewer than 4 atoms
-    k_spacing_large=0.31,  # the others: within 1 meV/atom (hcp) of the dense-mesh limit at half the cost
+    k_spacing_large=0.31,  # the others: within 2 meV/atom (hcp) of the finer meshes at half the cost
     smearing=0.2,  # Methfessel-Paxton of order 1, eV
     pulay=0.0,  # eV per atom: pressure times volume that stresses lack at this cutoff; see measure_pulay_stress.py
 )
@@ -83,6 +83,17 @@ def strain(voigt) -> np.ndarray:
     """Deformation gradient (3, 3) of an engineering Voigt strain (6,)."""
     e1, e2, e3, e4, e5, e6 = voigt
     return np.eye(3) + np.array([[e1, e6 / 2, e5 / 2], [e6 / 2, e2, e4 / 2], [e5 / 2, e4 / 2, e3]])
+
+
+def strained(atoms: Atoms, name: str, size: float, run: str) -> Atoms:
+    """A copy in a strain of `MODES`; `run` marks sheared ones, which shears of other signs or planes only mirror.
+
+    Frames of one run are all trained on, or all tested on.
+    """
+    atoms = deformed(atoms, strain(np.array(MODES[name]) * size))
+    if name in ("yz", "xy"):
+        atoms.info["run"] = f"{run}{abs(size):.3f}"
+    return atoms
 
 
 def shortest_distance(atoms: Atoms) -> float:
@@ -187,7 +198,7 @@ def inner_modes():
     for name in ("xx", "xy", "ca", "yz"):
         for size in (0.015, -0.015):
             for shift in (0.03, -0.05):
-                atoms = deformed(hcp, strain(np.array(MODES[name]) * size))
+                atoms = strained(hcp, name, size, f"hcp-strain-inner-{name}{shift:+.2f}-")
                 atoms.positions[1, 0 if name == "xy" else 1] += shift
                 yield "hcp-strain-inner", f"hcp-strain-inner-{name}{size:+.3f}{shift:+.2f}", atoms
     rng = np.random.default_rng(77)
@@ -243,7 +254,7 @@ def measured_cell():
     yield "hcp-strain", "hcp-4K", cold.copy()
     for size in (0.01, -0.01):
         for name in ("xx", "zz", "yz", "xy"):
-            cell = deformed(cold, strain(np.array(MODES[name]) * size))
+            cell = strained(cold, name, size, f"hcp-4K-strain-{name}")
             yield "hcp-strain", f"hcp-4K-strain-{name}{size:+.3f}", cell
     for axis in "xz":
         atoms = cold.copy()
@@ -261,12 +272,12 @@ def structures():
             yield f"{phase}-eos", f"{phase}-eos-{v:+.2f}", deformed(make(), np.eye(3) * (1 + v) ** (1 / 3))
     for size in (0.01, 0.025):
         for sign in (1, -1):
-            for name, mode in MODES.items():
-                cell = deformed(PHASES["hcp"](), strain(np.array(mode) * sign * size))
+            for name in MODES:
+                cell = strained(PHASES["hcp"](), name, sign * size, f"hcp-strain-{name}")
                 yield "hcp-strain", f"hcp-strain-{name}{sign * size:+.3f}", cell
     for name in ("zz", "yz", "xy"):
         for size in (0.03, -0.03):
-            cell = deformed(PHASES["bcc"](), strain(np.array(MODES[name]) * size))
+            cell = strained(PHASES["bcc"](), name, size, "bcc-strain-shear")
             yield "bcc-strain", f"bcc-strain-{name}{size:+.2f}", cell
 
     yield from broken_bonds()
@@ -319,8 +330,8 @@ def structures_of(element, structure, a, c=None):
     modes = ("xx", "yz", "ca", *(("zz", "xy") if structure == "hcp" else ()))
     for size in (0.01, -0.01, 0.025, -0.025):
         for name in modes:
-            strained = deformed(primitive, strain(np.array(MODES[name]) * size))
-            yield f"{structure}-strain", f"{structure}-strain-{name}{size:+.3f}", strained
+            cell_of_mode = strained(primitive, name, size, f"{structure}-strain-{name}")
+            yield f"{structure}-strain", f"{structure}-strain-{name}{size:+.3f}", cell_of_mode
     rng = np.random.default_rng(2024)
     nearest = neighbor_list("d", primitive, 1.2 * max(a, c or a)).min()
     large = cell * (1, 1, 2)

@@ -168,7 +168,9 @@ def test_the_steps_from_a_universal_potential_fit_together(tmp_path, monkeypatch
     assert f"frames        {number}: " in said
     assert "trained on 23, 323, 623, 923 K" in said
     cells, atoms, updates, calls = re.search(
-        r"in (\d+) cells of (\d+) atoms.* its (\d+) fused epochs,\s+([\d ]+) evaluations", text, flags=re.DOTALL
+        r"in (\d+) cells of (\d+) atoms.* its (\d+) rounds of fused training,\s+([\d ]+) evaluations",
+        text,
+        flags=re.DOTALL,
     ).groups()
     loaded = material_command.load("study.toml")
     sampling, target = (

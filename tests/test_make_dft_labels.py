@@ -84,6 +84,13 @@ def test_no_packaged_frame_has_a_coarser_k_mesh_than_the_default_settings_say(sc
         assert all(np.array(mesh) >= script.k_mesh(frame, script.DEFAULTS._replace(k_spacing_large=large)))
 
 
+def test_one_k_mesh_serves_all_volumes_of_a_phase():
+    """A mesh that changes with the volume puts a step of some meV/atom into the curve."""
+    meshes = {(frame.info["config_type"], frame.info["k_mesh"]) for frame in datasets.load_frames()
+              if frame.info["config_type"].endswith("-eos")}  # fmt: skip
+    assert len(meshes) == 4
+
+
 def test_the_plan_is_reproducible_and_physically_sound(script, plan):
     assert len(plan) == 385  # ids are unique: a dictionary would be shorter
     for _, name, again in itertools.islice(script.structures(), 90):

@@ -1,8 +1,8 @@
 """Training, validation and test frames: split by run, stratified by source and family, unchanged when a dataset grows.
 
 Snapshots of one simulation are nearly the same. If they were divided among the parts, the test part would contain
-copies of training frames, and its errors would be too small. So whole runs are assigned to a part; a frame that is not
-a snapshot of a simulation is a run of its own.
+copies of training frames, and its errors would be too small. So whole runs are assigned to a part, together with runs
+that repeat one of their snapshots, as published sets have some; a frame that is not a snapshot is a run of its own.
 """
 
 import hashlib
@@ -10,8 +10,12 @@ from collections import defaultdict
 from typing import NamedTuple
 
 import ase
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from fusedff.data import frames as labelled
+from fusedff.data.validation import duplicates
 
 _BLOCK = 10  # consecutive runs of one source and family that are divided among the parts together
 
@@ -27,7 +31,8 @@ class Split(NamedTuple):
 def assign(families, validation=0.1, test=0.2, runs=None, sources=None, seed=0) -> list[str]:
     """'train', 'validation' or 'test' for each frame, given the family (`config_type`) of all frames in file order.
 
-    `runs` names the run of each frame (None: a run of its own), `sources` its source; frames of one run stay together.
+    `runs` names the run of each frame (None: a run of its own); frames of one run stay together, in the part of the
+    first of them. `sources` names the source of each frame.
     The runs of each source and family are taken in blocks of 10 in file order. The places of a block that are
     validation and test follow from sha256 of (family, block number). So every family contributes to each part, and
     appending frames, of any family, never moves an earlier one; inserting or deleting does. A family with fewer than 10
@@ -42,8 +47,8 @@ def assign(families, validation=0.1, test=0.2, runs=None, sources=None, seed=0) 
         raise ValueError(f"validation = {validation} and test = {test} leave no training frames; lower them")
     seen, parts, part_of_run = defaultdict(int), [], {}
     for family, run, source in zip(families, runs, sources, strict=True):
-        if (source, run) in part_of_run:
-            parts.append(part_of_run[source, run])
+        if run in part_of_run:
+            parts.append(part_of_run[run])
             continue
         block, place = divmod(seen[source, family], _BLOCK)
         seen[source, family] += 1
@@ -52,25 +57,27 @@ def assign(families, validation=0.1, test=0.2, runs=None, sources=None, seed=0) 
         part = "test" if rank < n_test else "validation" if after < n_validation else "train"
         parts.append(part)
         if run is not None:
-            part_of_run[source, run] = part
+            part_of_run[run] = part
     return parts
 
 
 def split(frames, validation=0.1, test=0.2, seed=0) -> Split:
-    """Split frames with `assign`: by run, stratified by source and family, unchanged if frames are appended.
+    """Split frames with `assign`: by run, stratified by source and family.
 
-    Raises ValueError for fractions that are not whole tenths, and, naming the part, if one is left without frames.
+    Runs that share the same structure (`duplicates.same`) count as one. So the split is unchanged if frames are
+    appended, unless they connect two runs. Raises ValueError for fractions that are not whole tenths, and, naming the
+    part, if one is left without frames.
     """
     frames = tuple(frames)
-    families, runs, sources = ([of(f) for f in frames] for of in (labelled.family, labelled.run, labelled.source))
+    families, sources = ([of(f) for f in frames] for of in (labelled.family, labelled.source))
+    runs = _connected(frames, sources)
     parts = assign(families, validation, test, runs, sources, seed)
     wanted = {"train": True, "validation": validation > 0, "test": test > 0}
     if empty := [name for name in wanted if wanted[name] and name not in parts]:
-        n_runs = runs.count(None) + len({(source, run) for source, run in zip(sources, runs, strict=True) if run})
         raise ValueError(
             f"{len(frames)} frames leave none for {' and '.join(empty)}: ten of one config_type give each part its "
-            f"share, where those of one run (there are {n_runs}) stay together; add frames, or share out three or more "
-            "in file order with `paper_split`"
+            f"share, where those of one run (there are {len(set(runs))}) stay together; add frames, or share out three "
+            "or more in file order with `paper_split`"
         )
     return Split(*(tuple(f for f, p in zip(frames, parts, strict=True) if p == name) for name in Split._fields))
 
@@ -86,6 +93,17 @@ def paper_split(frames) -> Split:
     if n_train < 1:
         raise ValueError(f"{len(frames)} frames are too few for a 70:10:20 split; give at least 3")
     return Split(frames[:n_train], frames[n_train : n_train + n_validation], frames[n_train + n_validation :])
+
+
+def _connected(frames, sources) -> list[int]:
+    """A number for each frame: the same one for frames of one run, and of runs that share the same structure."""
+    first_of, pairs = {}, list(duplicates.pairs(frames))
+    for n, (source, frame) in enumerate(zip(sources, frames, strict=True)):
+        if (run := labelled.run(frame)) is not None:
+            pairs.append((first_of.setdefault((source, run), n), n))
+    one, other = np.array(pairs, int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(pairs)), (one, other)), shape=(len(frames), len(frames)))
+    return connected_components(graph, directed=False)[1].tolist()
 
 
 def _tenths(fraction: float, name: str) -> int:

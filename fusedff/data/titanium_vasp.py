@@ -52,10 +52,11 @@ def load(path, verify: bool = True) -> tuple[ase.Atoms, ...]:
     """Read the titanium frames of the archive at `path`, or of an extended-XYZ file with the same content.
 
     `source` is 'vasp', `config_type` is structure, family and temperature (`hcp-elastic-T475`), `config_id` is like
-    `T475/1_mp-46/elastic/run_3#7`, in which the part before # is the run that `splits.split` keeps together. Stresses
-    are not used. Exact copies of earlier frames, and frames whose forces add up to more than `CONVERGED` along an axis,
-    are dropped; a warning says how many. Raises FileNotFoundError, or ValueError naming file, member and remedy for a
-    file that is not the published one (archives, if `verify`) or cannot be read.
+    `T475/1_mp-46/elastic/run_3#7`. `run`, what `splits.split` keeps together, is without the temperature: runs of one
+    name at both temperatures begin with the same atoms. Stresses are not used. Exact copies of earlier frames, and
+    frames whose forces add up to more than `CONVERGED` along an axis, are dropped; a warning says how many. Raises
+    FileNotFoundError, or ValueError naming file, member and remedy for a file that is not the published one (archives,
+    if `verify`) or cannot be read.
     """
     path = Path(path)
     if not path.is_file():
@@ -71,6 +72,7 @@ def load(path, verify: bool = True) -> tuple[ase.Atoms, ...]:
     for frame in frames:
         # units="ase": forces of up to 280 eV/Å, between atoms 1.4 Å apart, are real
         frame.info.update(source=SOURCE, use_virial=False, units="ase")
+        frame.info["run"] = re.sub(r"^T\d+/", "", str(frame.info["config_id"]).split("#")[0])
     return _sound(frames, path.name)
 
 
