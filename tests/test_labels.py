@@ -334,8 +334,7 @@ def test_training_and_testing_name_the_part_without_frames():
 
 
 def test_frames_of_a_config_type_each_are_shared_out():
-    frames = [frame.copy() for frame in twelve()] * 3
+    frames = copper(36)
     for i, frame in enumerate(frames):
         frame.info["config_type"] = f"md-{i:03d}"
-        frame.rattle(0.01, seed=i)  # else they are copies of one another
     assert min(map(len, splits.split(frames))) > 0
