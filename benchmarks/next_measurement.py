@@ -38,16 +38,16 @@ KNOWN_TO = 1e-6  # the measured constants are exact up to this share of the medi
 Quantity = Callable[[Potential], jax.Array]  # to one number or several
 
 
-def run(into: Path, preset: Preset = HOURS, rows: int = ROWS, repeats=(4, 4, 3), layers: int = 12) -> Iterator[dict]:
+def run(into: Path, preset: Preset = HOURS, rows: int = ROWS) -> Iterator[dict]:
     """Yield {"digest", "data", "settings", "names", "without labels", "with labels"}; the last two as `shares` says."""
     potential, split = Potential.load("titanium-fused"), comparison.frames(preset)
     asked = {
         "digest": storage.digest(potential.params), "data": comparison.data_version(preset, split),
-        "settings": {"rows": rows, "repeats": list(repeats), "layers": layers, "dft": presets.as_dict(preset.dft)},
+        "settings": {"rows": rows, "dft": presets.as_dict(preset.dft)},
     }  # fmt: skip
     found = record.load_if_same("next_measurement", asked, into)
     if not found:
-        wanted = quantities(potential, repeats, layers)
+        wanted = quantities(potential)
         gradients = np.concatenate([jacobian(potential, quantity) for quantity in wanted.values()])
         cells = [crystals.unit_cell(point.crystal) for point in comparison.targets(preset)]
         constants = jacobian(potential, constants_at_rest(potential, cells))
@@ -59,7 +59,7 @@ def run(into: Path, preset: Preset = HOURS, rows: int = ROWS, repeats=(4, 4, 3),
     yield found
 
 
-def quantities(potential: Potential, repeats, layers: int) -> dict[str, Quantity]:
+def quantities(potential: Potential) -> dict[str, Quantity]:
     """Quantities that were not trained on: energies of phases and defects of hcp titanium, and its optical phonons."""
     model = FusedCalculator(potential)
     rest = relax.equilibrium(Crystal("Ti", "hcp", 2.94, 4.65), model)
@@ -67,9 +67,9 @@ def quantities(potential: Potential, repeats, layers: int) -> dict[str, Quantity
     phases = {name: crystals.unit_cell(relax.equilibrium(crystal, model)) for name, crystal in PHASES.items()}
     phases["omega"] = relax.relax_crystal(crystals.prototype("Ti", "omega", 17.3), model)
     structures = {f"{name} above hcp": atoms for name, atoms in phases.items()}
-    structures["vacancy"] = defects.vacancy(rest, model, repeats).relaxed
-    structures |= {f"surface {f}": defects.surface(rest, f, model, layers).relaxed for f in ("0001", "10-10")}
-    structures |= {f"{f} fault": defects.stacking_fault(rest, f, model, layers).relaxed for f in ("basal", "prismatic")}
+    structures["vacancy"] = defects.vacancy(rest, model).relaxed
+    structures |= {f"surface {f}": defects.surface(rest, f, model).relaxed for f in ("0001", "10-10")}
+    structures |= {f"{f} fault": defects.stacking_fault(rest, f, model).relaxed for f in ("basal", "prismatic")}
     found = {
         name: _energy([atoms, hcp], [1.0, -len(atoms) / len(hcp)], potential.cutoff)
         for name, atoms in structures.items()

@@ -415,7 +415,7 @@ def test_an_exact_measurement_removes_what_conditioning_by_another_route_removes
 
 def test_what_a_measurement_would_tell_is_kept_and_shown(tmp_path, monkeypatch):
     smoke = presets.get("smoke")
-    monkeypatch.setattr(next_measurement, "quantities", lambda potential, *size: {
+    monkeypatch.setattr(next_measurement, "quantities", lambda potential: {
         "u": lambda potential: potential.params["a"][0], "v": lambda potential: potential.params["a"].sum()
     })  # fmt: skip
     monkeypatch.setattr(next_measurement, "constants_at_rest", lambda *_: lambda potential: potential.params["a"][1:2])
