@@ -22,12 +22,14 @@ def row(temperature, crystal, stiff=1.0, **settings):
     )
 
 
-def test_the_bulk_modulus_of_a_cubic_crystal_differs_by_its_textbook_amount():
-    """K_S - K_T = T V (3 alpha K_T)^2 / C_V."""
-    alpha = 2.4e-5
-    table = [row(t, Crystal("Al", "fcc", 4.05 * np.exp(alpha * (t - 500)))) for t in (300.0, 400.0, 500.0, 600.0)]
+@pytest.mark.parametrize("pressure_gpa", [0.0, 30.0])
+def test_the_bulk_modulus_of_a_cubic_crystal_differs_by_its_textbook_amount(pressure_gpa):
+    """K_S - K_T = T V (3 alpha K_T)^2 / C_V, with K = (C11 + 2 C12 + p) / 3 of constants in Lagrangian strain."""
+    alpha, p = 2.4e-5, pressure_gpa * GPA
+    crystals_ = {t: Crystal("Al", "fcc", 4.05 * np.exp(alpha * (t - 500))) for t in (300.0, 400.0, 500.0, 600.0)}
+    table = [row(t, crystal, pressure=p) for t, crystal in crystals_.items()]
     (found,) = adiabatic.isothermal([table[2]], table)
-    bulk, isothermal = ((p.elastic["C11"] + 2 * p.elastic["C12"]) / 3 for p in (table[2], found))
+    bulk, isothermal = ((point.elastic["C11"] + 2 * point.elastic["C12"] + p) / 3 for point in (table[2], found))
     expected = 500.0 * (4.05**3 / 4) * (3 * alpha * isothermal) ** 2 / (3 * KB)
     assert bulk - isothermal == pytest.approx(expected, rel=0.01)  # the expansion of a straight line through four rows
     assert found.elastic["C44"] == table[2].elastic["C44"]

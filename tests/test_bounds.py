@@ -124,11 +124,11 @@ def test_more_atoms_than_memory_holds_are_refused():
 def test_blocks_shorter_than_the_noise_is_correlated_are_a_warning():
     """Errors from ten blocks of 0.15 ps were half of the scatter between independent runs."""
     settings = ElasticConfig(langevin=LangevinConfig(2.0, 5.0, 25), snapshots=30)  # 1.5 ps
-    with pytest.warns(UserWarning, match=r"blocks of 0.15 ps .*a block lasts 0.4 ps"):
+    with pytest.warns(UserWarning, match=r"blocks of 0.15 ps .*a block lasts 0.8 ps"):
         warn_if_blocks_are_short(settings)
     fine = (
-        replace(settings, blocks=3),
-        replace(settings, langevin=LangevinConfig(2.0, 20.0, 25)),
+        replace(settings, snapshots=48, blocks=3),
+        replace(settings, langevin=LangevinConfig(2.0, 30.0, 25)),
         replace(settings, langevin=LangevinConfig(2.0, 0.0, 25)),
         replace(settings, snapshots=10, blocks=5),  # a trial
     )

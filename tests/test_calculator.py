@@ -24,6 +24,7 @@ import fusedff
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.interfaces.evaluator import Evaluator, _evaluate
 from fusedff.potential import Potential
+from fusedff.units import GPA
 
 
 @pytest.fixture
@@ -70,6 +71,17 @@ def test_a_free_dimer_needs_no_cell_and_has_no_stress():
     assert dimer.get_potential_energy() == pytest.approx(expected, rel=1e-10)
     with pytest.raises(ase.calculators.calculator.PropertyNotImplementedError):
         dimer.get_stress()
+
+
+@pytest.mark.parametrize(("structure", "a"), [("fcc", 5 / 1.5**0.5), ("bcc", 5 / 2**0.5)])
+@pytest.mark.parametrize("repeats", [1, 2, 3])
+def test_a_crystal_with_a_shell_at_the_cutoff_has_no_forces(structure, a, repeats):
+    """Rounding must not put a pair within the cut-off in one direction and outside in the other one."""
+    atoms = bulk("Ti", structure, a=a, cubic=True) * ((repeats,) * 3)
+    atoms.positions += [0.37, 1.91, 0.11]
+    atoms.calc = FusedCalculator(fusedff.load("titanium-fused"))
+    assert np.abs(atoms.get_forces()).max() < 1e-4
+    assert np.ptp(atoms.get_stress()[:3]) < 1e-4 * GPA
 
 
 def test_an_atom_alone_has_its_reference_energy():

@@ -68,8 +68,12 @@ def test_sides_take_turns_as_often_and_in_the_order_that_was_set(monkeypatch, ch
     chosen = settings(**changes)
     monkeypatch.setattr(DiffTReTrainer, "update", update)
     monkeypatch.setattr(ForceMatchingTrainer, "epoch", epoch)
-    _, history = fused.train(START, POINTS, frames(), chosen)
+    trained, history = fused.train(START, POINTS, frames(), chosen)
     assert " ".join(calls) == expected
+    assert START.coverage is None
+    assert trained.coverage.nearest == pytest.approx(
+        min(f.get_all_distances(mic=True)[0, 1:].min() for f in frames()), abs=0.3
+    )
     assert history[0] == {"epoch": 0, "loss": 1.0, "n_eff": 1.0, "dft_loss": 2.0}
 
 
@@ -102,6 +106,12 @@ def test_an_interrupted_fused_training_ends_bit_for_bit_where_it_would_have(opti
         ForceMatchingTrainer, "epoch", 1, tmp_path / "checkpoint.safetensors", monkeypatch,
     )  # fmt: skip
     assert float(whole.params["epsilon"][0]) != float(START.params["epsilon"][0])
+
+
+@pytest.mark.parametrize("useless", [{"ema": 0.9}, {"patience": 3}])
+def test_settings_of_force_matching_that_do_nothing_here_are_refused(useless):
+    with pytest.raises(ValueError, match="do nothing in fused training"):
+        settings(dft=ForceMatchingConfig(**useless))
 
 
 @pytest.mark.parametrize("order", [("dft",), ("dft", "dft"), ("dft", "experiment", "dft"), ("dft", "theory")])

@@ -113,6 +113,22 @@ def test_at_most_one_good_frame_in_a_hundred_is_doubted():
     assert len({outlier.frame for outlier in outliers.find(MODEL, clean(100))}) <= 1
 
 
+def test_residuals_do_not_contain_reference_energies():
+    """An alloy whose labels are those of the model: what differs in composition is not what deviates."""
+    alloy = Potential(MODEL.params, MODEL.model, (18, 36), (-6.0, -131.0))
+    frames = clean(30)
+    for n, frame in enumerate(frames):
+        if n in (3, 11, 19):
+            frame.numbers[0] = 36
+        predicted = comparison.evaluate(alloy, [frame])
+        noise = np.random.default_rng(n).normal(scale=0.004)
+        frame.calc = SinglePointCalculator(
+            frame, energy=predicted.energy[0] + noise, forces=np.asarray(predicted.forces), stress=predicted.stress[0]
+        )
+    assert outliers.find(alloy, frames) == []
+    assert np.abs(outliers.scores(alloy, frames)["energy"][0]).max() < 0.02
+
+
 def test_frames_of_a_family_each_are_judged_together():
     frames = clean()
     FAULTS["forces twice"](frames)

@@ -44,10 +44,14 @@ class NeighborOverflowError(RuntimeError):
 
 
 def displacements(system: System, neighbors: Neighbors) -> jax.Array:
-    """Vectors from each atom to its neighbours, r_j + image - r_i: (n_atoms, capacity, 3), Å."""
+    """Vectors from each atom to its neighbours, r_j - r_i + image: (n_atoms, capacity, 3), Å.
+
+    In this order of the sum, the vector of the reversed pair is exactly the negative one, so that rounding cannot put
+    one of the two within a radius and the other one outside (`prune`).
+    """
     positions = system.positions
     images = jnp.einsum("abx,axy->aby", neighbors.image.astype(positions.dtype), system.per_atom(system.cells))
-    return positions[neighbors.source] + images - positions[:, None, :]
+    return positions[neighbors.source] - positions[:, None, :] + images
 
 
 def swap_direction(x: jax.Array, reverse: jax.Array) -> jax.Array:

@@ -47,7 +47,8 @@ def _isothermal(point, table) -> StatePoint:
     scale = point.temperature * cell.get_volume() / (3 * KB * len(cell))
     found = dict(point.elastic)
     for _ in range(ITERATIONS):
-        stress = elastic_symmetry.stiffness(found, symmetry) @ alpha
+        lagrangian = elastic_symmetry.stiffness(found, symmetry)
+        stress = (lagrangian + point.pressure * elastic_symmetry.PRESSURE_CORRECTION) @ alpha  # of Cauchy, per kelvin
         shift = elastic_symmetry.reduce_stiffness(scale * np.outer(stress, stress), symmetry)
         found = {name: value - float(shift[name]) for name, value in point.elastic.items()}
     return replace(point, elastic=found, condition="isothermal")

@@ -143,6 +143,11 @@ class FusedConfig:
         ranges.require(self, count=["epochs", "experiment_updates", "dft_epochs"])
         most = ranges.MAX_VALUES["epochs"][0] // max(self.experiment_updates, self.dft_epochs)
         ranges.between(self, "epochs", high=most, why=f"give {most} at most with so many updates or passes in each")
+        if self.dft.ema or self.dft.patience:
+            raise ValueError(
+                f"dft: ema = {self.dft.ema}, patience = {self.dft.patience} do nothing in fused training, whose result "
+                "are the parameters of the last epoch; leave them out"
+            )
         if sorted(self.order) != ["dft", "experiment"]:
             raise ValueError(
                 f"order = {self.order}: name 'experiment' and 'dft' once each, in the order they are to learn"

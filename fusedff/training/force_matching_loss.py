@@ -7,7 +7,9 @@ With the errors of energy e (eV per atom), force component f (eV/Å) and virial 
 where the means are over frames: of e^2, of the mean of f^2 over the atoms of a frame and their three components, and of
 the mean of w^2 over six components, the last only over frames that have a stress label. A frame of two atoms thus
 counts as much as one of a hundred: small cells near equilibrium determine elastic constants and phonons, and would have
-no weight in a mean over all atoms. Every squared error is multiplied by the weight of its frame, see `frame_weights`.
+no weight in a mean over all atoms. With batches of equally many atoms (`batch_atoms`), a frame counts less in batches
+that have more frames than others, whose neighbours need fewer slots. Every squared error is multiplied by the weight of
+its frame, see `frame_weights`.
 """
 
 from collections import Counter

@@ -5,7 +5,7 @@ DiffTRe takes Gauss-Newton steps, they are those that raise the loss of the DFT 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ase import Atoms
@@ -69,4 +69,5 @@ def train(
         checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
     )  # fmt: skip
     warn_of_trajectories(difftre_trainer, result.train_state)
-    return start.with_params(result.params), result.history
+    covered = matching_trainer.store.coverage().merged(start.coverage)
+    return replace(start, params=result.params, coverage=covered), result.history

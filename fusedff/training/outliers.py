@@ -47,7 +47,8 @@ class Outlier(NamedTuple):
 def find(potential: Potential, frames: Sequence[Atoms], stores=None) -> list[Outlier]:
     """Frames with a residual that scores above `SUSPICIOUS`, highest score first; empty for fewer than `FAMILY` frames.
 
-    `stores` may hold the same frames in the same order, each a `FrameStore`; their neighbour lists are then used.
+    `stores` may hold the same frames in the same order, each a `FrameStore` of `label_errors.store_of`; their neighbour
+    lists are then used. Raises the errors of `store_of`.
     """
     if len(frames) < FAMILY:
         return []
@@ -70,7 +71,7 @@ def scores(potential: Potential, frames: Sequence[Atoms], stores=None) -> dict[s
     for n, kind in enumerate(kinds):
         families[kind if kinds.count(kind) >= FAMILY else kind[:1]].append(n)
     sizes, found = _sizes(potential, frames, families.values()), {}
-    parts = [residuals(potential, s) for s in stores or [FrameStore(frames, potential.cutoff)]]
+    parts = [residuals(potential, store) for store in stores or [_store(potential, frames)]]
     for quantity in SIZES:
         residual = np.concatenate([part[quantity] for part in parts])
         size, score = np.hypot(sizes[quantity], SIZES[quantity]), np.full(len(frames), np.nan)
@@ -106,6 +107,12 @@ def _sizes(potential, frames, families) -> dict[str, np.ndarray]:
         "forces": np.sqrt([np.mean(label.forces**2) for label in said]),
         "stress": np.sqrt([np.mean(label.stress**2) for label in said]),
     }
+
+
+def _store(potential, frames) -> FrameStore:
+    store = label_errors.store_of(potential, frames)
+    label_errors.fit_zeros(store, label_errors.predict(potential, store))
+    return store
 
 
 def residuals(potential: Potential, store: FrameStore) -> dict[str, np.ndarray]:
