@@ -11,7 +11,7 @@ the next start.
 This script stands alone: it needs GPAW and ASE of the system's Python, not this package.
 
     apt-get install gpaw gpaw-data        # Debian: GPAW and its PBE PAW datasets
-    OMP_NUM_THREADS=1 mpirun -np 2 /usr/bin/python3 make_dft_labels.py titanium_pbe.extxyz
+    OMP_NUM_THREADS=1 mpirun -np 2 /usr/bin/python3 make_dft_labels.py titanium_pbe.extxyz --pulay 0.054
     ... make_dft_labels.py aluminium_pbe.extxyz --element Al --structure fcc --a 4.04 --frames 60
 """
 
@@ -525,8 +525,10 @@ def arguments(argv=None):
         parser.error("--structure, --a and --c describe a crystal of --element; give it")
     args.settings = Settings(*(getattr(args, name) for name in Settings._fields))
     for name, value in args.settings._asdict().items():
-        if not (value > 0 or (name == "pulay" and value == 0)):
+        if name != "pulay" and not 0 < value < np.inf:
             parser.error(f"--{name.replace('_', '-')} must be positive, not {value}")
+    if not 0 <= args.settings.pulay < 0.3:
+        parser.error(f"--pulay must be from 0 to 0.3 eV per atom (not a pressure), not {args.settings.pulay}")
     return args
 
 

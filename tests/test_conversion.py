@@ -109,6 +109,18 @@ def test_elements_of_a_deepmd_folder_may_be_named(tmp_path):
         convert([tmp_path / "named"], tmp_path / "more.extxyz", Settings(species=("Cu",)))
 
 
+def test_a_run_that_goes_on_from_the_end_of_another_one_is_a_part_of_it(tmp_path):
+    """The frame that both have is dropped once; afterwards nothing else would show that they belong together."""
+    frames = copper(9)
+    for name, part in (("first", frames[:5]), ("second", frames[4:]), ("alone", copper(3, seed=8))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "OUTCAR").write_text(outputs.outcar(part))
+    done = convert([tmp_path / n / "OUTCAR" for n in ("first", "second", "alone")], tmp_path / "all.extxyz")
+    assert len(done.frames) == 12
+    assert done.runs == 2
+    assert len({labelled.run(frame) for frame in datasets.load_frames(tmp_path / "all.extxyz")[:9]}) == 1
+
+
 def test_calculations_are_shared_out_whole_and_a_long_one_can_be_cut(tmp_path):
     frames = copper(30)
     for n in range(10):
@@ -143,7 +155,7 @@ def test_extended_xyz_keeps_its_names_and_loses_what_cannot_be_learned_from(tmp_
     assert [f.info["config_id"] for f in back] == ["mine.extxyz#0", "mine.extxyz#2", "mine.extxyz#3"]
     assert [labelled.run(f) for f in back] == ["md-1", "mine.extxyz#2", "mine.extxyz#3"]
     assert [labelled.family(f) for f in back] == ["hot", "cold", "cold"]
-    assert [labelled.source(f) for f in back] == ["gpaw", "mine", "mine"]
+    assert [labelled.source(f) for f in back] == ["gpaw", "frames", "frames"]
     (unfit,) = (why for why in done.dropped if "unfit" in why)
     assert "mine.extxyz#4: atoms 0 and 1 (or their images) are 0.173 Å apart" in unfit
     assert {why: n for why, n in done.dropped.items() if why != unfit} == {

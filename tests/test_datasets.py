@@ -150,12 +150,12 @@ def test_fractions_are_whole_tenths_that_leave_something_to_train_on(fractions, 
 
 def test_a_single_frame_that_falls_out_of_training_is_an_error_not_an_empty_training_set():
     kind = next(k for k in map(str, range(100)) if splits.assign([k]) == ["test"])
-    with pytest.raises(ValueError, match="1 frames leave none for train and validation: ten of one"):
+    with pytest.raises(ValueError, match="1 frames leave none for train and validation: ten runs of one"):
         splits.split([frame(config_type=kind)])
 
 
 def test_frames_of_one_run_that_are_too_few_runs_are_told_so():
-    with pytest.raises(ValueError, match=r"24 frames leave none .* those of one run \(there are 1\) stay together"):
+    with pytest.raises(ValueError, match=r"24 frames leave none .* here are 1 at most; .*--run-length"):
         splits.split([frame(config_id=i, run="md") for i in range(24)])
 
 

@@ -74,10 +74,21 @@ def test_what_cannot_be_labelled_is_one_sentence(folder, capsys, monkeypatch):
 
 
 def test_settings_of_gpaw_reach_the_script(folder, script, capsys):  # noqa: F811
-    given = ["--cutoff", "700", "--k-spacing", "0.2", "--k-spacing-large", "0.8", "--smearing", "0.1"]
+    given = [
+        "--cutoff",
+        "700",
+        "--k-spacing",
+        "0.2",
+        "--k-spacing-large",
+        "0.8",
+        "--smearing",
+        "0.1",
+        "--pulay",
+        "0.05",
+    ]
     assert cli.main(["label", "my structures.xyz", "labels.extxyz", *given]) == 0
     command = re.search(r"run +(.*)", capsys.readouterr().out)[1]
-    assert script.arguments(shlex.split(command)[6:]).settings == (700, 0.2, 0.8, 0.1)
+    assert script.arguments(shlex.split(command)[6:]).settings == (700, 0.2, 0.8, 0.1, 0.05)
 
 
 # ---- by any ASE calculator ----

@@ -338,3 +338,18 @@ def test_frames_of_a_config_type_each_are_shared_out():
     for i, frame in enumerate(frames):
         frame.info["config_type"] = f"md-{i:03d}"
     assert min(map(len, splits.split(frames))) > 0
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_pressures_in_place_of_stresses_are_noticed(sign):
+    """Successive frames here are too different for the work of stress to be compared."""
+    frames = copper(24)
+    for frame in frames:
+        frame.calc.results["stress"] *= sign
+    if sign > 0:
+        datasets.check_dataset(frames, "cu.extxyz")
+    else:
+        with pytest.raises(
+            ValueError, match=r"cu\.extxyz, frame \d+.*stresses fall where volumes grow .*multiply it by -1"
+        ):
+            datasets.check_dataset(frames, "cu.extxyz")

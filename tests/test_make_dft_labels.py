@@ -305,7 +305,13 @@ def test_settings_come_from_the_command_line_with_the_datasets_values_as_default
     changed = script.arguments(["out.extxyz", "--cutoff", "340", "--k-spacing-large", "0.5"]).settings
     assert changed == script.DEFAULTS._replace(cutoff=340.0, k_spacing_large=0.5)
     assert script.arguments(["out.extxyz", "--pulay", "0.05"]).settings.pulay == 0.05
-    for wrong in (["--smearing", "-1"], ["--smearing", "0"], ["--pulay", "-0.1"]):
+    for wrong in (
+        ["--smearing", "-1"],
+        ["--smearing", "0"],
+        ["--pulay", "-0.1"],
+        ["--pulay", "0.5"],
+        ["--pulay", "nan"],
+    ):
         with pytest.raises(SystemExit):
             script.arguments(["out.extxyz", *wrong])
 

@@ -251,8 +251,10 @@ def test_frames_may_come_from_several_files_each_source_with_its_own_zero(folder
     shares = [[f.info["config_id"].partition(":")[2] for f in part] for part in splits.split(loaded)]
     for part, share in zip(splits.split(alone), shares, strict=True):
         assert [f.info["config_id"] for f in part] == share[: len(part)]
+    (folder / "copy.extxyz").write_bytes((folder / "frames.extxyz").read_bytes())
     for said, files in (
         ("two files of frames are called frames.extxyz", '["frames.extxyz", "./frames.extxyz"]'),
+        (r"copy\.extxyz:.* is a copy of frames\.extxyz:.* under another source", '["frames.extxyz", "copy.extxyz"]'),
         ("frames = 3 is no text", '["frames.extxyz", 3]'),
         ("frames = \\[\\] is no text", "[]"),
     ):
@@ -310,6 +312,7 @@ def test_settings_of_the_file_take_the_place_of_the_presets(folder):
 
 @pytest.mark.parametrize(("old", "new", "says"), [
     (",train", ",held-out", r"measured\.csv: every row is held out; give at least one the role train"),
+    ("3.615", "2.556", r"measured\.csv: fcc Cu with a = 2\.556 at 300 K has 4\.175 Å\^3 per atom, .*conventional cell"),
     ("168.4", "168,4", r"measured\.csv, line 2: 7 cells under 6 columns; .* with decimal points in numbers"),
 ])  # fmt: skip
 def test_a_wrong_table_is_one_sentence(folder, capsys, old, new, says):

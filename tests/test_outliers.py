@@ -113,6 +113,15 @@ def test_at_most_one_good_frame_in_a_hundred_is_doubted():
     assert len({outlier.frame for outlier in outliers.find(MODEL, clean(100))}) <= 1
 
 
+def test_a_frame_that_is_predicted_better_than_usual_is_no_fault():
+    frames = clean(40)
+    perfect = bulk("Ar", "fcc", a=5.27) * (2, 1, 1)
+    perfect.info.update(config_type="fcc", config_id="perfect")
+    said = comparison.evaluate(MODEL, [perfect])
+    frames.append(with_labels(perfect, said.energy[0], np.asarray(said.forces), said.stress[0]))
+    assert "perfect" not in {outlier.config_id for outlier in outliers.find(MODEL, frames)}
+
+
 def test_residuals_do_not_contain_reference_energies():
     """An alloy whose labels are those of the model: what differs in composition is not what deviates."""
     alloy = Potential(MODEL.params, MODEL.model, (18, 36), (-6.0, -131.0))

@@ -283,6 +283,14 @@ def test_a_run_that_repeats_a_frame_of_another_one_goes_with_it():
         assert parts_of([*frames, copy, other])[id(other)] == parts[id(frames[n])]
 
 
+def test_runs_that_begin_with_the_same_crystal_without_forces_are_not_one():
+    frames = made("vasp", 20, 3)
+    for n in range(0, 60, 3):
+        frames[n].positions = bulk("Ti", "hcp", a=2.95, c=4.68).positions
+        frames[n].calc = SinglePointCalculator(frames[n], energy=-13.0, forces=np.zeros((2, 3)))
+    assert max(splits.connected(frames)) == 19
+
+
 def test_no_frame_of_the_published_set_is_tested_on_that_is_nearly_one_trained_on():
     """At the lower temperature atoms move by 0.1 Å, so that a frame closer than that is no independent one."""
     given = os.environ.get(comparison.VASP_FILE)

@@ -1,6 +1,7 @@
 """The commands for a material of your own, from DFT output to trained models, and for the titanium study."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ class Command(NamedTuple):
 
 
 def main(arguments=None) -> int:
+    # before jax is imported: see `jax_setup.enable_compilation_cache`
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # here, so that an interruption (Ctrl-C) while they are imported is handled
     from fusedff.properties.static.relax import NotRelaxedError
 
@@ -107,6 +110,7 @@ def _label_arguments(parser) -> None:
         ("k-spacing", "K", "of k-points, in 1/Å with 2π, for cells of fewer than 4 atoms (default: 0.26)"),
         ("k-spacing-large", "K", "the same of larger cells (default: 0.31)"),
         ("smearing", "EV", "Methfessel-Paxton width (default: 0.2 eV)"),
+        ("pulay", "EV", "pressure times volume per atom that stresses at this cut-off lack (default: 0)"),
     ):
         gpaw.add_argument(f"--{name}", dest=name, type=float, metavar=metavar, help=text)
 

@@ -16,7 +16,7 @@ import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.formats import filetype
 
-from fusedff.data import datasets, deepmd, dft_outputs, extxyz
+from fusedff.data import datasets, deepmd, dft_outputs, extxyz, splits
 from fusedff.data import frames as labelled
 from fusedff.data.dft_outputs import FORMATS, OutputFrame
 from fusedff.data.validation import duplicates
@@ -115,12 +115,17 @@ def convert(inputs: Sequence[str | Path], output: str | Path, settings: Settings
             except ValueError as error:
                 unfit.append(str(error))
                 continue
-            frame = _frame(atoms, name, prefix, n, kind, settings)
+            frame = _frame(atoms, name, prefix, n, kind, settings, output.stem)
             own_runs += labelled.run(frame) == frame.info["config_id"]
             smearing = max(smearing, _smearing(atoms))
             kept.append(frame)
     if unfit:
         dropped[f"unfit to learn from, the first is {unfit[0]}"] = len(unfit)
+    first_of = {}  # runs that share a structure are one; afterwards its copies are gone, and with them the connection
+    for frame, group in zip(kept, splits.connected(kept), strict=True):
+        run = labelled.run(frame)
+        if (first := first_of.setdefault(group, run)) != run:
+            frame.info["run"] = first
     twice = {j for _, j in duplicates.pairs(kept)}
     if twice:
         dropped["the same structure as an earlier frame"] = len(twice)
@@ -193,7 +198,7 @@ def _smearing(atoms) -> float:
     return 0.0 if energy is None or free is None else abs(free - energy) / len(atoms)
 
 
-def _frame(atoms, name: str, prefix: str, n: int, kind: str, settings: Settings) -> ase.Atoms:
+def _frame(atoms, name: str, prefix: str, n: int, kind: str, settings: Settings, source: str) -> ase.Atoms:
     """The frame with its labels and ids and nothing else: no constraints, no orbitals, one energy."""
     frame = labelled.bare(atoms)
     found = labelled.calculator_results(atoms)
@@ -206,7 +211,7 @@ def _frame(atoms, name: str, prefix: str, n: int, kind: str, settings: Settings)
     if "dft" in said:  # as `load_frames` reads it
         program = str(said["dft"]).split("-")[0].lower()
     said.setdefault("config_type", settings.family)
-    said.setdefault("source", settings.source or program or Path(name).stem)
+    said.setdefault("source", settings.source or program or source)
     run = f"{name}/{n // settings.run_length}" if settings.run_length else name
     if kind != "extxyz":
         said["config_id"] = f"{run}#{n}"

@@ -23,7 +23,7 @@ from fusedff.runtime import storage
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_dft_labels.py"
 PYTHON = "/usr/bin/python3"  # where the packages of Debian and Ubuntu put GPAW
-OF_GPAW = ("cutoff", "k-spacing", "k-spacing-large", "smearing")  # settings of the script, as it spells them
+OF_GPAW = ("cutoff", "k-spacing", "k-spacing-large", "smearing", "pulay")  # settings of the script, as it spells them
 SECONDS_BETWEEN_SAVES = 10.0
 
 

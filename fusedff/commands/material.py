@@ -104,6 +104,7 @@ def load(path: str | Path) -> Material:
     frames = datasets.load_files([here / name for name in files], units_of_frames)
     crystal = dict.fromkeys(crystals.unit_cell(points[0].crystal).symbols, f"the crystal of {said['table']}")
     _require_elements(crystal, frames, files)
+    _require_volumes(points, frames, said["table"])
     if all(point.role != "train" for point in points):
         raise ValueError(f"{said['table']}: every row is held out; give at least one the role train")
     seeds = _seeds(said, path.name)
@@ -123,6 +124,22 @@ def _require_elements(needed: Mapping[str, str], frames, files) -> None:
     """Raise ValueError unless all elements (symbol -> what has it) are in a frame."""
     for symbol in sorted(set(needed) - {symbol for frame in frames for symbol in frame.symbols}):
         raise ValueError(f"{', '.join(files)}: no frame contains {symbol}, which {needed[symbol]} does; add frames")
+
+
+def _require_volumes(points, frames, table: str) -> None:
+    """Raise ValueError for a crystal far from the volumes of the frames of its composition, if there are any."""
+    cell = crystals.unit_cell(points[0].crystal)
+    alike = [f for f in frames if f.symbols.formula.reduce()[0] == cell.symbols.formula.reduce()[0] and f.pbc.all()]
+    volumes = [frame.get_volume() / len(frame) for frame in alike]
+    for point in points if volumes else ():
+        cell = crystals.unit_cell(point.crystal)
+        volume = cell.get_volume() / len(cell)
+        if not 0.8 * min(volumes) < volume < 1.25 * max(volumes):
+            raise ValueError(
+                f"{table}: {point.crystal} at {point.temperature:g} K has {volume:.4g} Å^3 per atom, the frames have "
+                f"{min(volumes):.4g} to {max(volumes):.4g}; give the lattice constants of the conventional cell in Å, "
+                "or frames near this volume"
+            )
 
 
 def _units(said: Mapping, file: str) -> tuple[str | None, str | None]:

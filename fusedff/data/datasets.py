@@ -81,7 +81,20 @@ def load_files(paths, units: str | None = None) -> tuple[ase.Atoms, ...]:
     for source, members in of_source.items():
         found = check_dataset(members, f"source {source}")
         duplicates.check(found, _places(found, f"source {source}"))
+    _require_other_labels(frames)
     return tuple(frames)
+
+
+def _require_other_labels(frames) -> None:
+    """Raise ValueError if frames of two sources have the same structure and forces: two calculations never agree so."""
+    for i, j in duplicates.pairs(frames):
+        one, other = (np.sort(np.linalg.norm(labels(frames[n]).forces, axis=1)) for n in (i, j))
+        apart = labelled.source(frames[i]) != labelled.source(frames[j])
+        if apart and one.max() > 0.01 and np.allclose(one, other, rtol=0, atol=1e-6):
+            raise ValueError(
+                f"{frames[j].info['config_id']} is a copy of {frames[i].info['config_id']} under another source: atoms "
+                "and forces are the same; give each frame once"
+            )
 
 
 def fit_reference_energies(frames, source: str | None = None) -> dict[str, float]:
@@ -164,6 +177,7 @@ def check_dataset(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
         partial(plausibility.check_lengths, frames, places),
         partial(consistency.check_changes, frames, said, places),
         partial(consistency.check_energies, frames, said, places),
+        partial(consistency.check_sign_of_stress, frames, said, places),
         partial(consistency.check_net_forces, said, places),
     ):
         try:

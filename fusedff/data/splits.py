@@ -6,7 +6,8 @@ that repeat one of their snapshots, as published sets have some; a frame that is
 """
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import ase
@@ -17,6 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from fusedff.data import frames as labelled
 from fusedff.data.validation import duplicates
 
+AT_REST = 1e-3  # eV/Å, of the largest force component
 _BLOCK = 10  # consecutive runs of one source and family that are divided among the parts together
 
 
@@ -70,14 +72,15 @@ def split(frames, validation=0.1, test=0.2, seed=0) -> Split:
     """
     frames = tuple(frames)
     families, sources = ([of(f) for f in frames] for of in (labelled.family, labelled.source))
-    runs = _connected(frames, sources)
+    runs = connected(frames)
     parts = assign(families, validation, test, runs, sources, seed)
     wanted = {"train": True, "validation": validation > 0, "test": test > 0}
     if empty := [name for name in wanted if wanted[name] and name not in parts]:
         raise ValueError(
-            f"{len(frames)} frames leave none for {' and '.join(empty)}: ten of one config_type give each part its "
-            f"share, where those of one run (there are {len(set(runs))}) stay together; add frames, or share out three "
-            "or more in file order with `paper_split`"
+            f"{len(frames)} frames leave none for {' and '.join(empty)}: ten runs of one source and config_type give "
+            f"each part its share, and here are {_most_runs(runs, families, sources)} at most; add frames, give frames "
+            "of one calculation the same source, cut long runs (`fusedff convert --run-length`), or share out frames "
+            "in file order with `paper_split`"
         )
     return Split(*(tuple(f for f, p in zip(frames, parts, strict=True) if p == name) for name in Split._fields))
 
@@ -95,15 +98,29 @@ def paper_split(frames) -> Split:
     return Split(frames[:n_train], frames[n_train : n_train + n_validation], frames[n_train + n_validation :])
 
 
-def _connected(frames, sources) -> list[int]:
-    """A number for each frame: the same one for frames of one run, and of runs that share the same structure."""
-    first_of, pairs = {}, list(duplicates.pairs(frames))
-    for n, (source, frame) in enumerate(zip(sources, frames, strict=True)):
+def _most_runs(runs, families, sources) -> int:
+    """Largest number of runs of one source and family."""
+    different = {(run, family, source) for run, family, source in zip(runs, families, sources, strict=True)}
+    return max(Counter((family, source) for _, family, source in different).values())
+
+
+def connected(frames: Sequence[ase.Atoms]) -> list[int]:
+    """A number for each frame: the same one for frames of one run, and of runs that share a structure.
+
+    A crystal without forces does not connect runs: simulations may begin with it and have nothing else in common.
+    """
+    first_of, pairs = {}, [(i, j) for i, j in duplicates.pairs(frames) if not _at_rest(frames[i])]
+    for n, frame in enumerate(frames):
         if (run := labelled.run(frame)) is not None:
-            pairs.append((first_of.setdefault((source, run), n), n))
+            pairs.append((first_of.setdefault((labelled.source(frame), run), n), n))
     one, other = np.array(pairs, int).reshape(-1, 2).T
     graph = coo_array((np.ones(len(pairs)), (one, other)), shape=(len(frames), len(frames)))
     return connected_components(graph, directed=False)[1].tolist()
+
+
+def _at_rest(frame) -> bool:
+    forces = labelled.calculator_results(frame).get("forces") if frame.calc else None
+    return forces is not None and np.abs(forces).max() < AT_REST
 
 
 def _tenths(fraction: float, name: str) -> int:

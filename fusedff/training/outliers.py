@@ -79,7 +79,9 @@ def scores(potential: Potential, frames: Sequence[Atoms], stores=None) -> dict[s
             centre = np.median(residual[members]) if quantity == "energy" else 0.0  # the others are positive
             relative = (residual[members] - centre) / size[members]
             if np.isfinite(relative).any():
-                score[members] = np.abs(relative - np.nanmedian(relative)) / _spread(relative)
+                above = relative - np.nanmedian(relative)
+                # a force or stress that is predicted better than usual, as in a perfect crystal, is no fault
+                score[members] = (np.abs(above) if quantity == "energy" else np.maximum(above, 0)) / _spread(relative)
             others = residual[np.setdiff1d([n for n, k in enumerate(kinds) if k[0] == kinds[members[0]][0]], members)]
             if quantity == "energy" and len(others) >= FAMILY:
                 shift = abs(centre - np.median(others)) / SIZES["energy"]

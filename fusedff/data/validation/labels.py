@@ -14,10 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from ase import Atoms
 
+from fusedff.data.frames import family
 from fusedff.data.validation import units
 from fusedff.units import from_voigt
 
 MAX_ENERGY_SPREAD = 20.0  # eV per atom between frames of one composition
+FAMILY, MIN_SPREAD, OPPOSED = 8, 0.01, -0.4  # frames; relative spread of volumes; correlation of stress and volume
 MAX_NET_FORCE = 0.01  # eV/Å per atom; converged plane-wave calculations have less, at most 0.006 in the shipped frames
 # Largest strain and displacement (Å) of frames that are compared; displacement (Å) up to which forces do not matter.
 _CLOSE_STRAIN, _CLOSE_MOVE, _STILL = 0.1, 0.5, 0.02
@@ -246,6 +248,30 @@ def check_energies(frames: Sequence[Atoms], labels: Sequence, where: Sequence[st
                     f"{where[i]}: energy is {energy:.3f} eV per atom, but {formula} frames have {typical:.3f}; "
                     + (f"it looks {unit}" if unit else "use one unit and one reference, or drop it")
                 )
+
+
+def check_sign_of_stress(frames: Sequence[Atoms], labels: Sequence, where: Sequence[str]) -> None:
+    """Raise ImplausibleDataError if crystals are under more pressure the larger they are.
+
+    In each family with stresses of several volumes, stress and volume per atom are correlated: by +0.5 to +1 in rattled
+    and strained crystals, by the opposite if the sign is wrong, and not at all in cells that contain a vacuum.
+    """
+    families = defaultdict(list)
+    for n, (frame, label) in enumerate(zip(frames, labels, strict=True)):
+        if frame.pbc.all() and np.isfinite(label.stress).all():
+            kind = (family(frame), frame.symbols.formula.reduce()[0].format("hill"))
+            families[kind].append((frame.get_volume() / len(frame), label.stress[:3].mean(), n))
+    found = {}
+    for kind, rows in families.items():
+        volumes, stresses, numbers = np.transpose(rows)
+        if len(rows) >= FAMILY and np.std(volumes) > MIN_SPREAD * np.mean(volumes) and np.std(stresses) > 0:
+            found[kind] = float(np.corrcoef(volumes, stresses)[0, 1]), int(numbers[0])
+    if found and np.median([correlation for correlation, _ in found.values()]) < OPPOSED:
+        correlation, first = min(found.values())
+        raise units.ImplausibleDataError(
+            f"{where[first]}: among the frames of its family stresses fall where volumes grow (correlation "
+            f"{correlation:.2f}); stress is positive in tension here: multiply it by -1 if it is a pressure"
+        )
 
 
 def check_net_forces(labels: Sequence, where: Sequence[str]) -> None:
