@@ -215,18 +215,21 @@ def describe(material: Material) -> str:
         ", ".join(f"{p.temperature:g}" for p in material.points if (p.role == "train") == wanted)
         for wanted in (True, False)
     )
+    conditions = ", ".join(dict.fromkeys(p.condition for p in material.points if p.elastic)) or point.condition
+    many = "family" if len(families) == 1 else "families"
     return "\n".join([
         f"crystal       {point.crystal.structure} {material.formula}, {crystals.symmetry(point.crystal)}",
         f"frames        {len(material.frames)}: {len(split.train)} to train on, {len(split.validation)} to watch it, "
-        f"{len(split.test)} held out; {len(families)} families ({', '.join(families)})"
+        f"{len(split.test)} held out; {len(families)} {many} ({', '.join(families)})"
         + (f"; each of {', '.join(sources)} has its own zero of energy" if len(sources) > 1 else ""),
-        f"measured      {', '.join(measured_names(material.points)) or 'no elastic constants'} ({point.condition}); "
+        f"measured      {', '.join(measured_names(material.points)) or 'no elastic constants'} ({conditions}); "
         f"trained on {trained} K; held out {held + ' K' if held else 'none'}",
         *targets.describe(material.targets),
         f"simulations   {len(cell)} atoms, edges {', '.join(f'{x:.1f}' for x in cell.cell.lengths())} Å, steps of "
         f"{material.preset.experiment.sampling.langevin.timestep_fs:g} fs",
         f"preset        {material.preset.name}: {material.preset.dft.epochs} epochs of force matching, "
-        f"{material.preset.experiment.updates} updates from experiment, {material.preset.fused.epochs} fused epochs",
+        f"{material.preset.experiment.updates} updates from experiment, {material.preset.fused.epochs} rounds of fused "
+        "training",
         *([f"committee     seeds {', '.join(map(str, material.seeds))}: every model is trained with each"]
           if material.seeds else []),
         f"output        {material.output}",

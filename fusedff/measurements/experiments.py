@@ -18,6 +18,7 @@ from pathlib import Path
 import ase
 import ase.units
 import numpy as np
+from ase.formula import Formula
 
 from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.crystallography.crystals import PARAMETERS, Crystal
@@ -114,9 +115,18 @@ def _reference(symbol, structure) -> Crystal:
         edges = {"a": 1.0} | ({"c": np.sqrt(8 / 3)} if structure == "hcp" else {})
         return Crystal(symbol or "Ti", structure, **edges)
     reference = crystals.from_structure(structure)
-    if symbol not in (None, reference.symbol):
+    if symbol is not None and not _same_compound(symbol, reference.symbol):
         raise ValueError(f"the structure is of {reference.symbol}, not {symbol}; leave out `symbol`")
     return reference
+
+
+def _same_compound(one: str, other: str) -> bool:
+    """Whether two formulas are of one compound, such as Ni3Al and AlNi3."""
+    try:
+        first, second = (Formula(formula).reduce()[0].count() for formula in (one, other))
+    except ValueError:
+        return False
+    return first == second
 
 
 def _check_header(header, reference: Crystal, file: str) -> None:
@@ -140,7 +150,7 @@ def _check_header(header, reference: Crystal, file: str) -> None:
             raise ValueError(
                 f"{file}, line {line}: {problem} column {', '.join(map(repr, found))}; a table for "
                 f"{reference.structure} has {layout}, and optionally errors (C11_stderr_GPa), pressure_GPa, role, "
-                "condition"
+                "condition; what else there is to say belongs in lines that begin with #"
             )
 
 
