@@ -6,11 +6,13 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from fusedff import results
 from fusedff.commands import release
 from fusedff.data import FILES
+from fusedff.measurements import experiments
 from fusedff.potential import Potential
 from fusedff.runtime import storage
 from fusedff.study import run_folder
@@ -140,3 +142,14 @@ def test_what_further_measurements_would_tell_is_of_the_model_that_ships_and_as_
         f"shares {share[most[2]]:.0f} % or less", f"remove {min(gone):.0f} to {max(gone):.0f} % of the variance",
     ):  # fmt: skip
         assert said in page
+
+
+def test_straight_lines_between_the_trained_temperatures_are_as_close_as_the_pages_say():
+    points = experiments.load_state_points()
+    trained = [point for point in points if point.temperature in RECORD["temperatures"]["train"]]
+    at = [point.temperature for point in trained]
+    off = [
+        abs(np.interp(point.temperature, at, [known.elastic[name] for known in trained]) / constant - 1)
+        for point in points if point not in trained for name, constant in point.elastic.items()
+    ]  # fmt: skip
+    assert f"do as well ({100 * np.mean(off):.1f} %)" in (ROOT / release.RESULTS).read_text()

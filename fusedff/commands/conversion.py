@@ -121,12 +121,13 @@ def convert(inputs: Sequence[str | Path], output: str | Path, settings: Settings
             kept.append(frame)
     if unfit:
         dropped[f"unfit to learn from, the first is {unfit[0]}"] = len(unfit)
+    same = list(duplicates.pairs(kept))
     first_of = {}  # runs that share a structure are one; afterwards its copies are gone, and with them the connection
-    for frame, group in zip(kept, splits.connected(kept), strict=True):
+    for frame, group in zip(kept, splits.connected(kept, same), strict=True):
         run = labelled.run(frame)
         if (first := first_of.setdefault(group, run)) != run:
             frame.info["run"] = first
-    twice = {j for _, j in duplicates.pairs(kept)}
+    twice = {j for _, j in same}
     if twice:
         dropped["the same structure as an earlier frame"] = len(twice)
         kept = [frame for n, frame in enumerate(kept) if n not in twice]

@@ -128,8 +128,8 @@ def _require_elements(needed: Mapping[str, str], frames, files) -> None:
 
 def _require_volumes(points, frames, table: str) -> None:
     """Raise ValueError for a crystal far from the volumes of the frames of its composition, if there are any."""
-    cell = crystals.unit_cell(points[0].crystal)
-    alike = [f for f in frames if f.symbols.formula.reduce()[0] == cell.symbols.formula.reduce()[0] and f.pbc.all()]
+    compound = crystals.unit_cell(points[0].crystal).symbols.formula.reduce()[0]
+    alike = [frame for frame in frames if frame.symbols.formula.reduce()[0] == compound and frame.pbc.all()]
     volumes = [frame.get_volume() / len(frame) for frame in alike]
     for point in points if volumes else ():
         cell = crystals.unit_cell(point.crystal)

@@ -7,7 +7,7 @@ that repeat one of their snapshots, as published sets have some; a frame that is
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import ase
@@ -72,7 +72,7 @@ def split(frames, validation=0.1, test=0.2, seed=0) -> Split:
     """
     frames = tuple(frames)
     families, sources = ([of(f) for f in frames] for of in (labelled.family, labelled.source))
-    runs = connected(frames)
+    runs = connected(frames, duplicates.pairs(frames))
     parts = assign(families, validation, test, runs, sources, seed)
     wanted = {"train": True, "validation": validation > 0, "test": test > 0}
     if empty := [name for name in wanted if wanted[name] and name not in parts]:
@@ -104,12 +104,13 @@ def _most_runs(runs, families, sources) -> int:
     return max(Counter((family, source) for _, family, source in different).values())
 
 
-def connected(frames: Sequence[ase.Atoms]) -> list[int]:
+def connected(frames: Sequence[ase.Atoms], same: Iterable[tuple[int, int]]) -> list[int]:
     """A number for each frame: the same one for frames of one run, and of runs that share a structure.
 
-    A crystal without forces does not connect runs: simulations may begin with it and have nothing else in common.
+    `same` are the `duplicates.pairs` of the frames. A crystal without forces does not connect runs: simulations may
+    begin with it and have nothing else in common.
     """
-    first_of, pairs = {}, [(i, j) for i, j in duplicates.pairs(frames) if not _at_rest(frames[i])]
+    first_of, pairs = {}, [(i, j) for i, j in same if not _at_rest(frames[i])]
     for n, frame in enumerate(frames):
         if (run := labelled.run(frame)) is not None:
             pairs.append((first_of.setdefault((labelled.source(frame), run), n), n))

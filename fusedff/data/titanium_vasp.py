@@ -22,8 +22,8 @@ import ase
 import numpy as np
 
 from fusedff.data import deepmd, download, extxyz
+from fusedff.data import frames as labelled
 from fusedff.data.download import git_blob_sha1
-from fusedff.data.frames import right_handed
 
 SOURCE = "vasp"
 URL = "https://github.com/saidigroup/23-Single-Element-DNPs/raw/8b3ba91/Training_Data/Ti/iter0_Ti.tar.xz"
@@ -72,7 +72,7 @@ def load(path, verify: bool = True) -> tuple[ase.Atoms, ...]:
     for frame in frames:
         # units="ase": forces of up to 280 eV/Å, between atoms 1.4 Å apart, are real
         frame.info.update(source=SOURCE, use_virial=False, units="ase")
-        frame.info["run"] = re.sub(r"^T\d+/", "", str(frame.info["config_id"]).split("#")[0])
+        frame.info["run"] = re.sub(r"^T\d+/", "", str(labelled.run(frame)))
     return _sound(frames, path.name)
 
 
@@ -123,7 +123,7 @@ def _frames(path) -> list[ase.Atoms]:
         for frame in deepmd.read_set(contents, folder, numbers, path.name, _REMEDY):
             frame.info.update(config_type=config_type, config_id=f"{config_id}#{counts[run]}")
             counts[run] += 1
-            frames.append(right_handed(frame))
+            frames.append(labelled.right_handed(frame))
     return frames
 
 

@@ -123,10 +123,9 @@ def _reference(symbol, structure) -> Crystal:
 def _same_compound(one: str, other: str) -> bool:
     """Whether two formulas are of one compound, such as Ni3Al and AlNi3."""
     try:
-        first, second = (Formula(formula).reduce()[0].count() for formula in (one, other))
+        return Formula(one).reduce()[0] == Formula(other).reduce()[0]  # whatever their order
     except ValueError:
         return False
-    return first == second
 
 
 def _check_header(header, reference: Crystal, file: str) -> None:

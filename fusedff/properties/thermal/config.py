@@ -17,7 +17,7 @@ class SolidConfig:
     langevin: LangevinConfig = field(default_factory=LangevinConfig)
     equilibration: int = 100  # snapshots
     snapshots: int = 700
-    blocks: int = 10  # for standard errors; each should last two damping times of the thermostat
+    blocks: int = 10  # for standard errors; each should last `DAMPING_TIMES` of the thermostat
     seed: int = 1
 
     def __post_init__(self):
