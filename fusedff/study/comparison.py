@@ -106,9 +106,7 @@ def predictions(potential: Potential, frames: Sequence[Atoms]) -> tuple[dict, di
     Both are dicts of flat arrays in the units of `UNITS`; frames whose stress is no label (`labelled.use_virial`) are
     left out of `stress`. Energies of another source than the potential's count from a zero fitted to these frames.
     """
-    store = label_errors.store_of(potential, frames)
-    found = label_errors.predict(potential, store)
-    label_errors.fit_zeros(store, found)
+    store, found = label_errors.predict_frames(potential, frames)
     stressed = store.use_virial > 0
 
     def flat(labels):

@@ -68,6 +68,14 @@ def _evaluate(potential, system, near):
     return found.energy, found.forces, found.stress
 
 
+def predict_frames(potential: Potential, frames: Sequence[Atoms]) -> tuple[FrameStore, list[Labels]]:
+    """The frames as a store, whose zeros of other sources are fitted to the predictions, and these predictions."""
+    store = store_of(potential, frames)
+    found = predict(potential, store)
+    fit_zeros(store, found)
+    return store, found
+
+
 def fit_zeros(store: FrameStore, found: Sequence[Labels]) -> np.ndarray:
     """Zeros of energy (n_offsets,) of the other sources, eV per atom; they are subtracted from the store's energies.
 
@@ -164,9 +172,7 @@ def errors_and_families(potential: Potential, frames: Sequence[Atoms]) -> tuple[
     """`errors` and `errors_by_family` from one evaluation of the frames."""
     if not len(frames):
         raise ValueError("no frames to test on: give at least one labelled frame; a small split may have none")
-    store = store_of(potential, frames)
-    predictions = predict(potential, store)
-    fit_zeros(store, predictions)
+    store, predictions = predict_frames(potential, frames)
     found, sizes = compare(predictions, store.labels()), store.sizes
     source, family = np.array([(labelled.source(f), labelled.family(f)) for f in frames]).T
     rows = []

@@ -16,9 +16,9 @@ import numpy as np
 from ase import Atoms
 
 from fusedff.data import frames as labelled
-from fusedff.data.batching import FrameStore
 from fusedff.potential import Potential
 from fusedff.training import label_errors
+from fusedff.training.label_errors import FrameErrors
 
 SUSPICIOUS = 7.0  # robust standard deviations
 FLOOR = 0.04  # least standard deviation of residuals, relative to the size of labels
@@ -71,7 +71,12 @@ def scores(potential: Potential, frames: Sequence[Atoms], stores=None) -> dict[s
     for n, kind in enumerate(kinds):
         families[kind if kinds.count(kind) >= FAMILY else kind[:1]].append(n)
     sizes, found = _sizes(potential, frames, families.values()), {}
-    parts = [residuals(potential, store) for store in stores or [_store(potential, frames)]]
+    if stores:
+        errors = [label_errors.frame_errors(potential, store) for store in stores]
+    else:
+        store, predictions = label_errors.predict_frames(potential, frames)
+        errors = [label_errors.compare(predictions, store.labels())]
+    parts = [residuals(part) for part in errors]
     for quantity in SIZES:
         residual = np.concatenate([part[quantity] for part in parts])
         size, score = np.hypot(sizes[quantity], SIZES[quantity]), np.full(len(frames), np.nan)
@@ -111,13 +116,6 @@ def _sizes(potential, frames, families) -> dict[str, np.ndarray]:
     }
 
 
-def _store(potential, frames) -> FrameStore:
-    store = label_errors.store_of(potential, frames)
-    label_errors.fit_zeros(store, label_errors.predict(potential, store))
-    return store
-
-
-def residuals(potential: Potential, store: FrameStore) -> dict[str, np.ndarray]:
+def residuals(found: FrameErrors) -> dict[str, np.ndarray]:
     """Predicted minus label, (n_frames,): energy per atom, root mean square of forces and of stress (nan: no label)."""
-    found = label_errors.frame_errors(potential, store)
     return {"energy": found.energy, "forces": found.force_squared**0.5, "stress": found.stress_squared**0.5}
