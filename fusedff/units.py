@@ -15,6 +15,8 @@ THZ = 2 * np.pi / PS  # angular frequency of 1 THz in ASE's units, sqrt(eV/amu)/
 PLANCK = 1e12 * ase.units._hplanck / ase.units._e  # Planck's constant, eV per THz
 KJ_MOL = ase.units.kJ / ase.units.mol  # eV per kJ/mol
 NM = ase.units.nm  # Å per nm
+G_CM3 = 1e-27 / ase.units._amu  # amu/Å^3 per g/cm^3
+MAX_DENSITY = 50.0  # g/cm^3, twice that of osmium, the densest element
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # xx yy zz yz xz xy
 

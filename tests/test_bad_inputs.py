@@ -466,6 +466,8 @@ TABLES = [
     Bad("temperature in mK", row("323", "323000"), measured, (LINE, "temperature_K is 323000", "give Kelvin|mK")),
     Bad("repeated temperature", table(HEADER, ROW, ROW), measured,
         (r"^mine\.csv, line 3", "323 K is on line 2 too", "keep one")),
+    Bad("a temperature repeated to rounding", table(HEADER, ROW, ROW.replace("323", "323.0001")), measured,
+        (r"^mine\.csv, line 3", "323 K is on line 2 too", "keep one")),
     Bad("lattice zero", row("4.67942", "0"), measured, (LINE, "c_A is 0", "must be positive")),
     Bad("lattice in nm", row("2.95125,4.67942", "0.295125,0.467942"), measured,
         (LINE, r"a = 0\.295", "looks? like nm", "multiply .*by 10")),

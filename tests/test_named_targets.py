@@ -233,6 +233,7 @@ NEXT = 'replicas = 4\n\n[[targets]]\nkind = "radial'
     ('kind = "density"', "kind = []", r"\[\[targets\]\] 1: kind \[\] is unknown; use one of phonon, radial"),
     ('kind = "density"\n', "", r"\[\[targets\]\] 1: 'kind' is missing; use one of phonon, radial_distribution"),
     ("stderr_GPa", "stderr_Gpa", r"1 \(density\): setting 'stderr_Gpa' is unknown; did you mean 'stderr_GPa'\?"),
+    ("density_g_cm3 = 1.11", "density_g_cm3 = 1110.0", r"Density: density_g_cm3 = 1110\.0; give g/cm\^3"),
     (STATE, "pressure", r"\(density\): 'temperature_K' is missing; add it"),
     (STATE, f"temperature_K = -1\n{STATE[20:]}", r"temperature_K = -1; give a number above 0"),
     ("pressure_GPa = 0", 'pressure_GPa = "none"', r"pressure_GPa = 'none' is not a number; correct it"),

@@ -12,7 +12,6 @@ from math import isfinite
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-import ase.units
 import jax
 import numpy as np
 from ase import Atoms
@@ -34,9 +33,8 @@ from fusedff.training.config import SamplingConfig
 from fusedff.training.phonon_target import Mode, PhononTarget
 from fusedff.training.targets import HeatCapacityTarget, PressureTarget, RadialTarget, StaticTarget, Target
 from fusedff.training.terms import Simulated
-from fusedff.units import GPA
+from fusedff.units import G_CM3, GPA, MAX_DENSITY
 
-DENSITY = 1e27 * ase.units._amu  # g/cm^3 of an amu per Å^3
 RADII = {"r_A": 1.0, "r_nm": 10.0}  # Å
 
 
@@ -144,6 +142,8 @@ class State:
             self, positive=["temperature_K", *(["density_g_cm3"] if self.density_g_cm3 is not None else [])],
             count=["replicas"], not_negative=["weight"],
         )  # fmt: skip
+        if self.density_g_cm3 is not None:
+            ranges.between(self, "density_g_cm3", high=MAX_DENSITY, why="give g/cm^3 (1 g/cm^3 = 1000 kg/m^3)")
 
     def cells(self, context: Context) -> tuple[SimulationCells, str]:
         """The cells to simulate, and what they are."""
@@ -157,10 +157,11 @@ class State:
         labelled.check_geometry(unit, said)
         frame = crystals.repeated(unit, default if self.repeats is None else self.repeats)
         if self.density_g_cm3 is not None:
-            factor = (DENSITY * frame.get_masses().sum() / frame.get_volume() / self.density_g_cm3) ** (1 / 3)
+            volume = frame.get_masses().sum() / (self.density_g_cm3 * G_CM3)
+            factor = (volume / frame.get_volume()) ** (1 / 3)
             frame.set_cell(factor * frame.cell.array, scale_atoms=True)
         edges = ", ".join(f"{x:.1f}" for x in frame.cell.lengths())
-        density = DENSITY * frame.get_masses().sum() / frame.get_volume()
+        density = frame.get_masses().sum() / frame.get_volume() / G_CM3
         return (
             replicate([frame], [self.temperature_K], self.replicas),
             f"{said}, {len(frame)} atoms, {density:.4g} g/cm³, edges {edges} Å"

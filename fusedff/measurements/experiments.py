@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import ase
-import ase.units
 import numpy as np
 from ase.formula import Formula
 
@@ -26,11 +25,12 @@ from fusedff.data import FILES
 from fusedff.data.validation import units as plausibility
 from fusedff.measurements import csv, curves, state_points
 from fusedff.measurements.state_points import StatePoint
-from fusedff.units import GPA
+from fusedff.units import G_CM3, GPA, MAX_DENSITY
 
 TITANIUM_TABLE = FILES / "titanium_experiment.csv"
 ALUMINIUM_TABLE = FILES / "aluminium_experiment.csv"
 MAX_TEMPERATURE = 10_000.0  # K
+CLOSEST_ROWS = 0.01  # K; temperatures that are closer are one
 MAX_PRESSURE_GPA = 1_000.0
 EINSTEIN = 200.0  # K, a typical temperature of the oscillators of a crystal
 UNITS = {"GPa": 1.0, "Pa": 1e9, "bar": 1e4, "MPa": 1e3, "kbar": 10.0, "Mbar": 0.01}  # how many make a GPa
@@ -64,8 +64,9 @@ def load_state_points(
     for line, row in rows[1:]:
         where = f"{path.name}, line {line}"
         point = _state_point(csv.cells(rows[0][1], row, where), reference, units, where)
-        if point.temperature in line_of:
-            raise ValueError(f"{where}: {point.temperature:g} K is on line {line_of[point.temperature]} too; keep one")
+        for temperature, other in line_of.items():
+            if abs(temperature - point.temperature) < CLOSEST_ROWS:
+                raise ValueError(f"{where}: {point.temperature:g} K is on line {other} too; keep one")
         line_of[point.temperature] = line
         points.append(point)
     if not points:
@@ -193,8 +194,9 @@ def _lattice(cells, reference: Crystal, where: str) -> dict[str, float]:
     if not _by_density(cells, reference):
         return {x: csv.positive(cells[COLUMNS[x]], COLUMNS[x], where) for x in reference.parameters}
     density = csv.positive(cells[DENSITY], DENSITY, where)
-    grams = crystals.unit_cell(reference).get_masses().sum() * 1e3 * ase.units._amu
-    return {"a": float(1e8 * (grams / density) ** (1 / 3))}
+    if density > MAX_DENSITY:
+        raise ValueError(f"{where}: {DENSITY} is {density:g}; give g/cm^3 (1 g/cm^3 = 1000 kg/m^3)")
+    return {"a": float((crystals.unit_cell(reference).get_masses().sum() / (density * G_CM3)) ** (1 / 3))}
 
 
 def _one_of(cells, column: str, known, where: str) -> str:
