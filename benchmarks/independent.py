@@ -29,7 +29,7 @@ SETTINGS = ElasticConfig(
     langevin=LangevinConfig(timestep_fs=4.0, friction_per_ps=5.0, steps_per_snapshot=13),
     equilibration=20,  # 1 ps
     snapshots=48,  # 2.5 ps of each replica
-    blocks=6,  # of 0.4 ps, twice the time in which the friction acts: shorter ones would give too small an error
+    blocks=3,  # of 0.8 ps, four times the time in which the friction acts: shorter ones would give too small an error
     seed=7,
 )
 DRY = replace(
