@@ -69,7 +69,7 @@ class Evaluation(NamedTuple):
     meta_fields=["model", "numbers", "reference", "scale", "repulsion", "source"],
     drop_fields=["coverage"],  # compiled code does not depend on it
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Potential:
     """A model, its parameters, and what gives energies in eV: E_i = reference[species] + scale * model_i + ZBL_i.
 

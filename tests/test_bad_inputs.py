@@ -719,15 +719,15 @@ DAMAGED = storage.DamagedFileError
 
 def checkpoint(path, settings=None, history=()):
     """What a training has left, or one that kept no history."""
-    train_state = loop.TrainState(jnp.zeros(2), (), jax.random.PRNGKey(0))
+    train_state = loop.TrainState(jnp.zeros(2), ())
     kept = {} if history is None else {"history": list(history), "best_score": 0.0, "stale": 0}
     identity = {"training": "any", "settings": settings or {}, "learned_from": {}}
-    storage.write_tree(path, {"learner": train_state, "best": train_state.params}, identity | kept)
+    storage.write_tree(path, {"train_state": train_state, "best": train_state.params}, identity | kept)
     return path
 
 
 def resume(path):
-    train_state = loop.TrainState(jnp.zeros(2), (), jax.random.PRNGKey(0))
+    train_state = loop.TrainState(jnp.zeros(2), ())
     return loop.train(
         lambda train_state, n: (train_state, {}), train_state, 1, name="any", settings={}, checkpoint=path
     )

@@ -107,6 +107,7 @@ def test_a_bin_that_overflows_is_reported_as_slots_needed():
     assert divided.bin_capacity(int(slots)) < 30
     _, short = search(frame, cutoff, slots, lambda *_: divided)
     assert int(short.needed) > short.capacity
+    assert neighbors.required_capacity(systems.from_atoms(frame), cutoff, divided) == int(short.needed)
     system, near = search(frame, cutoff, short.needed, lambda *_: divided)
     assert int(near.needed) <= near.capacity
     assert_same_pairs(pairs_of(system, near), ase_pairs(frame, cutoff))

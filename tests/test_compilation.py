@@ -1,13 +1,14 @@
-"""Compiled programs: one for every value of the static arguments, of which only the last ones are kept."""
+"""Compiled programs: how many there are, and how long they live."""
 
 import gc
 import subprocess
 import sys
 import weakref
-from dataclasses import dataclass
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from argon import argon, labelled
 from ase.build import bulk
 from jax.extend.core import jaxprs_in_params
@@ -17,30 +18,13 @@ from fusedff.measurements.state_points import StatePoint
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
 from fusedff.properties.thermal import elastic
-from fusedff.runtime import compilation
 from fusedff.simulation import langevin
 from fusedff.simulation.cells import replicate
 from fusedff.simulation.elasticity import CoupledStrains
-from fusedff.training import force_matching
-from fusedff.training.config import ForceMatchingConfig
-from fusedff.training.targets import ElasticTarget
-
-
-@dataclass(frozen=True)
-class Factor:
-    value: float
-
-
-def test_a_function_is_compiled_once_for_every_static_value_and_forgets_the_oldest():
-    traced = []
-
-    @compilation.jit(n_static=1, kept=2)
-    def times(factor, x):
-        traced.append(factor.value)
-        return factor.value * x
-
-    assert [float(times(Factor(f), 2.0)) for f in (2.0, 3.0, 2.0, 4.0, 2.0, 3.0)] == [4, 6, 4, 8, 4, 6]
-    assert traced == [2.0, 3.0, 4.0, 3.0]  # 2 stays in use, 3 was the oldest when 4 came
+from fusedff.training import difftre, force_matching
+from fusedff.training.config import DiffTReConfig, ForceMatchingConfig, SamplingConfig
+from fusedff.training.optimizers import Adam
+from fusedff.training.targets import ElasticTarget, PressureTarget
 
 
 def test_trainings_with_new_settings_leave_nothing_behind():
@@ -53,7 +37,34 @@ def test_trainings_with_new_settings_leave_nothing_behind():
         trained.append(weakref.ref(settings))
     del settings
     gc.collect()
-    assert [alive() is not None for alive in trained] == [False, True, True]
+    assert not any(alive() for alive in trained)
+
+
+def test_programs_of_many_targets_are_compiled_once_and_go_with_them(monkeypatch):
+    """With more targets than a cache of programs holds, every update compiled everything anew."""
+    traced = []
+
+    class Traced(PressureTarget):
+        def observe(self, *arguments):
+            traced.append(self)
+            return super().observe(*arguments)
+
+    def pressure(temperature):
+        crystal = bulk("Ar", "fcc", a=5.3, cubic=True)
+        return Traced(replicate([crystal], [temperature], 1, jnp.float64), np.zeros(1))
+
+    monkeypatch.setattr(langevin, "_compiled", lru_cache(maxsize=1)(langevin._compiled.__wrapped__))
+    sampling = SamplingConfig(langevin.LangevinConfig(4.0, 2.0, 1), 0, equilibration=0, snapshots=2)
+    targets, so_far = [pressure(2.0), pressure(3.0)], []
+    settings = DiffTReConfig(updates=3, optimizer=Adam(1e-6, 1e-6), sampling=sampling)
+    difftre.train(argon(), targets, settings, on_epoch=lambda history: so_far.append(len(traced)))
+    assert so_far[0] > 0
+    assert so_far == [so_far[0]] * 3
+    alive = list(map(weakref.ref, targets))
+    del targets
+    traced.clear()
+    gc.collect()
+    assert [target() is not None for target in alive] == [False, True]  # the cache holds the last program
 
 
 class Marked(LennardJones):
@@ -76,8 +87,8 @@ def test_the_program_of_the_dynamics_holds_the_potential_once():
     cells = replicate([bulk("Ar", "fcc", a=5.3, cubic=True)], [40.0])
     simulation = langevin.Simulation(cells, langevin.LangevinConfig(), potential.cutoff)
     state = langevin.start(cells, jax.random.PRNGKey(0))
-    settings = simulation.settings, simulation.cutoff, simulation.capacity, simulation.plan, simulation.observe
-    assert occurrences(langevin._advance.trace(*settings, potential, cells, state, 1).jaxpr, "sinh") == 1
+    program = simulation._advance(simulation.capacity)
+    assert occurrences(program.trace(potential, cells, state, 1).jaxpr, "sinh") == 1
 
 
 def n_compiled(caplog):

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import ase.units
 import jax.numpy as jnp
@@ -154,7 +155,9 @@ def test_for_another_calculator_a_table_stands_beside_the_crystal_at_rest(tmp_pa
     assert "constants at temperature: left out, they need a potential of fusedff" in said
 
 
-def test_a_calculator_is_found_by_its_name_or_place():
+def test_a_calculator_is_found_by_its_name_or_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("emt").mkdir()  # as `fusedff new emt` does
     assert isinstance(calculators.by_name("emt"), EMT)
     assert isinstance(calculators.by_name("ase.calculators.emt:EMT"), EMT)
     assert calculators.by_name("lj", {"sigma": 2.5}).parameters["sigma"] == 2.5

@@ -213,6 +213,16 @@ def test_a_weight_of_no_source_is_a_warning():
         ForceMatchingTrainer(settings, start, members)
 
 
+def test_batches_of_one_frame_are_never_empty():
+    """Where a source of small weight sits out an epoch, there were more batches than frames, and the loss was nan."""
+    members = frames()
+    for frame in members:
+        frame.info["source"] = "other"
+    settings = replace(SETTINGS, batch=1, source_weights=(("other", 0.5),))
+    trainer = ForceMatchingTrainer(settings, START, members)
+    assert all(len(batch) for n in range(4) for batch in trainer.batches(n))
+
+
 def test_no_frames_and_unknown_elements_are_refused():
     with pytest.raises(ValueError, match="at least one labelled frame"):
         FrameStore([], 5.0)

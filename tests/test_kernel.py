@@ -21,7 +21,7 @@ def epoch(state, n):
     return state._replace(params=state.params + 1), {{"loss": 1.0 / (n + 1), "n_eff": 0.9}}
 
 result = loop.train(
-    epoch, loop.TrainState(np.zeros(1), (), jax.random.PRNGKey(0)), {epochs}, name="fused training", settings={{}},
+    epoch, loop.TrainState(np.zeros(1), ()), {epochs}, name="fused training", settings={{}},
     checkpoint={checkpoint!r},
 )
 """

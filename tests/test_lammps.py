@@ -1,5 +1,7 @@
 """A potential in LAMMPS, against LAMMPS' own Lennard-Jones and against direct evaluation."""
 
+import signal
+
 import ase
 import jax
 import jax.numpy as jnp
@@ -215,5 +217,20 @@ def test_a_failure_within_a_run_stops_it_and_is_raised_by_the_run():
     lmp.command("run 2")
     lmp.numpy.extract_atom("v")[0] = np.nan
     with pytest.raises(Exception, match=r"fusedff at step 3: atom \d+ \(Ar\) is not at a finite position"):
+        lmp.command("run 1000")
+    assert lmp.extract_global("ntimestep") < 5
+
+
+def test_ctrl_c_stops_a_run(monkeypatch):
+    """Python drops what is raised in a callback from C: LAMMPS went on, with the forces of the step before."""
+    lmp = session(crystal((2, 2, 2)), "pair_style none", "fix move all nve")
+    lammps.attach(lmp, ARGON, {1: "Ar"})
+    lmp.command("run 2")
+
+    def interrupted(*_):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(lammps.Evaluator, "__call__", interrupted)
+    with pytest.raises(Exception, match="fusedff at step 2: KeyboardInterrupt"):
         lmp.command("run 1000")
     assert lmp.extract_global("ntimestep") < 5

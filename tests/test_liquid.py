@@ -97,6 +97,12 @@ def test_settings_without_an_error_bar_or_a_fit_are_refused(changes, message):
         liquid.run(argon(), [bulk("Ar", "fcc", a=5.3, cubic=True)], [80.0], settings, name=None)
 
 
+@pytest.mark.parametrize("name", ["melting", "equilibration"])
+def test_a_liquid_melts_and_equilibrates(name):
+    with pytest.raises(ValueError, match=f"{name} = 0; give a whole number from 1 on"):
+        LiquidConfig(**{name: 0})
+
+
 def test_the_displacement_of_atoms_in_steady_motion_grows_with_the_square_of_time(rng):
     velocity = rng.normal(size=(1, 2, 7, 3))
     positions = rng.normal(size=(1, 2, 7, 3)) + np.arange(30)[:, None, None, None] * velocity

@@ -13,16 +13,16 @@ SETTINGS = {"rate": 0.1, "shape": (2, 3)}
 
 
 def train_state():
-    return TrainState({"x": jnp.array([1.0, -2.0])}, (jnp.zeros(2),), jax.random.PRNGKey(3), {"seen": jnp.int32(0)})
+    return TrainState({"x": jnp.array([1.0, -2.0])}, (jnp.zeros(2),), {"seen": jnp.int32(0)})
 
 
 def epoch(state, n):
     """A noisy, stateful step: wrong in any bit if anything is forgotten on the way."""
-    noise = jax.random.normal(jax.random.fold_in(state.key, n), (2,))
+    noise = jax.random.normal(jax.random.fold_in(jax.random.PRNGKey(3), n), (2,))
     momentum = 0.9 * state.optimizer[0] - 0.1 * (state.params["x"] + 0.3 * noise)
     params = {"x": state.params["x"] + momentum}
     extra = {"seen": state.extra["seen"] + 1}
-    return TrainState(params, (momentum,), state.key, extra), {"loss": jnp.sum(params["x"] ** 2)}
+    return TrainState(params, (momentum,), extra), {"loss": jnp.sum(params["x"] ** 2)}
 
 
 def interrupted_at(when):
@@ -93,6 +93,19 @@ def test_patience_stops_a_run_that_no_longer_improves_also_after_an_interruption
     assert train(step, 20, checkpoint=path, watch="loss", patience=3).history == whole.history
 
 
+def test_an_optimizer_that_overflowed_is_not_saved(tmp_path):
+    """In single precision the square of one huge gradient is infinite, and its parameter would never move again."""
+    path = tmp_path / "checkpoint.safetensors"
+
+    def step(state, n):
+        state, record = epoch(state, n)
+        return (state._replace(optimizer=(jnp.array([1.0, jnp.inf]),)) if n == 2 else state), record
+
+    with pytest.raises(loop.DivergedError, match="toy, epoch 2: moments of the optimizer are not finite; .* the epoch"):
+        train(step, checkpoint=path)
+    assert len(storage.read_metadata(path)["history"]) == 2
+
+
 def test_changed_settings_are_refused_by_name(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     train(epochs=1, checkpoint=path)
@@ -128,7 +141,7 @@ def test_the_checkpoint_of_another_kind_of_training_is_refused(tmp_path):
 def test_a_checkpoint_that_does_not_say_what_it_learned_from_is_refused(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     train(epochs=1, checkpoint=path)
-    tree, metadata = storage.read_tree(path, {"learner": train_state(), "best": train_state().params})
+    tree, metadata = storage.read_tree(path, {"train_state": train_state(), "best": train_state().params})
     del metadata["learned_from"]
     storage.write_tree(path, tree, metadata)
     with pytest.raises(

@@ -138,6 +138,13 @@ def test_residuals_do_not_contain_reference_energies():
     assert np.abs(outliers.scores(alloy, frames)["energy"][0]).max() < 0.02
 
 
+def test_an_unknown_element_is_named():
+    frames = clean()
+    frames[3].numbers[0] = 36
+    with pytest.raises(ValueError, match="knows Ar but not Kr"):
+        outliers.find(MODEL, frames)
+
+
 def test_frames_of_a_family_each_are_judged_together():
     frames = clean()
     FAULTS["forces twice"](frames)

@@ -5,7 +5,10 @@ import os
 import resource
 import subprocess
 import sys
+from collections import deque
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -131,6 +134,9 @@ class Described:
     x: np.ndarray
     names: dict
 
+    def describe(self):
+        return self.names
+
 
 def test_a_digest_tells_every_difference_and_nothing_else():
     def data(**changes):
@@ -142,7 +148,10 @@ def test_a_digest_tells_every_difference_and_nothing_else():
         data(a=[1, 2.5]), data(a=[1, 2.5, 0]), data(a=[1, np.nextafter(2.5, 3), None]),
         data(b=(jnp.arange(3.0).at[2].set(2.0000002), "text")), data(b=(jnp.arange(3), "text")),
         data(c=Described(np.eye(2), {"x": 2, "y": 1})), data(c=Described(np.eye(2)[::-1], {"x": 1, "y": 2})),
-        data(a=[[1], 2.5, None]), data(d=None),
+        data(a=[[1], 2.5, None]), data(d=None), data(d=Path("a")), data(d=Path("b")), data(d=range(3)), data(d=1j),
+        data(d=range(5)), data(d=2j), data(d=partial(min, 1)), data(d=partial(max, 1)), data(d=partial(min, 2)),
+        data(d=deque([1])), data(d=deque([2])), data(d=min), data(d=[1].append), data(d=[2].count), data(d="a".join),
+        data(d="b".join), data(d=Described(1, {}).describe), data(d=Described(2, {}).describe),
     ]  # fmt: skip
     assert len({storage.digest(x) for x in [data(), *others]}) == 1 + len(others)
 

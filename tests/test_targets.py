@@ -89,7 +89,7 @@ def test_heat_capacities_do_not_depend_on_the_zero_of_energy_and_rounding_that_w
 
     def means(target, potential):
         images = neighbors.image_offsets(target.cells.lattice, potential.cutoff)
-        found = snapshots.evaluate(target.observe, potential.cutoff, 60, images, potential, target.cells, positions)
+        found = snapshots.evaluate(target.observe, potential.cutoff, images, 60, potential, target.cells, positions)
         return found[1].mean(0)
 
     exact = HeatCapacityTarget(replicate([crystal], [5.0], 1, jnp.float64), [3.0])
@@ -147,6 +147,33 @@ def test_replicas_are_averaged_before_they_are_compared_and_states_are_not():
     gas = np.asarray(pressures.pressure(jnp.zeros((4, 6))))
     assert gas == pytest.approx(32 * 8.617333e-5 * np.array([100.0, 120.0]) / LIQUID.get_volume(), rel=1e-6)
     assert pressures.report(jnp.zeros((4, 6)))["P@120K"] == pytest.approx(gas[1] / GPA)
+
+
+def test_states_at_one_temperature_are_told_apart_and_no_target_hides_another():
+    """An isotherm: the history kept the last of its pressures."""
+    crystals = [bulk("Ar", "fcc", a=a, cubic=True) for a in (5.3, 5.4)]
+    isotherm = PressureTarget(replicate(crystals, [94.0, 94.0], 1, jnp.float64), np.zeros(2))
+    assert list(isotherm.report(jnp.zeros((2, 6)))) == ["P@94K#0", "P@94K#1"]
+    one = SamplingConfig(LangevinConfig(10.0, 2.0, 1), 0, equilibration=0, snapshots=2)
+    settings = DiffTReConfig(updates=1, sampling=one)
+    with pytest.raises(ValueError, match="two targets report 'P@94K#0'; give one of them a name"):
+        difftre.train(TRUTH, [isotherm, isotherm], settings)
+    _, (record,) = difftre.train(TRUTH, [isotherm, Phases()], settings)
+    assert record["E@0.5GPa"] == 1
+    assert set(difftre.shown(record)) == {"epoch", "loss", "n_eff", "P@94K#0", "P@94K#1", "E@0.5GPa"}
+
+
+class Phases:
+    """A static target whose name has no temperature after its @."""
+
+    def observe(self, potential):
+        return potential.params["epsilon"]
+
+    def residuals(self, values):
+        return values - 0.1
+
+    def report(self, values):
+        return {"E@0.5GPa": 1.0}
 
 
 def test_deviations_count_in_units_of_their_standard_errors():

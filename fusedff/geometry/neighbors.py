@@ -182,12 +182,23 @@ def _within(positions, cell, cutoff, images):
 
 def max_neighbors(system: System, cutoff: float, plan: Plan) -> int:
     """Largest number of neighbours within `cutoff` (Å) of any atom; all cells of `system` have equally many atoms."""
+    return _counted(system, cutoff, plan)[0]
+
+
+def required_capacity(system: System, cutoff: float, plan: Plan) -> int:
+    """Capacity with which `search` finds all neighbours in the cells of a `system`, also those in its fullest bin."""
+    neighbors, atoms_in_bin = _counted(system, cutoff, plan)
+    return max(neighbors, int(plan.list_capacity(atoms_in_bin))) if isinstance(plan, Bins) else neighbors
+
+
+def _counted(system, cutoff, plan) -> tuple[int, int]:
+    """Most neighbours of an atom and most atoms in a bin."""
     n_bins = np.prod(plan.shape) if isinstance(plan, Bins) else np.inf
     bin_capacity = ceil(2 * len(system.positions) / system.n_cells / n_bins)
     while True:
         neighbors, atoms_in_bin = (int(n) for n in _max_neighbors(system, cutoff, plan, bin_capacity))
         if atoms_in_bin <= bin_capacity:
-            return neighbors
+            return neighbors, atoms_in_bin
         bin_capacity = atoms_in_bin
 
 

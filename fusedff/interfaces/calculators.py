@@ -29,7 +29,7 @@ def by_name(name: str, settings: Mapping | None = None) -> BaseCalculator:
     fails or returns no ASE calculator.
     """
     place = KNOWN.get(name, name)
-    if ":" not in place or Path(name).exists():
+    if ":" not in place or Path(name).is_file():
         if settings:
             raise ValueError(f"{name} is a potential of fusedff, which takes no settings; leave them out")
         return FusedCalculator(_load(name))

@@ -79,9 +79,9 @@ def attach(lmp, potential: Potential, types: Mapping[int, str], name: str = "fus
             lmp.fix_external_set_energy_global(name, float(energy[0]))
             volume = abs(np.linalg.det(cell))
             lmp.fix_external_set_virial_global(name, -volume * stress[0, _VIRIAL])
-        except Exception as error:
+        except BaseException as error:  # Ctrl-C too: it would be dropped here, and LAMMPS go on with the old forces
             forces[:] = 0
-            _stop(lmp, f"({name} at step {step}: {error})")
+            _stop(lmp, f"({name} at step {step}: {str(error) or type(error).__name__})")
 
     lmp.command(f"fix {name} all external pf/callback 1 1")
     lmp.command(f"fix_modify {name} energy yes virial yes")

@@ -70,10 +70,10 @@ class Ranks:
         try:
             with jax.default_device(self.device):
                 result = compute()
-        except Exception as error:
+        except BaseException as error:  # Ctrl-C too: the other ranks would wait for this one
             if self.communicator is None:
                 raise
-            problem = f"rank {self.rank}: {error}"
+            problem = f"rank {self.rank}: {str(error) or type(error).__name__}"
         if self.communicator is not None:
             problem = next(filter(None, self.communicator.allgather(problem)), None)
         if problem:

@@ -59,6 +59,7 @@ class DimeNet:
         for name in sizes + layers:
             most = 4096 if name in ("embedding", "interaction", "basis", "type_embedding", "output") else 50
             ranges.between(self, name, high=most, why=f"give {most} at most, no machine compiles a larger network")
+        ranges.between(self, "spherical", high=20, why="give 20 at most, single precision resolves no more of them")
         ranges.between(self, "cutoff", high=ranges.MAX_CUTOFF, why="give a length in Å, 3 to 12")
 
     @property

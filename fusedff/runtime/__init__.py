@@ -1,1 +1,1 @@
-"""Helpers of all packages: devices, storage, compilation, progress, checks of settings, set-up of JAX."""
+"""Helpers of all packages: devices, storage, progress, checks of settings, set-up of JAX."""

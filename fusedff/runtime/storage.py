@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Generator, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 
 import jax
 import numpy as np
@@ -238,8 +239,8 @@ def read_tree(path: str | Path, like):
 def digest(data) -> str:
     """A sha256 of any data: arrays, numbers, text, containers of them, and objects with their attributes.
 
-    Data that are equal to the last bit have equal digests. Functions are identified by their names, objects by their
-    class and attributes.
+    Data that are equal to the last bit have equal digests. Functions and classes are identified by their names, other
+    objects by what `pickle` would keep of them. Raises TypeError for what cannot be pickled.
     """
     found = hashlib.sha256()
     for part in _parts(data):
@@ -263,10 +264,13 @@ def _parts(data) -> Iterator[bytes]:
     elif dataclasses.is_dataclass(data) and not isinstance(data, type):  # caches in its __dict__ are no fields
         fields = [getattr(data, field.name) for field in dataclasses.fields(data)]
         yield from _group(type(data).__qualname__, fields)
-    elif isinstance(data, type) or not hasattr(data, "__dict__") or hasattr(data, "__qualname__"):
-        yield f"{getattr(data, '__qualname__', type(data).__qualname__)};".encode()
+    elif hasattr(data, "__qualname__") and isinstance(getattr(data, "__self__", None), (ModuleType, type(None))):
+        # functions and classes; methods belong to an object
+        yield f"{getattr(data, '__module__', '')}.{data.__qualname__};".encode()
     else:
-        yield from _group(type(data).__qualname__, vars(data))
+        reduced = data.__reduce_ex__(2)  # constructor, arguments, state, and iterators of items; or a name
+        members = [reduced] if isinstance(reduced, str) else [*reduced[:3], *map(list, filter(None, reduced[3:5]))]
+        yield from _group(type(data).__qualname__, members)
 
 
 def _group(name, members):

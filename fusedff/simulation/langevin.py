@@ -11,7 +11,7 @@ The scheme is BAOAB: Leimkuhler & Matthews, J. Chem. Phys. 138, 174102 (2013).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -120,8 +120,12 @@ class Simulation:
         self.plan = neighbors.search_plan(cells.lattice, reach)
         # a first guess for atoms that vibrate: what slightly displaced sites need, and a little more
         shaken = cells.sites + 0.15 * np.random.default_rng(0).standard_normal(cells.sites.shape, np.float32)
-        candidates, near = (neighbors.max_neighbors(cells.system(shaken), r, self.plan) for r in (reach, cutoff))
+        system = cells.system(shaken)
+        candidates, near = (
+            neighbors.required_capacity(system, reach, self.plan), neighbors.max_neighbors(system, cutoff, self.plan)
+        )  # fmt: skip
         self.capacity = ListCapacity(int(1.1 * candidates) + 2, near + 2)
+        self._advance = lru_cache(maxsize=2)(partial(_compiled, settings, cutoff, self.plan, observe))
 
     def run(
         self,
@@ -171,17 +175,7 @@ class Simulation:
     def _piece(self, potential, state, number, steps_before):
         """The state after `number` snapshots, and these."""
         while True:
-            after, records, needed, exploded = _advance(
-                self.settings,
-                self.cutoff,
-                self.capacity,
-                self.plan,
-                self.observe,
-                potential,
-                self.cells,
-                state,
-                number,
-            )
+            after, records, needed, exploded = self._advance(self.capacity)(potential, self.cells, state, number)
             needed = ListCapacity(*(int(n) for n in needed))
             if needed.candidates <= self.capacity.candidates and needed.neighbors <= self.capacity.neighbors:
                 self._require_stable(exploded, steps_before)
@@ -232,13 +226,21 @@ def _first(number, records):
     return jax.tree.map(lambda x: x[:number], records)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _advance(settings, cutoff, capacity, plan, observe, potential, cells, state, number):
+@lru_cache(maxsize=8)
+def _compiled(settings, cutoff, plan, observe, capacity):
+    """`_advance` as a program, the same for equal arguments, for simulations that follow one another.
+
+    Those that are alive keep their own; what only this cache keeps is dropped in the end.
+    """
+    return jax.jit(partial(_advance, settings, cutoff, plan, observe, capacity))
+
+
+def _advance(settings, cutoff, plan, observe, capacity, potential, cells, state, number):
     """`number` snapshots further: new state, records, list sizes needed and, per cell, the first exploded step (or -1).
 
     There is room for as many records as a call may have, so that no `number` of them is compiled for itself.
     """
-    advance = partial(_advance_cells, settings, cutoff, capacity, plan, observe)
+    advance = partial(_advance_cells, settings, cutoff, plan, observe, capacity)
     on_devices = devices.shard_map_cells(
         advance, in_axes=(None, PER_CELL, 0, None), out_axes=(0, 1, None, 0), n=cells.n_cells
     )
@@ -264,7 +266,7 @@ def _exploded(before, step, energy, temperature, force, wanted):
     return tuple(jnp.where(first, new, old) for new, old in zip(now, before, strict=True))
 
 
-def _advance_cells(settings, cutoff, capacity, plan, observe, potential, cells, state, number):
+def _advance_cells(settings, cutoff, plan, observe, capacity, potential, cells, state, number):
     simulate = jax_md_simulate()
     dt, friction = settings.timestep_fs * FS, settings.friction_per_ps / PS
     kt = KB * cells.temperature

@@ -1,21 +1,23 @@
 """Stored snapshots with other parameters: energies and observables, and derivatives of reweighted averages.
 
 Snapshots are evaluated one after the other, so that memory does not grow with their number; cells are shared among the
-devices. Neighbours are searched anew in each snapshot, with `capacity` slots per atom within `cutoff` (Å) and the
-periodic `images` of `neighbors.image_offsets`.
+devices. Neighbours are searched anew in each snapshot, with the periodic `images` of `neighbors.image_offsets` and
+`capacity` slots per atom within `cutoff` (Å).
+
+The functions are to be compiled with the arguments up to `capacity` static. The caller keeps what `jax.jit` returns as
+long as it needs it (`training.terms`): a program that jit keeps by itself stays until the process ends.
 """
 
 import jax
 import jax.numpy as jnp
 
 from fusedff.geometry import neighbors
-from fusedff.runtime import compilation, devices
+from fusedff.runtime import devices
 from fusedff.simulation import reweighting
 from fusedff.simulation.cells import PER_CELL
 
 
-@compilation.jit(n_static=4)
-def evaluate(observe, cutoff, capacity, images, potential, cells, positions):
+def evaluate(observe, cutoff, images, capacity, potential, cells, positions):
     """Energies (n_snapshots, n_cells) in eV and observables (n_snapshots, n_cells, n_quantities) of snapshots.
 
     `positions` (n_snapshots, n_cells, n, 3) are those of `cells`; `observe` is called as `Simulation` does.
@@ -34,8 +36,7 @@ def evaluate(observe, cutoff, capacity, images, potential, cells, positions):
     return on_devices(potential, cells, positions)
 
 
-@compilation.jit(n_static=4)
-def derivatives(weighted_sum, cutoff, capacity, images, potential, cells, positions, w, observed, cotangents, beta):
+def derivatives(weighted_sum, cutoff, images, capacity, potential, cells, positions, w, observed, cotangents, beta):
     """d f / d params of each of n functions f of reweighted averages; leaves have an axis (n,) before those of params.
 
     `cotangents` (n, n_cells, n_quantities) are the derivatives of the functions with respect to the averages, `w`

@@ -45,7 +45,7 @@ def identity(name: str, settings: dict, learned_from: Mapping[str, Any]) -> dict
 def write(path, identity: dict, train_state, best: tuple[Any, float], history: list[dict], stale: int) -> None:
     """Write a checkpoint; `best` are parameters and their score, `stale` the epochs since."""
     metadata = {**identity, "history": history, "best_score": float(best[1]), "stale": stale}
-    storage.write_tree(path, {"learner": train_state, "best": best[0]}, metadata)
+    storage.write_tree(path, {"train_state": train_state, "best": best[0]}, metadata)
 
 
 def resume(path, train_state, identity: dict) -> tuple[Any, tuple[Any, float], list[dict], int]:
@@ -71,9 +71,9 @@ def resume(path, train_state, identity: dict) -> tuple[Any, tuple[Any, float], l
                 f"{path} belongs to a run with other {what} ({', '.join(changed)} differ); delete it to start "
                 "again, or choose another run folder"
             )
-    tree, metadata = storage.read_tree(path, {"learner": train_state, "best": train_state.params})
+    tree, metadata = storage.read_tree(path, {"train_state": train_state, "best": train_state.params})
     try:
-        return tree["learner"], (tree["best"], metadata["best_score"]), metadata["history"], metadata["stale"]
+        return tree["train_state"], (tree["best"], metadata["best_score"]), metadata["history"], metadata["stale"]
     except KeyError as error:
         raise storage.DamagedFileError(
             f"{path} lacks {error}: another version of fusedff wrote it; delete it to start again"

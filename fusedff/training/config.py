@@ -127,7 +127,7 @@ class FusedConfig:
     """Settings of fused training: in every epoch `experiment_updates` of DiffTRe and `dft_epochs` over the DFT frames.
 
     DiffTRe and force matching have an optimizer each. `order` is their order within an epoch; the titanium paper starts
-    with the experiment.
+    with the experiment. `experiment.updates` and `dft.epochs` are not used; the numbers of steps follow from these.
     """
 
     epochs: int = 200

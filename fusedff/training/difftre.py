@@ -6,9 +6,11 @@ snapshots (or reuses the last ones), reweights them to the present parameters, d
 the weighted averages, and takes one optimizer step for all targets together (`terms`).
 """
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -18,7 +20,7 @@ from jax.flatten_util import ravel_pytree
 
 from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Potential, require_potential
-from fusedff.runtime import compilation, devices
+from fusedff.runtime import devices
 from fusedff.simulation import checks
 from fusedff.simulation import langevin as dynamics
 from fusedff.training import checkpoints, gauss_newton, loop
@@ -96,6 +98,7 @@ class DiffTReTrainer:
         self.settings, self.template, self.label_sketch = settings, template, label_sketch
         self.terms = terms_of(target, settings, template)
         self.updates = updates or settings.updates
+        self._adam_step = jax.jit(partial(_adam_step, settings.optimizer, self.updates))
 
     @property
     def learned_from(self) -> dict:
@@ -111,13 +114,13 @@ class DiffTReTrainer:
         else:
             n = sum(term.n_residuals(params, own) for term, own in zip(self.terms, kept, strict=True))
             state = gauss_newton.init(n, ravel_pytree(params)[0], gauss_newton.ROWS if self.label_sketch else 0)
-        return loop.TrainState(params, state, key, kept)
+        return loop.TrainState(params, state, kept)
 
     def update(self, train_state: loop.TrainState, n: int) -> tuple[loop.TrainState, dict]:
         """Train state after one optimizer step, and the record of the averages before it."""
         potential, halvings, kept, found = self._find_with_backtracking(train_state, n)
         if isinstance(self.settings.optimizer, Adam):
-            value, params, state = self._adam(self.settings.optimizer, train_state, potential, found)
+            value, params, state = self._adam(train_state, potential, found)
         else:
             value, params, state = self._gauss_newton(self.settings.optimizer, train_state, potential, n, found)
         n_eff = min((one.n_eff for one in found if isinstance(one, Averages)), default=1.0)
@@ -125,16 +128,20 @@ class DiffTReTrainer:
         simulations = sum(isinstance(term, SampledTerm) and new is not old for term, old, new in pairs)
         record = {"loss": value, "n_eff": n_eff, "halvings": halvings, "simulations": simulations}
         for term, one in zip(self.terms, found, strict=True):
-            record |= term.report(one)
+            said = term.report(one)
+            if same := record.keys() & said.keys():
+                raise ValueError(f"two targets report {min(same)!r}; give one of them a name: targets that report one "
+                                 "number take it from `Simulated(target, sampling, name)`")  # fmt: skip
+            record |= said
         return train_state._replace(params=params, optimizer=state, extra=kept), record
 
-    def _adam(self, settings: Adam, train_state, potential, found):
+    def _adam(self, train_state, potential, found):
         """Loss before, parameters after and optimizer state after a step."""
         values, gradients = zip(
             *(term.gradient(potential, one) for term, one in zip(self.terms, found, strict=True)), strict=True
         )
         gradient = jax.tree.map(lambda own, *more: sum((g.astype(own.dtype) for g in more), own), *gradients)
-        return sum(values), *_step(settings, self.updates, potential.params, train_state.optimizer, gradient)
+        return sum(values), *self._adam_step(potential.params, train_state.optimizer, gradient)
 
     def _gauss_newton(self, settings: GaussNewton, train_state, potential, n, found):
         """Loss before, parameters after and optimizer state after a step."""
@@ -172,28 +179,30 @@ class DiffTReTrainer:
             params = jax.tree.map(lambda held, lost: (held + lost) / 2, own.params, params)
 
 
-@compilation.jit(n_static=2)
-def _step(adam, updates, params, state, gradient):
+def _adam_step(adam, updates, params, state, gradient):
     step, state = adam.transformation(updates).update(gradient, state, params)
     return optax.apply_updates(params, step), state
 
 
-def warn_of_trajectories(difftre_trainer: DiffTReTrainer, train_state: loop.TrainState) -> None:
-    """Warn of last snapshots far from all DFT frames or no longer the crystal, and of too long a time step."""
+def warn_of_trajectories(difftre_trainer: DiffTReTrainer, train_state: loop.TrainState, trained: Potential) -> None:
+    """Warn of last snapshots far from the frames of `trained` or no longer the crystal, and of too long a time step."""
     for term, kept in zip(difftre_trainer.terms, train_state.extra, strict=True):
         if isinstance(term, SampledTerm):
-            checks.warn_if_far(difftre_trainer.template, term.cells, kept.trajectory.positions[-1])
+            checks.warn_if_far(trained, term.cells, kept.trajectory.positions[-1])
             checks.warn_if_cold(term.cells, term.sampling.langevin, kept.trajectory)
             if isinstance(term.target, ElasticTarget):  # others may be about liquids
                 checks.warn_if_lost(term.cells, kept.trajectory)
 
 
+_AT = re.compile(r"@(\d+(?:\.\d+)?(?:e[+-]\d+)?)K")  # the temperature in C11@323K
+
+
 def shown(record: dict) -> dict:
     """Entries of a record to show: losses, N_eff, and what is reported without a state or of that nearest to 300 K."""
-    temperatures = [float(key.split("@")[1].rstrip("K")) for key in record if "@" in key]
-    nearest = f"@{min(temperatures, key=lambda t: abs(t - 300)):g}K" if temperatures else "@"
+    temperatures = {key: float(found[1]) for key in record if (found := _AT.search(key))}
+    nearest = min(temperatures.values(), key=lambda t: abs(t - 300), default=None)
     of_all = [key for key in ("loss", "dft_loss", "n_eff") if key in record]
-    rest = [key for key in record if key.endswith(nearest) or "@" not in key]
+    rest = [key for key in record if temperatures.get(key, nearest) == nearest]
     known = (*of_all, "halvings", "simulations")
     return {key: record[key] for key in [*of_all, *(key for key in rest if key not in known)]}
 
@@ -219,5 +228,6 @@ def train(
         settings=asdict(settings), learned_from=checkpoints.data_of_potential(start) | difftre_trainer.learned_from,
         checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
     )  # fmt: skip
-    warn_of_trajectories(difftre_trainer, result.train_state)
-    return start.with_params(result.params), result.history
+    trained = start.with_params(result.params)
+    warn_of_trajectories(difftre_trainer, result.train_state, trained)
+    return trained, result.history

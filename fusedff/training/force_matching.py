@@ -19,7 +19,7 @@ import optax
 from ase import Atoms
 
 from fusedff.potential import Potential
-from fusedff.runtime import compilation, devices
+from fusedff.runtime import devices
 from fusedff.training import checkpoints, force_matching_loss, label_sketch, loop, outliers
 from fusedff.training.config import ForceMatchingConfig
 from fusedff.training.label_errors import fit_zeros, predict, store_of
@@ -39,9 +39,8 @@ class MatchingState(NamedTuple):
     offsets: jax.Array  # (n_offsets,) eV per atom, changes of the zeros of other sources since the start
 
 
-@compilation.jit(n_static=2)
 def _steps(settings, steps, template, train_state, batches):
-    """One optimizer step per batch; compiled as one loop, so that temporaries are allocated once and not per step."""
+    """One optimizer step per batch, to be compiled as one loop: temporaries are allocated once and not per step."""
 
     def of_share(params, batch, offsets):
         deviations = force_matching_loss.deviations(
@@ -101,6 +100,8 @@ class ForceMatchingTrainer:
         some = [i for n in range(len(different) if settings.batch_atoms else epochs) for i in self.batches(n)]
         self.n_atoms = self.store.max_atoms_per_device(some)
         self.n_frames = max(map(len, some))
+        self._steps = jax.jit(partial(_steps, settings, self.steps))
+        self._sketch = label_sketch.LabelSketch(settings, template, self.store)
 
     def _kinds_of_batches(self, epochs) -> tuple[np.ndarray, dict[int, int]]:
         """Capacity of the batches that each frame comes in (n_frames,), and how many of each capacity an epoch has.
@@ -110,7 +111,7 @@ class ForceMatchingTrainer:
         store, settings = self.store, self.settings
         if settings.batch_atoms is None:
             capacities = np.full(len(store.frames), store.capacity)
-            return capacities, {store.capacity: -(-max(map(len, epochs)) // settings.batch)}
+            return capacities, {store.capacity: min(-(-max(map(len, epochs)) // settings.batch), *map(len, epochs))}
         capacities, n_batches = store.capacities(), {}
         if any(len(set(capacities[few])) < len(set(capacities)) for few in epochs):
             capacities[:] = store.capacity  # few frames: some epoch has none of one kind
@@ -126,7 +127,7 @@ class ForceMatchingTrainer:
         average = params if self.settings.ema else ()
         state = self.settings.transformation(self.steps).init(params)
         state = MatchingState(state, jnp.int32(0), average, offsets)
-        return loop.TrainState(params, state, jax.random.PRNGKey(self.settings.seed))
+        return loop.TrainState(params, state)
 
     def learned(self, train_state: loop.TrainState) -> Any:
         """The trained parameters: their average over the last steps if the settings ask for it (`ema`)."""
@@ -158,14 +159,13 @@ class ForceMatchingTrainer:
             shape = (self.n_frames, self.n_atoms, self.capacities[chunk[0][0]])
             dealt = [self.store.device_batches(indices, *shape) for indices in chunk]
             dealt = devices.scatter([jax.tree.map(lambda *x: np.stack(x), *own) for own in zip(*dealt, strict=True)])
-            train_state, value = _steps(self.settings, self.steps, self.template, train_state, dealt)
+            train_state, value = self._steps(self.template, train_state, dealt)
             values.append(value)
         return train_state, float(np.mean(np.concatenate(values)))
 
     def gauss_newton_sketch(self, params, n: int, rows: int) -> np.ndarray:
-        """G (rows, n_params) of the label loss at step `n`, see `label_sketch.sketch`."""
-        frames = force_matching_loss.of_epoch(self.times, n)
-        return label_sketch.sketch(self.settings, self.template, self.store, frames, params, n, rows)
+        """G (rows, n_params) of the label loss at step `n`, see `label_sketch.LabelSketch`."""
+        return self._sketch(force_matching_loss.of_epoch(self.times, n), params, n, rows)
 
 
 def train(
@@ -217,6 +217,8 @@ def train(
     )  # fmt: skip
     covered = matching_trainer.store.coverage().merged(start.coverage)
     trained = replace(start, params=result.params, coverage=covered)
+    for store in (matching_trainer.store, check.store):  # the zeros as they are now
+        store.energy -= store.offset_counts @ np.asarray(result.train_state.optimizer.offsets)
     _warn_of_outliers(trained, [*frames, *validation], [matching_trainer.store, check.store])
     return trained, result.history
 

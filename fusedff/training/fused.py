@@ -68,6 +68,7 @@ def train(
         | checkpoints.data_of_frames(frames, "training"),
         checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
     )  # fmt: skip
-    warn_of_trajectories(difftre_trainer, result.train_state)
     covered = matching_trainer.store.coverage().merged(start.coverage)
-    return replace(start, params=result.params, coverage=covered), result.history
+    trained = replace(start, params=result.params, coverage=covered)
+    warn_of_trajectories(difftre_trainer, result.train_state, trained)
+    return trained, result.history

@@ -8,6 +8,7 @@ different deviations vanish, so that G^T G of the sketch G is D^T D (M. F. Hutch
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,36 +17,33 @@ from jax.flatten_util import ravel_pytree
 
 from fusedff.data.batching import FrameStore
 from fusedff.potential import Potential
-from fusedff.runtime import compilation
 from fusedff.training import force_matching_loss
 from fusedff.training.config import ForceMatchingConfig
 
 
-def sketch(
-    settings: ForceMatchingConfig,
-    template: Potential,
-    store: FrameStore,
-    frames: Sequence[int] | np.ndarray,
-    params,
-    n: int,
-    rows: int,
-) -> np.ndarray:
-    """G (rows, n_params), such that a short step d raises the loss of `frames` by |G d|^2 beside its slope times d.
+class LabelSketch:
+    """Sketches of the loss of the frames in a store, each for other parameters."""
 
-    `frames` are indices of frames in `store`, of which a random permutation gives one frame per row; `n`, the number of
-    the step, and `settings.seed` choose permutation and signs.
-    """
-    seed, n_atoms = settings.seed, int(store.sizes.max())
-    shuffled = [np.random.default_rng([seed, n, k]).permutation(frames) for k in range(-(-rows // len(frames)))]
-    alone = [store.collate(index, 1, n_atoms) for index in np.concatenate(shuffled)[:rows, None]]
-    keys = jax.random.split(jax.random.fold_in(jax.random.PRNGKey(seed), n), rows)
-    # the loss averages virials over the frames that have a stress label, the rows over all frames
-    stressed = max(store.use_virial[frames].mean(), 1 / len(frames))
-    found = _rows(settings, template, params, jax.tree.map(lambda *x: np.stack(x), *alone), keys, stressed)
-    return np.asarray(found) / rows**0.5
+    def __init__(self, settings: ForceMatchingConfig, template: Potential, store: FrameStore):
+        self.seed, self.template, self.store = settings.seed, template, store
+        self._rows = jax.jit(partial(_rows, settings))
+
+    def __call__(self, frames: Sequence[int] | np.ndarray, params, n: int, rows: int) -> np.ndarray:
+        """G (rows, n_params), such that a short step d raises the loss of `frames` by |G d|^2 beside its slope times d.
+
+        `frames` are indices of frames in the store, of which a random permutation gives one frame per row; `n`, the
+        number of the step, and the seed of the settings choose permutation and signs.
+        """
+        seed, store, n_atoms = self.seed, self.store, int(self.store.sizes.max())
+        shuffled = [np.random.default_rng([seed, n, k]).permutation(frames) for k in range(-(-rows // len(frames)))]
+        alone = [store.collate(index, 1, n_atoms) for index in np.concatenate(shuffled)[:rows, None]]
+        keys = jax.random.split(jax.random.fold_in(jax.random.PRNGKey(seed), n), rows)
+        # the loss averages virials over the frames that have a stress label, the rows over all frames
+        stressed = max(store.use_virial[frames].mean(), 1 / len(frames))
+        found = self._rows(self.template, params, jax.tree.map(lambda *x: np.stack(x), *alone), keys, stressed)
+        return np.asarray(found) / rows**0.5
 
 
-@compilation.jit(n_static=1)
 def _rows(settings, template, params, batches, keys, stressed):
     """For every batch the derivative of its weighted deviations, added up with random signs: (n_batches, n_params).
 

@@ -19,7 +19,6 @@ class TrainState(NamedTuple):
 
     params: Any
     optimizer: Any  # state(s) of the optax optimizer(s)
-    key: jax.Array  # for random numbers: those of epoch n from fold_in(key, n), so that a resumed run has the same
     extra: Any = ()  # what else a trainer keeps from epoch to epoch, e.g. a trajectory
 
 
@@ -81,7 +80,7 @@ def train(
                         break
                     train_state, record = epoch(train_state, n)
                     record = {key: float(value) for key, value in record.items()}
-                    _require_finite(train_state.params, record, f"{name}, epoch {n}", checkpoint)
+                    _require_finite(train_state, record, f"{name}, epoch {n}", checkpoint)
                     history.append({"epoch": n, **record})
                     score = record[watch] if watch else -n
                     best, stale = ((learned(train_state), score), 0) if score < best[1] else (best, stale + 1)
@@ -104,10 +103,14 @@ def _how_to_go_on(name, kept, epochs, checkpoint):
     )
 
 
-def _require_finite(params, record, where, checkpoint):
+def _require_finite(train_state, record, where, checkpoint):
     lost = [f"{key} is {value}" for key, value in record.items() if not np.isfinite(value)]
-    if not lost and not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(devices.to_local(params))):
-        lost = ["parameters are not finite"]
+    for what in ("params", "optimizer", "extra") if not lost else ():
+        leaves = jax.tree.leaves(devices.to_local(getattr(train_state, what)))
+        if not all(np.isfinite(leaf).all() for leaf in leaves):
+            names = {"params": "parameters", "optimizer": "moments of the optimizer", "extra": "snapshots"}
+            lost = [f"{names[what]} are not finite"]
+            break
     if lost:
         kept = f"; {checkpoint} keeps the epoch before" if checkpoint is not None else ""
         raise DivergedError(f"{where}: {lost[0]}{kept}; lower the learning rate, in another run folder")

@@ -104,8 +104,7 @@ def _spread(values) -> float:
 def _sizes(potential, frames, families) -> dict[str, np.ndarray]:
     """Size of the labels: root mean squares, and of the energy per atom how far it is from that of its family."""
     said = [labelled.labels(frame) for frame in frames]
-    reference = dict(zip(potential.numbers, potential.reference, strict=True))
-    atoms = np.array([sum(map(reference.get, frame.numbers.tolist())) for frame in frames])
+    atoms = np.array([potential.reference_energy(frame.numbers) for frame in frames])
     energy = (np.array([label.energy for label in said]) - atoms) / [len(frame) for frame in frames]
     for members in families:
         energy[members] -= np.median(energy[members])

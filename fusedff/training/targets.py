@@ -279,7 +279,7 @@ class HeatCapacityTarget:
         plan = neighbors.search_plan(self.cells.lattice, potential.cutoff)
         system = self.cells.system(self.cells.sites)
         near = neighbors.search_cells(
-            system, potential.cutoff, neighbors.max_neighbors(system, potential.cutoff, plan), plan
+            system, potential.cutoff, neighbors.required_capacity(system, potential.cutoff, plan), plan
         )
         return replace(self, zero=float(potential.energies(system, near).mean()))
 
@@ -328,8 +328,9 @@ def _by_state(means, measured):
 
 
 def _states(cells, measured):
-    """The temperature of every state as text."""
-    return [f"{t:g}K" for t in np.asarray(cells.temperature)[:: cells.n_cells // len(measured)]]
+    """The temperature of every state as text; of states at one temperature with a number, e.g. 94K#0 and 94K#1."""
+    names = [f"{t:g}K" for t in np.asarray(cells.temperature)[:: cells.n_cells // len(measured)]]
+    return [f"{t}#{names[:n].count(t)}" if names.count(t) > 1 else t for n, t in enumerate(names)]
 
 
 def _require_states(target, shape, what):

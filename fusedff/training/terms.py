@@ -75,18 +75,21 @@ class SampledTerm:
         self.target, self.sampling, self.template, self.name = target, sampling, template, name
         self.cells = target.cells
         self.simulation = dynamics.Simulation(self.cells, sampling.langevin, template.cutoff, target.observe)
-        self.images = neighbors.image_offsets(self.cells.lattice, template.cutoff)
         self.beta = 1 / (KB * self.cells.temperature)
         # compiled as a whole: operation by operation they would take seconds to compile
         self.loss = jax.jit(jax.value_and_grad(partial(targets.loss, target)))
         self.residuals = jax.jit(lambda means: (target.residuals(means), jax.jacrev(target.residuals)(means)))
+        search = template.cutoff, neighbors.image_offsets(self.cells.lattice, template.cutoff)
+        # called with the number of neighbour slots first
+        self._evaluate = jax.jit(partial(snapshots.evaluate, target.observe, *search), static_argnums=0)
+        self._derivatives = jax.jit(partial(snapshots.derivatives, target.weighted_sum, *search), static_argnums=0)
 
     def init(self, params, key) -> TrajectoryBuffer:
         """A simulation that has not begun."""
         positions = jnp.zeros((self.sampling.snapshots, *self.cells.sites.shape), self.cells.sites.dtype)
         capacity = self.simulation.capacity
-        evaluate = partial(self._evaluate, self.template, capacity=capacity.neighbors)
-        energy, observed = jax.eval_shape(evaluate, positions)
+        evaluate = partial(self._evaluate, capacity.neighbors)
+        energy, observed = jax.eval_shape(evaluate, self.template, self.cells, positions)
         empty = dynamics.Trajectory(positions, *(jnp.zeros(x.shape, x.dtype) for x in (energy, observed, energy)))
         return TrajectoryBuffer(dynamics.start(self.cells, key), empty, jnp.asarray(capacity), params)
 
@@ -104,8 +107,8 @@ class SampledTerm:
         """Loss and its gradient with respect to the parameters."""
         value, cotangent = self.loss(found.means)
         gradients = self._derivatives(
-            found.sampled, potential, self.cells, found.sampled.trajectory.positions, found.weights, found.observed,
-            cotangent[None], self.beta,
+            found.sampled.list_capacity.neighbors, potential, self.cells, found.sampled.trajectory.positions,
+            found.weights, found.observed, cotangent[None], self.beta,
         )  # fmt: skip
         return value, jax.tree.map(lambda x: x[0], gradients)
 
@@ -121,8 +124,9 @@ class SampledTerm:
         for state in range(n_states):
             own = slice(state * size, (state + 1) * size)
             gradients = self._derivatives(
-                some.sampled, potential, self.cells.subset(own), some.sampled.trajectory.positions[:, own],
-                some.weights[:, own], some.observed[:, own], slopes[state][:, own], self.beta[own],
+                some.sampled.list_capacity.neighbors, potential, self.cells.subset(own),
+                some.sampled.trajectory.positions[:, own], some.weights[:, own], some.observed[:, own],
+                slopes[state][:, own], self.beta[own],
             )  # fmt: skip
             blocks.append(_rows(gradients, n))
         return np.ravel(residuals), np.concatenate(blocks)
@@ -151,18 +155,7 @@ class SampledTerm:
 
     def reevaluate(self, potential: Potential, kept: TrajectoryBuffer) -> tuple[jax.Array, jax.Array]:
         """Energies (n_snapshots, n_cells) and observables of the stored snapshots with `potential`."""
-        return self._evaluate(potential, kept.trajectory.positions, kept.list_capacity.neighbors)
-
-    def _evaluate(self, potential, positions, capacity):
-        return snapshots.evaluate(
-            self.target.observe, self.template.cutoff, capacity, self.images, potential, self.cells, positions
-        )
-
-    def _derivatives(self, sampled, *arrays):
-        """`snapshots.derivatives` of the target, with as many neighbour slots as the trajectory had."""
-        return snapshots.derivatives(
-            self.target.weighted_sum, self.template.cutoff, sampled.list_capacity.neighbors, self.images, *arrays
-        )
+        return self._evaluate(kept.list_capacity.neighbors, potential, self.cells, kept.trajectory.positions)
 
 
 class StaticTerm:

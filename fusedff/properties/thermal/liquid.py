@@ -50,8 +50,8 @@ class LiquidConfig:
     def __post_init__(self):
         ranges.require(
             self,
-            count=["replicas", "snapshots"],
-            whole=["melting", "equilibration"],
+            count=["replicas", "snapshots", "melting", "equilibration"],
+            whole=["seed"],
             positive=["melting_factor", "spacing"],
             not_negative=["friction_per_ps"],
         )
@@ -113,7 +113,7 @@ def run(
     distributions.require_radii(r, cells.lattice)
     state, capacity = _melted(potential, cells, settings, name)
     gentle = replace(settings.langevin, friction_per_ps=settings.friction_per_ps)
-    simulation = dynamics.Simulation(cells, gentle, potential.cutoff, partial(_observe, r=tuple(r.tolist())))
+    simulation = dynamics.Simulation(cells, gentle, potential.cutoff, _PressureAndRadial(tuple(r.tolist())))
     _, trajectory = simulation.run(potential, state, settings.snapshots, name, capacity)
     checks.warn_if_far(potential, cells, trajectory.positions[-1])
     checks.warn_if_cold(cells, gentle, trajectory)
@@ -161,10 +161,15 @@ def mean_squared_displacement(positions: np.ndarray, lags) -> np.ndarray:
     return np.stack(moved, 1)
 
 
-def _observe(potential, system, near, evaluation, r):
-    """Configurational pressure and g(r): (n_cells, 1 + n_radii)."""
-    pressure = -evaluation.stress[:, :3].mean(1, keepdims=True)
-    return jnp.concatenate([pressure, distributions.radial_distribution(system, np.array(r))], 1)
+@dataclass(frozen=True)
+class _PressureAndRadial:
+    """Records the configurational pressure and g(r): (n_cells, 1 + n_radii). Equal ones share what is compiled."""
+
+    r: tuple[float, ...]  # Å
+
+    def __call__(self, potential, system, near, evaluation):
+        pressure = -evaluation.stress[:, :3].mean(1, keepdims=True)
+        return jnp.concatenate([pressure, distributions.radial_distribution(system, np.array(self.r))], 1)
 
 
 def _lags(settings):
