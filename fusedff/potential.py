@@ -23,7 +23,7 @@ from fusedff.geometry.neighbors import Neighbors, displacements, swap_direction
 from fusedff.geometry.systems import System
 from fusedff.network.dimenet import DimeNet
 from fusedff.network.lennard_jones import LennardJones
-from fusedff.network.repulsion import repulsion
+from fusedff.network.repulsion import kept_apart, repulsion
 from fusedff.runtime import devices, storage
 from fusedff.units import strain_from_voigt, to_voigt
 
@@ -153,7 +153,8 @@ class Potential:
     def atomic_energies(self, vectors: jax.Array, neighbors: Neighbors, numbers: jax.Array) -> jax.Array:
         """Binding energies (n_atoms,), eV, from vectors to neighbours (n_atoms, capacity, 3), Å, and atomic numbers."""
         species = jnp.searchsorted(jnp.asarray(self.numbers), numbers)
-        energies = self.scale * self.model.atomic_energies(self.params, vectors, neighbors, species)
+        seen = kept_apart(vectors, neighbors, numbers) if self.repulsion else vectors
+        energies = self.scale * self.model.atomic_energies(self.params, seen, neighbors, species)
         return energies + repulsion(vectors, neighbors, numbers) if self.repulsion else energies
 
     def energies(self, system: System, neighbors: Neighbors) -> jax.Array:

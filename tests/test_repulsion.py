@@ -111,6 +111,45 @@ def test_a_dimer_and_a_compressed_crystal_have_no_hole():
         assert min(energies[:-10]) > energies[-1] - 0.5
 
 
+def test_no_network_outweighs_the_repulsion():
+    """One of the models that ship fell by 1000 eV between 1 and 0.5 Å, where ZBL rises by 700."""
+    evaluate = jax.jit(Potential.energies)
+    near = laid_out(dimer(1.0), TINY.cutoff)[1]
+    for seed in range(3):
+        wild = network(0.5, seed)
+        alone = network(0.0)
+        distances = np.arange(0.5, 1.02, 0.02)
+        said, zbl = (
+            np.array([float(evaluate(model, laid_out(dimer(r), TINY.cutoff)[0], near)[0]) for r in distances])
+            for model in (wild, alone)
+        )
+        assert abs(said - zbl).max() > 10
+        np.testing.assert_allclose(np.diff(said), np.diff(zbl), rtol=1e-9)
+
+
+def test_pairs_are_shown_to_the_network_as_they_are_unless_they_nearly_touch(rng):
+    outer = repulsion.OUTER * 3.2
+    near = laid_out(dimer(1.2), 5.0)[1]
+
+    @jax.jit
+    @jax.vmap
+    def shown(r):
+        vectors = r * jnp.array([[[0.6, 0.8, 0]], [[-0.6, -0.8, 0]]])
+        seen = repulsion.kept_apart(vectors, near, jnp.full(2, 22))
+        return seen, jnp.sqrt(jnp.sum(seen[0, 0] ** 2))
+
+    far = jnp.asarray(rng.uniform(repulsion.CLOSEST * outer + 1e-9, 4.0, 200))
+    np.testing.assert_array_equal(shown(far)[0][:, 0, 0], far[:, None] * jnp.array([0.6, 0.8, 0]))
+    r = jnp.linspace(0.06, 1.3, 2000)
+    _, distance = shown(r)
+    assert float(distance.min()) == pytest.approx((repulsion.CLOSEST + repulsion.INNER) / 2 * outer)
+    slope = np.gradient(np.asarray(distance), np.asarray(r))
+    assert ((slope > -1e-9) & (slope < 1 + 1e-9)).all()
+    assert np.abs(np.diff(slope)).max() < 0.02  # 1.9 / width times the step: no kink
+    first = jax.jit(jax.vmap(jax.grad(lambda r: shown(r[None])[1][0])))(r)
+    np.testing.assert_allclose(first[1:-1], slope[1:-1], atol=1e-3)
+
+
 def test_a_network_gets_the_repulsion_and_lennard_jones_does_not():
     assert network(0.0).repulsion
     assert not Potential.create(jax.random.key(0), LennardJones(6.0), {"Ar": 0.0}).repulsion
