@@ -55,12 +55,14 @@ class Model(Protocol):
 class Evaluation(NamedTuple):
     """Energy (n_cells,) eV, forces (n_atoms, 3) eV/Å, stress (n_cells, 6) eV/Å^3 in ASE's sign and order.
 
-    Energies are binding energies until `total` has added the reference energies.
+    `energies` (n_atoms,) eV are the shares of the atoms in `energy`. All are binding energies, until reference energies
+    are added (`total`).
     """
 
     energy: jax.Array
     forces: jax.Array
     stress: jax.Array
+    energies: jax.Array
 
 
 @partial(
@@ -137,14 +139,17 @@ class Potential:
                 "train one on frames that contain every element"
             )
 
-    def reference_energy(self, numbers) -> float:
-        """Sum of the reference energies of atoms with `numbers` (n_atoms,), eV, in double precision (outside jit).
+    def reference_energies(self, numbers) -> np.ndarray:
+        """Reference energies (n_atoms,) of atoms with `numbers` (n_atoms,), eV, in double precision (outside jit).
 
         Raises ValueError for an element that the potential does not know.
         """
         self.require_species(numbers)
-        species = np.searchsorted(self.numbers, np.asarray(numbers))
-        return float(np.sum(np.asarray(self.reference, float)[species]))
+        return np.asarray(self.reference, float)[np.searchsorted(self.numbers, np.asarray(numbers))]
+
+    def reference_energy(self, numbers) -> float:
+        """Sum of `reference_energies`, eV."""
+        return float(np.sum(self.reference_energies(numbers)))
 
     def total(self, binding, frames: Sequence[Atoms]) -> np.ndarray:
         """Total energies (n_frames,) in eV, in double precision, from binding energies (n_frames,) in eV."""
@@ -179,7 +184,7 @@ class Potential:
         gradient, per_atom = jax.grad(summed, has_aux=True)(vectors)
         forces = jnp.sum(gradient, 1) - jnp.sum(swap_direction(gradient, neighbors.reverse), 1)
         virial = system.per_cell(jnp.einsum("abx,aby->axy", vectors, gradient))
-        return Evaluation(system.per_cell(per_atom), forces, to_voigt(virial) / system.volumes[:, None])
+        return Evaluation(system.per_cell(per_atom), forces, to_voigt(virial) / system.volumes[:, None], per_atom)
 
     def strained_energies(self, system: System, neighbors: Neighbors, strain: jax.Array) -> jax.Array:
         """Binding energy (n_cells,), eV, after a small Lagrangian strain (n_cells, 6), Voigt with engineering shear.

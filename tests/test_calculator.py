@@ -73,6 +73,41 @@ def test_a_free_dimer_needs_no_cell_and_has_no_stress():
         dimer.get_stress()
 
 
+def test_a_slab_has_a_stress_along_its_surface(rattled):
+    """As in ASE: a cell with a volume has a stress, and an open side with enough vacuum changes nothing."""
+    slab = ase.Atoms(rattled, calculator=FusedCalculator(argon()))
+    slab.center(vacuum=6.0, axis=2)
+    periodic = slab.copy()
+    periodic.calc, slab.pbc = slab.calc, (True, True, False)
+    np.testing.assert_allclose(slab.get_stress(), periodic.get_stress(), atol=1e-14)
+    numerical = calculate_numerical_stress(slab, eps=1e-5)
+    np.testing.assert_allclose(slab.get_stress()[[0, 1, 5]], numerical[[0, 1, 5]], rtol=1e-5, atol=1e-9)
+
+
+def test_energies_of_the_atoms_are_those_of_their_surroundings(rattled):
+    """Of atoms far apart each has its own: in a pair half of that of the pair, and alone nothing."""
+    r = 3.8
+    atoms = ase.Atoms("Ar3", positions=[[0, 0, 0], [r, 0, 0], [50, 0, 0]])
+    atoms.calc = FusedCalculator(replace(argon(), reference=(-2.0,)))
+    pair = 4 * 0.0104 * ((3.4 / r) ** 12 - (3.4 / r) ** 6)
+    np.testing.assert_allclose(atoms.get_potential_energies(), [pair / 2 - 2, pair / 2 - 2, -2], rtol=1e-12)
+    assert rattled.get_potential_energies().sum() == pytest.approx(rattled.get_potential_energy(), rel=1e-12)
+
+
+def test_numbers_of_atoms_that_differ_a_little_share_compiled_code():
+    calc, chain = FusedCalculator(argon()), ase.Atoms("Ar16", positions=[[3.8 * n, 0, 0] for n in range(16)])
+    pair = 4 * 0.0104 * ((3.4 / 3.8) ** 12 - (3.4 / 3.8) ** 6)  # the cut-off reaches no further
+    before = _evaluate._cache_size()
+    for n in range(9, 17):
+        assert calc.get_potential_energy(chain[:n]) == pytest.approx((n - 1) * pair, rel=1e-10)
+    assert _evaluate._cache_size() == before + 1
+
+
+def test_a_calculator_without_a_structure_says_so():
+    with pytest.raises(ValueError, match=r"no structure is given; set atoms\.calc"):
+        FusedCalculator(argon()).get_potential_energy()
+
+
 @pytest.mark.parametrize(("structure", "a"), [("fcc", 5 / 1.5**0.5), ("bcc", 5 / 2**0.5)])
 @pytest.mark.parametrize("repeats", [1, 2, 3])
 def test_a_crystal_with_a_shell_at_the_cutoff_has_no_forces(structure, a, repeats):
@@ -198,7 +233,7 @@ def test_one_member_is_no_committee(rattled):
     alone = FusedCalculator([argon()])
     assert alone.implemented_properties == rattled.calc.implemented_properties
     assert alone.get_potential_energy(rattled) == rattled.get_potential_energy()
-    assert set(alone.results) == {"energy", "free_energy", "forces", "stress"}
+    assert set(alone.results) == {"energy", "free_energy", "energies", "forces", "stress"}
     with pytest.raises(ValueError, match=r"warn_above = 0\.3, but one potential has no spread"):
         FusedCalculator(argon(), warn_above=0.3)
 

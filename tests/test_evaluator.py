@@ -64,5 +64,5 @@ def test_denser_frames_other_sizes_and_open_boundaries_take_turns(frame):
 
 def test_positions_that_are_no_numbers_are_named(frame):
     frame.positions[5, 1] = np.nan
-    with pytest.raises(ValueError, match=r"atom 5 \(Ar\) is not at a finite position; the run has blown up"):
+    with pytest.raises(ValueError, match=r"atom 5 \(Ar\) is not at a finite position; in a simulation, use a"):
         Evaluator(ARGON)(frame)

@@ -11,6 +11,7 @@ from argon import EPSILON, SIGMA, laid_out
 from ase.build import bulk
 
 from fusedff.interfaces import lammps
+from fusedff.interfaces.evaluator import Evaluator
 from fusedff.network.dimenet import DimeNet
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
@@ -127,6 +128,19 @@ def test_a_network_of_two_species_says_the_same_inside_lammps_and_outside(key):
 
 
 SMOOTH = Potential(PARAMS, LennardJones(7.0), (18,), (0.0,))
+
+
+def test_the_energies_of_the_atoms_reach_the_computes_of_lammps():
+    frame = crystal((2, 2, 2), rattle=0.1)
+    lmp = session(frame, "pair_style none", "fix move all nve", "compute shares all pe/atom")
+    lammps.attach(lmp, ARGON, {1: "Ar"})
+    lmp.command("compute total all reduce sum c_shares")
+    lmp.command("thermo_style custom step pe c_total")
+    lmp.command("run 3")
+    shares = lmp.numpy.extract_compute("shares", 1, 1)[: len(frame)]
+    assert shares.sum() == pytest.approx(lmp.get_thermo("pe"), rel=1e-9)
+    expected = Evaluator(ARGON)(frame_of(lmp)).energies
+    np.testing.assert_allclose(np.sort(shares), np.sort(expected), rtol=1e-6)
 
 
 @pytest.mark.parametrize("boundary", ["p p p", "p p f"])

@@ -43,14 +43,17 @@ def test_selection_says_what_there_is():
 
 
 def test_computed_rows_are_what_the_packaged_frames_say():
-    energy_of, fits = {}, {}
+    energy_of, fits, slopes = {}, {}, {}
     for frame in datasets.load_frames():
         phase, _, family = frame.info["config_type"].partition("-")
         if family == "eos":
             energy = (frame.get_volume() / len(frame), frame.get_potential_energy() / len(frame))
             energy_of.setdefault(phase, []).append(energy)
     for phase, points in energy_of.items():
-        fits[phase] = EquationOfState(*np.transpose(points), eos="birchmurnaghan").fit()
+        equation = EquationOfState(*np.transpose(points), eos="birchmurnaghan")
+        fits[phase], slopes[phase] = equation.fit(), equation.eos_parameters[2]
+    (own,) = (r for r in references.select(TABLE, "Ti", "hcp", "bulk_modulus_slope") if "titanium_pbe" in r.source)
+    assert slopes["hcp"] == pytest.approx(own.value, abs=0.01)
     for phase, (volume, energy, modulus) in fits.items():
         # other equations of state move the minimum within the stated uncertainty
         for quantity, fitted in (("volume", volume), ("bulk_modulus", modulus / experiments.GPA)):

@@ -12,7 +12,11 @@ from fusedff.runtime import devices
 
 
 class FusedCalculator(Calculator):
-    """Energy, forces and stress of any ASE structure, periodic or not. Threads may share a calculator.
+    """Energy, forces and stress of any ASE structure, periodic or not, and `energies`, the shares of the atoms.
+
+    Single precision resolves forces to 1e-4 eV/Å; with JAX_ENABLE_X64=1 in the environment before jax is imported, all
+    is in double precision. Threads may share a calculator. Stress needs a cell with a volume; where it is open along a
+    vector, the length of that vector counts as in ASE.
 
     With a committee (potentials from trainings with different seeds or frames) these are the means, and `results` also
     contains the standard deviations over the members, component by component: `energy_std` (eV), `forces_std`
@@ -22,7 +26,7 @@ class FusedCalculator(Calculator):
     (`evaluator.force_spread`) exceeds it; it raises ValueError for a single potential.
     """
 
-    implemented_properties = ["energy", "free_energy", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
 
     def __init__(self, potentials: Potential | Sequence[Potential], warn_above: float | None = None):
         super().__init__()
@@ -47,19 +51,22 @@ class FusedCalculator(Calculator):
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         """Fill `results`, as ASE's interface requires.
 
-        Raises PropertyNotImplementedError for the stress of a structure that is not periodic in three directions, and
-        ValueError like `Evaluator`.
+        Raises PropertyNotImplementedError for the stress of a structure whose cell has no volume, and ValueError
+        without a structure and like `Evaluator`.
         """
         super().calculate(atoms, properties, system_changes)
         atoms = self.atoms  # those of the last call, if none are given
-        if {"stress", "stress_std"} & set(properties) and not atoms.pbc.all():
-            raise PropertyNotImplementedError("stress needs a cell that is periodic along all three vectors; set pbc")
+        if atoms is None:
+            raise ValueError("no structure is given; set atoms.calc, and call atoms.get_potential_energy()")
+        if {"stress", "stress_std"} & set(properties) and atoms.cell.rank < 3:
+            raise PropertyNotImplementedError("stress needs a cell with a volume; give three vectors (atoms.center)")
         found = self._evaluate.per_member(atoms)
-        energy, forces, stress = (np.array(values, float) for values in zip(*found, strict=True))
+        energy, forces, stress, energies = (np.array(values, float) for values in zip(*found, strict=True))
         every = {"energy": energy[:, 0], "forces": forces, "stress": stress[:, 0]}
-        if not atoms.pbc.all():
+        if atoms.cell.rank < 3:
             del every["stress"]
         self.results = {name: values.mean(0) for name, values in every.items()}
+        self.results["energies"] = energies.mean(0)
         self.results["energy"] = self.results["free_energy"] = float(self.results["energy"])
         if len(found) > 1:
             self.results |= {f"{name}_std": values.std(0, ddof=1) for name, values in every.items()}

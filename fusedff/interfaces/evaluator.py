@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from math import ceil, log2
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from fusedff.potential import Evaluation, Potential, require_potential
 from fusedff.runtime import devices
 
 SPARE_ROWS = 1.05  # rows over atoms in a part, whose number changes as atoms move
+SPARE_SLOTS = 1.15  # slots over neighbours, once there were too few: an atom of a hot crystal has more of them
 
 
 class Evaluator:
@@ -27,9 +29,9 @@ class Evaluator:
 
     Pairs within the cut-off plus a skin (Å) are listed on the host by a search whose cost grows linearly with the
     number of atoms. They are listed again only when a pair outside the list could be within the cut-off. The list stays
-    valid if atoms jump by lattice vectors, and if the cell changes a little. Capacities are rounded up to a multiple of
-    four and never decrease, so that code is rarely compiled again. Threads that share an evaluator take turns; a copy
-    starts without a list.
+    valid if atoms jump by lattice vectors, and if the cell changes a little. Numbers of rows and slots of the list are
+    rounded up, and slots never decrease, so that code is rarely compiled again. Threads that share an evaluator take
+    turns; a copy starts without a list.
 
     It can evaluate a part of the cell, the energies of some atoms and their derivatives: then only these atoms and
     their halo, within the interaction range of the potential, are copied to the device.
@@ -52,8 +54,9 @@ class Evaluator:
     def __call__(self, frame: Atoms, own: np.ndarray | None = None) -> Evaluation:
         """Total energy (1,) eV in double precision, forces (n, 3) eV/Å and stress (1, 6) eV/Å^3, periodic or not.
 
-        With `own` (n,) bool, the energy is the sum over these atoms only, and forces and stress are its derivatives;
-        the results of the parts of a cell add up to that of the cell. Raises ValueError for a frame without atoms, an
+        The energy is the total energy, whose shares (n,) of the atoms are `energies`. With `own` (n,) bool, it is the
+        sum over these atoms only, and forces and stress are its derivatives; the results of the parts of a cell add up
+        to that of the cell. Raises ValueError for a frame without atoms, an
         element the potential does not know, positions that are not finite, a periodic cell without volume and atoms
         that overlap; RuntimeError in a process forked after jax had started.
         """
@@ -83,7 +86,9 @@ class Evaluator:
             self._list(frame, own)
             positions = frame.positions
         if len(self._part) == 0:
-            return [Evaluation(np.zeros(1), np.zeros((len(frame), 3)), np.zeros((1, 6)))] * len(self.members)
+            return [Evaluation(np.zeros(1), np.zeros((len(frame), 3)), np.zeros((1, 6)), np.zeros(len(frame)))] * len(
+                self.members
+            )
         system, counted = self._laid_out(frame, positions)
         return [self._by_member(member, frame, own, system, counted) for member in self.members]
 
@@ -98,18 +103,23 @@ class Evaluator:
                 if nearest < units.MIN_DISTANCE:
                     _refuse_overlap(frame)
                 self._mention_extrapolation(member, float(nearest), int(fewest), int(needed))
-                own_atoms = frame if own is None else frame[own]
-                forces = np.zeros((len(frame), 3))
+                own = np.ones(len(frame), bool) if own is None else own
+                forces, energies = np.zeros((len(frame), 3)), np.zeros(len(frame))
                 forces[self._part] = np.asarray(result.forces)[: len(self._part)]
-                return Evaluation(member.total(result.energy, [own_atoms]), forces, np.asarray(result.stress))
-            self._capacity = _rounded_up(needed)
+                energies[self._part] = np.asarray(result.energies)[: len(self._part)]
+                energies = np.where(own, energies + member.reference_energies(frame.numbers), 0)
+                return Evaluation(
+                    member.total(result.energy, [frame[own]]), forces, np.asarray(result.stress), energies
+                )
+            self._capacity = _rounded_up(SPARE_SLOTS * int(needed))
 
     def _laid_out(self, frame, positions):
         """The system that the list describes, and the mask of its own atoms; padding atoms have no neighbours."""
         fill = self._listed.source.shape[0] - len(self._part)
         positions = np.pad(positions[self._part], ((0, fill), (0, 0)))
         numbers = np.pad(frame.numbers[self._part], (0, fill), mode="edge")
-        counted = None if self._own is None else np.pad(self._own[self._part], (0, fill))
+        own = np.ones(len(frame), bool) if self._own is None else self._own
+        counted = np.pad(own[self._part], (0, fill))
         dtype = jnp.zeros(()).dtype  # positions are not wrapped again, since the list refers to these images
         cell = jnp.asarray(frame.cell.array[None], dtype)
         return systems.stack(jnp.asarray(positions[None], dtype), cell, numbers), counted
@@ -147,24 +157,29 @@ class Evaluator:
 
     def _list(self, frame, own):
         n, reach = len(frame), self._cutoff + self.skin
-        part, rows, listed = np.arange(n), n, None
+        part, rows, listed = np.arange(n), _rows_for(n), None
         if own is not None:
             own = np.array(own, bool)
             part = with_halo(frame, own, self._interaction_range + self.skin)
             if len(part) > self._rows:
                 self._rows = int(SPARE_ROWS * len(part)) + 1
-            rows = min(n, self._rows)
+            rows = min(rows, self._rows)
         if len(part):
             atoms = frame[part]
             try:
                 listed = neighbors.from_frames(atoms, reach, self._candidate_capacity, rows)
             except neighbors.NeighborOverflowError:
-                self._candidate_capacity = _rounded_up(neighbors.from_frames(atoms, reach).needed)
+                self._candidate_capacity = self._enlarged(neighbors.from_frames(atoms, reach).needed)
                 listed = neighbors.from_frames(atoms, reach, self._candidate_capacity, rows)
             within = listed.mask[: len(part)] & (_squared(atoms, listed) < self._cutoff**2)
-            self._capacity = max(self._capacity, _rounded_up(within.sum(1).max(initial=0)))
+            if (needed := within.sum(1).max(initial=0)) > self._capacity:
+                self._capacity = self._enlarged(needed)
         self._frame, self._own, self._part, self._listed = frame.copy(), own, part, jax.device_put(listed)
         self.lists_made += 1
+
+    def _enlarged(self, needed):
+        """Slots for a first structure, and more than needed for those that follow, which may need still more."""
+        return _rounded_up(needed if self._frame is None else SPARE_SLOTS * int(needed))
 
 
 def as_members(potentials: Potential | Sequence[Potential]) -> tuple[Potential, ...]:
@@ -206,14 +221,19 @@ def _evaluate(potential, system, listed, own, cutoff, capacity):
     squared = jnp.sum(neighbors.displacements(system, near) ** 2, -1)
     nearest = jnp.sqrt(jnp.min(jnp.where(near.mask, squared, jnp.inf)))
     filled = jnp.sum(near.mask, 1)
-    if own is not None:
-        filled = jnp.where(own, filled, near.capacity)  # neighbours are missing at the rim of the halo
+    filled = jnp.where(own, filled, near.capacity)  # neighbours are missing at the rim of the halo
     fewest = jnp.min(filled)
     return potential.evaluate(system, near, own), near.needed, nearest, fewest
 
 
-def _rounded_up(needed) -> int:
-    return -(-int(needed) // 4) * 4
+def _rounded_up(slots) -> int:
+    return ceil(slots / 4) * 4
+
+
+def _rows_for(n: int) -> int:
+    """Number of atoms, rounded up by a seventh at most (by 7 below 56), so that many sizes share compiled code."""
+    step = max(8, 2 ** int(log2(max(n, 1) / 8)))
+    return ceil(n / step) * step
 
 
 def _refuse_overlap(frame):
@@ -221,7 +241,8 @@ def _refuse_overlap(frame):
     k = distance.argmin()
     raise ValueError(
         f"atoms {i[k]} and {j[k]} (or their images) are {distance[k]:.3f} Å apart, where no potential means anything; "
-        "give lengths in Å, or use a shorter timestep"
+        "give lengths in Å; in a relaxation or a simulation, the steps are too long, or the potential has left its "
+        "training frames"
     )
 
 
@@ -231,7 +252,7 @@ def _require_finite(frame):
     lost = np.flatnonzero(~np.isfinite(frame.positions).all(1))
     if len(lost) or not np.isfinite(frame.cell.array).all():
         what = f"atom {lost[0]} ({chemical_symbols[frame.numbers[lost[0]]]})" if len(lost) else "the cell"
-        raise ValueError(f"{what} is not at a finite position; the run has blown up, use a shorter timestep")
+        raise ValueError(f"{what} is not at a finite position; in a simulation, use a shorter timestep")
 
 
 def _in_a_box(frame):

@@ -1,7 +1,8 @@
 """A potential in LAMMPS: LAMMPS moves the atoms and the box, fusedff evaluates energy, forces and virial.
 
-Works with stock LAMMPS through its `fix external`; nothing is compiled. That interface does not pass on per-atom
-energies and stresses. The forces of a `pair_style` are added, so use `none` or `zero` unless you want both.
+Works with stock LAMMPS through its `fix external`; nothing is compiled. `compute pe/atom` gets the energies of the
+atoms, but the virial is that of the cell alone: `compute stress/atom` has none of it. The forces of a `pair_style` are
+added, so use `none` or `zero` unless you want both.
 
 With several MPI processes (ranks), each evaluates the energies of its own atoms and their derivatives. For these it
 needs a halo as wide as the reach of the potential, (blocks + 1) cut-offs for DimeNet. Forces and virial are then summed
@@ -61,7 +62,7 @@ def attach(lmp, potential: Potential, types: Mapping[int, str], name: str = "fus
     owner = None  # rank (n,) of each atom, ordered by ID, when neighbours were listed last
 
     def evaluated(atoms, cell, pbc):
-        """Energy (1,), forces (n, 3) and stress (1, 6) of the whole cell."""
+        """Energy (1,), forces (n, 3) and stress (1, 6) of the whole cell, and energies (n,) of the atoms."""
         nonlocal owner
         frame, own = Atoms(number_of[atoms.types], atoms.positions, cell=cell, pbc=pbc), None
         if ranks.size > 1:
@@ -74,8 +75,13 @@ def attach(lmp, potential: Potential, types: Mapping[int, str], name: str = "fus
         try:
             atoms = ranks.gather(ids, lmp.numpy.extract_atom("type")[:n], positions)
             cell, pbc = _box(lmp)
-            energy, all_forces, stress = evaluated(atoms, cell, pbc)
+            energy, all_forces, stress, energies = evaluated(atoms, cell, pbc)
             forces[:] = all_forces[atoms.local_indices]
+            of_atoms = np.ascontiguousarray(energies[atoms.local_indices])
+            # not the method of `lmp`, which copies number by number; LAMMPS takes them if a compute wants them
+            lmp.lib.lammps_fix_external_set_energy_peratom(
+                lmp.lmp, name.encode(), of_atoms.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
+            )
             lmp.fix_external_set_energy_global(name, float(energy[0]))
             volume = abs(np.linalg.det(cell))
             lmp.fix_external_set_virial_global(name, -volume * stress[0, _VIRIAL])

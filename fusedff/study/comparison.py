@@ -92,12 +92,13 @@ def _sha256(path) -> str:
 
 
 def evaluate(potential: Potential, frames: Sequence[Atoms]) -> Evaluation:
-    """Total energy, forces and stress of any ASE structures: (n_frames,), (n_atoms, 3), (n_frames, 6)."""
+    """Total energy (n_frames,), forces (n_atoms, 3), stress (n_frames, 6) and energies (n_atoms,) of ASE structures."""
     for n, frame in enumerate(frames):
         potential.require_species(frame.numbers, f"frame {n}: ")
     near = jax.tree.map(jnp.asarray, neighbors.from_frames(frames, potential.cutoff))
     found = jax.jit(Potential.evaluate)(potential, systems.from_atoms(frames), near)
-    return found._replace(energy=potential.total(found.energy, frames))
+    of_atoms = np.concatenate([potential.reference_energies(frame.numbers) for frame in frames])
+    return found._replace(energy=potential.total(found.energy, frames), energies=np.asarray(found.energies) + of_atoms)
 
 
 def predictions(potential: Potential, frames: Sequence[Atoms]) -> tuple[dict, dict]:

@@ -108,7 +108,7 @@ def run(
         Entry("volume", "Å^3/atom", curve.volume, 3),
         Entry("energy", "eV/atom", curve.energy, 4),
         Entry("bulk_modulus", "GPa", curve.bulk_modulus_gpa, 1),
-        Entry("bulk_modulus_slope", "", curve.bulk_modulus_slope, 2),
+        Entry("bulk_modulus_slope", "GPa/GPa", curve.bulk_modulus_slope, 2),
         *(Entry(name, "GPa", value, 1) for name, value in found.constants_gpa.items()),
         *(Entry(f"{name}_clamped", "GPa", float(value), 1) for name, value in clamped.items()),
     ]
