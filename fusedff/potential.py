@@ -6,7 +6,7 @@ these in double precision.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -81,7 +81,7 @@ class Potential:
     `coverage` is the range of the training frames; inside compiled functions it is None.
     """
 
-    params: Any
+    params: Any = field(repr=False)
     model: Model
     numbers: tuple[int, ...]  # atomic numbers of its species (elements), ascending
     reference: tuple[float, ...]  # eV per atom, in the order of `numbers`

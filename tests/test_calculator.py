@@ -6,6 +6,8 @@ import pickle
 import re
 import select
 import signal
+import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,6 +19,7 @@ import pytest
 from argon import FCC, argon, laid_out
 from ase.build import bulk
 from ase.calculators.fd import calculate_numerical_stress
+from ase.calculators.socketio import SocketClient, SocketIOCalculator
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 
@@ -101,6 +104,32 @@ def test_numbers_of_atoms_that_differ_a_little_share_compiled_code():
     for n in range(9, 17):
         assert calc.get_potential_energy(chain[:n]) == pytest.approx((n - 1) * pair, rel=1e-10)
     assert _evaluate._cache_size() == before + 1
+
+
+def test_a_program_that_speaks_the_protocol_of_i_pi_gets_energy_forces_and_stress(rattled):
+    """ASE plays that program, in a thread of its own; the answers come through a socket."""
+    name, asked = f"fusedff-test-{os.getpid()}", rattled.copy()
+
+    def drive():
+        with SocketIOCalculator(unixsocket=name, timeout=30) as program:
+            asked.calc = program
+            found.extend([asked.get_potential_energy(), asked.get_forces(), asked.get_stress()])
+
+    found, program = [], threading.Thread(target=drive)
+    program.start()
+    served = rattled.copy()
+    served.calc = FusedCalculator(argon())
+    for _ in range(1000):  # until the program listens
+        try:
+            client = SocketClient(unixsocket=name)
+            break
+        except OSError:
+            time.sleep(0.01)
+    client.run(served, use_stress=True)
+    program.join()
+    expected = rattled.get_potential_energy(), rattled.get_forces(), rattled.get_stress()
+    for answer, right in zip(found, expected, strict=True):
+        np.testing.assert_allclose(answer, right, rtol=1e-10, atol=1e-12)
 
 
 def test_a_calculator_without_a_structure_says_so():

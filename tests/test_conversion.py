@@ -4,6 +4,7 @@ import gzip
 import lzma
 import re
 
+import ase.io
 import numpy as np
 import outputs
 import pytest
@@ -15,6 +16,7 @@ from fusedff.commands import cli, conversion
 from fusedff.commands.conversion import Settings, convert
 from fusedff.data import datasets, splits
 from fusedff.data import frames as labelled
+from fusedff.units import from_voigt
 
 PROGRAMS = {  # name of a file -> who writes it, source of its frames
     "OUTCAR": (outputs.outcar, "vasp"),
@@ -163,6 +165,35 @@ def test_extended_xyz_keeps_its_names_and_loses_what_cannot_be_learned_from(tmp_
     }  # fmt: skip
 
 
+def test_labels_may_have_other_names_and_a_virial_becomes_a_stress(tmp_path):
+    """As MACE (REF_energy) and GAP (virial) call them; the extended XYZ of a frame says nothing of their meaning."""
+    frames, renamed = copper(12), []
+    for frame in frames:
+        found, other = labelled.calculator_results(frame), labelled.bare(frame)
+        stress = from_voigt(np.asarray(found["stress"]))
+        other.info.update(REF_energy=found["energy"], REF_stress=stress, virial=-frame.get_volume() * stress)
+        other.arrays["REF_forces"] = found["forces"]
+        renamed.append(other)
+    ase.io.write(tmp_path / "mace.xyz", renamed, format="extxyz")
+    with pytest.raises(ValueError, match=r"12: no energy, but REF_energy \(--labels energy=REF_energy\)"):
+        convert([tmp_path / "mace.xyz"], tmp_path / "frames.extxyz")
+    names = ["energy=REF_energy", "forces=REF_forces"]
+    for stress in ("stress=REF_stress", "virial=virial"):
+        output = tmp_path / f"{stress}.extxyz"
+        assert cli.main(["convert", str(tmp_path / "mace.xyz"), str(output), "--labels", *names, stress]) == 0
+        for found, expected in zip(datasets.load_frames(output), frames, strict=True):
+            assert_same(found, expected)
+
+
+def test_a_trajectory_of_ase_is_one_run(tmp_path):
+    frames = copper(12)
+    ase.io.write(tmp_path / "md.traj", frames)
+    done = convert([tmp_path / "md.traj"], tmp_path / "frames.extxyz", Settings(source="emt"))
+    assert done.runs == 1
+    for found, expected in zip(done.frames, frames, strict=True):
+        assert_same(found, expected)
+
+
 def test_a_left_handed_cell_is_the_same_crystal_with_two_vectors_exchanged(tmp_path):
     (frame,) = copper(1)
     other = Atoms(frame.numbers, frame.positions, cell=frame.cell.array[[1, 0, 2]], pbc=True)
@@ -199,6 +230,9 @@ def test_the_command_says_what_it_did_and_what_comes_next(tmp_path, capsys, monk
     (None, ["OUTCAR", "new.extxyz", "--run-length", "0"], r"run_length = 0; give 1 or more"),
     (None, ["OUTCAR", "new.extxyz", "--species", "Cu"], r"species Cu are of DeePMD folders, and none is given; leave"),
     (None, ["OUTCAR", "OUTCAR/new.extxyz"], r"new\.extxyz cannot be written, since .*OUTCAR is a file; name another"),
+    (None, ["OUTCAR", "new.extxyz", "--labels", "energy=E"], r"labels energy are of extended XYZ, and none is given"),
+    (None, ["OUTCAR", "new.extxyz", "--labels", "charge=q"], r"label 'charge' is unknown; name one of energy, forces"),
+    (None, ["OUTCAR", "new.extxyz", "--labels", "stress=s", "virial=v"], r"labels name a stress and a virial; leave"),
     (outputs.outcar(copper(1), unconverged=(0,)), ["OUTCAR", "new.extxyz"],
      r"no frame is left of 1 \(1: SCF not converged\); give files with energies and forces"),
 ])  # fmt: skip

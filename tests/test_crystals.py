@@ -71,7 +71,7 @@ def test_unit_cells_have_the_coordination_of_their_structure(crystal, n_atoms, n
     np.testing.assert_allclose(d, distance)
 
 
-@pytest.mark.parametrize("file", ["POSCAR", "mine.cif", "mine.extxyz"])
+@pytest.mark.parametrize("file", ["POSCAR", "mine.cif", "mine.extxyz", "mine.traj", "mine.json"])
 @pytest.mark.parametrize("name", elastic_symmetry.SYMMETRIES)
 def test_a_crystal_comes_back_from_a_file(name, file, tmp_path):
     """Digits of a file (CIF: seven) move atoms by less than 1e-5 Å and keep the symmetry."""

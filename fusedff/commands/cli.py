@@ -80,14 +80,18 @@ def _convert_arguments(parser) -> None:
     parser.add_argument("--run-length", type=int, metavar="N", help="cut trajectories into runs of N frames each")
     parser.add_argument("--species", nargs="+", action="extend", default=[], metavar="SYMBOL",
                         help="elements of types 0, 1, ... of DeePMD folders without type_map.raw")  # fmt: skip
+    parser.add_argument("--labels", nargs="+", action="extend", default=[], type=_setting, metavar="LABEL=KEY",
+                        help="entries of extended XYZ that are energy, forces, stress or virial, e.g. "
+                        "energy=REF_energy")  # fmt: skip
 
 
 def _convert(options) -> int:
     from fusedff.commands import conversion
 
     settings = conversion.Settings(
-        options.format, options.source, options.family, options.run_length, tuple(options.species)
-    )
+        options.format, options.source, options.family, options.run_length, tuple(options.species),
+        _settings(options.labels, "--labels"),
+    )  # fmt: skip
     done = conversion.convert(options.inputs, options.output, settings)
     print(done.report())
     print(
@@ -213,11 +217,11 @@ def _setting(text: str):
     return key, found
 
 
-def _settings(pairs) -> dict:
+def _settings(pairs, option="--set") -> dict:
     settings = dict(pairs)
     for key in settings:
         if (n := [name for name, _ in pairs].count(key)) > 1:
-            raise ValueError(f"--set gives {key} {n} times; give it once")
+            raise ValueError(f"{option} gives {key} {n} times; give it once")
     return settings
 
 
@@ -280,18 +284,21 @@ example:
     ),
     "convert": Command(
         "make a file of labelled frames from the output of DFT programs", """\
-Reads OUTCAR, vasprun.xml, Quantum ESPRESSO (pw.x), FHI-aims, extended XYZ, and folders of DeePMD arrays
-(set.*/coord.npy) at any depth. Written are energy, forces and, if present, stress. The energy is the one whose
+Reads OUTCAR, vasprun.xml, Quantum ESPRESSO (pw.x), FHI-aims, extended XYZ, trajectories of ASE, and folders of DeePMD
+arrays (set.*/coord.npy) at any depth. Written are energy, forces and, if present, stress. The energy is the one whose
 derivatives are the forces: with smeared occupations the free energy, not the one extrapolated to zero smearing. Steps
 whose SCF cycle has not converged and repeated structures are dropped, and counted.
 
 Every file or folder is one run, whose frames are similar and stay together in one of training, validation and test. Ten
 runs or more are needed; --run-length cuts a long trajectory.
 
+Extended XYZ from other programs may have labels under names of their own (--labels). A virial becomes a stress.
+
 examples:
   fusedff convert run-*/OUTCAR frames.extxyz --family hcp-rattled
   fusedff convert md/vasprun.xml md.extxyz --run-length 50
-  fusedff convert deepmd_data/ frames.extxyz --species Ti Al""",
+  fusedff convert deepmd_data/ frames.extxyz --species Ti Al
+  fusedff convert mace.xyz frames.extxyz --labels energy=REF_energy forces=REF_forces stress=REF_stress""",
         _convert_arguments, _convert,
     ),
     "label": Command(

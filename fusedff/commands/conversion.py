@@ -6,8 +6,8 @@ energy, not the energy extrapolated to zero smearing that VASP prints as well.
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import ase
@@ -24,6 +24,7 @@ from fusedff.runtime import storage
 
 UNCONVERGED, NO_ENERGY, NO_FORCES = "SCF not converged", "no energy", "no forces"
 DEEPMD = "DeePMD folders"
+LABELS = ("energy", "forces", "stress", "virial")
 _KEPT = ("config_type", "config_id", "run", "source", "use_virial", "units", "dft")  # of what extended XYZ says
 
 
@@ -36,12 +37,17 @@ class Settings:
     family: str = "unlabelled"  # `config_type`
     run_length: int | None = None  # consecutive frames that make a run; None: all of a file or folder
     species: tuple[str, ...] = ()  # elements of types 0, 1, ... of DeePMD folders without type_map.raw
+    labels: Mapping[str, str] = field(default_factory=dict)  # energy, forces, stress or virial -> entry of extended XYZ
 
     def __post_init__(self):
         if self.format not in (None, *FORMATS):
             raise ValueError(f"format {self.format!r} is unknown; use one of {', '.join(FORMATS)}")
         if self.run_length is not None and self.run_length < 1:
             raise ValueError(f"run_length = {self.run_length}; give 1 or more consecutive frames")
+        if unknown := [name for name in self.labels if name not in LABELS]:
+            raise ValueError(f"label {unknown[0]!r} is unknown; name one of {', '.join(LABELS)}")
+        if {"stress", "virial"} <= set(self.labels):
+            raise ValueError("labels name a stress and a virial; leave one of them out")
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ def convert(inputs: Sequence[str | Path], output: str | Path, settings: Settings
         prefix = f"{name}:" if len(places) > 1 else ""
         for n, (atoms, converged) in enumerate(_frames(path, kind, settings)):
             read[FORMATS[kind].title if kind in FORMATS else kind] += 1
-            atoms = labelled.right_handed(atoms)
+            atoms = labelled.right_handed(extxyz.with_labels(atoms, settings.labels) if kind == "extxyz" else atoms)
             if why := _lacks(atoms, converged):
                 dropped[why] += 1
                 continue
@@ -143,6 +149,8 @@ def _require_used(settings: Settings, kinds: Set[str]) -> None:
     """Raise ValueError for a setting that is of no input."""
     if settings.format is not None and not kinds & set(FORMATS):
         raise ValueError(f"format {settings.format!r} is of files, and only DeePMD folders are given; leave it out")
+    if settings.labels and "extxyz" not in kinds:
+        raise ValueError(f"labels {' '.join(settings.labels)} are of extended XYZ, and none is given; leave them out")
     if settings.species and DEEPMD not in kinds:
         raise ValueError(f"species {' '.join(settings.species)} are of DeePMD folders, and none is given; leave it out")
 
@@ -155,17 +163,18 @@ def _places(path: Path, settings: Settings) -> list[tuple[Path, str]]:
         return [(run, DEEPMD) for run in found]
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give files or DeePMD folders to convert")
-    extxyz.require_text(path)
     kind = settings.format
     if kind is None:
         try:
             kind = filetype(str(path))
         except Exception:  # ASE raises whatever it meets, also of files that only are named as compressed
             kind = "unknown"
-        if kind not in FORMATS:
-            raise ValueError(
-                f"{path} looks like nothing that can be converted; name its format, one of {', '.join(FORMATS)}"
-            )
+    if kind != "traj":
+        extxyz.require_text(path)
+    if kind not in FORMATS:
+        raise ValueError(
+            f"{path} looks like nothing that can be converted; name its format, one of {', '.join(FORMATS)}"
+        )
     return [(path, kind)]
 
 
@@ -189,9 +198,14 @@ def _lacks(atoms: ase.Atoms, converged: bool) -> str | None:
     """What a frame has no labels for want of."""
     if not converged:
         return UNCONVERGED
-    if labelled.energy_of(atoms) is None:
-        return NO_ENERGY
-    return NO_FORCES if labelled.calculator_results(atoms).get("forces") is None else None
+    for name, found, why in (
+        ("energy", labelled.energy_of(atoms), NO_ENERGY),
+        ("forces", labelled.calculator_results(atoms).get("forces"), NO_FORCES),
+    ):
+        if found is None:
+            other = labelled.named_like(name[:5], [*atoms.info, *atoms.arrays])
+            return f"{why}, but {other} (--labels {name}={other})" if other else why
+    return None
 
 
 def _smearing(atoms) -> float:

@@ -30,7 +30,7 @@ STRUCTURES = {
     "zincblende": "GaAs",
     "fluorite": "CaF2",
 }
-FILES = "a POSCAR, CIF or extended-XYZ file"
+FILES = "a POSCAR, CIF or extended-XYZ file, or one of ASE (.traj, .json)"
 
 MAX_ATOMS = 1_000_000  # of a supercell
 
@@ -144,7 +144,8 @@ def read(path: Path) -> tuple[ase.Atoms, str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give {FILES}")
-    kind = {".cif": "cif", ".xyz": "extxyz", ".extxyz": "extxyz"}.get(path.suffix.lower(), "vasp")
+    suffix = path.suffix.lower()
+    kind = {".cif": "cif", ".xyz": "extxyz", ".extxyz": "extxyz", ".traj": "traj", ".json": "json"}.get(suffix, "vasp")
     try:
         atoms: ase.Atoms = ase.io.read(str(path), format=kind)  # ty: ignore[invalid-assignment]: one frame
     except Exception as error:  # ASE raises whatever its parser meets

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import ase
+import ase.io
 import numpy as np
 from ase.io import aims, espresso, vasp
 from ase.io.vasp_parsers import vasp_outcar_parsers
@@ -74,6 +75,10 @@ def _extxyz(path: Path) -> Iterator[OutputFrame]:
     return (OutputFrame(atoms, True) for atoms in extxyz.read(path))
 
 
+def _trajectory(path: Path) -> Iterator[OutputFrame]:
+    return (OutputFrame(atoms, True) for atoms in ase.io.iread(str(path), ":", format="traj"))
+
+
 class Format(NamedTuple):
     """A file format: its title in messages, the `source` of its frames, and its reader."""
 
@@ -87,6 +92,7 @@ FORMATS = {  # by ASE's names
     "vasp-xml": Format("VASP vasprun.xml", "vasp", _vasprun),
     "espresso-out": Format("Quantum ESPRESSO output", "espresso", _espresso),
     "aims-output": Format("FHI-aims output", "aims", _aims),
+    "traj": Format("ASE trajectory", None, _trajectory),
     "extxyz": Format("extended XYZ", None, _extxyz),
 }
 

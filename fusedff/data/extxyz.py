@@ -7,13 +7,14 @@ columns are compared with the text before memory is allocated.
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
 import ase
 import ase.io
 import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import key_val_str_to_dict, read_xyz
 
 from fusedff.data import frames as labelled
@@ -71,6 +72,24 @@ def _frame(block: str) -> ase.Atoms:
     stress = key_val_str_to_dict(block.split("\n", 2)[1]).get("stress")
     if np.shape(stress) == (3, 3):
         frame.calc.results["stress"] = labelled.stress_label(np.asarray(stress, float))
+    return frame
+
+
+def with_labels(frame: ase.Atoms, keys: Mapping[str, str]) -> ase.Atoms:
+    """The frame with labels from entries of other names: `keys` is energy, forces, stress or virial -> entry.
+
+    A virial (eV, positive in compression) becomes a stress, -virial / volume. What the frame lacks is left out.
+    """
+    results = {name: found for name, found in labelled.calculator_results(frame).items() if name not in keys}
+    everything = {**frame.info, **frame.arrays, **labelled.calculator_results(frame)}
+    results |= {name: everything[key] for name, key in keys.items() if key in everything}
+    if "virial" in results:
+        virial = np.asarray(results.pop("virial"), float)
+        results["stress"] = -virial.reshape((3, 3) if virial.size == 9 else virial.shape) / frame.get_volume()
+    if np.size(results.get("stress", ())) == 9:
+        results["stress"] = labelled.stress_label(np.reshape(results["stress"], (3, 3)))
+    frame.calc = SinglePointCalculator(frame)
+    frame.calc.results.update(results)
     return frame
 
 

@@ -225,7 +225,7 @@ def _raise_unless_declared(frame, message: str) -> None:
 def _check_energy_and_forces(frame, found, where) -> None:
     energy = energy_of(frame)
     if energy is None:
-        other = _named_like("energ", frame.info)
+        other = _mentioned(named_like("energ", frame.info))
         raise ValueError(f"{where}: energy is missing{other}; write it as `energy=` (eV), or drop the frame")
     if not isinstance(energy, (int, float, np.integer, np.floating)):
         said = repr(getattr(energy, "tolist", lambda: energy)())[:60]
@@ -239,7 +239,7 @@ def _check_energy_and_forces(frame, found, where) -> None:
         _raise_unless_declared(frame, f"{where}: energy is {energy / len(frame):g} eV per atom; convert it to eV")
     forces = found.get("forces")
     if forces is None:
-        other = _named_like("force", frame.arrays)
+        other = _mentioned(named_like("force", frame.arrays))
         raise ValueError(f"{where}: forces are missing{other}; write them as `forces` (eV/Å), or drop the frame")
     forces = _numbers(forces, "forces", where)
     if forces.shape != (len(frame), 3):
@@ -321,10 +321,13 @@ def _numbers(values, what: str, where: str) -> np.ndarray:
         raise ValueError(f"{where}: {what} hold what is no number; drop the frame or relabel it") from None
 
 
-def _named_like(part: str, names) -> str:
-    """Part of an error message: the name of an entry that may be the missing label."""
-    found = [name for name in names if part in name.lower()]
-    return f" (there is `{found[0]}`)" if found else ""
+def named_like(part: str, names) -> str | None:
+    """Name of an entry that may be the missing label."""
+    return next((name for name in names if part in name.lower()), None)
+
+
+def _mentioned(other: str | None) -> str:
+    return f" (there is `{other}`)" if other else ""
 
 
 def _check_per_atom(values, what: str, remedy: str, where: str) -> None:

@@ -37,6 +37,9 @@ class FusedCalculator(Calculator):
         elif warn_above is not None:
             raise ValueError(f"warn_above = {warn_above:g}, but one potential has no spread; give two or more")
 
+    def __repr__(self):
+        return f"FusedCalculator({self.members[0] if len(self.members) == 1 else list(self.members)})"
+
     @property
     def members(self) -> tuple[Potential, ...]:
         """The potentials of the committee, or the single one."""

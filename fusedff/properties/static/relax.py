@@ -113,7 +113,7 @@ def _relaxed(frame, movable, settings, name):
         raise NotRelaxedError(
             f"{_called(frame, name)}: after {settings.steps} steps the largest force {where}, not below "
             f"{settings.fmax:g}; allow more steps, start closer to rest, or raise fmax if it no longer falls "
-            "(single precision ends near 1e-4)"
+            "(single precision ends near 1e-4; JAX_ENABLE_X64=1 in the environment goes below)"
         )
     results = {key: value for key, value in frame.calc.results.items() if key in _KEPT}
     frame.set_constraint()
