@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
+import jax.numpy as jnp
 import numpy as np
 
 from fusedff.crystallography import crystals, elastic_symmetry
@@ -17,7 +18,6 @@ from fusedff.potential import Potential
 from fusedff.properties.thermal.config import SolidConfig, warn_if_blocks_are_short
 from fusedff.properties.thermal.lattice import relaxed_lengths
 from fusedff.simulation.elasticity import CoupledStrains, Estimator, of_means
-from fusedff.simulation.langevin import Trajectory
 from fusedff.simulation.sampling import sample_crystal
 from fusedff.simulation.statistics import entry, jackknife
 from fusedff.units import GPA, KB
@@ -108,8 +108,9 @@ def run(
     cells = estimator.cells(points, settings.repeats, replicas)
     trajectory = sample_crystal(
         potential, cells, settings.langevin, equilibration=settings.equilibration, snapshots=settings.snapshots,
-        seed=settings.seed, observe=estimator.observe, name=name,
+        seed=settings.seed, observe=_StressBeside(estimator), name=name,
     )  # fmt: skip
+    stress, observed = np.split(np.asarray(trajectory.observed, float), [6], -1)
     symmetry = crystals.symmetry(points[0].crystal)
     names, stresses = elastic_symmetry.elastic_names(symmetry), elastic_symmetry.stress_names(symmetry)
     ends = np.cumsum([len(names), 1, len(stresses)])
@@ -121,24 +122,37 @@ def run(
         in_gpa = np.concatenate([found.elastic, found.pressure[..., None], stress], -1) / GPA
         return np.concatenate([in_gpa, relaxed_lengths(found, points)], -1)
 
-    estimate = jackknife(trajectory.observed, statistic, settings.blocks)
+    estimate = jackknife(observed, statistic, settings.blocks)
     stderr = np.split(np.sqrt((estimate.stderr**2).sum(1)) / replicas, ends, axis=1)
-    (elastic, pressure, stress, lengths), errors = np.split(estimate.value.mean(1), ends, axis=1), stderr
-    shift = jackknife(with_energy(trajectory), partial(adiabatic_shift, cells=cells, points=points), settings.blocks)
+    (elastic, pressure, mean_stress, lengths), errors = np.split(estimate.value.mean(1), ends, axis=1), stderr
+    of_heat = with_energy(trajectory.energy, stress)
+    shift = jackknife(of_heat, partial(adiabatic_shift, cells=cells, points=points), settings.blocks)
     return ElasticResult(
         tuple(points), names, elastic, errors[0],
         elastic + shift.value / GPA, np.hypot(errors[0], shift.stderr / GPA),
-        pressure[:, 0], errors[1][:, 0], stress, errors[2], lengths, errors[3], settings,
+        pressure[:, 0], errors[1][:, 0], mean_stress, errors[2], lengths, errors[3], settings,
     )  # fmt: skip
 
 
-def with_energy(trajectory: Trajectory) -> np.ndarray:
-    """U, U^2, the configurational stress, and U times the stress of snapshots: (n_snapshots, n_cells, 14).
+@dataclass(frozen=True)
+class _StressBeside:
+    """Records the configurational stress (6), and what an estimator records. Equal ones share what is compiled."""
 
-    U in eV is counted from its mean over the trajectory, so that U^2 loses no digits; stresses are in eV/Å^3.
+    estimator: Estimator
+
+    def __call__(self, potential, system, near, evaluation):
+        observed = self.estimator.observe(potential, system, near, evaluation)
+        return jnp.concatenate([evaluation.stress, observed], 1)
+
+
+def with_energy(energy: np.ndarray, stress: np.ndarray) -> np.ndarray:
+    """U, U^2, the stress, and U times the stress of snapshots, (n_snapshots, n_cells, 14).
+
+    From energies (n_snapshots, n_cells) in eV and configurational stresses (n_snapshots, n_cells, 6) in eV/Å^3. U is
+    counted from its mean over the trajectory, so that U^2 loses no digits.
     """
-    energy = np.asarray(trajectory.energy, float)[..., None]
-    energy, stress = energy - energy.mean(0), np.asarray(trajectory.observed[..., :6], float)
+    energy = np.asarray(energy, float)[..., None]
+    energy, stress = energy - energy.mean(0), np.asarray(stress, float)
     return np.concatenate([energy, energy**2, stress, energy * stress], -1)
 
 
