@@ -80,6 +80,8 @@ def with_labels(frame: ase.Atoms, keys: Mapping[str, str]) -> ase.Atoms:
 
     A virial (eV, positive in compression) becomes a stress, -virial / volume. What the frame lacks is left out.
     """
+    if not keys:
+        return frame
     results = {name: found for name, found in labelled.calculator_results(frame).items() if name not in keys}
     everything = {**frame.info, **frame.arrays, **labelled.calculator_results(frame)}
     results |= {name: everything[key] for name, key in keys.items() if key in everything}
