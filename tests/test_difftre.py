@@ -209,4 +209,4 @@ def test_a_training_that_ends_with_a_molten_crystal_says_so(true_points):
     (kept,) = train_state.extra
     ended = (kept._replace(trajectory=kept.trajectory._replace(positions=liquid)),)
     with pytest.warns(UserWarning, match=r"at \d+ K is no longer the crystal it began as"):
-        difftre.warn_of_trajectories(difftre_trainer, train_state._replace(extra=ended))
+        difftre.warn_of_trajectories(difftre_trainer, train_state._replace(extra=ended), START)

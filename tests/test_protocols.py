@@ -54,7 +54,9 @@ RESULTS = [
     for module in pkgutil.walk_packages(properties.__path__, "fusedff.properties.")
     for kind in vars(importlib.import_module(module.name)).values()
     if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module.name
-    if kind is not Relaxation and not kind.__name__.endswith("Config")  # settings
+    if kind is not Relaxation
+    and not kind.__name__.endswith("Config")  # settings
+    and not kind.__name__.startswith("_")
 ]
 
 
