@@ -135,7 +135,7 @@ def test_pairs_are_shown_to_the_network_as_they_are_unless_they_nearly_touch(rng
     @jax.vmap
     def shown(r):
         vectors = r * jnp.array([[[0.6, 0.8, 0]], [[-0.6, -0.8, 0]]])
-        seen = repulsion.kept_apart(vectors, near, jnp.full(2, 22))
+        seen = repulsion.kept_apart(vectors, near, (22,))
         return seen, jnp.sqrt(jnp.sum(seen[0, 0] ** 2))
 
     far = jnp.asarray(rng.uniform(repulsion.CLOSEST * outer + 1e-9, 4.0, 200))
