@@ -138,7 +138,7 @@ def from_structure(structure: str | Path | ase.Atoms | Crystal, tolerance: float
 
 
 def read(path: Path) -> tuple[ase.Atoms, str]:
-    """The structure in a POSCAR, CIF or extended-XYZ file (the last frame), and the name of the file.
+    """The structure in a file (`FILES`; the last frame), and the name of the file.
 
     Raises FileNotFoundError, or ValueError for a file that cannot be read or has partly occupied sites.
     """

@@ -56,9 +56,9 @@ class Evaluator:
 
         The energy is the total energy, whose shares (n,) of the atoms are `energies`. With `own` (n,) bool, it is the
         sum over these atoms only, and forces and stress are its derivatives; the results of the parts of a cell add up
-        to that of the cell. Raises ValueError for a frame without atoms, an
-        element the potential does not know, positions that are not finite, a periodic cell without volume and atoms
-        that overlap; RuntimeError in a process forked after jax had started.
+        to that of the cell. Raises ValueError for a frame without atoms, an element the potential does not know,
+        positions that are not finite, a periodic cell without volume and atoms that overlap; RuntimeError in a process
+        forked after jax had started.
         """
         return Evaluation(*(np.mean(values, 0) for values in zip(*self.per_member(frame, own), strict=True)))
 
@@ -86,10 +86,10 @@ class Evaluator:
             self._list(frame, own)
             positions = frame.positions
         if len(self._part) == 0:
-            return [Evaluation(np.zeros(1), np.zeros((len(frame), 3)), np.zeros((1, 6)), np.zeros(len(frame)))] * len(
-                self.members
-            )
-        system, counted = self._laid_out(frame, positions)
+            n = len(frame)
+            return [Evaluation(np.zeros(1), np.zeros((n, 3)), np.zeros((1, 6)), np.zeros(n))] * len(self.members)
+        own = np.ones(len(frame), bool) if own is None else np.array(own, bool)
+        system, counted = self._laid_out(frame, positions, own)
         return [self._by_member(member, frame, own, system, counted) for member in self.members]
 
     def _by_member(self, member, frame, own, system, counted):
@@ -103,7 +103,6 @@ class Evaluator:
                 if nearest < units.MIN_DISTANCE:
                     _refuse_overlap(frame)
                 self._mention_extrapolation(member, float(nearest), int(fewest), int(needed))
-                own = np.ones(len(frame), bool) if own is None else own
                 forces, energies = np.zeros((len(frame), 3)), np.zeros(len(frame))
                 forces[self._part] = np.asarray(result.forces)[: len(self._part)]
                 energies[self._part] = np.asarray(result.energies)[: len(self._part)]
@@ -113,12 +112,11 @@ class Evaluator:
                 )
             self._capacity = _rounded_up(SPARE_SLOTS * int(needed))
 
-    def _laid_out(self, frame, positions):
+    def _laid_out(self, frame, positions, own):
         """The system that the list describes, and the mask of its own atoms; padding atoms have no neighbours."""
         fill = self._listed.source.shape[0] - len(self._part)
         positions = np.pad(positions[self._part], ((0, fill), (0, 0)))
         numbers = np.pad(frame.numbers[self._part], (0, fill), mode="edge")
-        own = np.ones(len(frame), bool) if self._own is None else self._own
         counted = np.pad(own[self._part], (0, fill))
         dtype = jnp.zeros(()).dtype  # positions are not wrapped again, since the list refers to these images
         cell = jnp.asarray(frame.cell.array[None], dtype)
