@@ -186,7 +186,7 @@ def independent(found: dict) -> Figure:
     by_temperature = {float(t): point for t, point in found["by_temperature_K"].items()}
     panels = {
         "elastic": "elastic constants: deviation from\nmeasured (%)",
-        "lattice": "lattice parameters at rest:\ndeviation from measured (%)",
+        "lattice": "lattice parameters at zero stress:\ndeviation from measured (%)",
     }
     with style.context():
         fig, axes = plt.subplots(1, 2, figsize=(8.6, 3.4))
@@ -231,7 +231,7 @@ def next_measurement(found: dict) -> Figure:
             for (y, x), value in np.ndenumerate(percent):
                 ax.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=7, color="w" if value > 50 else "0.2")
             ax.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
-            ax.set_title(f"{'DFT' if title == 'with labels' else 'no DFT'} labels and elastic constants known")
+            ax.set_title(f"known: elastic constants{' and DFT labels' if title == 'with labels' else ''}")
             ax.set_xlabel("measured as well")
             ax.grid(visible=False)
         panels[0].set_yticks(range(len(names)), names)

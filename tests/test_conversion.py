@@ -177,6 +177,9 @@ def test_labels_may_have_other_names_and_a_virial_becomes_a_stress(tmp_path):
     ase.io.write(tmp_path / "mace.xyz", renamed, format="extxyz")
     with pytest.raises(ValueError, match=r"12: no energy, but REF_energy \(--labels energy=REF_energy\)"):
         convert([tmp_path / "mace.xyz"], tmp_path / "frames.extxyz")
+    for other in renamed:  # ASE writes what a calculator computed last beside them, a free energy as well
+        other.calc = SinglePointCalculator(other, energy=-1.0, free_energy=-1.0)
+    ase.io.write(tmp_path / "mace.xyz", renamed, format="extxyz")
     names = ["energy=REF_energy", "forces=REF_forces"]
     for stress in ("stress=REF_stress", "virial=virial"):
         output = tmp_path / f"{stress}.extxyz"

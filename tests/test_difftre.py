@@ -58,12 +58,12 @@ def first_snapshots(term, potential):
     return term.find(potential, term.init(potential.params, jax.random.PRNGKey(0)), 0)[1]
 
 
-def reweighted(term, sampled, function):
-    """A function of averages at any parameters, from the snapshots of `sampled` alone."""
+def reweighted(term, sampled, function, factor=1.0):
+    """A function of averages at any parameters, from the snapshots of `sampled` alone; `factor` times 1 / kT."""
 
     def of_params(params):
         energy, observed = term.reevaluate(START.with_params(params), sampled)
-        w = reweighting.weights(term.beta, energy, sampled.trajectory.energy)
+        w = reweighting.weights(factor * term.beta, energy, sampled.trajectory.energy)
         return function(reweighting.averages(w, observed))
 
     return of_params
@@ -113,11 +113,13 @@ NEWTON = replace(SETTINGS, updates=5, optimizer=GaussNewton(relaxation=0.6, fina
 
 @pytest.mark.parametrize("every", [1, 3])
 def test_the_jacobian_is_that_of_the_residuals_reweighted_on_the_snapshots_it_is_taken_from(every):
+    """With Bessel's correction: their covariance is about their own mean."""
     (term,) = difftre.terms_of(points(C11=4.0, C12=2.0, C44=2.0), NEWTON, START)
     averages = first_snapshots(term, START)
     _, found = term.jacobian(START, averages, every)
     some = averages.every(every).sampled
-    residuals = reweighted(term, some, lambda means: np.ravel(term.target.residuals(means)))
+    n = len(some.trajectory.energy)
+    residuals = reweighted(term, some, lambda means: np.ravel(term.target.residuals(means)), n / (n - 1))
     for column, (name, h) in enumerate([("epsilon", 1e-7), ("sigma", 1e-5)]):  # in the order of the tree's leaves
         up, down = (residuals({**START.params, name: START.params[name] + s * h}) for s in (1, -1))
         expected = (up - down) / (2 * h)

@@ -181,36 +181,6 @@ def test_small_constants_alone_say_nothing_of_their_unit(table):
     assert point.elastic_gpa == pytest.approx({"C14": -0.9})
 
 
-PAPER_HEADER = "Temp[K] C11[GPa] C12[GPa] C13[GPa] C33[GPa] C44[GPa]"
-PAPER_ROW = "323 4.5022 1.6090 0.9250 0.6910 1.7950 0.4620"
-
-
-def test_the_papers_elastic_file_is_in_100_gpa_and_its_second_number_is_a_density(table):
-    read = experiments.load_paper_elastic(table(PAPER_HEADER, PAPER_ROW))
-    (packaged,) = state_points.select(experiments.load_state_points(), [323])
-    assert read[323.0] == pytest.approx(dict(packaged.elastic))
-    mass, n = 47.867 * 1.66053907e-24, 2  # g
-    a, c = packaged.crystal.a, packaged.crystal.c
-    assert n * mass / (np.sqrt(3) / 2 * a * a * c * 1e-24) == pytest.approx(4.5022, rel=0.005)
-
-
-@pytest.mark.parametrize(
-    ("row", "named"),
-    [
-        (PAPER_ROW.replace("4.5022 ", ""), ["line 2", "6 numbers", "as published"]),
-        (PAPER_ROW.replace("4.5022", "2.9513"), ["line 2", "2.9513", "density"]),
-        ("323 4.5022 160.9 92.5 69.1 179.5 46.2", ["line 2", "179.5", "load_state_points"]),
-        (PAPER_ROW.replace("0.9250", "x"), ["line 2", "'x'", "correct"]),
-        ("", ["no rows", "as published"]),
-    ],
-)
-def test_a_changed_elastic_file_of_the_paper_is_never_read_with_the_old_meaning(row, named, table):
-    with pytest.raises(ValueError, match=r"^mine\.csv") as error:
-        experiments.load_paper_elastic(table(PAPER_HEADER, row))
-    for text in named:
-        assert text in str(error.value)
-
-
 CUBIC = "temperature_K,a_A,C11_GPa,C12_GPa,C44_GPa"
 HEXAGONAL = "temperature_K,a_A,c_A,C11_GPa,C12_GPa,C13_GPa,C33_GPa,C44_GPa"
 

@@ -24,6 +24,19 @@ def test_every_preset_is_plain_data_and_says_which_classes_it_is_made_of(name):
     assert data["experiment"]["estimator"]["kind"] in ("CoupledStrains", "StressFluctuation")
 
 
+def test_a_seed_gives_all_random_numbers_and_others_to_what_judges_a_training():
+    seeded = presets.with_seed(presets.get("demo"), 7)
+    assert {
+        seeded.seed,
+        seeded.dft.seed,
+        seeded.experiment.seed,
+        seeded.fused.dft.seed,
+        seeded.fused.experiment.seed,
+    } == {7}
+    checks = seeded.checks
+    assert {seeded.evaluation.seed, checks.elastic.seed, checks.lattice.seed, checks.liquid.seed} == {8}
+
+
 def test_an_unknown_preset_names_those_there_are():
     with pytest.raises(ValueError, match="'huge' is unknown; use one of smoke, demo, hours, full, paper"):
         presets.get("huge")

@@ -33,7 +33,8 @@ def finished(tmp_path):
     for model in run_folder.MODELS:
         shipped = FILES / f"titanium-{model}.safetensors"
         about = storage.read_metadata(shipped)["about"]
-        folder.save(model, Potential.load(shipped), [], {}, about["seconds"])
+        folder.write(f"{model}/seconds.json", {"seconds": about["seconds"]})
+        folder.save(model, Potential.load(shipped), [], {})
         shutil.copy(shipped, folder.path / model / "potential.safetensors")
     folder.write("summary.json", RECORD | {"data": "titanium_pbe.extxyz, sha256 0"})
     found = {model: verdict["experiment"] for model, verdict in RECORD["models"].items()}

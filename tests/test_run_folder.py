@@ -26,7 +26,8 @@ def test_a_model_is_kept_with_history_settings_and_versions(tmp_path):
     folder = runs.folder("demo", tmp_path)
     assert folder.path == tmp_path / "demo"
     model, history = argon(dtype=jnp.float32), [{"epoch": 0, "loss": 1.5}]
-    folder.save("dft", model, history, DiffTReConfig(), 12.5)
+    folder.write("dft/seconds.json", {"seconds": 12.5})
+    folder.save("dft", model, history, DiffTReConfig())
     back = folder.load("dft")
     assert back.model == model.model
     np.testing.assert_array_equal(back.params["epsilon"], model.params["epsilon"])
@@ -66,7 +67,7 @@ def test_a_model_that_neither_exists_nor_ships_is_refused_by_name(tmp_path):
 
 def test_the_file_of_another_model_is_noticed(tmp_path):
     folder = runs.folder("demo", tmp_path)
-    folder.save("fused", argon(dtype=jnp.float32), [], DiffTReConfig(), 1.0)
+    folder.save("fused", argon(dtype=jnp.float32), [], DiffTReConfig())
     (folder.path / "fused").rename(folder.path / "dft")
     with pytest.raises(storage.DamagedFileError, match=r"dft/potential.safetensors holds the model 'fused', not 'dft'"):
         folder.load("dft")
@@ -74,16 +75,27 @@ def test_the_file_of_another_model_is_noticed(tmp_path):
 
 def test_smoke_takes_the_shipped_dft_model_whatever_was_trained(tmp_path, capsys):
     folder = runs.folder("smoke", tmp_path)
-    folder.save("dft", argon(dtype=jnp.float32), [], DiffTReConfig(), 1.0)
+    folder.save("dft", argon(dtype=jnp.float32), [], DiffTReConfig())
     assert folder.load("dft").numbers == (22,)
     assert "using titanium-dft, which ships with fusedff, in place of" in capsys.readouterr().out
 
 
-def test_settings_that_hold_nothing_are_a_damaged_file(tmp_path):
+def test_the_time_of_all_sessions_is_kept_even_of_interrupted_ones(tmp_path, monkeypatch):
+    folder, clock = runs.folder("demo", tmp_path), iter((0.0, 3.0, 10.0, 14.0))
+    monkeypatch.setattr(runs.time, "monotonic", lambda: next(clock))
+    with pytest.raises(KeyboardInterrupt), folder.timed("dft"):
+        raise KeyboardInterrupt
+    with folder.timed("dft"):
+        pass
+    assert folder.seconds("dft") == 7.0
+    assert folder.seconds("fused") == 0.0
+
+
+def test_a_kept_time_without_its_number_is_a_damaged_file(tmp_path):
     folder = runs.folder("demo", tmp_path)
-    folder.write("dft/settings.json", {})
+    folder.write("dft/seconds.json", {})
     with pytest.raises(
-        storage.DamagedFileError, match=r"settings.json is damaged \(it lacks 'seconds'\); run the notebook"
+        storage.DamagedFileError, match=r"seconds.json is damaged \(it lacks 'seconds'\); run the notebook"
     ):
         folder.seconds("dft")
     folder.write("summary.json", {})

@@ -232,6 +232,14 @@ def test_errors_by_source_and_family_are_the_errors_of_these_frames():
     assert f"{rows[0]['force_rmse_meV_per_A']:.0f} / {rows[0]['force_mae_meV_per_A']:.0f}" in text
 
 
+def test_a_family_called_all_leaves_the_row_of_all_frames():
+    given = frames()
+    given[0].info["config_type"] = "all"
+    rows = [(row["family"], row["n_frames"]) for row in label_errors.errors_by_family(START, given)]
+    assert ("all", 6) in rows
+    assert ("all", 1) in rows
+
+
 def test_another_zero_of_energy_is_no_outlier_where_it_belongs_to_another_source():
     given = frames(24)
     trainer = ForceMatchingTrainer(SETTINGS, TRUTH, given)

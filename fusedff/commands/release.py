@@ -130,7 +130,7 @@ stress along a and c at the measured lattice constants.
 At the measured temperatures that were not trained on, the fused model's elastic constants are off by
 {_said(errors["fused"], "elastic", "held_out")}, its stresses by up to {_said(errors["fused"], "stress", "held_out")}
 ([notebook 07](_notebooks/07_targets_and_held_out_temperatures)). Straight lines through the measured constants of the
-four trained temperatures do as well (0.3 %): what a model adds is everything that was not measured. The measured
+four trained temperatures do as well (0.3 %), but a model also predicts what was not measured. The measured
 lattice constants are those of the paper, which lie on straight lines above 173 K; other measurements of c are 0.1 %
 longer at 298 K and about 0.3 % at 900 K, more than the fused model differs from the table.
 

@@ -8,7 +8,6 @@ With several seeds all that is in a folder `seed-N` for each of them, and the la
 """
 
 import statistics
-import time
 from collections.abc import Mapping
 
 import jax
@@ -117,9 +116,9 @@ def _three_models(material: Material, folder: RunFolder, say) -> tuple[dict, dic
 
     def learn(name, train_one, settings):
         say(f"{results.TITLES[name]}: training")
-        began = time.monotonic()
-        trained, history = train_one(checkpoint=folder.checkpoint(name))
-        folder.save(name, trained, history, settings, folder.seconds(name) + time.monotonic() - began)
+        with folder.timed(name):
+            trained, history = train_one(checkpoint=folder.checkpoint(name))
+        folder.save(name, trained, history, settings)
         jax.clear_caches()  # programs of a finished training only hold memory
         return trained, history
 

@@ -82,7 +82,9 @@ def with_labels(frame: ase.Atoms, keys: Mapping[str, str]) -> ase.Atoms:
     """
     if not keys:
         return frame
-    results = {name: found for name, found in labelled.calculator_results(frame).items() if name not in keys}
+    # a free energy that belongs to another energy would be preferred to it
+    replaced = {*keys, *(("free_energy",) if "energy" in keys else ())}
+    results = {name: found for name, found in labelled.calculator_results(frame).items() if name not in replaced}
     everything = {**frame.info, **frame.arrays, **labelled.calculator_results(frame)}
     results |= {name: everything[key] for name, key in keys.items() if key in everything}
     if "virial" in results:

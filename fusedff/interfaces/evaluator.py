@@ -118,9 +118,10 @@ class Evaluator:
         positions = np.pad(positions[self._part], ((0, fill), (0, 0)))
         numbers = np.pad(frame.numbers[self._part], (0, fill), mode="edge")
         counted = np.pad(own[self._part], (0, fill))
-        dtype = jnp.zeros(()).dtype  # positions are not wrapped again, since the list refers to these images
-        cell = jnp.asarray(frame.cell.array[None], dtype)
-        return systems.stack(jnp.asarray(positions[None], dtype), cell, numbers), counted
+        # positions are not wrapped again, since the list refers to these images
+        # plain NumPy: operations of jax outside of compiled code would take a tenth of the time of a small cell
+        one = np.zeros(len(numbers), np.int32)
+        return systems.System(positions, frame.cell.array[None], one, numbers.astype(np.int32)), counted
 
     def _mention_extrapolation(self, member, *configuration):
         """Warn, once, of a configuration outside the `Coverage` of the training frames."""

@@ -75,41 +75,6 @@ def load_state_points(
     return tuple(points)
 
 
-def load_paper_elastic(path) -> dict[float, dict[str, float]]:
-    """The paper's `EC_From_ExpLatticeConstants.txt`: temperature (K) -> elastic constants name -> eV/Å^3.
-
-    Its header names six columns, its rows have seven and are in units of 100 GPa although it says GPa: the
-    second number is titanium's mass density (g/cm^3), the rest are C11 C12 C13 C33 C44. Raises ValueError
-    when a row does not look like that, so that a corrected file is never read with the old meaning.
-    """
-    path = Path(path)
-    names = elastic_symmetry.elastic_names("hexagonal")
-    table = {}
-    for line, text in enumerate(csv.read_text(path).splitlines(), start=1):
-        if line == 1 or not text.strip():
-            continue
-        where = f"{path.name}, line {line}"
-        cells = text.split()
-        if len(cells) != 2 + len(names):
-            raise ValueError(f"{where}: {len(cells)} numbers instead of 7; use the file as published")
-        temperature, density, *constants = (csv.number(cell, "entry", where) for cell in cells)
-        if not 4.0 < density < 5.0:
-            raise ValueError(
-                f"{where}: second column is {density:g}, not titanium's density in g/cm^3; use the file as published"
-            )
-        if max(constants) >= 5.0:
-            raise ValueError(
-                f"{where}: {max(constants):g} is no constant in 100 GPa; "
-                "put corrected values into a table for load_state_points"
-            )
-        if temperature in table:
-            raise ValueError(f"{where}: {temperature:g} K appears twice; keep one row")
-        table[temperature] = {n: c * 100.0 * GPA for n, c in zip(names, constants, strict=True)}
-    if not table:
-        raise ValueError(f"{path.name} has no rows; use the file as published")
-    return table
-
-
 def _reference(symbol, structure) -> Crystal:
     """A crystal as it should be about, with edges of 1 Å where a name alone is known."""
     if isinstance(structure, str) and (structure in crystals.STRUCTURES or not Path(structure).is_file()):

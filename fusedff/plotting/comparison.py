@@ -34,7 +34,7 @@ def models_compared(record: Mapping) -> Figure:
         if rows:
             below, beyond = below.subfigures(1, 2, width_ratios=[1, 1.5], wspace=0.03)
             _beyond_the_targets(beyond, rows, list(models), [])
-        below.suptitle("Against DFT: mean errors on held-out frames", x=0.01, ha="left")
+        below.suptitle("Against DFT: mean absolute errors on held-out frames", x=0.01, ha="left")
         _held_out_bars(below.subplots(1, 3, gridspec_kw={"wspace": 0.06}), tests)
     return fig
 
@@ -48,11 +48,11 @@ def two_questions(record: Mapping) -> Figure:
     panels = {
         "How far from experiment?": (
             [results.elastic_deviation(results.split_by_training(one, train)["held_out"])[0] for one in found.values()],
-            "elastic constants, mean deviation (%)", "{:.1f} %",
+            "elastic constants at held-out temperatures, mean deviation (%)", "{:.1f} %",
         ),
         "How far from DFT?": (
             [record["models"][model]["test"]["force_mae_meV_per_A"] for model in found],
-            "forces, mean absolute error (meV/Å)", "{:.0f} meV/Å",
+            "forces on held-out frames, mean absolute error (meV/Å)", "{:.0f} meV/Å",
         ),
     }  # fmt: skip
     with style.context():

@@ -51,10 +51,11 @@ def _axis_label(key: str) -> str:
     return key.replace("_", " ")
 
 
-def convergence(history: Sequence[Mapping], points, updates: int | None = None) -> Figure:
+def convergence(history: Sequence[Mapping], points, updates: int | None = None, step: str = "update") -> Figure:
     """Elastic constants and stresses (GPa) of a DiffTRe or fused history by update, with the measured ones dashed.
 
-    `points` are the `StatePoint`s of the experiment. Axes extend to the last of `updates`, if given.
+    `points` are the `StatePoint`s of the experiment. Axes extend to the last of `updates`, if given;
+    `step` is what one of them is called.
     """
     names = list(dict.fromkeys(key.split("@")[0] for key in history[0] if "@" in key))
     temperatures = sorted({float(key.split("@")[1][:-1]) for key in history[0] if "@" in key})
@@ -80,7 +81,7 @@ def convergence(history: Sequence[Mapping], points, updates: int | None = None) 
             ax.locator_params(axis="x", integer=True)
             ax.set_title("pressure" if name == "P" else name)
             ax.set_ylabel("GPa")
-            ax.set_xlabel("update")
+            ax.set_xlabel(step)
         handles = [Line2D([], [], color=shades[t], label=f"{t:g} K") for t in temperatures]
         handles.append(Line2D([], [], color=style.FAINT, ls=(0, (4, 2)), lw=1.1, label="measured"))
         fig.legend(handles=handles, loc="outside upper center", ncols=len(handles))

@@ -61,13 +61,16 @@ def trajectory_slider(frames: Sequence[Atoms], clock: Sequence[float], stress_gp
     )
 
 
-def convergence(points, updates: int):
+def convergence(points, updates: int, step: str = "update"):
     """Context that yields an `on_epoch` for trainings on experiments: it updates `plotting.training.convergence`.
 
-    `points` are the measured state points, `updates` the number of updates in all.
+    `points` are the measured state points, `updates` the number of updates in all, `step` what one of them is called.
     """
     return _redrawn(
-        lambda history: (training_plots.convergence(history, points, updates), _convergence_alt_text(history, updates))
+        lambda history: (
+            training_plots.convergence(history, points, updates, step),
+            _convergence_alt_text(history, updates),
+        )
     )
 
 

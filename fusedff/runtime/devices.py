@@ -18,6 +18,11 @@ from jax._src import xla_bridge
 from jax.extend.backend import clear_backends
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+# By default NVIDIA GPUs round the factors of matrix products to TF32, ten bits: too coarse for lattice vectors, and
+# energies are off by 2e-4 (benchmarks/results/gpu.md). What the user has set is kept.
+if jax.config.jax_default_matmul_precision is None:  # ty: ignore[missing-attribute]  # defined at run time
+    jax.config.update("jax_default_matmul_precision", "highest")
+
 _AXIS = "device"
 _PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
 SCATTERED = "scattered"  # in `in_axes`: an argument made by `scatter`

@@ -64,12 +64,20 @@ class Estimator(Protocol):
 def of_means(
     estimator: Estimator, cells: SimulationCells, points: Sequence[StatePoint], replicas: int
 ) -> Callable[[np.ndarray], Properties]:
-    """`estimator.properties` as a function of the averages, compiled as a whole; what it returns is NumPy's.
+    """`estimator.properties` as a function of the averages, compiled as a whole; it returns NumPy's arrays.
 
-    Operation by operation, the arithmetic of a few numbers would take seconds to compile.
+    Operation by operation, the arithmetic of a few numbers would take seconds to compile. It is done in double
+    precision, because covariances are small differences of averages.
     """
-    compiled = jax.jit(lambda means: estimator.properties(means, cells, points, replicas))
-    return lambda means: jax.tree.map(np.asarray, compiled(means))
+    compiled = jax.jit(lambda means, cells: estimator.properties(means, cells, points, replicas))
+    cells = jax.tree.map(np.asarray, cells)
+    doubled = cells._replace(lattice=cells.lattice.astype(float), temperature=cells.temperature.astype(float))
+
+    def properties(means):
+        with jax.enable_x64(True):
+            return jax.tree.map(np.asarray, compiled(np.asarray(means, float), doubled))
+
+    return properties
 
 
 def stretch(eta: np.ndarray) -> np.ndarray:
@@ -204,8 +212,8 @@ class CoupledStrains:
 class StressFluctuation:
     """<C_Born> - V/kT cov(sigma_Born) + N kT/V (d_ik d_jl + d_il d_jk), the estimator of the titanium paper.
 
-    The covariance is a difference of averages in single precision. Under high pressure in a cold crystal it loses
-    digits: for 256 atoms of titanium 0.1 GPa at 25 GPa and 23 K, and several GPa at 100 GPa. `CoupledStrains` do not.
+    The covariance is a difference of averages, which in training are in single precision. Under high pressure in a cold
+    crystal it then loses digits: for 256 atoms of titanium 0.7 GPa at 25 GPa and 23 K. `CoupledStrains` do not.
     """
 
     def cells(self, points: Sequence[StatePoint], repeats, replicas: int = 1, dtype=jnp.float32) -> SimulationCells:

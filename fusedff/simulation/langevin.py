@@ -97,7 +97,7 @@ def start(cells: SimulationCells, key: jax.Array) -> State:
     """Atoms on their sites with Maxwell-Boltzmann momenta, the same for cells with one noise_id; not equilibrated."""
     shape, dtype = cells.sites.shape, cells.sites.dtype
     keys = jax.vmap(lambda noise_id: jax.random.split(jax.random.fold_in(key, noise_id)))(cells.noise_id)
-    normal = jax.vmap(lambda k: jax.random.normal(k, shape[1:], dtype))(keys[:, 0])
+    normal = jax.lax.map(lambda k: jax.random.normal(k, shape[1:], dtype), keys[:, 0])  # vmap takes long to compile
     mass = cells.masses[..., None]
     momenta = normal * jnp.sqrt(mass * KB * cells.temperature[:, None, None])
     return State(cells.sites, _without_drift(momenta, mass), keys[:, 1])
@@ -124,7 +124,9 @@ class Simulation:
         candidates, near = (
             neighbors.required_capacity(system, reach, self.plan), neighbors.max_neighbors(system, cutoff, self.plan)
         )  # fmt: skip
-        self.capacity = ListCapacity(int(1.1 * candidates) + 2, near + 2)
+        # Rounded up, so that a slightly larger cell, as in the next pass of a search for lattice constants, often needs
+        # no other compiled code. Slots of neighbours cost more than that, those of candidates little.
+        self.capacity = ListCapacity(8 * -(-int(1.1 * candidates + 2) // 8), near + 2)
         self._advance = lru_cache(maxsize=2)(partial(_compiled, settings, cutoff, self.plan, observe))
 
     def run(

@@ -27,7 +27,7 @@ from fusedff.units import GPA
 
 VASP_FILE = "FUSEDFF_TITANIUM_VASP"  # environment variable: a file of the second set, where there is no network
 # eV/Å. Errors of titanium models are means over test frames below it. The few above it, of compressed cells and of an
-# atom 0.74 Å from another, would about double the mean force error of DFT-only (docs/results.md).
+# atom 0.74 Å from another, would raise the mean force error of DFT-only by a third (docs/results.md).
 USUAL_FORCE = 8.0
 UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "GPa"}  # of what `predictions` returns
 

@@ -297,9 +297,9 @@ def with_simulations(preset: Preset, change: Callable) -> Preset:
 
 
 def with_seed(preset: Preset, seed: int) -> Preset:
-    """The preset with all its random numbers from `seed`: initial weights, batches, trajectories, evaluation.
+    """The preset with all its random numbers from `seed`: initial weights, batches, trajectories, evaluation, checks.
 
-    The trajectories of the evaluation differ from those of the training.
+    The trajectories of the evaluation and of the checks differ from those of the training.
     """
     seeded = with_simulations(preset, partial(replace, seed=seed))
     return replace(
@@ -307,6 +307,12 @@ def with_seed(preset: Preset, seed: int) -> Preset:
         dft=replace(seeded.dft, seed=seed),
         fused=replace(seeded.fused, dft=replace(seeded.fused.dft, seed=seed)),
         evaluation=replace(seeded.evaluation, seed=seed + 1),
+        checks=replace(
+            preset.checks,
+            elastic=replace(preset.checks.elastic, seed=seed + 1),
+            lattice=replace(preset.checks.lattice, seed=seed + 1),
+            liquid=replace(preset.checks.liquid, seed=seed + 1),
+        ),
         seed=seed,
     )
 

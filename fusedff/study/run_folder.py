@@ -5,13 +5,16 @@ Below `runs/demo`::
     dft/potential.safetensors   the model
     dft/history.json            its training, epoch by epoch
     dft/settings.json           its settings
+    dft/seconds.json            what its training took
     dft/checkpoint.safetensors  from which an interrupted training continues
     tables/*.csv                the tables of the notebooks, to compute with
 """
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -38,22 +41,31 @@ class RunFolder:
         """The file of the checkpoint of the training of `model`."""
         return self.path / model / "checkpoint.safetensors"
 
-    def save(self, model: str, trained: Potential, history: list[dict], settings, seconds: float) -> None:
+    @contextmanager
+    def timed(self, model: str) -> Generator[None]:
+        """Context of a training of `model`: adds the time it takes, interrupted or not, to `seconds(model)`."""
+        before, began = self.seconds(model), time.monotonic()
+        try:
+            yield
+        finally:
+            self.write(f"{model}/seconds.json", {"seconds": before + time.monotonic() - began})
+
+    def seconds(self, model: str) -> float:
+        """Seconds that the training of `model` in this folder has taken so far, in all of its sessions."""
+        kept = f"{model}/seconds.json"
+        return self.read(kept, "seconds")["seconds"] if (self.path / kept).exists() else 0.0
+
+    def save(self, model: str, trained: Potential, history: list[dict], settings) -> None:
         """Keep a trained model with its history and settings."""
         about = {
             "model": model,
             "settings": presets.as_dict(settings),
             "versions": versions(),
-            "seconds": seconds,
+            "seconds": self.seconds(model),
         }
         trained.save(self.path / model / "potential.safetensors", **about)
         storage.write_json(self.path / model / "history.json", history)
         storage.write_json(self.path / model / "settings.json", about)
-
-    def seconds(self, model: str) -> float:
-        """Seconds that the training of `model` in this folder has taken, as `save` wrote them; 0 without one."""
-        settings = f"{model}/settings.json"
-        return self.read(settings, "seconds")["seconds"] if (self.path / settings).exists() else 0.0
 
     def load(self, model: str) -> Potential:
         """The model trained in this run, else (or for `shipped`) the one that ships with fusedff; prints which."""

@@ -110,16 +110,15 @@ class ForceMatchingTrainer:
         """
         store, settings = self.store, self.settings
         if settings.batch_atoms is None:
-            capacities = np.full(len(store.frames), store.capacity)
-            return capacities, {store.capacity: min(-(-max(map(len, epochs)) // settings.batch), *map(len, epochs))}
+            n = -(-max(map(len, epochs)) // settings.batch)
+            return np.full(len(store.frames), store.capacity), {store.capacity: _number_of_batches(n, AT_ONCE, epochs)}
         capacities, n_batches = store.capacities(), {}
         if any(len(set(capacities[few])) < len(set(capacities)) for few in epochs):
             capacities[:] = store.capacity  # few frames: some epoch has none of one kind
         for capacity in np.unique(capacities).tolist():
             members = [few[capacities[few] == capacity] for few in epochs]
             n = -(-int(max(store.sizes[few].sum() for few in members)) // settings.batch_atoms)
-            chunks = -(-n // AT_ONCE_MIXED)
-            n_batches[capacity] = min(chunks * -(-n // chunks), *map(len, members))  # chunks of one length
+            n_batches[capacity] = _number_of_batches(n, AT_ONCE_MIXED, members)
         return capacities, n_batches
 
     def init(self, params) -> loop.TrainState:
@@ -143,13 +142,12 @@ class ForceMatchingTrainer:
         everything = force_matching_loss.of_epoch(self.times, n)
         if self.settings.batch_atoms is None:
             batches = np.array_split(rng.permutation(everything), self.n_batches[self.store.capacity])
-            return [batches[k : k + AT_ONCE] for k in range(0, len(batches), AT_ONCE)]
+            return _chunks_of(batches, AT_ONCE)
         chunks = []
         for capacity, n_batches in self.n_batches.items():
             batches = self.store.balanced(everything[self.capacities[everything] == capacity], n_batches, rng)
             batches = [batches[k] for k in rng.permutation(n_batches)]
-            cuts = np.array_split(np.arange(n_batches), -(-n_batches // AT_ONCE_MIXED))
-            chunks += [[batches[k] for k in cut] for cut in cuts]
+            chunks += _chunks_of(batches, AT_ONCE_MIXED)
         return [chunks[k] for k in rng.permutation(len(chunks))]
 
     def epoch(self, train_state: loop.TrainState, n: int) -> tuple[loop.TrainState, float]:
@@ -221,6 +219,18 @@ def train(
         store.energy -= store.offset_counts @ np.asarray(result.train_state.optimizer.offsets)
     _warn_of_outliers(trained, [*frames, *validation], [matching_trainer.store, check.store])
     return trained, result.history
+
+
+def _number_of_batches(n, at_once, members):
+    """At least `n`, so that chunks of at most `at_once` batches are equally long; not more than there are frames."""
+    chunks = -(-n // at_once)
+    return min(chunks * -(-n // chunks), *map(len, members))
+
+
+def _chunks_of(batches, at_once):
+    """The batches in chunks as long as possible up to `at_once`, equally long where they can be."""
+    size = -(-len(batches) // -(-len(batches) // at_once))
+    return [batches[k : k + size] for k in range(0, len(batches), size)]
 
 
 def _warn_of_weights(settings, store) -> None:

@@ -177,8 +177,8 @@ def errors_and_families(potential: Potential, frames: Sequence[Atoms]) -> tuple[
     source, family = np.array([(labelled.source(f), labelled.family(f)) for f in frames]).T
     rows = []
     for s in dict.fromkeys(source.tolist()):
-        chosen = {"all": source == s} | {f: (source == s) & (family == f) for f in dict.fromkeys(family[source == s])}
-        for name, members in chosen.items():
+        families = [(f, (source == s) & (family == f)) for f in dict.fromkeys(family[source == s])]
+        for name, members in [("all", source == s), *families]:
             summary = _summary(FrameErrors(*(values[members] for values in found)), sizes[members])
             rows.append({"source": s, "family": str(name), "n_frames": int(members.sum())} | summary)
     return _summary(found, sizes), rows

@@ -8,7 +8,7 @@ absolute deviation times 1.48, which is the standard deviation of normal residua
 be dominated by the wrong labels themselves.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -67,9 +67,9 @@ def scores(potential: Potential, frames: Sequence[Atoms], stores=None) -> dict[s
     all other frames of its source: a wrong zero of energy is the same in all frames of the family.
     """
     kinds = [(labelled.source(frame), labelled.family(frame)) for frame in frames]
-    families = defaultdict(list)
+    families, members_of = defaultdict(list), Counter(kinds)
     for n, kind in enumerate(kinds):
-        families[kind if kinds.count(kind) >= FAMILY else kind[:1]].append(n)
+        families[kind if members_of[kind] >= FAMILY else kind[:1]].append(n)
     sizes, found = _sizes(potential, frames, families.values()), {}
     if stores:
         errors = [label_errors.frame_errors(potential, store) for store in stores]

@@ -115,18 +115,21 @@ class SampledTerm:
     def jacobian(self, potential: Potential, found: Averages, every: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Residuals (n,) and their derivatives (n, n_params), these from every `every`-th snapshot.
 
-        The residuals of a state depend on its own cells alone.
+        The residuals of a state depend on its own cells alone. A covariance of few snapshots about their own mean is
+        too small by the factor 1 - sum w^2 (Bessel's correction, (n - 1) / n for n equal weights), which is undone.
         """
         residuals, slopes = self.residuals(found.means)
         n_states, n, n_cells, _ = slopes.shape
         size, some = n_cells // n_states, found.every(every)
+        # at most doubled, as for two snapshots: where one has nearly all of the weight, nothing is known
+        unbiased = self.beta / jnp.maximum(1 - jnp.sum(some.weights**2, 0), 0.5)
         blocks = []
         for state in range(n_states):
             own = slice(state * size, (state + 1) * size)
             gradients = self._derivatives(
                 some.sampled.list_capacity.neighbors, potential, self.cells.subset(own),
                 some.sampled.trajectory.positions[:, own], some.weights[:, own], some.observed[:, own],
-                slopes[state][:, own], self.beta[own],
+                slopes[state][:, own], unbiased[own],
             )  # fmt: skip
             blocks.append(_rows(gradients, n))
         return np.ravel(residuals), np.concatenate(blocks)

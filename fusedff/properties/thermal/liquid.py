@@ -233,7 +233,7 @@ def _angular(cells, positions, shells):
     return found / np.where(total > 0, total, 1)  # no neighbours, no angles
 
 
-@partial(jax.jit, static_argnums=(2, 3))
+@partial(jax.jit, static_argnums=3)
 def _shell_angles(cells, positions, within, capacity):
     def one(r):
         system = cells.system(r)
