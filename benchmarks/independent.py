@@ -82,7 +82,7 @@ def text(found: dict, about: dict) -> str:
 steps of {langevin["timestep_fs"]:g} fs, friction {langevin["friction_per_ps"]:g} / ps,
 strains of {settings["estimator"]["strain"]:g}; {record.picoseconds(settings):g} ps of each replica.
 
-Deviation of (adiabatic) elastic constants, of stresses and of the lattice parameters at zero stress from the measured ones,
+Deviation of (adiabatic) elastic constants, of stresses and of lattice parameters at zero stress from the measured ones,
 with one standard error of the sampling. {sum(x <= 2 for x in off)} of {len(off)} constants are within 2 %.
 
 {record.table(head, rows)}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fusedff.commands import cli
+from fusedff.training.loop import DivergedError
 
 PAGE = (Path(__file__).parents[1] / "docs" / "commands.md").read_text()
 
@@ -60,3 +61,12 @@ def test_without_a_command_all_are_listed(capsys):
         cli.main(["--help"])
     said = capsys.readouterr().out
     assert all(f"    {name} " in said for name in cli.COMMANDS)
+
+
+def test_a_computation_without_a_result_is_one_sentence(monkeypatch, capsys):
+    def diverge(options):
+        raise DivergedError("force matching, epoch 3: loss is nan; lower the learning rate")
+
+    monkeypatch.setitem(cli.COMMANDS, "check", cli.COMMANDS["check"]._replace(run=diverge))
+    assert cli.main(["check", "study.toml"]) == 2
+    assert capsys.readouterr().err == "error: force matching, epoch 3: loss is nan; lower the learning rate\n"

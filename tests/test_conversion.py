@@ -250,3 +250,14 @@ def test_a_slip_is_one_sentence_and_writes_nothing(content, arguments, says, tmp
     assert said.count("\n") == 1
     assert re.search(f"^error: .*{says}", said), said
     assert not (tmp_path / "new.extxyz").exists()
+
+
+def test_if_most_frames_are_in_another_unit_none_is_written(tmp_path):
+    frames = copper(12)
+    for n, frame in enumerate(frames):  # stresses in GPa: some are too small to be noticed alone
+        stress = labelled.calculator_results(frame)["stress"] * (1e-3 if n < 3 else 160.2)
+        frame.calc = SinglePointCalculator(frame, **{**labelled.calculator_results(frame), "stress": stress})
+    ase.io.write(tmp_path / "mine.xyz", frames, format="extxyz")
+    with pytest.raises(ValueError, match=r"9 of 12 frames are unfit to learn from: .*; correct the files"):
+        convert([tmp_path / "mine.xyz"], tmp_path / "frames.extxyz")
+    assert not (tmp_path / "frames.extxyz").exists()

@@ -153,6 +153,9 @@ def test_for_another_calculator_a_table_stands_beside_the_crystal_at_rest(tmp_pa
     said = capsys.readouterr().out
     assert re.search(r"C11 +\d+\.\d GPa +measured 168\.4 at 300 K", said)
     assert "constants at temperature: left out, they need a potential of fusedff" in said
+    (tmp_path / "measured.csv").write_text("temperature_K,a_A,C11_GPa\n300,4.05,106.7\n")  # a packaged one is colder
+    assert cli.main(["evaluate", "emt", *where[:3], "Al", *where[4:]]) == 0
+    assert re.search(r"C11 +\d+\.\d GPa +measured 106\.7 at 300 K\n", capsys.readouterr().out)
 
 
 def test_a_calculator_is_found_by_its_name_or_place(tmp_path, monkeypatch):
@@ -178,6 +181,9 @@ def test_a_calculator_is_found_by_its_name_or_place(tmp_path, monkeypatch):
     (["emt", "--symbol", "Cu"], r"which crystal of Cu\?"),
     (["emt", "--structure", "fcc"], r"fcc of what\? Name a chemical symbol, e\.g\. 'Al'"),
     (["emt", "--structure", "POSCAR"], "POSCAR does not exist; give a POSCAR, CIF"),
+    (["emt", "--structure", "copper.cif", "--symbol", "Au"], "the structure is of Cu, not Au"),
+    (["."], r"\. is a folder; give a file in it"),
+    (["titanium-fused", "--frames", "copper.xyz"], "the potential knows Ti but not Cu"),
     (["emt", "--structure", "hcp", "--symbol", "Ti"], r"this calculator cannot do Ti \(No EMT-potential for Ti\)"),
     (["emt", "--structure", "fcc", "--symbol", "Cu", "--preset", "large", "--table", "measured.csv"],
      "preset 'large' is unknown"),
@@ -192,6 +198,8 @@ def test_what_cannot_be_evaluated_is_one_sentence(arguments, says, tmp_path, cap
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "mine.py").write_text("nonsense\n")
+    write(tmp_path / "copper.cif", bulk("Cu", "fcc", a=3.6))
+    write(tmp_path / "copper.xyz", copper(2), format="extxyz")
     assert cli.main(["evaluate", *arguments]) == 2
     computed, said = capsys.readouterr()
     assert not computed

@@ -4,6 +4,8 @@ import re
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.build import bulk
 from ase.io import write
 from laue import structure
 
@@ -266,3 +268,28 @@ def test_a_row_that_is_off_the_curve_through_the_others_is_named_with_its_line(w
     assert message.startswith(f"mine.csv, line {n + 1}: at {float(cells[0]):g} K, ")
     assert message.endswith("check the row, its temperature (K) and the order of its columns")
     assert re.search(named, message)
+
+
+def test_a_cell_turned_by_45_degrees_is_named(table):
+    """L1_0: the usual cell of four atoms is no conventional cell of its space group."""
+    alloy = Atoms("Cu2Au2", scaled_positions=[[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]],
+                  cell=[3.96, 3.96, 3.67], pbc=True)  # fmt: skip
+    path = table("temperature_K,a_A,c_A", "300,3.96,3.67")
+    with pytest.raises(ValueError, match=r"a_A is 3\.96 where the structure has 2\.8.*turned by 45 degrees"):
+        experiments.load_state_points(path, structure=alloy)
+
+
+def test_the_symmetry_of_a_structure_that_is_not_quite_relaxed_is_named(table):
+    rattled = bulk("Cu", cubic=True)
+    rattled.rattle(0.005, seed=1)
+    with pytest.raises(ValueError, match=r"missing column.*To within 0\.05 Å the structure has the symmetry Fm-3m"):
+        experiments.load_state_points(table("temperature_K,a_A", "300,3.61"), structure=rattled)
+
+
+@pytest.mark.parametrize(("row", "says"), [
+    ("300,3.61,168,1e-9", "C11_stderr_GPa is 1e-09, so small that C11 would decide the whole loss"),
+    ("300,3.61,-,", "C11_GPa is '-', not a number; correct it, or leave the cell empty if it was not measured"),
+])  # fmt: skip
+def test_cells_that_say_nothing_or_too_much_are_refused(row, says, table):
+    with pytest.raises(ValueError, match=says):
+        experiments.load_state_points(table("temperature_K,a_A,C11_GPa,C11_stderr_GPa", row), "Cu", "fcc")

@@ -232,7 +232,8 @@ def test_a_compound_and_a_structure_from_a_file_are_described(folder, capsys):
         (folder / "study.toml").write_text(settings)
         assert cli.main(["check", str(folder / "study.toml")]) == 0
         said = capsys.readouterr().out
-        assert f"{called}, cubic" in said
+        assert f"{called}, cubic, in standard axes a = 2.887 (Å, degrees) at 300 K" in said
+        assert "C11 190 to 199, C44 112 to 116 GPa" in said
         assert "C11, C44 (isothermal); trained on 300, 600 K; held out none" in said
         assert "54 atoms" in said  # 2.887 Å times 3 is the first edge above 7 Å
 
@@ -256,7 +257,7 @@ def test_frames_may_come_from_several_files_each_source_with_its_own_zero(folder
         ("two files of frames are called frames.extxyz", '["frames.extxyz", "./frames.extxyz"]'),
         (r"copy\.extxyz:.* is a copy of frames\.extxyz:.* under another source", '["frames.extxyz", "copy.extxyz"]'),
         ("frames = 3 is no text", '["frames.extxyz", 3]'),
-        ("frames = \\[\\] is no text", "[]"),
+        ("frames = \\[\\] is empty", "[]"),
     ):
         (folder / "study.toml").write_text(SETTINGS.replace('"frames.extxyz"', files))
         with pytest.raises(ValueError, match=said):
@@ -342,7 +343,14 @@ def test_a_wrong_table_is_one_sentence(folder, capsys, old, new, says):
     ("epochs = 2", "epochs = 2\n[evaluation]\nrepeats = 2", r"study\.toml, \[evaluation\]: repeats = 2 is not a list"),
     ("epochs = 2", "epochs = 2\n[experiment]\nrepeats = [2]", r"study\.toml, \[experiment\]: .*give three whole numb"),
     ("epochs = 2", "epochs = 2\n[fused]\norder = 3", r"study\.toml, \[fused\]: order = 3 is not a list; correct it"),
-    ('"models"', '"measured.csv"', r"study\.toml: output = 'measured\.csv' is a file; name a folder"),
+    ('"models"', '"measured.csv"', r"study\.toml: output = 'measured\.csv': .*measured\.csv is a file; name another"),
+    ('"models"', '"measured.csv/models"', r"study\.toml: output = 'measured\.csv/models': .*measured\.csv is a file"),
+    ('"models"', '""', r"study\.toml: output = '' is empty"),
+    ("preset = ", "[fused]\npreset = ", r"study\.toml: preset stands below \[fused\]; move it above the first sec"),
+    ("epochs = 2", "epochs = true", r"study\.toml, \[dft\]: .*epochs = True; give a whole number"),
+    ("epochs = 2", "epochs = '2'", r"study\.toml, \[dft\]: .*epochs = '2'; give a whole number"),
+    ("epochs = 2", "epochs = 2\n[network]\ncutoff = 0.5", r"cutoff = 0\.5, but nearest neighbours are 2\.5[56] Å"),
+    ("epochs = 2", "epochs = 2\n[evaluation.langevin]\ntimestep_fs = 0.002", r"timestep_fs = 0\.002; give femto"),
     ("repeats", "seeds = [0, 0]\nrepeats", r"study\.toml: seeds = \[0, 0\]; .* a list of different ones"),
     ("repeats", "seed = 1\nseeds = 2\nrepeats", r"study\.toml: seed and seeds are both given; leave out one"),
 ])  # fmt: skip

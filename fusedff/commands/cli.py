@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from fusedff.runtime.failures import FailedComputationError
+from fusedff.runtime.interrupts import interruptible
+
 
 class Command(NamedTuple):
     """One command: its summary and help, its arguments, and its function, which returns the exit status."""
@@ -20,9 +23,6 @@ class Command(NamedTuple):
 def main(arguments=None) -> int:
     # before jax is imported: see `jax_setup.enable_compilation_cache`
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # here, so that an interruption (Ctrl-C) while they are imported is handled
-    from fusedff.properties.static.relax import NotRelaxedError
-
     parser = argparse.ArgumentParser(prog="fusedff", description=__doc__, epilog="fusedff COMMAND --help says more")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
@@ -35,9 +35,10 @@ def main(arguments=None) -> int:
         )
     options = parser.parse_args(arguments)
     try:
-        return COMMANDS[options.command].run(options)
+        with interruptible():
+            return COMMANDS[options.command].run(options)
     # an extra not installed, a full disk, no permission, a file in use, invalid input, a relaxation without convergence
-    except (ImportError, OSError, ValueError, NotRelaxedError) as error:
+    except (ImportError, OSError, ValueError, FailedComputationError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

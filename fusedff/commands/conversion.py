@@ -125,6 +125,10 @@ def convert(inputs: Sequence[str | Path], output: str | Path, settings: Settings
             own_runs += labelled.run(frame) == frame.info["config_id"]
             smearing = max(smearing, _smearing(atoms))
             kept.append(frame)
+    if len(unfit) > max(2, sum(read.values()) / 3):  # those that pass are hardly better
+        raise ValueError(
+            f"{len(unfit)} of {sum(read.values())} frames are unfit to learn from: {unfit[0]}; correct the files"
+        )
     if unfit:
         dropped[f"unfit to learn from, the first is {unfit[0]}"] = len(unfit)
     same = list(duplicates.pairs(kept))

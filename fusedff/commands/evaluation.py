@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from fusedff import results
 from fusedff.commands import material
 from fusedff.crystallography import crystals
@@ -45,13 +47,14 @@ def evaluate(
     potential = calculators.potential_of(calculator)
     crystal = _crystal(model, structure, symbol, needed=frames is None or table is not None)
     points = _points(crystal, structure, symbol, table)
+    labelled_frames = _frames(frames, potential) if frames is not None else ()  # before anything is computed
     found = {"model": model, "calculator": type(calculator).__name__, "versions": run_folder.versions()}
     if crystal is not None:
         at_rest = summary.run(crystal, calculator, measured=points)
         found["at_rest"] = at_rest.as_dict()
         say(at_rest.table())
     if frames is not None:
-        found["frames"] = _errors(calculator, potential, frames)
+        found["frames"] = {"file": str(frames)} | _errors(calculator, potential, labelled_frames)
         say(f"\n{_error_text(found['frames'])}")
     if table is not None and potential is None:
         say("\nconstants at temperature: left out, they need a potential of fusedff, whose dynamics this is")
@@ -75,7 +78,7 @@ def _crystal(model, structure, symbol, needed: bool) -> Crystal | None:
             f"symbol, or {crystals.FILES}"
         )
     if str(structure) not in crystals.STRUCTURES:
-        return crystals.from_structure(structure)
+        return experiments.crystal_of(symbol, crystals.from_structure(structure))
     if symbol is None:
         raise ValueError(f"{structure} of what? Name a chemical symbol, e.g. {crystals.STRUCTURES[str(structure)]!r}")
     return summary.start(symbol, str(structure))
@@ -90,14 +93,21 @@ def _points(crystal, structure, symbol, table):
     return experiments.load_state_points() if titanium else ()
 
 
-def _errors(calculator, potential, path) -> dict:
+def _frames(path, potential):
+    """The labelled frames of a file, all of elements that the potential (if it is one of fusedff) knows."""
     frames = datasets.load_frames(path)
+    if potential is not None:
+        potential.require_species(np.unique(np.concatenate([frame.numbers for frame in frames])))
+    return frames
+
+
+def _errors(calculator, potential, frames) -> dict:
     if potential is None:
         own_zero, errors = False, label_errors.errors_of_calculator(calculator, frames)
     else:
         own_zero = not potential.source or {labelled.source(frame) for frame in frames} == {potential.source}
         errors = label_errors.errors(potential, frames)
-    return {"file": str(path), "n_frames": len(frames), "zero_of_energy_fitted": not own_zero} | errors
+    return {"n_frames": len(frames), "zero_of_energy_fitted": not own_zero} | errors
 
 
 def _error_text(found) -> str:

@@ -3,6 +3,7 @@
 Settings that the file does not give are those of a preset.
 """
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from fusedff.commands.targets import Measured
 from fusedff.crystallography import crystals
 from fusedff.data import datasets, splits
 from fusedff.data import frames as labelled
+from fusedff.data.validation.units import closest
 from fusedff.measurements import experiments, state_points
 from fusedff.measurements.state_points import StatePoint
 from fusedff.runtime import settings as ranges
@@ -76,18 +78,26 @@ def load(path: str | Path) -> Material:
     except ValueError as error:  # no TOML, no UTF-8
         raise ValueError(f"{path.name}: {error}; `fusedff new` writes a template") from error
     top = ("frames", "table", "symbol", "structure", "output", "preset")
+    for section, inside in said.items():
+        if isinstance(inside, dict) and (found := [name for name in (*top, "seeds", "units") if name in inside]):
+            raise ValueError(f"{path.name}: {found[0]} stands below [{section}]; move it above the first section")
     sections.require_known(said, (*top, "seed", "seeds", "repeats", "units", "targets", *SECTIONS), path.name)
     for name in top:
         if name not in said and name in ("frames", "table", "structure"):
             raise ValueError(f"{path.name}: {name!r} is missing; add it (`fusedff new` writes a template)")
         listed = name == "frames" and isinstance(said["frames"], list) and said["frames"]
-        for value in listed or [said.get(name, "")]:
-            if not isinstance(value, str):
-                raise ValueError(f"{path.name}: {name} = {value!r} is no text; write it in quotation marks")
+        for value in listed or [said.get(name, "none")]:
+            if not isinstance(value, str) or not value:
+                wrong = "is empty" if value in ("", []) else "is no text; write it in quotation marks"
+                raise ValueError(f"{path.name}: {name} = {value!r} {wrong}")
     here = path.parent
     output = here / said.get("output", path.stem)
-    if output.is_file():
-        raise ValueError(f"{path.name}: output = {output.name!r} is a file; name a folder")
+    there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(
+            f"{path.name}: output = {str(said.get('output', path.stem))!r}: {there} "
+            f"{'cannot be written to' if there.is_dir() else 'is a file'}; name another folder"
+        )
     structure = said["structure"] if said["structure"] in crystals.STRUCTURES else here / said["structure"]
     if isinstance(structure, Path) and not structure.is_file():
         raise ValueError(
@@ -114,6 +124,7 @@ def load(path: str | Path) -> Material:
         train_points = comparison.targets(preset, points)
     except ValueError as error:
         raise ValueError(f"{said['table']}: {error}") from None
+    _require_reach(points[0].crystal, preset.network.cutoff, path.name)
     context = targets.Context(here, points, preset.evaluation.repeats, preset.experiment.sampling)
     further = targets.load(said.get("targets", []), context, path.name)
     _require_elements(targets.elements(further), frames, files)
@@ -124,6 +135,16 @@ def _require_elements(needed: Mapping[str, str], frames, files) -> None:
     """Raise ValueError unless all elements (symbol -> what has it) are in a frame."""
     for symbol in sorted(set(needed) - {symbol for frame in frames for symbol in frame.symbols}):
         raise ValueError(f"{', '.join(files)}: no frame contains {symbol}, which {needed[symbol]} does; add frames")
+
+
+def _require_reach(crystal, cutoff: float, file: str) -> None:
+    """Raise ValueError if the network would see no neighbours in the crystal."""
+    nearest = closest(crystals.unit_cell(crystal))[0]
+    if cutoff <= nearest:
+        raise ValueError(
+            f"{file}, [network]: cutoff = {cutoff:g}, but nearest neighbours are {nearest:.3g} Å apart; give Å, about "
+            f"{2 * nearest:.2g}"
+        )
 
 
 def _require_volumes(points, frames, table: str) -> None:
@@ -218,12 +239,15 @@ def describe(material: Material) -> str:
     conditions = ", ".join(dict.fromkeys(p.condition for p in material.points if p.elastic)) or point.condition
     many = "family" if len(families) == 1 else "families"
     return "\n".join([
-        f"crystal       {point.crystal.structure} {material.formula}, {crystals.symmetry(point.crystal)}",
+        f"crystal       {point.crystal.structure} {material.formula}, {crystals.symmetry(point.crystal)}, in standard "
+        f"axes {', '.join(f'{name} = {value:.5g}' for name, value in point.crystal.parameters.items())} (Å, degrees) "
+        f"at {point.temperature:g} K",
         f"frames        {len(material.frames)}: {len(split.train)} to train on, {len(split.validation)} to watch it, "
         f"{len(split.test)} held out; {len(families)} {many} ({', '.join(families)})"
         + (f"; each of {', '.join(sources)} has its own zero of energy" if len(sources) > 1 else ""),
         f"measured      {', '.join(measured_names(material.points)) or 'no elastic constants'} ({conditions}); "
         f"trained on {trained} K; held out {held + ' K' if held else 'none'}",
+        *_measured_ranges(material.points),
         *targets.describe(material.targets),
         f"simulations   {len(cell)} atoms, edges {', '.join(f'{x:.1f}' for x in cell.cell.lengths())} Å, steps of "
         f"{material.preset.experiment.sampling.langevin.timestep_fs:g} fs",
@@ -234,6 +258,25 @@ def describe(material: Material) -> str:
           if material.seeds else []),
         f"output        {material.output}",
     ])  # fmt: skip
+
+
+def _measured_ranges(points) -> list[str]:
+    """Lines with the ranges of the measured constants, of their standard errors and of the pressures, for a look."""
+    names, values, pressures = state_points.measured_gpa(points)
+    errors = state_points.stderr_gpa(points)
+    of_constants = [f"{name} {_range(column)}" for name, column in zip(names, values.T, strict=True)]
+    said = [
+        ", ".join(one for one in of_constants if not one.endswith(" ")),
+        "standard errors " * bool(_range(errors)) + _range(errors),
+        "pressures " * bool(pressures.any()) + _range(pressures[pressures != 0]),
+    ]
+    return [f"{'':13} {one} GPa" for one in said if one]
+
+
+def _range(values) -> str:
+    """The smallest and the largest of the numbers, one if they are equal, '' if there are none."""
+    found = np.asarray(values, float)[np.isfinite(values)]
+    return " to ".join(f"{x:.4g}" for x in dict.fromkeys([found.min(), found.max()])) if len(found) else ""
 
 
 def measured_names(points) -> list[str]:

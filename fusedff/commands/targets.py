@@ -361,7 +361,15 @@ def _sampled(one: Measured, target: Target, potential, settings, sampling, name)
 
 
 def _nearest(points, temperature: float) -> StatePoint:
-    return min(points, key=lambda point: abs(point.temperature - temperature))
+    """The point measured nearest to a temperature; warns if that is far, where the crystal has another volume."""
+    nearest = min(points, key=lambda point: abs(point.temperature - temperature))
+    if abs(nearest.temperature - temperature) > max(100.0, 0.2 * temperature):
+        warnings.warn(
+            f"a target at {temperature:g} K takes the cell measured at {nearest.temperature:g} K, which is far; add a "
+            "row with the lattice constants at its temperature",
+            stacklevel=4,
+        )
+    return nearest
 
 
 def _radial(path: Path):

@@ -103,7 +103,8 @@ def _check_kind(symbol, structure):
     except (ValueError, TypeError):
         count = {symbol: 1}
     if not count or not all(element in ase.data.chemical_symbols[1:] for element in count):
-        raise ValueError(f"chemical symbol {symbol!r} is unknown; write it like {STRUCTURES[structure]!r}")
+        like = symbol.capitalize() if symbol.capitalize() in ase.data.chemical_symbols[1:] else STRUCTURES[structure]
+        raise ValueError(f"chemical symbol {symbol!r} is unknown; write it like {like!r}")
     like = Formula(STRUCTURES[structure]).count()
     if sorted(count.values()) != sorted(like.values()):
         kind = "an element" if len(count) == 1 else "a compound"

@@ -84,4 +84,6 @@ def _load(name):
     try:
         return Potential.load(name)
     except FileNotFoundError as error:
+        if Path(name).is_dir():
+            raise FileNotFoundError(f"{name} is a folder; give a file in it, as fused/potential.safetensors") from None
         raise FileNotFoundError(f"{error}, nor a calculator ({', '.join(KNOWN)}, or module:factory)") from None

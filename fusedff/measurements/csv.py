@@ -4,6 +4,8 @@ import csv
 import math
 from pathlib import Path
 
+_MEND = "correct it, or leave the cell empty if it was not measured"
+
 
 def read_text(path: Path) -> str:
     """The text of a table; FileNotFoundError, or ValueError if it is no UTF-8."""
@@ -52,9 +54,9 @@ def number(cell: str, column: str, where: str) -> float:
     try:
         value = float(cell if cell.isascii() and "_" not in cell else "")  # Python would read 1_000
     except ValueError:
-        raise ValueError(f"{where}: {column} is {cell!r}, not a number; correct or drop the row") from None
+        raise ValueError(f"{where}: {column} is {cell!r}, not a number; {_MEND}") from None
     if not math.isfinite(value):
-        raise ValueError(f"{where}: {column} is {cell}, not finite; correct or drop the row")
+        raise ValueError(f"{where}: {column} is {cell}, not finite; {_MEND}")
     return value
 
 

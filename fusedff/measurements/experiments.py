@@ -19,7 +19,7 @@ import ase
 import numpy as np
 from ase.formula import Formula
 
-from fusedff.crystallography import crystals, elastic_symmetry
+from fusedff.crystallography import crystals, elastic_symmetry, orientation
 from fusedff.crystallography.crystals import PARAMETERS, Crystal
 from fusedff.data import FILES
 from fusedff.data.validation import units as plausibility
@@ -55,7 +55,7 @@ def load_state_points(
     rows that are off the smooth curve through the other ones.
     """
     path = TITANIUM_TABLE if path is None else Path(path)
-    reference = _reference(symbol, structure)
+    reference = crystal_of(symbol, structure)
     if units is not None and units not in UNITS:
         raise ValueError(f"units {units!r} are unknown; use one of {', '.join(UNITS)}")
     rows = csv.read_rows(path)
@@ -75,8 +75,11 @@ def load_state_points(
     return tuple(points)
 
 
-def _reference(symbol, structure) -> Crystal:
-    """A crystal as it should be about, with edges of 1 Å where a name alone is known."""
+def crystal_of(symbol: str | None, structure) -> Crystal:
+    """A crystal as a table should be about: that of a file, or for a name alone with edges of 1 Å.
+
+    Raises what `crystals.from_structure` raises, and ValueError for another `symbol` than that of the file.
+    """
     if isinstance(structure, str) and (structure in crystals.STRUCTURES or not Path(structure).is_file()):
         edges = {"a": 1.0} | ({"c": np.sqrt(8 / 3)} if structure == "hcp" else {})
         return Crystal(symbol or "Ti", structure, **edges)
@@ -115,8 +118,18 @@ def _check_header(header, reference: Crystal, file: str) -> None:
             raise ValueError(
                 f"{file}, line {line}: {problem} column {', '.join(map(repr, found))}; a table for "
                 f"{reference.structure} has {layout}, and optionally errors (C11_stderr_GPa), pressure_GPa, role, "
-                "condition; what else there is to say belongs in lines that begin with #"
+                f"condition; what else there is to say belongs in lines that begin with #{_nearly_symmetric(reference)}"
             )
+
+
+def _nearly_symmetric(crystal: Crystal) -> str:
+    """A hint at the symmetry that a structure read from a file would have if its atoms moved by 0.05 Å; else ''."""
+    if isinstance(crystal.structure, str):
+        return ""
+    nearly = orientation.conventional(crystals.unit_cell(crystal), 0.05).space_group
+    if nearly == crystal.structure.space_group:
+        return ""
+    return f". To within 0.05 Å the structure has the symmetry {nearly}; if that is right, relax it or round its sites"
 
 
 def _state_point(cells, reference: Crystal, units: str | None, where: str) -> StatePoint:
@@ -191,9 +204,15 @@ def _crystal(reference: Crystal, lattice, where: str) -> Crystal:
             expected = reference.parameters[name]
             off = value / expected - 1 if name in "abc" else np.radians(value - expected)
             if abs(off) > MAX_EXPANSION:
+                turned = crystals.symmetry(crystal).startswith("tetragonal") and abs(value / expected - 2**0.5) < 0.1
+                remedy = (
+                    "its conventional cell is turned by 45 degrees against yours: divide a by the square root of 2 and "
+                    "convert C11, C12 and C66 to the turned axes"
+                    if turned
+                    else "check the order of the columns, and that they describe the conventional cell of the structure"
+                )
                 raise ValueError(
-                    f"{where}: {COLUMNS[name]} is {value:g} where the structure has {expected:.5g}; check the order of "
-                    "the columns, and that they describe the conventional cell of the structure"
+                    f"{where}: {COLUMNS[name]} is {value:g} where the structure has {expected:.5g}; {remedy}"
                 )
     return crystal
 
@@ -210,6 +229,11 @@ def _elastic_gpa(cells, crystal: Crystal, units: str | None, where: str) -> tupl
         }
         for kind, read in (("", csv.number), ("_stderr", csv.positive))
     )
+    if tiny := [name for name, value in stderr.items() if value < 1e-5 * abs(constants.get(name, 0.0))]:
+        raise ValueError(
+            f"{where}: {tiny[0]}_stderr_GPa is {stderr[tiny[0]]:g}, so small that {tiny[0]} would decide the whole "
+            "loss; give the standard error of the measurement in GPa, or leave the cell empty"
+        )
     if alone := [name for name in stderr if name not in constants]:
         raise ValueError(f"{where}: {alone[0]}_stderr_GPa stands without {alone[0]}_GPa; give both or neither")
     if constants:

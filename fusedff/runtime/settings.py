@@ -34,7 +34,7 @@ def require(settings, *, count=(), whole=(), positive=(), not_negative=(), repea
     ):
         for name in names:
             value = getattr(settings, name)
-            good = isinstance(value, kind) and isfinite(value) and value >= low
+            good = isinstance(value, kind) and not isinstance(value, bool) and isfinite(value) and value >= low
             if not good or (names is positive and value == 0):
                 raise_invalid(settings, name, f"give {says}")
             if kind is Integral:
@@ -62,4 +62,6 @@ def one_of(settings, name: str, choices) -> None:
 
 def raise_invalid(settings, name: str, remedy: str) -> None:
     """Raise ValueError that names class, setting and value, and ends with `remedy`."""
-    raise ValueError(f"{type(settings).__name__}: {name} = {getattr(settings, name)}; {remedy}")
+    value = getattr(settings, name)
+    said = repr(value) if isinstance(value, str) else value  # in quotation marks, where they are what is wrong
+    raise ValueError(f"{type(settings).__name__}: {name} = {said}; {remedy}")

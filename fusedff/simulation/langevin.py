@@ -22,6 +22,7 @@ from fusedff.geometry import neighbors
 from fusedff.potential import Potential
 from fusedff.runtime import devices, progress
 from fusedff.runtime import settings as ranges
+from fusedff.runtime.failures import FailedComputationError
 from fusedff.simulation.cells import PER_CELL, SimulationCells
 from fusedff.simulation.integrator import jax_md_simulate
 from fusedff.units import FS, KB, PS
@@ -40,7 +41,8 @@ class LangevinConfig:
         ranges.require(
             self, positive=["timestep_fs"], count=["steps_per_snapshot"], not_negative=["friction_per_ps", "skin"]
         )
-        ranges.between(self, "timestep_fs", 1e-3, 200, "give femtoseconds, 0.1 to 10; no solid is stable above 200 fs")
+        why = "give femtoseconds, 0.1 to 10 (1 ps = 1000 fs); no solid is stable above 200"
+        ranges.between(self, "timestep_fs", 0.01, 200, why)
 
     @property
     def ps_per_snapshot(self) -> float:
@@ -79,7 +81,7 @@ class ListCapacity(NamedTuple):
 STEPS_PER_CALL = 100  # of compiled code: its start costs about two steps, and between calls progress is shown
 
 
-class ExplodedTrajectoryError(RuntimeError):
+class ExplodedTrajectoryError(FailedComputationError):
     """Energy, temperature or force of a cell, whose index is `cell`, became non-finite or far too large."""
 
     def __init__(self, message: str, cell: int):

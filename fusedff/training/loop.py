@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from fusedff.runtime import devices, progress, storage
+from fusedff.runtime.failures import FailedComputationError
 from fusedff.training import checkpoints
 
 
@@ -22,7 +23,7 @@ class TrainState(NamedTuple):
     extra: Any = ()  # what else a trainer keeps from epoch to epoch, e.g. a trajectory
 
 
-class DivergedError(RuntimeError):
+class DivergedError(FailedComputationError):
     """A loss or a parameter became non-finite."""
 
 
@@ -112,5 +113,5 @@ def _require_finite(train_state, record, where, checkpoint):
             lost = [f"{names[what]} are not finite"]
             break
     if lost:
-        kept = f"; {checkpoint} keeps the epoch before" if checkpoint is not None else ""
+        kept = f"; {checkpoint} keeps the epoch before" if checkpoint is not None and checkpoint.exists() else ""
         raise DivergedError(f"{where}: {lost[0]}{kept}; lower the learning rate, in another run folder")

@@ -15,6 +15,7 @@ from ase.optimize import BFGS
 from fusedff.crystallography import crystals
 from fusedff.crystallography.crystals import Crystal
 from fusedff.runtime import progress
+from fusedff.runtime.failures import FailedComputationError
 
 _SYMMETRY_TOLERANCE = 1e-3  # Å; coordinates of four digits still count as symmetric
 _KEPT = ("energy", "free_energy", "forces", "stress")
@@ -31,7 +32,7 @@ class Relaxation:
 DEFAULT = Relaxation()
 
 
-class NotRelaxedError(RuntimeError):
+class NotRelaxedError(FailedComputationError):
     """A structure whose forces did not vanish."""
 
 

@@ -157,7 +157,7 @@ def _volume(number) -> float:
 
 
 def _known(symbol, phase, measured) -> dict[str, list[str]]:
-    """Quantity -> what measurements and packaged references say: of experiments the coldest, and all of DFT."""
+    """Quantity -> what is known of it: `measured` values, else packaged ones, of the coldest state; all of DFT."""
     experiments, others = defaultdict(list), defaultdict(list)
     for r in references.load():
         above = r.quantity == f"energy_above_{phase}"
@@ -169,9 +169,11 @@ def _known(symbol, phase, measured) -> dict[str, list[str]]:
             experiments[quantity].append((r.temperature or 0.0, f"measured {r.value:g}{doubt}"))
         else:
             others[quantity].append(f"DFT {r.value:g}{doubt}")
+    given = defaultdict(list)
     for point in measured:
         for name, value in (point.elastic_gpa | point.crystal.parameters).items():
-            experiments[name].append((point.temperature, f"measured {value:.5g}"))
+            given[name].append((point.temperature, f"measured {value:.5g}"))
+    experiments |= given
     for quantity, found in experiments.items():
         temperature, text = min(found)
         others[quantity].insert(0, f"{text} at {temperature:g} K")

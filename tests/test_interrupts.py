@@ -1,0 +1,45 @@
+"""Ctrl-C where Python would drop it."""
+
+import gc
+import signal
+import time
+
+import pytest
+
+from fusedff.runtime.interrupts import interruptible
+
+
+@pytest.fixture
+def collected():
+    """A callback of the garbage collector under the name of jax's, in which Ctrl-C arrives at the first collection."""
+    arrived = []
+
+    def _xla_gc_callback(phase, info):
+        if not arrived:
+            arrived.append(phase)
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0)  # where Python looks for signals
+
+    gc.callbacks.append(_xla_gc_callback)
+    yield arrived
+    gc.callbacks.remove(_xla_gc_callback)
+
+
+def test_an_interruption_during_a_collection_comes_a_moment_later(collected):
+    def collect_and_go_on():
+        gc.collect()
+        assert collected
+        time.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        collect_and_go_on()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_of_somebody_else_stays(monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruptible():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
