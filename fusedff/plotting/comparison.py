@@ -48,15 +48,15 @@ def two_questions(record: Mapping) -> Figure:
     panels = {
         "How far from experiment?": (
             [results.elastic_deviation(results.split_by_training(one, train)["held_out"])[0] for one in found.values()],
-            "elastic constants at held-out temperatures, mean deviation (%)", "{:.1f} %",
+            "elastic constants at held-out temperatures,\nmean deviation (%)", "{:.1f} %",
         ),
         "How far from DFT?": (
             [record["models"][model]["test"]["force_mae_meV_per_A"] for model in found],
-            "forces on held-out frames, mean absolute error (meV/Å)", "{:.0f} meV/Å",
+            "forces on held-out frames,\nmean absolute error (meV/Å)", "{:.0f} meV/Å",
         ),
     }  # fmt: skip
     with style.context():
-        fig, axes = plt.subplots(1, 2, figsize=(8.4, 2.3))
+        fig, axes = plt.subplots(1, 2, figsize=(8.4, 2.5))
         for ax, (question, (values, quantity, form)) in zip(axes, panels.items(), strict=True):
             _bars(ax, list(found), values, [form.format(value) for value in values], margin=0.3)
             ax.set_title(question)
