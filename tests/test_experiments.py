@@ -288,7 +288,7 @@ def test_the_symmetry_of_a_structure_that_is_not_quite_relaxed_is_named(table):
 
 @pytest.mark.parametrize(("row", "says"), [
     ("300,3.61,168,1e-9", "C11_stderr_GPa is 1e-09, so small that C11 would decide the whole loss"),
-    ("300,3.61,-,", "C11_GPa is '-', not a number; correct it, or leave the cell empty if it was not measured"),
+    ("300,3.61,-,", "C11_GPa is '-', not a number; correct it, leave the cell empty if nothing was measured"),
 ])  # fmt: skip
 def test_cells_that_say_nothing_or_too_much_are_refused(row, says, table):
     with pytest.raises(ValueError, match=says):

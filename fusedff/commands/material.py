@@ -18,6 +18,7 @@ from fusedff.commands.targets import Measured
 from fusedff.crystallography import crystals
 from fusedff.data import datasets, splits
 from fusedff.data import frames as labelled
+from fusedff.data.validation import labels as consistency
 from fusedff.data.validation.units import closest
 from fusedff.measurements import experiments, state_points
 from fusedff.measurements.state_points import StatePoint
@@ -238,6 +239,7 @@ def describe(material: Material) -> str:
     )
     conditions = ", ".join(dict.fromkeys(p.condition for p in material.points if p.elastic)) or point.condition
     many = "family" if len(families) == 1 else "families"
+    compared, possible = consistency.compared(material.frames, list(map(labelled.labels, material.frames)))
     return "\n".join([
         f"crystal       {point.crystal.structure} {material.formula}, {crystals.symmetry(point.crystal)}, in standard "
         f"axes {', '.join(f'{name} = {value:.5g}' for name, value in point.crystal.parameters.items())} (Å, degrees) "
@@ -245,6 +247,7 @@ def describe(material: Material) -> str:
         f"frames        {len(material.frames)}: {len(split.train)} to train on, {len(split.validation)} to watch it, "
         f"{len(split.test)} held out; {len(families)} {many} ({', '.join(families)})"
         + (f"; each of {', '.join(sources)} has its own zero of energy" if len(sources) > 1 else ""),
+        f"{'':13} labels of {compared} of {possible} frames compared with those of a similar frame before",
         f"measured      {', '.join(measured_names(material.points)) or 'no elastic constants'} ({conditions}); "
         f"trained on {trained} K; held out {held + ' K' if held else 'none'}",
         *_measured_ranges(material.points),

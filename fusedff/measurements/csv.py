@@ -4,7 +4,7 @@ import csv
 import math
 from pathlib import Path
 
-_MEND = "correct it, or leave the cell empty if it was not measured"
+_MEND = "correct it, leave the cell empty if nothing was measured, or drop the row"
 
 
 def read_text(path: Path) -> str:

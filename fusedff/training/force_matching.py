@@ -95,9 +95,9 @@ class ForceMatchingTrainer:
         self.capacities, self.n_batches = self._kinds_of_batches(different)
         self.per_epoch = sum(self.n_batches.values())
         self.steps = self.per_epoch * epochs
-        # One shape for all batches, with as little padding as possible: that of the fullest batch of all epochs. With
-        # `batch_atoms` the batches of epochs with the same frames hold frames of the same sizes.
-        some = [i for n in range(len(different) if settings.batch_atoms else epochs) for i in self.batches(n)]
+        # One shape for all batches, with as little padding as possible: that of the fullest batch. They are balanced;
+        # batches of epochs with the same frames hold frames of the same sizes.
+        some = [i for n in range(len(different)) for i in self.batches(n)]
         self.n_atoms = self.store.max_atoms_per_device(some)
         self.n_frames = max(map(len, some))
         self._steps = jax.jit(partial(_steps, settings, self.steps))
@@ -141,7 +141,8 @@ class ForceMatchingTrainer:
         rng = np.random.default_rng([self.settings.seed, n])
         everything = force_matching_loss.of_epoch(self.times, n)
         if self.settings.batch_atoms is None:
-            batches = np.array_split(rng.permutation(everything), self.n_batches[self.store.capacity])
+            batches = self.store.balanced(everything, self.n_batches[self.store.capacity], rng)
+            batches = [batches[k] for k in rng.permutation(len(batches))]
             return _chunks_of(batches, AT_ONCE)
         chunks = []
         for capacity, n_batches in self.n_batches.items():

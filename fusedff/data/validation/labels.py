@@ -1,94 +1,48 @@
 """Checks of labels against each other: energy differences, forces and stresses must belong to one potential.
 
-Between two similar frames, the change of the energy follows from forces and stress (trapezoid rule, exact in a
-harmonic crystal), so an energy, a force or a stress in another unit or with another sign is detected. Contradictions
-that no unit explains are an error if there are many, and a warning if there are few.
+Between similar frames, the change of the energy follows from forces and stress (`work`), so an energy, a force or a
+stress in another unit or with another sign is detected. Contradictions that no unit explains are an error if there are
+many, and a warning if there are few.
 """
 
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import NamedTuple
+from itertools import permutations
 
 import numpy as np
 from ase import Atoms
 
 from fusedff.data.frames import family
 from fusedff.data.validation import units
-from fusedff.units import from_voigt
+from fusedff.data.validation.work import PLAUSIBLE, Ratio, Step, find_steps, fit_ratio
 
 MAX_ENERGY_SPREAD = 20.0  # eV per atom between frames of one composition
 FAMILY, MIN_SPREAD, OPPOSED = 8, 0.01, -0.4  # frames; relative spread of volumes; correlation of stress and volume
 MAX_NET_FORCE = 0.01  # eV/Å per atom; converged plane-wave calculations have less, at most 0.006 in the shipped frames
-# Largest strain and displacement (Å) of frames that are compared; displacement (Å) up to which forces do not matter.
-_CLOSE_STRAIN, _CLOSE_MOVE, _STILL = 0.1, 0.5, 0.02
-
-
-class _Step(NamedTuple):
-    """Energy changes between two successive frames that differ little."""
-
-    first: int
-    second: int
-    moved: bool  # whether atoms move relative to each other, so that forces matter
-    energy: float  # eV, difference of the energies
-    work_of_forces: float  # eV, change of energy that follows from the forces
-    work_of_stress: float  # eV, change of energy that follows from the stresses
-    second_order: float  # eV, size of the second-order terms: changes of forces and stresses, times moves and strain
-    stiffness: float  # eV/Å^2, change of the forces per displacement
-    n_atoms: int
-
-    @property
-    def work(self) -> float:
-        return self.work_of_forces + self.work_of_stress
-
-    @property
-    def energy_error(self) -> float:
-        return abs(self.energy - self.work)
-
-    @property
-    def contradictory(self) -> bool:
-        """Whether energies contradict forces and stresses by more than the anharmonicity of crystals explains.
-
-        Between 123 frames of titanium and 60 of aluminium, the difference is at most 0.17 of `second_order` if atoms
-        move, and 0.61 if they do not. Less than 6 meV per atom may be noise, or a barrier between frames that differ
-        by a slip.
-        """
-        return self.energy_error > (0.35 if self.moved else 1.0) * self.second_order + 0.006 * self.n_atoms
-
-    @property
-    def ratio(self) -> float:
-        """Change of energy, less that from stresses, over that from forces; without moves, over that from stresses."""
-        if self.moved:
-            return (self.energy - self.work_of_stress) / self.work_of_forces
-        return self.energy / self.work_of_stress
+_TYPICAL, _WITHIN = 0.88, 1.2  # of a ratio of right forces; factor within which a unit is recognized
+_RELABEL = (
+    "give labels of one calculation each, forces in the order of the atoms, all in eV and Å with the signs of forces "
+    "and stresses"
+)
 
 
 def check_changes(frames: Sequence[Atoms], labels: Sequence, where: Sequence[str]) -> None:
     """Raise ImplausibleDataError if energies, forces and stresses of similar frames cannot belong to one potential.
 
     `labels` have energy, forces and Voigt stress (nan where missing or not to be used); `where` names each frame. The
-    checks, of the steps between successive similar frames, are: (1) at least three steps agree on a factor between
-    energies and forces or stresses that is negative, below 1/4 or above 4; (2) the energy of a single frame is off by
-    more than 1 eV per atom, or its forces are too large for the change of energy; (3) at least three steps, and a tenth
-    of all, are contradictory without a common factor. Fewer contradictory steps are a warning.
+    checks, of the steps between similar frames of the same atoms, are: (1) energies change by a multiple of the work of
+    forces or stresses that is not `PLAUSIBLE`; (2) shear stresses follow other shear strains; (3) the energy of a
+    single frame is off by more than 1 eV per atom, or its forces are too large for the change of energy; (4) at least
+    three steps, and a tenth of all, are contradictory without a common factor, or forces explain no energies. Fewer
+    contradictory steps are a warning.
     """
-    steps = [step for i, j in pairwise(range(len(frames))) if (step := _step(frames, labels, i, j))]
-    common = {
-        "stresses": _common([step for step in steps if not step.moved]),
-        "forces": _common_of_forces([step for step in steps if step.moved]),
-    }
-    off = {name: found for name, found in common.items() if found and not _near_one(found[0])}
-    if off:
-        (name, (ratio, step)), *other = off.items()
-        if other and 0.5 < ratio / other[0][1][0] < 2:
-            suspects = ["energies"]
-        else:
-            suspects = [name, "energies"] if all(common.values()) else ["energies", name]
-        raise units.ImplausibleDataError(
-            f"{where[step.first]} to frame {step.second}: the energy changes by {step.energy:.4g} eV, by {name} it "
-            f"should by {step.work:.4g} eV, and likewise in the whole file; {_suspicion(suspects, ratio)}"
-        )
+    every = find_steps(frames, labels)
+    steps = [step for step in every if step.complete]
+    ratios = {name: ratio for name in PLAUSIBLE if (ratio := fit_ratio(every, frames, name))}
+    if found := _unit_error(every, frames, ratios):
+        raise units.ImplausibleDataError(_disagreement(*found, where))
+    _check_order_of_shears(steps, labels, where)
     for step in steps:
         if step.energy_error > step.n_atoms + 3 * (abs(step.work) + step.second_order):
             raise units.ImplausibleDataError(_jump(frames, labels, step, where))
@@ -100,10 +54,22 @@ def check_changes(frames: Sequence[Atoms], labels: Sequence, where: Sequence[str
                 "by 96.485), or relabel it"
             )
     for kind in (True, False):
-        _check_agreement([step for step in steps if step.moved == kind], where)
+        _check_agreement([step for step in steps if step.moved == kind], frames, where)
+    forces = ratios.get("forces")
+    if forces and forces.value and not forces.clear and (forces.off("forces") or forces.denied):
+        value = f"{forces.value:.2f} ± {forces.error:.2f}"
+        raise units.ImplausibleDataError(
+            f"{where[forces.step.first]} to frame {forces.step.second}, and likewise in the whole file: forces do not "
+            f"explain the changes of energy, which scatter about {value} times their work; {_RELABEL}"
+        )
 
 
-def _check_agreement(steps, where) -> None:
+def compared(frames: Sequence[Atoms], labels: Sequence) -> tuple[int, int]:
+    """Number of frames that `check_changes` compares with an earlier one, and that have one of the same atoms."""
+    return len(find_steps(frames, labels)), len(frames) - len({frame.numbers.tobytes() for frame in frames})
+
+
+def _check_agreement(steps, frames, where) -> None:
     contradictory = [step for step in steps if step.contradictory]
     if not contradictory:
         return
@@ -113,104 +79,96 @@ def _check_agreement(steps, where) -> None:
         f"stresses it should by {worst.work:.4g} eV"
     )
     if len(contradictory) >= max(3, len(steps) / 10):
-        remedy = (
-            "give labels of one calculation each, forces in the order of the atoms, all in eV and Å with the signs of "
-            "forces and stresses"
-        )
-        common = _common(contradictory)
-        if common and not _near_one(common[0]):
-            remedy += f"; perhaps {_suspicion(['forces' if worst.moved else 'stresses', 'energies'], common[0])}"
+        name = "forces" if worst.moved else "stresses"
+        common = fit_ratio(contradictory, frames, name)
+        perhaps = common and common.clear and common.off(name)
         raise units.ImplausibleDataError(
-            f"{what}, and likewise in {len(contradictory)} of {len(steps)} such pairs; {remedy}"
+            f"{what}, and likewise in {len(contradictory)} of {len(steps)} such pairs; {_RELABEL}"
+            + (f"; perhaps {_suspicion([name, 'energies'], common)}" if perhaps else "")
         )
     warnings.warn(f"{what}; one of the two may be mislabelled: look at them, or relabel them", stacklevel=5)
 
 
-def _step(frames, labels, i, j) -> _Step | None:
-    """The `_Step` between two frames; None unless they have the same atoms in nearly the same places."""
-    one, two = frames[i], frames[j]
-    if len(one) != len(two) or (one.numbers != two.numbers).any():
-        return None
-    deformation = np.linalg.solve(one.cell.array, two.cell.array)
-    stretches, axes = np.linalg.eigh((deformation + deformation.T) / 2)
-    strain = (
-        axes * np.log(np.maximum(stretches, 1e-3))
-    ) @ axes.T  # logarithmic: work is stress times volume times its change
-    fractional = two.get_scaled_positions(wrap=False) - one.get_scaled_positions(wrap=False)
-    move = (fractional - np.rint(fractional)) @ (one.cell.array + two.cell.array) / 2
-    move -= move.mean(0)
-    moved, strained = np.abs(move).max() > _STILL, np.abs(strain).max() > 1e-3
-    stress = np.array([from_voigt(labels[k].stress) * frames[k].get_volume() for k in (i, j)])
-    if not strained:
-        stress = np.zeros_like(stress)  # does not matter without strain, also where it is missing
-    if np.abs(move).max() > _CLOSE_MOVE or np.abs(deformation - np.eye(3)).max() > _CLOSE_STRAIN:
-        return None
-    if not (moved or strained) or not np.isfinite(stress).all():
-        return None
-    forces = np.array([labels[k].forces for k in (i, j)])
-    change = -np.sum((forces[1] - forces[0]) * move)
-    return _Step(
-        first=i,
-        second=j,
-        moved=bool(moved),
-        energy=labels[j].energy - labels[i].energy,
-        work_of_forces=-np.sum(forces.mean(0) * move),
-        work_of_stress=np.sum(stress.mean(0) * strain),
-        second_order=abs(change) + abs(np.sum((stress[1] - stress[0]) * strain)),
-        stiffness=change / max(np.sum(move**2), 1e-12),
-        n_atoms=len(one),
+def _check_order_of_shears(steps, labels, where) -> None:
+    """Raise ImplausibleDataError if the three shear stresses follow each other's strains, as in another order.
+
+    Elastic constants of a stable crystal are positive definite, whatever its symmetry, so no other order has a larger
+    sum of the three constants of each shear strain and its stress.
+    """
+    groups = defaultdict(list)
+    for step in steps:
+        if np.abs(step.strain).max() > 1e-3:
+            groups[step.kind].append(step)
+    for members in groups.values():
+        strains = np.array([step.strain for step in members])
+        if len(members) < 12 or np.linalg.matrix_rank(strains, tol=1e-3) < 6:
+            continue
+        stresses = np.array([labels[step.second].stress - labels[step.first].stress for step in members])
+        elastic = np.linalg.lstsq(strains, stresses, rcond=None)[0]
+        variances = np.sum((stresses - strains @ elastic) ** 2, axis=0) / (len(members) - 6)
+        errors = np.outer(np.diag(np.linalg.inv(strains.T @ strains)), variances)[3:, 3:]
+        shears, given = elastic[3:, 3:], np.arange(3)
+        best = max((list(order) for order in permutations(range(3))), key=lambda order: shears[given, order].sum())
+        largest, trace = shears[given, best].sum(), np.trace(shears)
+        if abs(trace) < largest / 2 and largest - trace > 5 * np.sqrt(errors[given, best].sum() + np.trace(errors)):
+            names = " ".join(np.array(["yz", "xz", "xy"])[np.argsort(best)])
+            raise units.ImplausibleDataError(
+                f"{where[members[0].first]} and likewise in the whole file: shear stresses follow other shear strains, "
+                f"as if they were in the order {names} (VASP: xy yz xz); give them in the order xx yy zz yz xz xy"
+            )
+
+
+def _unit_error(steps, frames, ratios) -> tuple[str, Step, str] | None:
+    """Labels that are off, a step that shows it, and the remedy, if a unit or a sign explains the changes of energy."""
+    off = {name: ratio for name, ratio in ratios.items() if ratio.clear and ratio.off(name)}
+    name = min(off, key=lambda name: off[name].relative_error) if off else "forces"
+    ratio, total = ratios.get(name), fit_ratio(steps, frames, name, per_atom=True)
+    remedies = []
+    if total and total.clear and 0.6 < total.value < 1.2 and (name in off or not ratio.clear):
+        if total.relative_error < 1.25 * ratio.relative_error:
+            remedies.append("energies look like energies per atom: multiply each by the number of atoms")
+    if name in off:
+        alone = len(ratios) == 2 and len(off) == 1
+        both = len(off) == 2 and 0.5 < off["forces"].value / off["stresses"].value < 2
+        suspicion = _suspicion(["energies"] if both else [name, "energies"] if alone else ["energies", name], ratio)
+        if " look " in suspicion or not remedies:
+            remedies.append(suspicion)
+    return (name, ratio.step, "; or ".join(remedies)) if remedies else None
+
+
+def _disagreement(name, step, remedy, where) -> str:
+    work = f"{step.work:.4g} eV" if step.complete else f"{step.works['forces']:.4g} eV, besides that of the strain"
+    return (
+        f"{where[step.first]} to frame {step.second}: the energy changes by {step.energy:.4g} eV, by {name} it should "
+        f"by {work}, and likewise in the whole file; {remedy}"
     )
 
 
-def _common(steps) -> tuple[float, _Step] | None:
-    """Median ratio of the half of the steps with the largest changes of energy, and the step that has it.
-
-    None for fewer than three steps, or unless the middle half of the ratios have one sign and agree within a factor 4.
-    """
-    steps = sorted(
-        (s for s in steps if (s.work_of_forces if s.moved else s.work_of_stress)), key=lambda s: -abs(s.energy)
-    )
-    steps = steps[: max(3, (len(steps) + 1) // 2)]
-    if len(steps) < 3:
-        return None
-    ratios = sorted((step.ratio, step) for step in steps)
-    quarter = len(ratios) // 4
-    low, high = ratios[quarter][0], ratios[-1 - quarter][0]
-    return ratios[len(ratios) // 2] if low * high > 0 and max(low / high, high / low) < 4 else None
-
-
-def _common_of_forces(steps) -> tuple[float, _Step] | None:
-    """`_common` of steps in which atoms move.
-
-    In cells of two atoms, forces in the wrong order look like forces of the wrong sign; larger cells tell them apart.
-    """
-    found, larger = _common(steps), [step for step in steps if step.n_atoms > 2]
-    return _common(larger) if found and found[0] < 0 and len(larger) >= 3 else found
-
-
-def _near_one(ratio) -> bool:
-    """Whether scatter may explain that energies change `ratio` times as much as they should, without another unit."""
-    return 0.25 < ratio < 4
-
-
-def _suspicion(suspects, ratio) -> str:
-    """Phrase that names the label, unit and remedy if energies change `ratio` times as much as they should."""
-    if ratio < 0:
+def _suspicion(suspects, ratio: Ratio) -> str:
+    """Phrase that names label, unit and remedy if energies change by `ratio` times what they should."""
+    value = ratio.value
+    if value < 0:
         of = next((s for s in suspects if s != "energies"), "energies")
         meaning = {"forces": "gradients", "stresses": "pressures", "energies": "binding energies"}[of]
-        extra = "" if _near_one(-ratio) else f" and are off by a factor of about {max(-ratio, -1 / ratio):.2g}"
-        return f"{of} have the sign of {meaning}{extra}: multiply by -1"
-    factors = {
-        "energies": (ratio, units.ENERGIES),
-        "forces": (1 / ratio, units.FORCES),
-        "stresses": (1 / ratio, units.STRESSES),
-    }
-    for name in suspects:
-        if unit := units.look_like(*factors[name], within=1.25):
-            return f"{name} look {unit}"
-    factor = factors[next((s for s in suspects if s != "energies"), "energies")][0]
-    size, wrong, remedy = (factor, "large", "divide") if factor > 1 else (1 / factor, "small", "multiply")
-    return f"{' or '.join(suspects)} are about {size:.2g} times too {wrong}: {remedy} by {size:.2g}, or relabel"
+        if not 0.4 < -value < 1.6:
+            return f"{of} have the sign of {meaning} and are off by a factor of about {max(-value, -1 / value):.2g}"
+        order = ", or give them in the order of the atoms" if of == "forces" and ratio.step.n_atoms == 2 else ""
+        return f"{of} have the sign of {meaning}: multiply by -1{order}"
+    factors = {name: value if name == "energies" else 1 / value for name in suspects}
+    tables = {"energies": units.ENERGIES, "forces": units.FORCES, "stresses": units.STRESSES}
+    found = []
+    for name, factor in factors.items():
+        likely = factor / _TYPICAL if name == "energies" else factor * _TYPICAL
+        for unit, size in tables[name].items():
+            if phrase := units.look_like(likely, {unit: size}, _WITHIN):
+                found.append((abs(np.log(size / likely)), f"{name} look {phrase}"))
+    if found:
+        return "; or ".join(phrase for _, phrase in sorted(found))
+    said = []
+    for name, factor in factors.items():
+        size, wrong, remedy = (factor, "large", "divide") if factor > 1 else (1 / factor, "small", "multiply")
+        said.append(f"{name} are about {size:.2g} times too {wrong}: {remedy} by {size:.2g}")
+    return "; or ".join([*said, "relabel"])
 
 
 def _jump(frames, labels, step, where) -> str:

@@ -22,6 +22,7 @@ ENERGIES = {"kJ/mol": 1 / KJ_MOL, "kcal/mol": 1 / _KCAL_MOL, "Hartree": 1 / _HAR
 FORCES = {
     **{f"{name}/Å": factor for name, factor in ENERGIES.items()},
     **{"kJ/mol/nm": NM / KJ_MOL, "eV/nm": NM, "Hartree/Bohr": _BOHR / _HARTREE, "Rydberg/Bohr": _BOHR / _RYDBERG},
+    "eV/Bohr (or Hartree/Bohr beside energies in Hartree, Rydberg likewise)": _BOHR,
 }
 STRESSES = {
     "GPa": 1 / GPA,
