@@ -97,14 +97,14 @@ _DEMO_CHECKS = Checks(
         repeats=(3, 3, 2), replicas=1, langevin=_DEMO_MD, passes=2, equilibration=25, approach=25, snapshots=100
     ),
     liquid=LiquidConfig(
-        replicas=2, langevin=_HOT_MD, melting_factor=1.6, melting=20, equilibration=40, snapshots=200,
-        friction_per_ps=0.5, diffusive_ps=(0.5, 3.0),
+        replicas=2, langevin=_HOT_MD, melting_factor=1.6, melting=20, equilibration=40, snapshots=100,
+        friction_per_ps=0.5, diffusive_ps=(0.5, 2.0),
     ),
     liquid_repeats=(3, 3, 3),
     langevin=_HOT_MD,
     bcc_repeats=(3, 3, 3),
     bcc_equilibration=20,
-    bcc_snapshots=80,
+    bcc_snapshots=50,
 )  # fmt: skip
 
 DEMO = Preset(
@@ -164,6 +164,8 @@ HOURS = replace(
         elastic=_HOURS_EVALUATION,
         lattice_temperatures=(23, 173, 323, 623, 923),
         lattice=replace(_DEMO_CHECKS.lattice, repeats=(3, 3, 3)),
+        liquid=replace(_DEMO_CHECKS.liquid, snapshots=200, diffusive_ps=(0.5, 3.0)),
+        bcc_snapshots=80,
     ),
 )
 
