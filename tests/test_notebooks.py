@@ -229,6 +229,8 @@ def test_the_models_work_outside(chain):
     tuned = record["fine_tuning"]
     for error in ("energy_mae_meV_per_atom", "force_mae_meV_per_A"):
         assert tuned["simple cubic, fine-tuned"][error] < tuned["simple cubic, as shipped"][error]
+    forgotten, known = (tuned[f"all others, {name}"] for name in ("fine-tuned", "as shipped"))
+    assert forgotten["energy_mae_meV_per_atom"] > 5 * known["energy_mae_meV_per_atom"]
 
 
 @pytest.mark.parametrize("model", run_folder.MODELS)
