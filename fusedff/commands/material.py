@@ -267,13 +267,10 @@ def _measured_ranges(points) -> list[str]:
     """Lines with the ranges of the measured constants, of their standard errors and of the pressures, for a look."""
     names, values, pressures = state_points.measured_gpa(points)
     errors = state_points.stderr_gpa(points)
-    of_constants = [f"{name} {_range(column)}" for name, column in zip(names, values.T, strict=True)]
-    said = [
-        ", ".join(one for one in of_constants if not one.endswith(" ")),
-        "standard errors " * bool(_range(errors)) + _range(errors),
-        "pressures " * bool(pressures.any()) + _range(pressures[pressures != 0]),
-    ]
-    return [f"{'':13} {one} GPa" for one in said if one]
+    said = {name: _range(column) for name, column in zip(names, values.T, strict=True)}
+    constants = ", ".join(f"{name} {found}" for name, found in said.items() if found)
+    lines = {"": constants, "standard errors ": _range(errors), "pressures ": _range(pressures[pressures != 0])}
+    return [f"{'':13} {what}{found} GPa" for what, found in lines.items() if found]
 
 
 def _range(values) -> str:
