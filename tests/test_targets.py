@@ -126,14 +126,27 @@ def test_gradient_and_jacobian_are_those_of_the_reweighted_residuals(kind):
     away = {**WRONG.params, "epsilon": 1.01 * WRONG.params["epsilon"]}  # where weights differ
     found = reweighted(away)
     assert np.ptp(np.asarray(found.weights)) > 1e-3
+    energy_away, _ = term.reevaluate(WRONG.with_params(away), sampled)
+
+    def with_bessels_correction(params):
+        """Reweighted further from `found`, as if 1 / kT were larger: a covariance is about the mean of its own few."""
+        energy, observed = term.reevaluate(WRONG.with_params(params), sampled)
+        beta = term.beta / (1 - jnp.sum(found.weights**2, 0))
+        w = jax.nn.softmax(jnp.log(found.weights) - beta * (energy - energy_away), 0)
+        return reweighting.averages(w, observed)
+
+    def slope(averages, name, h=1e-6):
+        up, down = (np.ravel(target.residuals(averages({**away, name: away[name] + s * h}))) for s in (1, -1))
+        return (up - down) / (2 * h)
+
     _, gradient = term.gradient(WRONG.with_params(away), found)
     residuals, jacobian = term.jacobian(WRONG.with_params(away), found)
-    for column, (name, h) in enumerate([("epsilon", 1e-6), ("sigma", 1e-6)]):
-        up, down = (np.ravel(target.residuals(reweighted({**away, name: away[name] + s * h}).means)) for s in (1, -1))
-        slope = (up - down) / (2 * h)
+    for column, name in enumerate(["epsilon", "sigma"]):
         # identities: only h^2 and rounding separate the two
-        np.testing.assert_allclose(jacobian[:, column], slope, rtol=1e-5, atol=1e-6 * np.abs(slope).max())
-        assert float(gradient[name][0]) == pytest.approx(2 * residuals @ slope, rel=1e-5)
+        corrected = slope(with_bessels_correction, name)
+        np.testing.assert_allclose(jacobian[:, column], corrected, rtol=1e-5, atol=1e-6 * np.abs(corrected).max())
+        plain = slope(lambda params: reweighted(params).means, name)
+        assert float(gradient[name][0]) == pytest.approx(2 * residuals @ plain, rel=1e-5)
 
 
 def test_replicas_are_averaged_before_they_are_compared_and_states_are_not():
