@@ -23,6 +23,7 @@ from fusedff.data.validation.units import closest
 from fusedff.measurements import experiments, state_points
 from fusedff.measurements.state_points import StatePoint
 from fusedff.runtime import settings as ranges
+from fusedff.runtime import storage
 from fusedff.study import comparison, presets
 from fusedff.study.presets import Preset
 
@@ -93,7 +94,7 @@ def load(path: str | Path) -> Material:
                 raise ValueError(f"{path.name}: {name} = {value!r} {wrong}")
     here = path.parent
     output = here / said.get("output", path.stem)
-    there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+    there = storage.nearest_existing(output)
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ValueError(
             f"{path.name}: output = {str(said.get('output', path.stem))!r}: {there} "

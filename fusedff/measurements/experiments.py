@@ -126,7 +126,10 @@ def _nearly_symmetric(crystal: Crystal) -> str:
     """A hint at the symmetry that a structure read from a file would have if its atoms moved by 0.05 Å; else ''."""
     if isinstance(crystal.structure, str):
         return ""
-    nearly = orientation.conventional(crystals.unit_cell(crystal), 0.05).space_group
+    try:
+        nearly = orientation.conventional(crystals.unit_cell(crystal), 0.05).space_group
+    except ValueError:  # no cell fits the symmetry that spglib finds
+        return ""
     if nearly == crystal.structure.space_group:
         return ""
     return f". To within 0.05 Å the structure has the symmetry {nearly}; if that is right, relax it or round its sites"
@@ -229,13 +232,13 @@ def _elastic_gpa(cells, crystal: Crystal, units: str | None, where: str) -> tupl
         }
         for kind, read in (("", csv.number), ("_stderr", csv.positive))
     )
-    if tiny := [name for name, value in stderr.items() if value < 1e-5 * abs(constants.get(name, 0.0))]:
+    if alone := [name for name in stderr if name not in constants]:
+        raise ValueError(f"{where}: {alone[0]}_stderr_GPa stands without {alone[0]}_GPa; give both or neither")
+    if tiny := [name for name, value in stderr.items() if value < 1e-5 * abs(constants[name])]:
         raise ValueError(
             f"{where}: {tiny[0]}_stderr_GPa is {stderr[tiny[0]]:g}, so small that {tiny[0]} would decide the whole "
             "loss; give the standard error of the measurement in GPa, or leave the cell empty"
         )
-    if alone := [name for name in stderr if name not in constants]:
-        raise ValueError(f"{where}: {alone[0]}_stderr_GPa stands without {alone[0]}_GPa; give both or neither")
     if constants:
         values = ", ".join(f"{name} = {value:g}" for name, value in constants.items())
         if units is None:

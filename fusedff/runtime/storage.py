@@ -84,9 +84,14 @@ def require_new(path: str | Path, remedy: str = "name another file, or delete it
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} exists already; {remedy}")
-    place = next(place for place in path.absolute().parents if place.exists())
+    place = nearest_existing(path)
     if not place.is_dir():
         raise NotADirectoryError(f"{path} cannot be written, since {place} is a file; name another folder")
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself or the nearest of its parents, whichever exists."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 def unwritable(path: Path, error: OSError) -> OSError:
