@@ -92,6 +92,7 @@ class ForceMatchingTrainer:
         different = [  # frames of each epoch, until the same come again
             force_matching_loss.of_epoch(self.times, n) for n in range(force_matching_loss.cycle(self.times))
         ]
+        self.at_once = AT_ONCE if settings.batch_atoms is None else AT_ONCE_MIXED
         self.capacities, self.n_batches = self._kinds_of_batches(different)
         self.per_epoch = sum(self.n_batches.values())
         self.steps = self.per_epoch * epochs
@@ -111,14 +112,16 @@ class ForceMatchingTrainer:
         store, settings = self.store, self.settings
         if settings.batch_atoms is None:
             n = -(-max(map(len, epochs)) // settings.batch)
-            return np.full(len(store.frames), store.capacity), {store.capacity: _number_of_batches(n, AT_ONCE, epochs)}
+            return np.full(len(store.frames), store.capacity), {
+                store.capacity: _number_of_batches(n, self.at_once, epochs)
+            }
         capacities, n_batches = store.capacities(), {}
         if any(len(set(capacities[few])) < len(set(capacities)) for few in epochs):
             capacities[:] = store.capacity  # few frames: some epoch has none of one kind
         for capacity in np.unique(capacities).tolist():
             members = [few[capacities[few] == capacity] for few in epochs]
             n = -(-int(max(store.sizes[few].sum() for few in members)) // settings.batch_atoms)
-            n_batches[capacity] = _number_of_batches(n, AT_ONCE_MIXED, members)
+            n_batches[capacity] = _number_of_batches(n, self.at_once, members)
         return capacities, n_batches
 
     def init(self, params) -> loop.TrainState:
@@ -140,15 +143,10 @@ class ForceMatchingTrainer:
         """The batches of epoch `n` in lists, each with batches of one shape."""
         rng = np.random.default_rng([self.settings.seed, n])
         everything = force_matching_loss.of_epoch(self.times, n)
-        if self.settings.batch_atoms is None:
-            batches = self.store.balanced(everything, self.n_batches[self.store.capacity], rng)
-            batches = [batches[k] for k in rng.permutation(len(batches))]
-            return _chunks_of(batches, AT_ONCE)
         chunks = []
         for capacity, n_batches in self.n_batches.items():
             batches = self.store.balanced(everything[self.capacities[everything] == capacity], n_batches, rng)
-            batches = [batches[k] for k in rng.permutation(n_batches)]
-            chunks += _chunks_of(batches, AT_ONCE_MIXED)
+            chunks += _chunks_of([batches[k] for k in rng.permutation(n_batches)], self.at_once)
         return [chunks[k] for k in rng.permutation(len(chunks))]
 
     def epoch(self, train_state: loop.TrainState, n: int) -> tuple[loop.TrainState, float]:
