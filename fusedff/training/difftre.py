@@ -213,18 +213,25 @@ def train(
     settings: DiffTReConfig,
     checkpoint: str | Path | None = None,
     on_epoch: Callable[[list[dict]], None] | None = None,
+    describe: Callable[[Potential], dict[str, float]] = lambda potential: {},
 ) -> tuple[Potential, list[dict]]:
     """Train `start` on a target, or on a list of measured state points and targets; returns potential and history.
 
     The history holds, for every update, the loss, the smallest N_eff / n_snapshots of any cell, how often the step
     before was halved, how many trajectories were simulated anew, and what the targets report (for state points: GPa per
-    temperature). `on_epoch(history)` is called after every update, and on resume
-    from `checkpoint`. Raises `ExplodedTrajectoryError` if a trajectory explodes although the step was halved
+    temperature), all before the update, and the numbers of `describe(potential)`, e.g. parameters that have a meaning.
+    `on_epoch(history)` is called after every update, and on resume from `checkpoint`. Raises `ExplodedTrajectoryError` if a trajectory explodes although the step was halved
     `MAX_HALVINGS` times, and what `loop.train` raises.
     """
     difftre_trainer = DiffTReTrainer(settings, start, target)
+
+    def update(train_state, n):
+        described = describe(start.with_params(train_state.params))
+        train_state, record = difftre_trainer.update(train_state, n)
+        return train_state, record | described
+
     result = loop.train(
-        difftre_trainer.update, difftre_trainer.init(start.params), settings.updates, name="DiffTRe",
+        update, difftre_trainer.init(start.params), settings.updates, name="DiffTRe",
         settings=asdict(settings), learned_from=checkpoints.data_of_potential(start) | difftre_trainer.learned_from,
         checkpoint=checkpoint, shown=shown, on_epoch=on_epoch,
     )  # fmt: skip
