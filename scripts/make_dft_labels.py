@@ -371,6 +371,7 @@ def structures_from(path):
         if run is None and "config_id" not in atoms.info:
             run = name  # else the name of the file would be the run of all its frames
         atoms.info = {} if run is None else {"run": run}  # without the source of earlier labels
+        atoms.set_constraint()  # ASE makes some of a column move_mask, and forces on fixed atoms would be labelled 0
         yield kind, name, atoms
 
 

@@ -199,7 +199,7 @@ def _frames(path: Path, kind: str, settings: Settings) -> Iterator[OutputFrame]:
 
 
 def _lacks(atoms: ase.Atoms, converged: bool) -> str | None:
-    """What a frame has no labels for want of."""
+    """Why a frame cannot be used: its calculation did not converge, or a label is missing; None if it can."""
     if not converged:
         return UNCONVERGED
     for name, found, why in (

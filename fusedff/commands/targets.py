@@ -97,7 +97,7 @@ class Phonon:
     index: int | None = None
 
     def __post_init__(self):
-        ranges.require(self, not_negative=["weight", "temperature_K"])
+        ranges.require(self, positive=["weight"], not_negative=["temperature_K"])
         if (self.displacements is None) == (self.index is None):
             raise ValueError(f"which mode is {self.name}? Give either displacements or index")
         for row in self.displacements or ():
@@ -139,8 +139,8 @@ class State:
 
     def __post_init__(self):
         ranges.require(
-            self, positive=["temperature_K", *(["density_g_cm3"] if self.density_g_cm3 is not None else [])],
-            count=["replicas"], not_negative=["weight"],
+            self, count=["replicas"],
+            positive=["temperature_K", "weight", *(["density_g_cm3"] if self.density_g_cm3 is not None else [])],
         )  # fmt: skip
         if self.density_g_cm3 is not None:
             ranges.between(self, "density_g_cm3", high=MAX_DENSITY, why="give g/cm^3 (1 g/cm^3 = 1000 kg/m^3)")

@@ -232,9 +232,9 @@ def _first(number, records):
 
 @lru_cache(maxsize=8)
 def _compiled(settings, cutoff, plan, observe, capacity):
-    """`_advance` as a program, the same for equal arguments, for simulations that follow one another.
+    """`_advance`, compiled; the same for equal arguments, so that simulations that follow one another share it.
 
-    Those that are alive keep their own; what only this cache keeps is dropped in the end.
+    Each `Simulation` also holds the programs that it uses, so this cache may drop them.
     """
     return jax.jit(partial(_advance, settings, cutoff, plan, observe, capacity))
 

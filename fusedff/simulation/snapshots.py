@@ -4,8 +4,9 @@ Snapshots are evaluated one after the other, so that memory does not grow with t
 devices. Neighbours are searched anew in each snapshot, with the periodic `images` of `neighbors.image_offsets` and
 `capacity` slots per atom within `cutoff` (Å).
 
-The functions are to be compiled with the arguments up to `capacity` static. The caller keeps what `jax.jit` returns as
-long as it needs it (`training.terms`): a program that jit keeps by itself stays until the process ends.
+The functions are to be compiled with the arguments up to `capacity` static, by their caller (`training.terms`), which
+keeps what `jax.jit` returns as long as it needs it: functions jitted in this module would keep every program for the
+life of the process.
 """
 
 import jax

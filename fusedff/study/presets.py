@@ -9,12 +9,14 @@ from fusedff.network.dimenet import DimeNet
 from fusedff.properties.thermal.elastic import ElasticConfig
 from fusedff.properties.thermal.lattice import LatticeConfig
 from fusedff.properties.thermal.liquid import LiquidConfig
+from fusedff.runtime import settings as ranges
 from fusedff.simulation.elasticity import StressFluctuation
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training.config import DiffTReConfig, ForceMatchingConfig, FusedConfig, SamplingConfig
 from fusedff.training.optimizers import Adam, GaussNewton
 
 TITANIUM_MASS = 47.867  # u
+DATA = ("embedded", "embedded+vasp", "paper")  # the DFT frames of a preset, see comparison.frames
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Preset:
     """Settings of the three models, of their evaluation and of further checks."""
 
     name: str
-    data: str  # "embedded" or "paper": where the DFT frames come from
+    data: str  # where the DFT frames come from, one of DATA
     train_temperatures: tuple[float, ...]  # K, of the measured state points that are trained on
     network: DimeNet
     dft: ForceMatchingConfig
@@ -53,6 +55,9 @@ class Preset:
     energy_scale: float = 1.0  # eV, unit of the network's output
     seed: int = 0
     shipped: tuple[str, ...] = ()  # models that later notebooks take from those that ship: training here makes none
+
+    def __post_init__(self):
+        ranges.one_of(self, "data", DATA)
 
 
 _SMALL = DimeNet(

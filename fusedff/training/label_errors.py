@@ -99,6 +99,7 @@ def _zeros(counts, deviation, sizes, weight) -> np.ndarray:
     atoms that collide, would shift all others. By iteratively reweighted least squares; of many solutions that of
     minimum norm.
     """
+    weight = np.maximum(weight, 1e-9)  # a source that does not count in the training has a zero all the same
     rows, off = counts / sizes[:, None], deviation / sizes
     zeros, scale = np.zeros(counts.shape[1]), weight**0.5
     for _ in range(100):

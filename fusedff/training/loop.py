@@ -29,7 +29,7 @@ class DivergedError(FailedComputationError):
 
 @dataclass
 class Result:
-    """Best parameters (by the watched number), last train state, and history of a training."""
+    """Parameters of the best epoch, or of the last if no number is watched; last train state, and history."""
 
     params: Any
     train_state: TrainState
@@ -83,7 +83,7 @@ def train(
                     record = {key: float(value) for key, value in record.items()}
                     _require_finite(train_state, record, f"{name}, epoch {n}", checkpoint)
                     history.append({"epoch": n, **record})
-                    score = record[watch] if watch else -n
+                    score = record[watch] if watch else -n  # without a number to watch, every epoch is the best so far
                     best, stale = ((learned(train_state), score), 0) if score < best[1] else (best, stale + 1)
                     if checkpoint is not None:
                         checkpoints.write(checkpoint, identity, train_state, best, history, stale)
@@ -113,5 +113,5 @@ def _require_finite(train_state, record, where, checkpoint):
             lost = [f"{names[what]} are not finite"]
             break
     if lost:
-        kept = f"; {checkpoint} keeps the epoch before" if checkpoint is not None and checkpoint.exists() else ""
+        kept = f"; {checkpoint} keeps the epoch before" if checkpoint is not None and Path(checkpoint).exists() else ""
         raise DivergedError(f"{where}: {lost[0]}{kept}; lower the learning rate, in another run folder")

@@ -10,7 +10,7 @@ from fusedff.potential import Potential
 from fusedff.runtime import devices
 from fusedff.training import force_matching_loss
 from fusedff.training.config import ForceMatchingConfig
-from fusedff.training.label_errors import store_of
+from fusedff.training.label_errors import ATOMS_AT_ONCE, store_of
 
 
 class Validation:
@@ -27,8 +27,8 @@ class Validation:
         self.store = store = store_of(template, frames, offset_of)
         store.weight = np.prod(force_matching_loss.frame_weights(settings, store), 0)
         store.energy -= store.offset_counts @ zeros
-        at_once = settings.batch_atoms or store.sizes.sum()
-        n_batches = min(-(-int(store.sizes.sum()) // int(at_once)), len(frames))
+        at_once = settings.batch_atoms or ATOMS_AT_ONCE
+        n_batches = min(-(-int(store.sizes.sum()) // at_once), len(frames))
         batches = [np.sort(batch) for batch in store.balanced(np.arange(len(frames)), n_batches)]
         shape = max(map(len, batches)), store.max_atoms_per_device(batches)
         self.batches = [devices.scatter(store.device_batches(indices, *shape)) for indices in batches]

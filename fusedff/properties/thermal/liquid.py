@@ -55,6 +55,7 @@ class LiquidConfig:
             positive=["melting_factor", "spacing"],
             not_negative=["friction_per_ps"],
         )
+        _lags(self)
 
 
 @dataclass(frozen=True)
