@@ -21,8 +21,7 @@ from fusedff import results
 from fusedff.commands import training
 from fusedff.commands.material import Material
 from fusedff.commands.targets import Context, Phonon
-from fusedff.data import datasets
-from fusedff.data import frames as labelled
+from fusedff.data import datasets, labelled_frames
 from fusedff.interfaces import calculators
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.measurements import experiments, state_points
@@ -115,7 +114,7 @@ def untrained_quantities(potential: Potential, test: Sequence[Atoms]) -> dict[st
     found = {name: entries[name] for name in wanted}
     for facet in ("0001", "10-10"):
         found[f"surface_energy_{facet}"] = defects.surface(rest.crystal, facet, model, name=None).energy_j_per_m2
-    compared = replace(potential, source=labelled.source(test[0]))  # only forces are compared
+    compared = replace(potential, source=labelled_frames.source(test[0]))  # only forces are compared
     return found | {"forces": label_errors.errors(compared, test)["force_mae_meV_per_A"]}
 
 

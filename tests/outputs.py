@@ -6,7 +6,7 @@ import numpy as np
 from archives import npy
 from ase.units import GPa, create_units
 
-from fusedff.data import frames as labelled
+from fusedff.data import labelled_frames
 
 TO_ZERO_SMEARING = 0.012  # eV, energy(sigma->0) less the free energy
 _QE = create_units("2006")
@@ -23,7 +23,7 @@ def outcar(frames, unconverged=()):
     text = 2 * f" POTCAR:    PAW_PBE {symbol} 22Jun2005\n"
     text += f"   ions per type =               {len(frames[0])}\n"
     for n, frame in enumerate(frames):
-        energy, forces, stress = labelled.labels(frame)
+        energy, forces, stress = labelled_frames.labels(frame)
         reached = "EDIFF was not reached (unconverged)" if n in unconverged else "because EDIFF is reached"
         kbar = -stress[[0, 1, 2, 5, 3, 4]] / (0.1 * GPa)
         text += f"----- Iteration {n + 1}(   9)  -----\n----- aborting loop {reached} -----\n"
@@ -55,7 +55,7 @@ def vasprun(frames, unconverged=(), most=5):
     text += f'<atominfo><array name="atoms"><set>{atoms}</set></array></atominfo>'
     text += _structure(frames[0], "initialpos")
     for n, frame in enumerate(frames):
-        energy, forces, stress = labelled.labels(frame)
+        energy, forces, stress = labelled_frames.labels(frame)
         energies = f'<energy><i name="e_fr_energy">{energy:.8f}</i>'
         energies += f'<i name="e_0_energy">{energy + TO_ZERO_SMEARING:.8f}</i></energy>'
         steps = (most if n in unconverged else most - 2) * f"<scstep>{energies}</scstep>"
@@ -77,7 +77,7 @@ def espresso(frames, unconverged=()):
     for n, row in enumerate(rows(first.positions / unit).splitlines()):
         text += f"   {n + 1}           {first.symbols[n]}  tau(   {n + 1}) = ( {row} )\n"
     for n, frame in enumerate(frames):
-        energy, forces, stress = labelled.labels(frame)
+        energy, forces, stress = labelled_frames.labels(frame)
         if n:
             text += "CELL_PARAMETERS (angstrom)\n" + rows(frame.cell.array) + "\nATOMIC_POSITIONS (angstrom)\n"
             lines = zip(frame.symbols, rows(frame.positions).splitlines(), strict=True)
@@ -106,7 +106,7 @@ def fhi_aims(frames, unconverged=()):
         text += f"  |    {n + 1}: Species {first.symbols[n]} {row}\n"
     text += "  Begin self-consistency iteration #    1\n"
     for n, frame in enumerate(frames):
-        energy, forces, stress = labelled.labels(frame)
+        energy, forces, stress = labelled_frames.labels(frame)
         text += "  |\n" if n == 0 else "  Begin self-consistency loop: Re-initialization.\n  |\n"
         text += f"  | Electronic free energy        : {energy / 27.2114:18.8f} Ha {energy:18.8f} eV\n"
         if n not in unconverged:
@@ -133,7 +133,7 @@ def deepmd(folder, frames, sizes, types="0\n", type_map="Cu\n"):
         (folder / "type_map.raw").write_text(type_map)
     ends = np.cumsum(sizes)
     for n, (start, end) in enumerate(zip(ends - sizes, ends, strict=True)):
-        labels = [labelled.labels(frame) for frame in frames[start:end]]
+        labels = [labelled_frames.labels(frame) for frame in frames[start:end]]
         part = frames[start:end]
         volumes = np.array([frame.get_volume() for frame in part])
         stresses = np.array([label.stress[_XX_XY_XZ].ravel() for label in labels])

@@ -28,8 +28,8 @@ from ase.constraints import FixAtoms
 from ase.io import write
 
 from fusedff.crystallography import crystals
-from fusedff.data import datasets, splits, titanium_paper
-from fusedff.data import frames as labelled
+from fusedff.data import datasets, labelled_frames, splits, titanium_paper
+from fusedff.data.validation import frame_checks
 from fusedff.interfaces import lammps
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.measurements import experiments, references, state_points
@@ -68,12 +68,12 @@ class Bad(NamedTuple):
 @cache
 def titanium():
     # a fixed number, so that halves of a file stay what they are when the data grow
-    return [frame for frame in datasets.load_frames() if labelled.use_virial(frame)][:203]
+    return [frame for frame in datasets.load_frames() if labelled_frames.use_virial(frame)][:203]
 
 
 def spoiled(frame: Atoms, energy=1.0, forces=1.0, stress=1.0, lengths=1.0, transposed=False) -> Atoms:
     """A frame with its labels, or its lengths, multiplied: as if they were in another unit."""
-    labels, frame = labelled.labels(frame), frame.copy()
+    labels, frame = labelled_frames.labels(frame), frame.copy()
     frame.set_cell(frame.cell.array * lengths, scale_atoms=True)
     if transposed:
         frame.set_cell(frame.cell.array.T)
@@ -305,10 +305,10 @@ FRAMES = [
         (r"^ti\.extxyz is UTF-8 with a byte-order mark", "without")),
     Bad("a folder", lambda d: d, load, ("is a folder", "give the path of an extended-XYZ file"), OSError),
     Bad("stress that is not symmetric", lambda d: is_frame(d, lambda a: a.calc.results.update(
-        stress=np.arange(9.0).reshape(3, 3) / 1000)), partial(labelled.check_frame, where="frame 7"),
+        stress=np.arange(9.0).reshape(3, 3) / 1000)), partial(frame_checks.check_frame, where="frame 7"),
         ("^frame 7: ", "not symmetric", "0.004", "give xx xy xz")),
     Bad("forces of text", lambda d: is_frame(d, lambda a: a.calc.results.update(forces=[["a", "b", "c"]] * 2)),
-        partial(labelled.check_frame, where="frame 7"), ("^frame 7: ", "forces hold what is no number", "relabel")),
+        partial(frame_checks.check_frame, where="frame 7"), ("^frame 7: ", "forces hold what is no number", "relabel")),
     Bad("same frame twice", lambda d: a_file([*titanium()[:5], named(titanium()[2], "new")], d), load,
         (r"^ti\.extxyz, frame 5", "same atoms as frame 2", "drop")),
     Bad("same id twice",
@@ -327,24 +327,24 @@ FRAMES = [
     Bad("a scale of zero", lambda d: {"Ti": 0.0}, partial(create, scale=0), ("scale 0 eV", "positive scale")),
     Bad("weights of 0", lambda d: 0.0, lambda w: ForceMatchingConfig(energy_weight=w, force_weight=w, virial_weight=w),
         ("ForceMatchingConfig", "all three weights are 0", "raise one")),
-    Bad("forces that a constraint has set to 0", lambda d: is_frame(d, fixed), labelled.check_labels,
+    Bad("forces that a constraint has set to 0", lambda d: is_frame(d, fixed), frame_checks.check_labels,
         ("forces on the fixed atoms are exactly 0", "apply_constraint=False", "remove the constraint")),
     Bad("forces of another frame", lambda d: is_frame(d, lambda a: a.calc.results.update(forces=np.zeros((3, 3)))),
-        partial(labelled.check_frame, where="frame 7"), ("^frame 7: ", r"\(3, 3\) for 2 atoms", "relabel")),
+        partial(frame_checks.check_frame, where="frame 7"), ("^frame 7: ", r"\(3, 3\) for 2 atoms", "relabel")),
     Bad("energy missing", labels(energy=None), load, (FRAME, "energy is missing", "write it as `energy=`")),
     Bad("energy nan", labels(energy=np.nan), load, (FRAME, "energy is nan", "relabel")),
     Bad("energy absurd", labels(energy=-1e9), load, (FRAME, r"-5e\+08 eV per atom", "convert it to eV")),
     Bad("stress nan", labels(stress=np.array([0.0, 0, np.nan, 0, 0, 0])), load, (FRAME, "nan", "remove it")),
     Bad("one stress in GPa", labels(stress=np.full(6, -3.2)), load, (FRAME, r"3\.2", "looks like GPa", "convert it")),
     Bad("stress of 4 numbers", lambda d: is_frame(d, lambda a: a.calc.results.update(stress=np.zeros(4))),
-        partial(labelled.check_frame, where="frame 7"), ("^frame 7: ", r"\(4,\)", "xx yy zz yz xz xy")),
+        partial(frame_checks.check_frame, where="frame 7"), ("^frame 7: ", r"\(4,\)", "xx yy zz yz xz xy")),
     Bad("virial for stress",
         one_of_three(lambda a: (a.calc.results.pop("stress"), a.info.update(virial=np.eye(3)))), load,
         (FRAME, "`virial` but no stress", "-virial / volume")),
     Bad("flat cell", cell([[1, 0, 0], [1, 0, 0], [0, 0, 1]]), load, (FRAME, "no volume", "independent vectors")),
     Bad("left-handed cell", cell([[0, 1, 0], [1, 0, 0], [0, 0, 1]]), load, (FRAME, "left-handed", "exchange two")),
     Bad("cell nan", lambda d: is_frame(d, lambda a: a.set_cell(np.diag([np.nan, 3, 3]))),
-        partial(labelled.check_frame, where="frame 7"), ("^frame 7: ", "cell is not finite", "repair")),
+        partial(frame_checks.check_frame, where="frame 7"), ("^frame 7: ", "cell is not finite", "repair")),
     Bad("no cell", one_of_three(lambda a: a.set_cell(np.zeros((3, 3)))), load,
         (FRAME, "no volume|periodic", "give|set")),
     Bad("slab", one_of_three(lambda a: a.set_pbc([1, 1, 0])), load, (FRAME, r"\[True, True, False\]", "set pbc")),
@@ -354,7 +354,7 @@ FRAMES = [
     Bad("atom on an image", one_of_three(lambda a: a.positions.__setitem__(1, a.cell.array.sum(0) + [0, 0, -0.19])),
         load, (FRAME, r"0\.2\d* Å apart|0\.1\d* Å apart", "images", "drop the frame")),
     Bad("no atoms", lambda d: is_frame(d, lambda a: a.__delitem__([0, 1])),
-        partial(labelled.check_frame, where="frame 7"), ("^frame 7: ", "no atoms", "drop the frame")),
+        partial(frame_checks.check_frame, where="frame 7"), ("^frame 7: ", "no atoms", "drop the frame")),
 ]  # fmt: skip
 
 
@@ -813,7 +813,7 @@ def downloaded(content):
     def download(url, output_file, pooch):
         Path(output_file).write_bytes(content)
 
-    return lambda folder: titanium_paper.fetch_paper_archive(folder, _downloader=download)
+    return lambda folder: titanium_paper.fetch(folder, _downloader=download)
 
 
 def claims(shape):
@@ -835,12 +835,12 @@ def bomb(folder):
 
 
 ZIP = r"^Data_DFT_and_Exp\.zip"
-unverified = partial(datasets.load_paper_archive, verify=False)
+unverified = partial(titanium_paper.load, verify=False)
 NOT_IT, AGAIN = r"git id \w+ is not the published", "delete it and fetch"
 
 ARCHIVES = [
     Bad("archive missing", lambda d: d / "none.zip", unverified, (r"none\.zip does not exist", "fetch"), OSError),
-    Bad("archive altered", archive(), datasets.load_paper_archive, (ZIP, NOT_IT, AGAIN)),
+    Bad("archive altered", archive(), titanium_paper.load, (ZIP, NOT_IT, AGAIN)),
     Bad("archive cut off", archive(content=lambda c: c[:-100]), unverified, (ZIP, "unpacked", AGAIN)),
     Bad("archive cut in half", archive(content=lambda c: c[: len(c) // 2]), unverified, (ZIP, "unpacked", AGAIN)),
     Bad("archive empty", archive(content=lambda c: b""), unverified, (ZIP, "unpacked", AGAIN)),

@@ -36,7 +36,7 @@ from benchmarks.snapshots import MemoryUse
 from benchmarks.statistics import Spread, paired_ratio, spread
 from fusedff.crystallography import crystals
 from fusedff.crystallography.crystals import Crystal
-from fusedff.data import frames as labelled
+from fusedff.data import labelled_frames
 from fusedff.geometry import neighbors, systems
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.measurements import experiments
@@ -322,7 +322,7 @@ def test_starts_share_the_measurements_and_differ_in_what_labels_they_learned_fr
     tests = [[frame.info["config_id"] for frame in studies[f"seed {n}"].split.test] for n in starts.SEEDS]
     assert tests[0] == tests[1] == tests[2]
     foreign = studies[starts.LENNARD_JONES].frames
-    assert {labelled.source(frame) for frame in foreign} == {"lennard-jones"}
+    assert {labelled_frames.source(frame) for frame in foreign} == {"lennard-jones"}
     assert len({study.output for study in studies.values()}) == len(starts.STARTS)
     further = {start: [(one.name, one.measured) for one in study.targets] for start, study in studies.items()}
     assert [start for start in further if further[start] == [("E2g", 4.18)]] == list(starts.STARTS[-2:])

@@ -12,7 +12,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from fusedff.crystallography import crystals
-from fusedff.data import frames
+from fusedff.data.validation import frame_checks
 from fusedff.geometry import neighbors
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.measurements.state_points import StatePoint
@@ -91,7 +91,7 @@ def test_cells_of_no_height_are_refused_in_training_and_dynamics(what):
     frame = METRES[what].copy()
     frame.calc = SinglePointCalculator(frame, energy=0.0, forces=np.zeros((len(frame), 3)))
     with pytest.raises(ValueError, match=r"frame 3: (cell vectors are up to|the cell (is \S+ Å high|has no volume))"):
-        frames.check_frame(frame, "frame 3")
+        frame_checks.check_frame(frame, "frame 3")
     with pytest.raises(ValueError, match=r"frame 0: (cell vectors are up to|the cell (is \S+ Å high|has no volume))"):
         cells.replicate([frame], [10.0])
     with pytest.raises(ValueError, match="Å high"):

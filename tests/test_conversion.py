@@ -13,9 +13,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from copper import copper, relabelled
 
 from fusedff.commands import cli, conversion
-from fusedff.commands.conversion import Settings, convert
-from fusedff.data import datasets, splits
-from fusedff.data import frames as labelled
+from fusedff.commands.conversion import ConversionConfig, convert
+from fusedff.data import datasets, labelled_frames, splits
 from fusedff.units import from_voigt
 
 PROGRAMS = {  # name of a file -> who writes it, source of its frames
@@ -31,7 +30,7 @@ def assert_same(found, wanted, atol=2e-8):
     np.testing.assert_allclose(found.cell.array, wanted.cell.array, atol=atol)
     np.testing.assert_allclose(found.positions, wanted.positions, atol=atol)
     assert (found.numbers == wanted.numbers).all()
-    for one, two in zip(labelled.labels(found), labelled.labels(wanted), strict=True):
+    for one, two in zip(labelled_frames.labels(found), labelled_frames.labels(wanted), strict=True):
         np.testing.assert_allclose(one, two, atol=atol)
 
 
@@ -46,8 +45,8 @@ def test_labels_are_those_of_the_program_and_unconverged_steps_are_dropped(name,
     for found, wanted in zip(back, [frames[0], frames[2], frames[3]], strict=True):
         assert_same(found, wanted)
     assert [frame.info["config_id"] for frame in back] == [f"{name}#0", f"{name}#2", f"{name}#3"]
-    assert {labelled.run(frame) for frame in back} == {name}
-    assert {labelled.source(frame) for frame in back} == {source}
+    assert {labelled_frames.run(frame) for frame in back} == {name}
+    assert {labelled_frames.source(frame) for frame in back} == {source}
 
 
 @pytest.mark.parametrize("name", ["OUTCAR", "vasprun.xml"])
@@ -56,8 +55,9 @@ def test_the_free_energy_is_kept_and_the_report_says_so(name, tmp_path, recwarn)
     (tmp_path / name).write_text(PROGRAMS[name][0]([frame]))
     done = convert([tmp_path / name], tmp_path / "frames.extxyz")
     (back,) = datasets.load_frames(tmp_path / "frames.extxyz")
-    assert labelled.calculator_results(back)["energy"] == pytest.approx(labelled.labels(frame).energy, abs=1e-7)
-    assert "free_energy" not in labelled.calculator_results(back)
+    results = labelled_frames.calculator_results(back)
+    assert results["energy"] == pytest.approx(labelled_frames.labels(frame).energy, abs=1e-7)
+    assert "free_energy" not in results
     assert "the free energy, from which the forces derive" in done.report()
     assert "up to 3 meV per atom from it" in done.report()  # 12 meV of 4 atoms
     assert not recwarn.list
@@ -82,7 +82,7 @@ def test_wherever_a_file_ends_no_frame_is_another(name, tmp_path):
         (tmp_path / name).write_text(text[:end])
         done = convert([tmp_path / name], tmp_path / f"{end}.extxyz")
         for found, wanted in zip(done.frames, frames, strict=False):
-            for one, other in zip(labelled.labels(found), labelled.labels(wanted), strict=True):
+            for one, other in zip(labelled_frames.labels(found), labelled_frames.labels(wanted), strict=True):
                 missing = np.isnan(one)  # the stress, which comes last
                 np.testing.assert_allclose(one, np.where(missing, one, other), atol=2e-8)
 
@@ -95,7 +95,7 @@ def test_deepmd_folders_at_any_depth_are_one_run_each(tmp_path):
     back = datasets.load_frames(tmp_path / "frames.extxyz")
     for found, wanted in zip(back, frames[4:] + frames[:4], strict=True):
         assert_same(found, wanted)
-    assert [labelled.run(frame) for frame in back] == 2 * ["a"] + 4 * ["hot/b"]
+    assert [labelled_frames.run(frame) for frame in back] == 2 * ["a"] + 4 * ["hot/b"]
 
 
 def test_elements_of_a_deepmd_folder_may_be_named(tmp_path):
@@ -103,12 +103,12 @@ def test_elements_of_a_deepmd_folder_may_be_named(tmp_path):
     with pytest.raises(ValueError, match=r"type_map\.raw is missing; name the elements"):
         convert([tmp_path / "run"], tmp_path / "frames.extxyz")
     with pytest.raises(ValueError, match=r"format 'vasp-out' is of files, and only DeePMD folders are given; leave it"):
-        convert([tmp_path / "run"], tmp_path / "frames.extxyz", Settings(format="vasp-out", species=("Cu",)))
-    done = convert([tmp_path / "run"], tmp_path / "frames.extxyz", Settings(species=("Cu",)))
+        convert([tmp_path / "run"], tmp_path / "frames.extxyz", ConversionConfig(format="vasp-out", species=("Cu",)))
+    done = convert([tmp_path / "run"], tmp_path / "frames.extxyz", ConversionConfig(species=("Cu",)))
     assert str(done.frames[0].symbols) == "Cu4"
     outputs.deepmd(tmp_path / "named", copper(2), (2,), type_map="Ni\n")
     with pytest.raises(ValueError, match=r"named: type_map\.raw says Ni, not Cu; name no elements"):
-        convert([tmp_path / "named"], tmp_path / "more.extxyz", Settings(species=("Cu",)))
+        convert([tmp_path / "named"], tmp_path / "more.extxyz", ConversionConfig(species=("Cu",)))
 
 
 def test_a_run_that_goes_on_from_the_end_of_another_one_is_a_part_of_it(tmp_path):
@@ -120,7 +120,7 @@ def test_a_run_that_goes_on_from_the_end_of_another_one_is_a_part_of_it(tmp_path
     done = convert([tmp_path / n / "OUTCAR" for n in ("first", "second", "alone")], tmp_path / "all.extxyz")
     assert len(done.frames) == 12
     assert done.runs == 2
-    assert len({labelled.run(frame) for frame in datasets.load_frames(tmp_path / "all.extxyz")[:9]}) == 1
+    assert len({labelled_frames.run(frame) for frame in datasets.load_frames(tmp_path / "all.extxyz")[:9]}) == 1
 
 
 def test_calculations_are_shared_out_whole_and_a_long_one_can_be_cut(tmp_path):
@@ -131,12 +131,12 @@ def test_calculations_are_shared_out_whole_and_a_long_one_can_be_cut(tmp_path):
     whole = convert(sorted(tmp_path.glob("run-*/OUTCAR")), tmp_path / "whole.extxyz")
     parts = splits.split(datasets.load_frames(tmp_path / "whole.extxyz"))
     assert [len(part) for part in parts] == [21, 3, 6]
-    assert not {labelled.run(f) for f in parts.train} & {labelled.run(f) for f in parts.test}
+    assert not {labelled_frames.run(f) for f in parts.train} & {labelled_frames.run(f) for f in parts.test}
     assert whole.runs == 10
     (tmp_path / "OUTCAR").write_text(outputs.outcar(frames))
     one = convert([tmp_path / "OUTCAR"], tmp_path / "one.extxyz")
     assert "ten or more are needed" in one.report()
-    cut = convert([tmp_path / "OUTCAR"], tmp_path / "cut.extxyz", Settings(run_length=3))
+    cut = convert([tmp_path / "OUTCAR"], tmp_path / "cut.extxyz", ConversionConfig(run_length=3))
     assert cut.runs == 10
     assert [f.info["config_id"] for f in cut.frames[2:4]] == ["OUTCAR/0#2", "OUTCAR/1#3"]
 
@@ -152,12 +152,12 @@ def test_extended_xyz_keeps_its_names_and_loses_what_cannot_be_learned_from(tmp_
     same.positions += 0.3
     frames += [close, relabelled(same)]
     (tmp_path / "mine.extxyz").write_text(outputs.text_of(frames))
-    done = convert([tmp_path / "mine.extxyz"], tmp_path / "frames.extxyz", Settings(family="cold"))
+    done = convert([tmp_path / "mine.extxyz"], tmp_path / "frames.extxyz", ConversionConfig(family="cold"))
     back = datasets.load_frames(tmp_path / "frames.extxyz")
     assert [f.info["config_id"] for f in back] == ["mine.extxyz#0", "mine.extxyz#2", "mine.extxyz#3"]
-    assert [labelled.run(f) for f in back] == ["md-1", "mine.extxyz#2", "mine.extxyz#3"]
-    assert [labelled.family(f) for f in back] == ["hot", "cold", "cold"]
-    assert [labelled.source(f) for f in back] == ["gpaw", "frames", "frames"]
+    assert [labelled_frames.run(f) for f in back] == ["md-1", "mine.extxyz#2", "mine.extxyz#3"]
+    assert [labelled_frames.family(f) for f in back] == ["hot", "cold", "cold"]
+    assert [labelled_frames.source(f) for f in back] == ["gpaw", "frames", "frames"]
     (unfit,) = (why for why in done.dropped if "unfit" in why)
     assert "mine.extxyz#4: atoms 0 and 1 (or their images) are 0.173 Å apart" in unfit
     assert {why: n for why, n in done.dropped.items() if why != unfit} == {
@@ -169,7 +169,7 @@ def test_labels_may_have_other_names_and_a_virial_becomes_a_stress(tmp_path):
     """As MACE (REF_energy) and GAP (virial) call them; the extended XYZ of a frame says nothing of their meaning."""
     frames, renamed = copper(12), []
     for frame in frames:
-        found, other = labelled.calculator_results(frame), labelled.bare(frame)
+        found, other = labelled_frames.calculator_results(frame), labelled_frames.bare(frame)
         stress = from_voigt(np.asarray(found["stress"]))
         other.info.update(REF_energy=found["energy"], REF_stress=stress, virial=-frame.get_volume() * stress)
         other.arrays["REF_forces"] = found["forces"]
@@ -191,7 +191,7 @@ def test_labels_may_have_other_names_and_a_virial_becomes_a_stress(tmp_path):
 def test_a_trajectory_of_ase_is_one_run(tmp_path):
     frames = copper(12)
     ase.io.write(tmp_path / "md.traj", frames)
-    done = convert([tmp_path / "md.traj"], tmp_path / "frames.extxyz", Settings(source="emt"))
+    done = convert([tmp_path / "md.traj"], tmp_path / "frames.extxyz", ConversionConfig(source="emt"))
     assert done.runs == 1
     for found, expected in zip(done.frames, frames, strict=True):
         assert_same(found, expected)
@@ -200,7 +200,7 @@ def test_a_trajectory_of_ase_is_one_run(tmp_path):
 def test_a_left_handed_cell_is_the_same_crystal_with_two_vectors_exchanged(tmp_path):
     (frame,) = copper(1)
     other = Atoms(frame.numbers, frame.positions, cell=frame.cell.array[[1, 0, 2]], pbc=True)
-    other.calc = SinglePointCalculator(other, **labelled.calculator_results(frame))
+    other.calc = SinglePointCalculator(other, **labelled_frames.calculator_results(frame))
     (tmp_path / "OUTCAR").write_text(outputs.outcar([other]))
     (found,) = convert([tmp_path / "OUTCAR"], tmp_path / "frames.extxyz").frames
     assert_same(found, frame)
@@ -215,7 +215,7 @@ def test_the_command_says_what_it_did_and_what_comes_next(tmp_path, capsys, monk
     assert "1: SCF not converged" in said
     assert "11 frames with energy and forces, 11 with stress" in said
     assert 'frames = "frames.extxyz"' in said
-    assert {labelled.family(f) for f in datasets.load_frames("frames.extxyz")} == {"md"}
+    assert {labelled_frames.family(f) for f in datasets.load_frames("frames.extxyz")} == {"md"}
 
 
 @pytest.mark.parametrize(("content", "arguments", "says"), [
@@ -255,8 +255,8 @@ def test_a_slip_is_one_sentence_and_writes_nothing(content, arguments, says, tmp
 def test_if_most_frames_are_in_another_unit_none_is_written(tmp_path):
     frames = copper(12)
     for n, frame in enumerate(frames):  # stresses in GPa: some are too small to be noticed alone
-        stress = labelled.calculator_results(frame)["stress"] * (1e-3 if n < 3 else 160.2)
-        frame.calc = SinglePointCalculator(frame, **{**labelled.calculator_results(frame), "stress": stress})
+        stress = labelled_frames.calculator_results(frame)["stress"] * (1e-3 if n < 3 else 160.2)
+        frame.calc = SinglePointCalculator(frame, **{**labelled_frames.calculator_results(frame), "stress": stress})
     ase.io.write(tmp_path / "mine.xyz", frames, format="extxyz")
     with pytest.raises(ValueError, match=r"9 of 12 frames are unfit to learn from: .*; correct the files"):
         convert([tmp_path / "mine.xyz"], tmp_path / "frames.extxyz")

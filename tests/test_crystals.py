@@ -137,7 +137,7 @@ def test_a_relaxed_crystal_keeps_its_structure_and_takes_new_lengths_and_places(
     bonds = Bonds(right, 4.9)
     cell = (1.01 * 4.59, 1.01 * 4.59, 0.98 * 2.96, 90, 90, 90)
     off = crystal(["Ti", "O"], [(0, 0, 0), (0.315, 0.315, 0)], spacegroup=136, cellpar=cell)
-    found = relax.equilibrium(crystals.from_structure(off), bonds, relax.Relaxation(fmax=1e-5))
+    found = relax.equilibrium(crystals.from_structure(off), bonds, relax.RelaxationConfig(fmax=1e-5))
     assert found.parameters == pytest.approx({"a": 4.59, "c": 2.96}, abs=1e-5)
     np.testing.assert_allclose(crystals.unit_cell(found).positions, right.positions, atol=1e-4)
 

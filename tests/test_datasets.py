@@ -12,9 +12,9 @@ from ase.io import write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusedff.data import datasets, splits, titanium_paper
-from fusedff.data import frames as labelled
+from fusedff.data import datasets, labelled_frames, splits, titanium_paper
 from fusedff.data.download import git_blob_sha1
+from fusedff.data.validation import frame_checks
 from fusedff.units import GPA
 
 
@@ -37,7 +37,7 @@ def test_the_packaged_frames_are_titanium_with_all_labels():
     frames = datasets.load_frames()
     assert len(frames) >= 60
     assert {s for f in frames for s in f.symbols} == {"Ti"}
-    assert [f.info["config_id"] for f in frames if not labelled.use_virial(f)] == ["atom"]
+    assert [f.info["config_id"] for f in frames if not labelled_frames.use_virial(f)] == ["atom"]
     assert len({f.info["config_id"] for f in frames}) == len(frames)
     assert {"hcp-eos", "hcp-strain", "hcp-rattled", "bcc-rattled"} <= {f.info["config_type"] for f in frames}
 
@@ -46,9 +46,9 @@ def test_stress_is_positive_in_tension_in_the_packaged_frames():
     energies, volumes, pulls = [], [], []
     for f in datasets.load_frames():
         if f.info["config_type"] == "hcp-eos":
-            energies.append(labelled.labels(f).energy)
+            energies.append(labelled_frames.labels(f).energy)
             volumes.append(f.get_volume())
-            pulls.append(labelled.labels(f).stress[:3].mean())
+            pulls.append(labelled_frames.labels(f).stress[:3].mean())
     assert np.sign(pulls[0]) == -1  # compressed
     assert np.sign(pulls[-1]) == 1  # stretched
     slopes = np.polyval(np.polyder(np.polyfit(volumes, energies, 4)), volumes)
@@ -58,7 +58,7 @@ def test_stress_is_positive_in_tension_in_the_packaged_frames():
 def test_reference_energies_leave_little_to_learn():
     frames = datasets.load_frames()
     references = datasets.fit_reference_energies(frames)
-    left = {f.info["config_id"]: labelled.labels(f).energy / len(f) - references["Ti"] for f in frames}
+    left = {f.info["config_id"]: labelled_frames.labels(f).energy / len(f) - references["Ti"] for f in frames}
     atom = left.pop("atom")
     assert atom - min(left.values()) == pytest.approx(4.85, abs=0.05)  # eV, the cohesive energy
     assert max(left.values()) < 4.0  # at half of the volume
@@ -73,18 +73,18 @@ def test_frames_survive_a_round_trip_with_default_type_id_and_missing_stress(tmp
     first, second, third = datasets.load_frames(path)
     assert (first.info["config_type"], first.info["config_id"]) == ("unlabelled", "mine.extxyz#0")
     assert (second.info["config_type"], second.info["config_id"]) == ("slab", 7)
-    assert [labelled.has_stress(f) for f in (first, second, third)] == [True, False, True]
-    assert [labelled.use_virial(f) for f in (first, second, third)] == [True, False, False]
-    assert np.isnan(labelled.labels(second).stress).all()
-    np.testing.assert_allclose(labelled.labels(first).stress, 0.01)
-    assert labelled.labels(first).forces.shape == (2, 3)
+    assert [labelled_frames.has_stress(f) for f in (first, second, third)] == [True, False, True]
+    assert [labelled_frames.use_virial(f) for f in (first, second, third)] == [True, False, False]
+    assert np.isnan(labelled_frames.labels(second).stress).all()
+    np.testing.assert_allclose(labelled_frames.labels(first).stress, 0.01)
+    assert labelled_frames.labels(first).forces.shape == (2, 3)
 
 
 def test_a_free_energy_alone_is_the_energy():
     atoms = frame()
     atoms.calc.results = {"free_energy": -13.5, "forces": np.zeros((2, 3))}
-    labelled.check_frame(atoms)
-    assert labelled.labels(atoms).energy == -13.5
+    frame_checks.check_frame(atoms)
+    assert labelled_frames.labels(atoms).energy == -13.5
 
 
 # ---- splitting ----
@@ -185,7 +185,7 @@ def test_inseparable_species_share_the_energy_evenly():
 
 # ---- the paper's archive ----
 
-PUBLISHED = titanium_paper.PAPER_BLOB_IDS
+PUBLISHED = titanium_paper.GIT_ID
 
 
 @pytest.fixture
@@ -197,8 +197,7 @@ def published(tmp_path, monkeypatch):
         content = content or paper_zip(files)
         path = tmp_path / "Data_DFT_and_Exp.zip"
         path.write_bytes(content)
-        ids = {name: git_blob_sha1(data) for name, data in files.items()}
-        monkeypatch.setattr(titanium_paper, "PAPER_BLOB_IDS", {"archive": git_blob_sha1(content), **ids})
+        monkeypatch.setattr(titanium_paper, "GIT_ID", git_blob_sha1(content))
         return path
 
     return make
@@ -209,18 +208,17 @@ def test_git_object_ids_are_those_of_git(tmp_path):
     assert git_blob_sha1(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
     (tmp_path / "hello").write_bytes(b"hello\n")
     assert git_blob_sha1(tmp_path / "hello") == "ce013625030ba8dba906f756967f9e9ca394464a"
-    assert all(len(i) == 40 for i in titanium_paper.PAPER_BLOB_IDS.values())
 
 
 def test_the_archive_becomes_frames_in_ev_and_angstrom_with_row_vectors_and_stress_of_minus_virial(published):
     path = published()
     arrays = paper_arrays()
-    frames = datasets.load_paper_archive(path)
+    frames = titanium_paper.load(path)
     assert [f.info["config_type"] for f in frames] == ["paper-init", "paper-bulk"] * 2
-    assert [labelled.use_virial(f) for f in frames] == [True, False, True, False]
+    assert [labelled_frames.use_virial(f) for f in frames] == [True, False, True, False]
     assert [f.info["config_id"] for f in frames][:2] == ["paper-0000", "paper-0001"]
     for i, f in enumerate(frames):
-        energy, forces, stress = labelled.labels(f)
+        energy, forces, stress = labelled_frames.labels(f)
         np.testing.assert_array_equal(f.cell.array, arrays["box.npy"][i].reshape(3, 3))
         np.testing.assert_array_equal(f.positions, arrays["coord.npy"][i].reshape(-1, 3))
         np.testing.assert_array_equal(forces, arrays["force.npy"][i].reshape(-1, 3))
@@ -235,11 +233,11 @@ def test_unflattened_arrays_in_a_flat_archive_read_the_same(published):
     n = len(a["energy.npy"])
     shapes = {"box.npy": (n, 3, 3), "virial.npy": (n, 3, 3), "coord.npy": (n, -1, 3), "energy.npy": (n, 1)}
     files = {name: npy(array.reshape(shapes.get(name, array.shape))) for name, array in a.items()}
-    expected = datasets.load_paper_archive(published())
-    found = datasets.load_paper_archive(published(files, zipped(files)))
+    expected = titanium_paper.load(published())
+    found = titanium_paper.load(published(files, zipped(files)))
     for f, g in zip(found, expected, strict=True):
         assert f == g
-        np.testing.assert_array_equal(labelled.labels(f).stress, labelled.labels(g).stress)
+        np.testing.assert_array_equal(labelled_frames.labels(f).stress, labelled_frames.labels(g).stress)
 
 
 def test_a_virial_that_is_not_used_cannot_spoil_a_frame_but_one_that_is_used_can(published):
@@ -249,9 +247,9 @@ def test_a_virial_that_is_not_used_cannot_spoil_a_frame_but_one_that_is_used_can
         path = published({name: npy(array) for name, array in a.items()})
         if refused:
             with pytest.raises(ValueError, match=r"frame 0 \(paper-0000\): stress of"):
-                datasets.load_paper_archive(path)
+                titanium_paper.load(path)
         else:
-            assert not labelled.has_stress(datasets.load_paper_archive(path)[i])
+            assert not labelled_frames.has_stress(titanium_paper.load(path)[i])
 
 
 def test_only_the_published_file_is_opened(published, monkeypatch):
@@ -267,17 +265,10 @@ def test_only_the_published_file_is_opened(published, monkeypatch):
     for damaged in (flipped, content[:-100], content[:10], b"", content + b"\0"):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"^Data_DFT_and_Exp\.zip: git id .* not the published .*delete it"):
-            datasets.load_paper_archive(path)
-    monkeypatch.setattr(titanium_paper, "PAPER_BLOB_IDS", PUBLISHED)
+            titanium_paper.load(path)
+    monkeypatch.setattr(titanium_paper, "GIT_ID", PUBLISHED)
     with pytest.raises(ValueError, match="not the published 6f5c28d31a11acc1450eee9c82c86de7e592833c"):
-        datasets.load_paper_archive(path)
-
-
-def test_a_tampered_array_is_refused_even_if_the_archive_is_trusted(published, monkeypatch):
-    path = published()
-    monkeypatch.setitem(titanium_paper.PAPER_BLOB_IDS, "force.npy", "0000")
-    with pytest.raises(ValueError, match=r"Data_DFT_and_Exp\.zip, force\.npy: git id .* is not 0000; delete it"):
-        datasets.load_paper_archive(path)
+        titanium_paper.load(path)
 
 
 def test_nothing_is_unpacked_to_disk_whatever_the_names_say(published, tmp_path):
@@ -285,12 +276,12 @@ def test_nothing_is_unpacked_to_disk_whatever_the_names_say(published, tmp_path)
     outside = {f"../../evil/{name}": content for name, content in files.items()}
     path = published(files, zipped({**outside, "/etc/evil": b"x"}))
     before = set(tmp_path.rglob("*"))
-    datasets.load_paper_archive(path)
+    titanium_paper.load(path)
     assert set(tmp_path.rglob("*")) == before
     twice = zipped({f"{folder}/{n}": c for folder in "ab" for n, c in files.items()})
     path = published(files, twice)
     with pytest.raises(ValueError, match="2 folders hold all"):
-        datasets.load_paper_archive(path, verify=False)
+        titanium_paper.load(path, verify=False)
 
 
 # ---- the download ----
@@ -300,19 +291,19 @@ def test_the_archive_is_downloaded_once_verified_and_kept(published, tmp_path):
     path = published()
     content, calls = path.read_bytes(), []
     fetch = {"cache_dir": tmp_path / "cache", "_downloader": downloader(content, calls)}
-    first = titanium_paper.fetch_paper_archive(**fetch)
-    assert titanium_paper.fetch_paper_archive(**fetch) == first
-    assert calls == [titanium_paper.PAPER_URL]
-    assert len(datasets.load_paper_archive(first)) == 4
+    first = titanium_paper.fetch(**fetch)
+    assert titanium_paper.fetch(**fetch) == first
+    assert calls == [titanium_paper.URL]
+    assert len(titanium_paper.load(first)) == 4
     first.write_bytes(content[:-1])  # damaged in the cache: fetched again
-    assert titanium_paper.fetch_paper_archive(**fetch).read_bytes() == content
+    assert titanium_paper.fetch(**fetch).read_bytes() == content
     assert len(calls) == 2
 
 
 def test_without_a_network_the_error_says_what_to_do(tmp_path):
     offline = downloader(OSError("no route to host"), [])
     with pytest.raises(ConnectionError, match=r"no route to host; go online, or place the file at .*\.zip by hand"):
-        titanium_paper.fetch_paper_archive(tmp_path, _downloader=offline)
+        titanium_paper.fetch(tmp_path, _downloader=offline)
     assert not list(tmp_path.iterdir())
 
 

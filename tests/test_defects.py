@@ -13,7 +13,7 @@ from pairs import smooth_lennard_jones, springs
 from fusedff.crystallography import crystals
 from fusedff.crystallography.crystals import Crystal
 from fusedff.properties.static import defects, relax
-from fusedff.properties.static.relax import Relaxation
+from fusedff.properties.static.relax import RelaxationConfig
 
 NEAREST = 2.8  # Å
 FCC = Crystal("Al", "fcc", NEAREST * np.sqrt(2))
@@ -76,7 +76,7 @@ def test_a_vacancy_in_a_pair_potential_costs_the_energy_of_an_atom():
     argon = relax.equilibrium(Crystal("Ar", "fcc", 1.55), calculator)
     cell = crystals.unit_cell(argon)
     cell.calc = calculator
-    found = defects.vacancy(argon, calculator, (2, 2, 2), Relaxation(fmax=1e-3), name=None)
+    found = defects.vacancy(argon, calculator, (2, 2, 2), RelaxationConfig(fmax=1e-3), name=None)
     assert found.unrelaxed_energy == pytest.approx(-cell.get_potential_energy() / 4, rel=1e-9)
     assert 0.9 * found.unrelaxed_energy < found.formation_energy < found.unrelaxed_energy
     assert found.n_atoms == 32
@@ -85,7 +85,7 @@ def test_a_vacancy_in_a_pair_potential_costs_the_energy_of_an_atom():
 
 def test_a_vacancy_of_emt_copper_is_what_one_finds_by_hand():
     copper = Crystal("Cu", "fcc", 3.59)
-    found = defects.vacancy(copper, EMT(), (2, 2, 2), Relaxation(fmax=1e-3), name=None)
+    found = defects.vacancy(copper, EMT(), (2, 2, 2), RelaxationConfig(fmax=1e-3), name=None)
     perfect = bulk("Cu", "fcc", a=3.59, cubic=True) * (2, 2, 2)
     with_hole = perfect[[n for n in range(32) if n != 17]]
     for atoms in (perfect, with_hole):

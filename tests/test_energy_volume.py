@@ -10,10 +10,10 @@ from pairs import lennard_jones, lennard_jones_crystal, smooth_lennard_jones
 from fusedff.crystallography import crystals
 from fusedff.properties.static import elastic as static_elastic
 from fusedff.properties.static import energy_volume, relax
-from fusedff.properties.static.relax import NotRelaxedError, Relaxation
+from fusedff.properties.static.relax import NotRelaxedError, RelaxationConfig
 from fusedff.units import GPA
 
-RELAXATION = Relaxation(fmax=1e-5)
+RELAXATION = RelaxationConfig(fmax=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -61,4 +61,4 @@ def test_bad_input_is_refused_by_name():
     with pytest.raises(ValueError, match="n_volumes = 4"):
         energy_volume.run(structures, lennard_jones(3.0), n_volumes=4)
     with pytest.raises(NotRelaxedError, match=r"^squeezed: relaxation of Ar4: after 1 steps"):
-        energy_volume.run(structures, lennard_jones(3.0), relaxation=Relaxation(steps=1), name=None)
+        energy_volume.run(structures, lennard_jones(3.0), relaxation=RelaxationConfig(steps=1), name=None)

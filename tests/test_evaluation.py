@@ -21,7 +21,7 @@ from fusedff.data import datasets
 from fusedff.interfaces import calculators
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.properties.static import phonons, summary, zone_center
-from fusedff.properties.static.relax import Relaxation, relax_crystal
+from fusedff.properties.static.relax import RelaxationConfig, relax_crystal
 from fusedff.properties.thermal import elastic
 from fusedff.training import label_errors
 from fusedff.units import GPA
@@ -53,7 +53,7 @@ def test_isotopes_vibrate_with_their_own_masses():
 
 def test_optical_phonons_of_hcp_are_those_of_a_supercell():
     calculator = smooth_lennard_jones(2.4)
-    cell = relax_crystal(bulk("Ar", "hcp", a=1.1, c=1.8), calculator, Relaxation(1e-6))
+    cell = relax_crystal(bulk("Ar", "hcp", a=1.1, c=1.8), calculator, RelaxationConfig(1e-6))
     found = zone_center.optical(cell, calculator, 1e-3)
     by_phonopy = phonons.run(cell, calculator, (2, 2, 1), 1e-3, (0.0,), name=None).at("G")
     np.testing.assert_allclose(found, by_phonopy[3:], rtol=1e-3)

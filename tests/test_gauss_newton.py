@@ -84,7 +84,7 @@ def test_labels_are_averaged_as_the_jacobian_is(linear, rng):
         labels = (n + 1) * rng.choice([-1, 1], size=(2000, 6)) @ exact / 2000**0.5
         state = step(state, n, 0.1, state.params, slopes, residuals, 0.01, labels)
     expected = np.mean([1, 4, 9, 16]) * exact.T @ exact
-    assert np.linalg.norm(state.labels.T @ state.labels - expected) < 0.1 * np.linalg.norm(expected)
+    assert np.linalg.norm(state.sketch.T @ state.sketch - expected) < 0.1 * np.linalg.norm(expected)
 
 
 def test_arrays_of_jax_give_the_same_step_to_the_last_bit(linear, rng):
@@ -93,7 +93,7 @@ def test_arrays_of_jax_give_the_same_step_to_the_last_bit(linear, rng):
     labels = rng.normal(size=(20, 60)).astype(np.float32)
     state = step(gauss_newton.init(4, np.zeros(60), 20), 0, 1.0, np.zeros(60), slopes, residuals, 1e-3, labels)
     with jax.enable_x64(False):
-        restored = gauss_newton.State(*map(jnp.asarray, state))
+        restored = gauss_newton.GaussNewtonState(*map(jnp.asarray, state))
         found = step(restored, 1, 1.0, np.float32(state.params), slopes, residuals, 1e-3, labels)
     kept = state._replace(params=np.float32(state.params))
     expected = step(kept, 1, 1.0, kept.params, slopes, residuals, 1e-3, labels)

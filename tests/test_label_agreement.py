@@ -11,8 +11,8 @@ from ase.build import bulk
 from copper import copper, relabelled
 
 from fusedff.data import datasets
-from fusedff.data.frames import labels
-from fusedff.data.validation import labels as consistency
+from fusedff.data.labelled_frames import labels
+from fusedff.data.validation import label_checks
 
 HARTREE, BOHR, KCAL_MOL = ase.units.Hartree, ase.units.Bohr, ase.units.kcal / ase.units.mol
 
@@ -64,7 +64,7 @@ def check(frames, energy=1.0, forces=1.0, stress=1.0, order=slice(None), shears=
         changed.append(
             label._replace(energy=factor * label.energy, forces=forces * label.forces[order], stress=stresses)
         )
-    consistency.check_changes(frames, changed, [f"frame {i}" for i in range(len(frames))])
+    label_checks.check_changes(frames, changed, [f"frame {i}" for i in range(len(frames))])
 
 
 def per_atom(frame):
@@ -163,9 +163,9 @@ def test_shear_stresses_in_another_order_are_noticed(cell, shears):
 
 def test_frames_that_can_be_compared_are_counted():
     frames = [*alternating(), *rattled(cell=TRICLINIC)[:1]]
-    assert consistency.compared(frames, [labels(frame) for frame in frames]) == (33, 33)
+    assert label_checks.compared(frames, [labels(frame) for frame in frames]) == (33, 33)
     without = [labels(frame)._replace(stress=np.full(6, np.nan)) for frame in frames]
-    assert consistency.compared(frames, without) == (33, 33)
-    assert consistency.compared(frames[:15], without[:15]) == (0, 12)
+    assert label_checks.compared(frames, without) == (33, 33)
+    assert label_checks.compared(frames[:15], without[:15]) == (0, 12)
     far = rattled(10, 0.0, 0.6)
-    assert consistency.compared(far, [labels(frame) for frame in far]) == (0, 9)
+    assert label_checks.compared(far, [labels(frame) for frame in far]) == (0, 9)

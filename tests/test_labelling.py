@@ -12,8 +12,7 @@ from copper import copper
 from test_make_dft_labels import script  # noqa: F401  a fixture
 
 from fusedff.commands import cli, labelling
-from fusedff.data import datasets, splits
-from fusedff.data import frames as labelled
+from fusedff.data import datasets, labelled_frames, splits
 from fusedff.runtime import storage
 
 
@@ -125,9 +124,9 @@ def test_labels_of_a_calculator_are_its_own_and_can_be_trained_on(tmp_path, caps
     assert "24 of 24 structures, 0 of them before; 0 failed" in said
     frames = datasets.load_frames("emt.extxyz")
     for frame, structure in zip(frames, structures, strict=True):
-        assert labelled.source(frame) == "emt"
+        assert labelled_frames.source(frame) == "emt"
         assert frame.info["calculator"].startswith("emt (ase ")
-        for found, wanted in zip(labelled.labels(frame), labelled.labels(structure), strict=True):
+        for found, wanted in zip(labelled_frames.labels(frame), labelled_frames.labels(structure), strict=True):
             np.testing.assert_allclose(found, wanted, atol=1e-7)  # eight decimals
     assert all(splits.split(frames))  # each structure is a run of its own
     (tmp_path / "measured.csv").write_text(
@@ -160,7 +159,7 @@ def test_a_structure_that_fails_is_named_and_the_others_are_labelled(folder, fus
     said = capsys.readouterr().out
     assert "2/3 my structures.xyz#1: no labels (the cell is too ordinary), skipped\n" in said
     assert "2 of 3 structures, 0 of them before; 1 failed" in said
-    assert {labelled.source(frame) for frame in datasets.load_frames("labels.extxyz")} == {"mine"}
+    assert {labelled_frames.source(frame) for frame in datasets.load_frames("labels.extxyz")} == {"mine"}
     monkeypatch.setattr(Fussy, "fails", False)
     assert cli.main(command) == 0
     assert "3 of 3 structures, 2 of them before; 0 failed" in capsys.readouterr().out
@@ -182,7 +181,7 @@ def test_labels_that_cannot_be_learned_from_are_not_written(folder, monkeypatch)
 def test_a_calculator_without_stress_labels_without_it(folder, monkeypatch):
     monkeypatch.setattr(Fussy, "implemented_properties", ["energy", "forces"])
     labelling.label("my structures.xyz", "labels.extxyz", f"{__name__}:Fussy")
-    assert not any(map(labelled.has_stress, datasets.load_frames("labels.extxyz")))
+    assert not any(map(labelled_frames.has_stress, datasets.load_frames("labels.extxyz")))
 
 
 def test_what_a_calculator_cannot_label_is_one_sentence(folder, capsys):

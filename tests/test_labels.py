@@ -15,10 +15,9 @@ from ase.io import write
 from copper import copper, relabelled
 
 from fusedff import tables
-from fusedff.data import datasets, deepmd, splits
-from fusedff.data import frames as labelled
+from fusedff.data import datasets, deepmd, labelled_frames, splits
 from fusedff.data.batching import FrameStore
-from fusedff.data.validation import duplicates
+from fusedff.data.validation import duplicates, frame_checks
 from fusedff.potential import Potential
 from fusedff.study import comparison
 from fusedff.training import force_matching, label_errors
@@ -120,10 +119,10 @@ def test_a_stress_that_is_not_symmetric_is_refused_by_its_frame_though_ase_would
     np.save(tmp_path / "run" / "set.000" / "virial.npy", virial)
     for n, frame in enumerate(deepmd.load(tmp_path / "run")):
         if n != 1:
-            labelled.check_frame(frame)
+            frame_checks.check_frame(frame)
             continue
         with pytest.raises(ValueError, match="frame 1: stress is not symmetric"):
-            labelled.check_frame(frame, "frame 1")
+            frame_checks.check_frame(frame, "frame 1")
 
 
 def test_without_any_stress_label_the_error_is_none_and_is_called_so():
@@ -148,12 +147,12 @@ def test_a_stress_under_another_name_is_named_with_the_remedy(cu, name, remedy):
         datasets.load_frames(path)
     text = path.read_text().replace(f" {name}=", f" use_virial=F {name}=")
     path.write_text(text)
-    assert not any(map(labelled.use_virial, datasets.load_frames(path)))
+    assert not any(map(labelled_frames.use_virial, datasets.load_frames(path)))
 
 
 def test_weights_and_per_atom_stresses_are_no_stress_under_another_name(cu):
     text = datasets.load_frames(cu(edit=lambda text: re.sub(' stress="[^"]*"', " config_stress_weight=0.5", text)))
-    assert not any(map(labelled.has_stress, text))
+    assert not any(map(labelled_frames.has_stress, text))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +162,7 @@ def test_weights_and_per_atom_stresses_are_no_stress_under_another_name(cu):
 )
 def test_words_for_no_are_read_as_no(cu, word, used):
     path = cu(edit=lambda text: text.replace(" energy=", f" use_virial={word} energy="))
-    assert [labelled.use_virial(frame) for frame in datasets.load_frames(path)] == [used] * 3
+    assert [labelled_frames.use_virial(frame) for frame in datasets.load_frames(path)] == [used] * 3
 
 
 def test_what_is_neither_yes_nor_no_is_refused(cu):
@@ -208,7 +207,7 @@ def test_lengths_in_other_worlds_are_refused_at_once(factor):
     atoms = bulk("Cu", cubic=True)
     atoms.set_cell(atoms.cell.array * factor, scale_atoms=True)
     with pytest.raises(ValueError, match=r"frame 7: cell vectors are up to .* Å long, .*give lengths in Å"):
-        labelled.check_geometry(atoms, "frame 7")
+        frame_checks.check_geometry(atoms, "frame 7")
 
 
 def test_units_that_are_stated_are_believed(cu):
@@ -230,7 +229,7 @@ def test_units_that_are_stated_are_believed(cu):
 
 def again(frame, change=lambda atoms: atoms, order=slice(None), de=0.0):
     """The frame written by another tool: its labels stay those of its atoms."""
-    found = labelled.labels(frame)
+    found = labelled_frames.labels(frame)
     copy = change(frame.copy())[order]
     copy.calc = SinglePointCalculator(copy, energy=found.energy + de, forces=found.forces[order], stress=found.stress)
     return copy

@@ -13,7 +13,7 @@ from fusedff.crystallography import crystals, elastic_symmetry, orientation
 from fusedff.crystallography.crystals import Crystal
 from fusedff.crystallography.elastic_symmetry import SYMMETRIES
 from fusedff.properties.static import elastic
-from fusedff.properties.static.relax import Relaxation
+from fusedff.properties.static.relax import RelaxationConfig
 from fusedff.units import GPA
 
 NUMBER = dict(zip(SYMMETRIES, (21, 13, 9, 7, 6, 7, 6, 5, 3), strict=True))
@@ -186,7 +186,7 @@ def test_static_constants_of_any_class_are_those_of_harmonic_bonds(name):
     rotation = orientation.of_atoms(atoms).rotation
     expected = elastic_symmetry.rotated(relaxed, rotation)
     assert elastic_symmetry.born_stability(elastic_symmetry.reduce_stiffness(expected, symmetry), symmetry)
-    found = elastic.run(atoms, bonds, symmetry, 1e-3, Relaxation(fmax=1e-5), name=None)
+    found = elastic.run(atoms, bonds, symmetry, 1e-3, RelaxationConfig(fmax=1e-5), name=None)
     # the geometry of the bonds is anharmonic (the square of the strain), and forces of fmax are left
     size = np.abs(expected).max() / GPA
     np.testing.assert_allclose(found.stiffness_gpa, expected / GPA, atol=1e-4 * size)

@@ -18,8 +18,7 @@ from ase.calculators.emt import EMT
 from ase.io import read, write
 from ase.neighborlist import neighbor_list
 
-from fusedff.data import datasets, splits
-from fusedff.data import frames as labelled
+from fusedff.data import datasets, labelled_frames, splits
 from fusedff.interfaces import calculators
 from fusedff.units import GPA
 
@@ -215,7 +214,7 @@ def test_structures_without_ids_are_a_run_each_and_of_no_other_source(script, tm
     write(tmp_path / "out.extxyz", frames)
     found = datasets.load_frames(tmp_path / "out.extxyz")
     assert [len(part) for part in splits.split(found)] == [7, 1, 2]
-    assert {labelled.source(frame) for frame in found} == {"gpaw"}
+    assert {labelled_frames.source(frame) for frame in found} == {"gpaw"}
 
 
 @pytest.mark.skipif(not (shutil.which("mpirun") and os.path.exists("/usr/bin/python3")), reason="needs mpirun")
@@ -242,7 +241,7 @@ def test_labels_are_written_as_the_package_reads_them(script, tmp_path):
     (frame,) = datasets.load_frames(tmp_path / "out.extxyz")
     assert frame.info["k_mesh"] == "6x6x6"
     assert frame.info["dft"] == "GPAW-PBE-PW500-k0.26/0.31-MP0.2"
-    assert labelled.labels(frame).energy == -14.0
+    assert labelled_frames.labels(frame).energy == -14.0
 
 
 @pytest.mark.parametrize("cut", [0, 1, 30, 200, 330, 500])

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from fusedff.crystallography import orientation
 from fusedff.crystallography.crystals import Crystal, prototype, supercell, unit_cell
 from fusedff.properties.static import elastic, relax
-from fusedff.properties.static.relax import Relaxation
+from fusedff.properties.static.relax import RelaxationConfig
 
 TITANIUM = Crystal("Ti", "hcp", 2.95, 4.68)
 COPPER = {"C11": 172.5, "C12": 115.4, "C44": 89.8}  # GPa, of EMT at a = 3.59 Å
@@ -68,7 +68,7 @@ def test_copper_has_the_same_constants_in_any_axes(name):
 
 
 def test_a_hexagonal_crystal_has_the_same_five_constants_in_any_axes():
-    tight, calculator = Relaxation(fmax=1e-5), smooth_lennard_jones(1.9)
+    tight, calculator = RelaxationConfig(fmax=1e-5), smooth_lennard_jones(1.9)
     rest = relax.relax_crystal(bulk("Ar", "hcp", a=1.09, c=1.78), calculator, tight)
     found = [
         elastic.run(orientation.rotated_atoms(rest, turn), calculator, "hexagonal", relaxation=tight, name=None)

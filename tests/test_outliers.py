@@ -12,7 +12,7 @@ from argon import argon, laid_out
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from fusedff.data import frames as labelled
+from fusedff.data import labelled_frames
 from fusedff.data.splits import Split
 from fusedff.plotting import data as data_plots
 from fusedff.potential import Potential
@@ -54,7 +54,7 @@ def labelled_argon(n, scale=SCALE, seed=3):
 
 def clean(n=40):
     """A list of good frames that may be changed."""
-    return [with_labels(frame, **labelled.labels(frame)._asdict()) for frame in labelled_argon(n)]
+    return [with_labels(frame, **labelled_frames.labels(frame)._asdict()) for frame in labelled_argon(n)]
 
 
 def scaled(model, scale=SCALE):
@@ -66,7 +66,7 @@ MODEL = TRAINED.with_params(scaled(TRAINED))
 
 def planted(**changes):
     def plant(frames):
-        label = labelled.labels(frames[PLANTED])
+        label = labelled_frames.labels(frames[PLANTED])
         new = {name: change(getattr(label, name)) for name, change in changes.items()}
         frames[PLANTED] = with_labels(frames[PLANTED], **(label._asdict() | new))
 
@@ -74,7 +74,7 @@ def planted(**changes):
 
 
 def transposed(frames):
-    label, frame = labelled.labels(frames[PLANTED]), frames[PLANTED].copy()
+    label, frame = labelled_frames.labels(frames[PLANTED]), frames[PLANTED].copy()
     frame.set_cell(frame.cell.array.T)
     frames[PLANTED] = with_labels(frame, *label)
 
@@ -100,7 +100,7 @@ def test_a_planted_fault_comes_first(fault):
 def test_a_family_with_another_zero_of_energy_is_named_whole():
     frames = clean()
     for n in range(1, 40, 4):  # a third family, a quarter of all
-        label = labelled.labels(frames[n])
+        label = labelled_frames.labels(frames[n])
         frames[n] = with_labels(frames[n], label.energy + 0.3 * len(frames[n]), label.forces, label.stress)
         frames[n].info["config_type"] = "other code"
     found = outliers.find(MODEL, frames)

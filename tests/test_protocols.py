@@ -12,7 +12,7 @@ from fusedff import properties
 from fusedff.network.dimenet import DimeNet
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Model
-from fusedff.properties.static.relax import Relaxation
+from fusedff.properties.static.relax import RelaxationConfig
 from fusedff.simulation.elasticity import CoupledStrains, Estimator, StressFluctuation
 from fusedff.training import targets
 from fusedff.training.phonon_target import PhononTarget
@@ -54,7 +54,7 @@ RESULTS = [
     for module in pkgutil.walk_packages(properties.__path__, "fusedff.properties.")
     for kind in vars(importlib.import_module(module.name)).values()
     if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module.name
-    if kind is not Relaxation
+    if kind is not RelaxationConfig
     and not kind.__name__.endswith("Config")  # settings
     and not kind.__name__.startswith("_")
 ]

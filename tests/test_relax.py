@@ -10,9 +10,9 @@ from pairs import Pairs, lennard_jones, lennard_jones_crystal, lennard_jones_tai
 from fusedff.crystallography import crystals
 from fusedff.crystallography.crystals import Crystal
 from fusedff.properties.static import relax
-from fusedff.properties.static.relax import NotRelaxedError, Relaxation
+from fusedff.properties.static.relax import NotRelaxedError, RelaxationConfig
 
-TIGHT = Relaxation(fmax=1e-6)
+TIGHT = RelaxationConfig(fmax=1e-6)
 
 
 def test_the_fcc_lennard_jones_crystal_has_its_published_distance_and_energy():
@@ -77,9 +77,9 @@ def test_what_does_not_come_to_rest_is_an_error_that_says_where_and_what_to_do()
     start = bulk("Ar", "fcc", a=1.6, cubic=True) * (2, 1, 1)
     start.rattle(0.05, seed=3)
     with pytest.raises(NotRelaxedError, match=r"argon of Ar8: after 2 steps .* on atom \d is .* allow more steps"):
-        relax.relax_ions(start, smooth_lennard_jones(2.6), Relaxation(steps=2), "argon")
+        relax.relax_ions(start, smooth_lennard_jones(2.6), RelaxationConfig(steps=2), "argon")
     with pytest.raises(NotRelaxedError, match="Ar4: after 1 steps the largest force is the cell's"):
-        relax.relax_crystal(bulk("Ar", "fcc", a=1.5, cubic=True), smooth_lennard_jones(2.6), Relaxation(steps=1))
+        relax.relax_crystal(bulk("Ar", "fcc", a=1.5, cubic=True), smooth_lennard_jones(2.6), RelaxationConfig(steps=1))
 
 
 def test_a_calculator_that_returns_nan_is_stopped_at_once():

@@ -16,7 +16,7 @@ from fusedff.data.batching import FrameStore
 from fusedff.training import force_matching, force_matching_loss, label_errors, outliers
 from fusedff.training.config import ForceMatchingConfig
 from fusedff.training.force_matching import ForceMatchingTrainer
-from fusedff.training.validation import Validation
+from fusedff.training.validation_loss import ValidationLoss
 
 TRUTH = replace(argon(), source="one")
 START = replace(argon(epsilon=0.0085, sigma=3.3), source="one")
@@ -54,7 +54,7 @@ def frames(n=12):
 
 
 def validation(trainer, settings, n=12):
-    return Validation(settings, START, frames(n), trainer.store.offset_of, trainer.zeros)
+    return ValidationLoss(settings, START, frames(n), trainer.store.offset_of, trainer.zeros)
 
 
 def test_the_potential_that_made_the_labels_has_no_error_whatever_the_zero_of_each_source():

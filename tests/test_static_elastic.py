@@ -13,11 +13,11 @@ from pairs import lennard_jones, lennard_jones_crystal, smooth_lennard_jones
 from fusedff.crystallography import crystals
 from fusedff.crystallography.crystals import Crystal
 from fusedff.properties.static import elastic, relax
-from fusedff.properties.static.relax import Relaxation
+from fusedff.properties.static.relax import RelaxationConfig
 from fusedff.properties.thermal import lattice
 from fusedff.units import GPA, strain_from_voigt
 
-TIGHT = Relaxation(fmax=1e-6)
+TIGHT = RelaxationConfig(fmax=1e-6)
 SMOOTH = smooth_lennard_jones(2.6)
 
 
@@ -107,7 +107,7 @@ def test_ions_of_hcp_soften_c11_and_those_of_a_lattice_of_inversion_centres_do_n
 
 def test_emt_copper_in_any_cell_and_orientation():
     """The energy route for the primitive cell; the cube of four atoms gives the same."""
-    copper = relax.equilibrium(Crystal("Cu", "fcc", 3.6), EMT(), Relaxation(fmax=1e-5))
+    copper = relax.equilibrium(Crystal("Cu", "fcc", 3.6), EMT(), RelaxationConfig(fmax=1e-5))
     primitive = bulk("Cu", "fcc", a=copper.a)
     found = elastic.run(primitive, EMT(), "cubic", name=None)
     cube = elastic.run(crystals.unit_cell(copper), EMT(), "cubic", name=None)

@@ -17,7 +17,7 @@ from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.static import elastic as static_elastic
 from fusedff.properties.static import relax
-from fusedff.properties.static.relax import Relaxation
+from fusedff.properties.static.relax import RelaxationConfig
 from fusedff.properties.thermal import lattice
 from fusedff.properties.thermal.lattice import LatticeConfig
 from fusedff.simulation import langevin
@@ -90,7 +90,7 @@ def measure(name, estimator, temperature, replicas, snapshots):
 def test_constants_near_zero_kelvin_are_the_static_ones_of_relaxed_ions(name):
     model, crystal, *_ = CASES[name]
     cell, symmetry = crystals.unit_cell(crystal), crystals.symmetry(crystal)
-    static = static_elastic.run(cell, FusedCalculator(model), symmetry, 5e-4, Relaxation(1e-6), name=None)
+    static = static_elastic.run(cell, FusedCalculator(model), symmetry, 5e-4, RelaxationConfig(1e-6), name=None)
     clamped = elastic_symmetry.reduce_stiffness(static.clamped_gpa, symmetry)
     found, error = measure(name, CoupledStrains(0.002), 0.5, 2, 40)
     # thermal softening is 0.4 % of C11 at 0.5 K

@@ -13,8 +13,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from fusedff.data import datasets, splits, titanium_vasp
-from fusedff.data import frames as labelled
+from fusedff.data import datasets, labelled_frames, splits, titanium_vasp
 from fusedff.data.validation import duplicates
 from fusedff.study import comparison, presets
 
@@ -94,17 +93,17 @@ def test_the_archive_becomes_frames_of_one_source_in_runs_without_stress(publish
         *(f"T475/1_mp-46/elastic/run_3#{n}" for n in range(3)),
     ]
     assert [f.info["config_type"] for f in frames] == ["bcc-interstitial-small-T1900"] * 3 + ["hcp-elastic-T475"] * 3
-    assert {labelled.source(f) for f in frames} == {"vasp"}
-    assert not any(labelled.use_virial(f) for f in frames)
+    assert {labelled_frames.source(f) for f in frames} == {"vasp"}
+    assert not any(labelled_frames.use_virial(f) for f in frames)
     arrays = sets()
     for n, frame in enumerate(frames[3:]):
         np.testing.assert_array_equal(frame.positions, arrays["coord.npy"][n].reshape(-1, 3))
         np.testing.assert_array_equal(frame.cell.array, arrays["box.npy"][n].reshape(3, 3))
-        energy, forces, stress = labelled.labels(frame)
+        energy, forces, stress = labelled_frames.labels(frame)
         assert energy == arrays["energy.npy"][n]
         np.testing.assert_array_equal(forces, arrays["force.npy"][n].reshape(-1, 3))
         assert np.isnan(stress).all()
-    assert {labelled.run(f) for f in frames} == {"1_mp-46/elastic/run_3", "3_mp-73/interstitials_HCP2/inter_10"}
+    assert {labelled_frames.run(f) for f in frames} == {"1_mp-46/elastic/run_3", "3_mp-73/interstitials_HCP2/inter_10"}
 
 
 def test_an_extended_xyz_file_of_the_same_content_reads_the_same(published, tmp_path):
@@ -118,7 +117,7 @@ def test_an_extended_xyz_file_of_the_same_content_reads_the_same(published, tmp_
     again = titanium_vasp.load(tmp_path / "same.extxyz")
     for one, two in zip(frames, again, strict=True):
         assert one.info == two.info
-        np.testing.assert_allclose(labelled.labels(one).forces, labelled.labels(two).forces, atol=1e-7)
+        np.testing.assert_allclose(labelled_frames.labels(one).forces, labelled_frames.labels(two).forces, atol=1e-7)
 
 
 def test_copies_and_frames_that_did_not_converge_are_dropped_and_counted(published):
@@ -260,8 +259,8 @@ def parts_of(frames):
 def test_frames_of_one_run_stay_together_and_appending_moves_none():
     frames = made("vasp", 20, 5) + made("vasp", 20, 3, "bcc")
     parts = parts_of(frames)
-    by_run = {labelled.run(f): parts[id(f)] for f in frames}
-    assert all(parts[id(f)] == by_run[labelled.run(f)] for f in frames)
+    by_run = {labelled_frames.run(f): parts[id(f)] for f in frames}
+    assert all(parts[id(f)] == by_run[labelled_frames.run(f)] for f in frames)
     for family in ("hcp", "bcc"):
         shares = [part for run, part in by_run.items() if run.startswith(family)]
         assert (shares.count("validation"), shares.count("test")) == (2, 4)
@@ -315,7 +314,7 @@ def test_runs_of_two_sources_with_one_name_are_two_runs():
     frames = made("gpaw", 10, 1) + made("vasp", 10, 1)
     parts = parts_of(frames)
     for source in ("gpaw", "vasp"):
-        shares = [parts[id(f)] for f in frames if labelled.source(f) == source]
+        shares = [parts[id(f)] for f in frames if labelled_frames.source(f) == source]
         assert (shares.count("validation"), shares.count("test")) == (1, 2)
 
 
@@ -324,7 +323,7 @@ def test_the_split_of_the_embedded_frames_is_what_it_was():
     ids = repr([[f.info["config_id"] for f in part] for part in split])
     if [len(part) for part in split] == [88, 11, 24]:  # until the set grows
         assert hashlib.sha256(ids.encode()).hexdigest().startswith("2d32c35730bc7f2c")
-    assert {labelled.source(f) for f in datasets.load_frames()} == {"gpaw"}
+    assert {labelled_frames.source(f) for f in datasets.load_frames()} == {"gpaw"}
 
 
 def test_frames_without_ids_are_runs_of_their_own(tmp_path):
@@ -334,13 +333,13 @@ def test_frames_without_ids_are_runs_of_their_own(tmp_path):
     write(tmp_path / "mine.extxyz", frames)
     loaded = datasets.load_frames(tmp_path / "mine.extxyz")
     assert [len(part) for part in splits.split(loaded)] == [7, 1, 2]
-    assert {labelled.source(f) for f in loaded} == {"mine"}
+    assert {labelled_frames.source(f) for f in loaded} == {"mine"}
 
 
 def test_reference_energies_are_those_of_one_source():
     frames = made("gpaw", 3, 1) + made("vasp", 2, 1)
     for frame in frames:
-        energy = -13.0 if labelled.source(frame) == "gpaw" else -15.0
+        energy = -13.0 if labelled_frames.source(frame) == "gpaw" else -15.0
         frame.calc = SinglePointCalculator(frame, energy=energy, forces=np.zeros((2, 3)))
     assert datasets.fit_reference_energies(frames) == pytest.approx({"Ti": -6.5})
     assert datasets.fit_reference_energies(frames, "vasp") == pytest.approx({"Ti": -7.5})

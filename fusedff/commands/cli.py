@@ -89,7 +89,7 @@ def _convert_arguments(parser) -> None:
 def _convert(options) -> int:
     from fusedff.commands import conversion
 
-    settings = conversion.Settings(
+    settings = conversion.ConversionConfig(
         options.format, options.source, options.family, options.run_length, tuple(options.species),
         _settings(options.labels, "--labels"),
     )  # fmt: skip
@@ -183,7 +183,7 @@ def _train(options) -> int:
     _set_up_jax()
     presets.announce(mine.preset)
     result = training.train(mine, say=lambda text: print(f"--- {text}", flush=True))
-    print(f"\n{comparison.verdict(mine.preset, result)}")
+    print(f"\n{comparison.results_text(mine.preset, result)}")
     print(f"\nmodels, tables and figures: {mine.output}")
     return 0
 

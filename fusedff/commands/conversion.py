@@ -16,10 +16,9 @@ import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.formats import filetype
 
-from fusedff.data import datasets, deepmd, dft_outputs, extxyz, splits
-from fusedff.data import frames as labelled
+from fusedff.data import datasets, deepmd, dft_outputs, extxyz, labelled_frames, splits
 from fusedff.data.dft_outputs import FORMATS, OutputFrame
-from fusedff.data.validation import duplicates
+from fusedff.data.validation import duplicates, frame_checks
 from fusedff.runtime import storage
 
 UNCONVERGED, NO_ENERGY, NO_FORCES = "SCF not converged", "no energy", "no forces"
@@ -29,7 +28,7 @@ _KEPT = ("config_type", "config_id", "run", "source", "use_virial", "units", "df
 
 
 @dataclass(frozen=True)
-class Settings:
+class ConversionConfig:
     """How to read, and names for frames that have none."""
 
     format: str | None = None  # one of `FORMATS`; None: told by name and content
@@ -63,11 +62,11 @@ class Conversion:
     @property
     def runs(self) -> int:
         """Number of runs, which are divided among training, validation and test."""
-        return len({labelled.run(frame) for frame in self.frames})
+        return len({labelled_frames.run(frame) for frame in self.frames})
 
     def report(self) -> str:
         """What was read, dropped and kept, in some lines."""
-        stressed = sum(map(labelled.has_stress, self.frames))
+        stressed = sum(map(labelled_frames.has_stress, self.frames))
         lines = [f"read      {n} frames: {what}" for what, n in self.read.items()]
         lines += [f"dropped   {n}: {why}" for why, n in self.dropped.items()]
         energy = "as given"
@@ -79,7 +78,7 @@ class Conversion:
         lines += [
             f"kept      {len(self.frames)} frames with energy and forces, {stressed} with stress",
             f"energy    {energy}",
-            f"sources   {', '.join(dict.fromkeys(map(labelled.source, self.frames)))}",
+            f"sources   {', '.join(dict.fromkeys(map(labelled_frames.source, self.frames)))}",
             f"runs      {self.runs}; frames of one run are nearly the same and stay together when shared out",
         ]
         if self.own_runs:
@@ -92,15 +91,15 @@ class Conversion:
         return "\n".join(lines)
 
 
-def convert(inputs: Sequence[str | Path], output: str | Path, settings: Settings | None = None) -> Conversion:
+def convert(inputs: Sequence[str | Path], output: str | Path, settings: ConversionConfig | None = None) -> Conversion:
     """Write the labelled frames of files and DeePMD folders to a new extended-XYZ file, so that `load_frames` reads it.
 
     Frames get `config_id` ('<file or folder>#<index>', of which the part before # is the run), `config_type` and
     `source`; extended XYZ keeps its own. Dropped, and counted by reason: SCF not converged, no energy or forces, what
-    `frames.check_frame` refuses, and repeated structures. Raises FileNotFoundError, FileExistsError, or
+    `frame_checks.check_frame` refuses, and repeated structures. Raises FileNotFoundError, FileExistsError, or
     ValueError naming the file and the remedy; then nothing is written.
     """
-    settings, output = settings or Settings(), Path(output)
+    settings, output = settings or ConversionConfig(), Path(output)
     storage.require_new(output, "name another file, or delete it (the last name is the output)")
     if output.suffix.lower() not in (".extxyz", ".xyz"):
         raise ValueError(f"{output.name}: frames are written as extended XYZ; end the name in .extxyz")
@@ -112,17 +111,19 @@ def convert(inputs: Sequence[str | Path], output: str | Path, settings: Settings
         prefix = f"{name}:" if len(places) > 1 else ""
         for n, (atoms, converged) in enumerate(_frames(path, kind, settings)):
             read[FORMATS[kind].title if kind in FORMATS else kind] += 1
-            atoms = labelled.right_handed(extxyz.with_labels(atoms, settings.labels) if kind == "extxyz" else atoms)
+            if kind == "extxyz":
+                atoms = extxyz.with_labels(atoms, settings.labels)
+            atoms = labelled_frames.right_handed(atoms)
             if why := _lacks(atoms, converged):
                 dropped[why] += 1
                 continue
             try:
-                labelled.check_frame(atoms, f"{name}#{n}")
+                frame_checks.check_frame(atoms, f"{name}#{n}")
             except ValueError as error:
                 unfit.append(str(error))
                 continue
             frame = _frame(atoms, name, prefix, n, kind, settings, output.stem)
-            own_runs += labelled.run(frame) == frame.info["config_id"]
+            own_runs += labelled_frames.run(frame) == frame.info["config_id"]
             smearing = max(smearing, _smearing(atoms))
             kept.append(frame)
     if len(unfit) > max(2, sum(read.values()) / 3):  # those that pass are hardly better
@@ -134,7 +135,7 @@ def convert(inputs: Sequence[str | Path], output: str | Path, settings: Settings
     same = list(duplicates.pairs(kept))
     first_of = {}  # runs that share a structure are one; afterwards its copies are gone, and with them the connection
     for frame, group in zip(kept, splits.connected(kept, same), strict=True):
-        run = labelled.run(frame)
+        run = labelled_frames.run(frame)
         if (first := first_of.setdefault(group, run)) != run:
             frame.info["run"] = first
     twice = {j for _, j in same}
@@ -149,7 +150,7 @@ def convert(inputs: Sequence[str | Path], output: str | Path, settings: Settings
     return Conversion(frames, dict(read), dict(dropped), smearing, own_runs)
 
 
-def _require_used(settings: Settings, kinds: Set[str]) -> None:
+def _require_used(settings: ConversionConfig, kinds: Set[str]) -> None:
     """Raise ValueError for a setting that is of no input."""
     if settings.format is not None and not kinds & set(FORMATS):
         raise ValueError(f"format {settings.format!r} is of files, and only DeePMD folders are given; leave it out")
@@ -159,7 +160,7 @@ def _require_used(settings: Settings, kinds: Set[str]) -> None:
         raise ValueError(f"species {' '.join(settings.species)} are of DeePMD folders, and none is given; leave it out")
 
 
-def _places(path: Path, settings: Settings) -> list[tuple[Path, str]]:
+def _places(path: Path, settings: ConversionConfig) -> list[tuple[Path, str]]:
     """What to read at a path: (file or folder of a run, what it is)."""
     if path.is_dir():
         if not (found := deepmd.runs(path)):
@@ -191,7 +192,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return [path.relative_to(common).as_posix().replace("#", "_") for path in whole]
 
 
-def _frames(path: Path, kind: str, settings: Settings) -> Iterator[OutputFrame]:
+def _frames(path: Path, kind: str, settings: ConversionConfig) -> Iterator[OutputFrame]:
     """The frames of a file, or of a DeePMD folder."""
     if kind in FORMATS:
         return dft_outputs.read(path, kind)
@@ -203,26 +204,26 @@ def _lacks(atoms: ase.Atoms, converged: bool) -> str | None:
     if not converged:
         return UNCONVERGED
     for name, found, why in (
-        ("energy", labelled.energy_of(atoms), NO_ENERGY),
-        ("forces", labelled.calculator_results(atoms).get("forces"), NO_FORCES),
+        ("energy", labelled_frames.energy_of(atoms), NO_ENERGY),
+        ("forces", labelled_frames.calculator_results(atoms).get("forces"), NO_FORCES),
     ):
         if found is None:
-            other = labelled.named_like(name[:5], [*atoms.info, *atoms.arrays])
+            other = labelled_frames.named_like(name[:5], [*atoms.info, *atoms.arrays])
             return f"{why}, but {other} (--labels {name}={other})" if other else why
     return None
 
 
 def _smearing(atoms) -> float:
-    energy, free = (labelled.calculator_results(atoms).get(name) for name in ("energy", "free_energy"))
+    energy, free = (labelled_frames.calculator_results(atoms).get(name) for name in ("energy", "free_energy"))
     return 0.0 if energy is None or free is None else abs(free - energy) / len(atoms)
 
 
-def _frame(atoms, name: str, prefix: str, n: int, kind: str, settings: Settings, source: str) -> ase.Atoms:
+def _frame(atoms, name: str, prefix: str, n: int, kind: str, settings: ConversionConfig, source: str) -> ase.Atoms:
     """The frame with its labels and ids and nothing else: no constraints, no orbitals, one energy."""
-    frame = labelled.bare(atoms)
-    found = labelled.calculator_results(atoms)
-    results = {"energy": float(labelled.energy_of(atoms)), "forces": np.asarray(found["forces"], float)}
-    if labelled.has_stress(atoms):
+    frame = labelled_frames.bare(atoms)
+    found = labelled_frames.calculator_results(atoms)
+    results = {"energy": float(labelled_frames.energy_of(atoms)), "forces": np.asarray(found["forces"], float)}
+    if labelled_frames.has_stress(atoms):
         results["stress"] = np.asarray(found["stress"], float)
     frame.calc = SinglePointCalculator(frame, **results)
     said = {key: atoms.info[key] for key in _KEPT if key in atoms.info} if kind == "extxyz" else {}
@@ -235,7 +236,7 @@ def _frame(atoms, name: str, prefix: str, n: int, kind: str, settings: Settings,
     if kind != "extxyz":
         said["config_id"] = f"{run}#{n}"
     else:
-        named = labelled.run(atoms)
+        named = labelled_frames.run(atoms)
         said["config_id"] = f"{prefix}{atoms.info['config_id']}" if "config_id" in atoms.info else f"{name}#{n}"
         said["run"] = f"{prefix}{named}" if named else run if settings.run_length else said["config_id"]
     frame.info.update(said)

@@ -14,8 +14,7 @@ from fusedff import results
 from fusedff.commands import material
 from fusedff.crystallography import crystals
 from fusedff.crystallography.crystals import Crystal
-from fusedff.data import FILES, datasets
-from fusedff.data import frames as labelled
+from fusedff.data import FILES, datasets, labelled_frames
 from fusedff.interfaces import calculators
 from fusedff.measurements import experiments
 from fusedff.properties.static import summary
@@ -105,7 +104,7 @@ def _errors(calculator, potential, frames) -> dict:
     if potential is None:
         own_zero, errors = False, label_errors.errors_of_calculator(calculator, frames)
     else:
-        own_zero = not potential.source or {labelled.source(frame) for frame in frames} == {potential.source}
+        own_zero = not potential.source or {labelled_frames.source(frame) for frame in frames} == {potential.source}
         errors = label_errors.errors(potential, frames)
     return {"n_frames": len(frames), "zero_of_energy_fitted": not own_zero} | errors
 

@@ -16,8 +16,8 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from fusedff.data import extxyz
-from fusedff.data import frames as labelled
+from fusedff.data import extxyz, labelled_frames
+from fusedff.data.validation import frame_checks
 from fusedff.interfaces import calculators
 from fusedff.runtime import storage
 
@@ -90,7 +90,7 @@ def _structures(path: Path, output: Path) -> dict[str, Atoms]:
     frames, first = {}, {}
     for n, frame in enumerate(extxyz.read(path)):
         name = str(frame.info.get("config_id", f"{path.name}#{n}"))
-        labelled.check_geometry(frame, f"{path.name}, frame {n}")
+        frame_checks.check_geometry(frame, f"{path.name}, frame {n}")
         if name in frames:
             raise ValueError(
                 f"{path.name}, frame {n}: config_id {name!r} is that of frame {first[name]} too; give its own"
@@ -161,7 +161,7 @@ def label(
                     continue
                 append(found)
                 new += 1
-                energy, forces, _ = labelled.labels(found)
+                energy, forces, _ = labelled_frames.labels(found)
                 say(
                     f"{place}: {len(found)} atoms, {energy / len(found):.4f} eV/atom, "
                     f"max |F| {np.abs(forces).max():.3f} eV/Å, {time.monotonic() - began:.1f} s"
@@ -228,13 +228,13 @@ def _done(output: Path, frames: Mapping[str, Atoms], says: Mapping[str, str]) ->
 def _labelled(structure: Atoms, calculator, says: Mapping[str, str]) -> Atoms:
     """The structure with labels and ids and nothing else; ValueError for labels that cannot be trained on."""
     found = calculators.compute_labels(calculator, structure)
-    frame = labelled.bare(structure)
-    frame.info = {"config_type": labelled.family(structure), **says}
+    frame = labelled_frames.bare(structure)
+    frame.info = {"config_type": labelled_frames.family(structure), **says}
     if "run" in structure.info:
         frame.info["run"] = str(structure.info["run"])
     results = {"energy": found.energy, "forces": found.forces}
     if "stress" in calculator.implemented_properties:
         results["stress"] = found.stress
     frame.calc = SinglePointCalculator(frame, **results)
-    labelled.check_labels(frame, "label")
+    frame_checks.check_labels(frame, "label")
     return frame

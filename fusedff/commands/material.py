@@ -14,16 +14,14 @@ import numpy as np
 from ase import Atoms
 
 from fusedff.commands import sections, targets
-from fusedff.commands.targets import Measured
+from fusedff.commands.targets import NamedTarget
 from fusedff.crystallography import crystals
-from fusedff.data import datasets, splits
-from fusedff.data import frames as labelled
-from fusedff.data.validation import labels as consistency
-from fusedff.data.validation.units import closest
+from fusedff.data import datasets, labelled_frames, splits
+from fusedff.data.validation import label_checks
+from fusedff.data.validation.unit_checks import closest
 from fusedff.measurements import experiments, state_points
 from fusedff.measurements.state_points import StatePoint
-from fusedff.runtime import settings as ranges
-from fusedff.runtime import storage
+from fusedff.runtime import limits, storage
 from fusedff.study import comparison, presets
 from fusedff.study.presets import Preset
 
@@ -42,7 +40,7 @@ class Material:
     train_points: tuple[StatePoint, ...]  # those to train on, with isothermal constants
     preset: Preset
     seeds: tuple[int, ...] = ()  # of a committee; without them, the one of the preset
-    targets: tuple[Measured, ...] = ()
+    targets: tuple[NamedTarget, ...] = ()
 
     @cached_property
     def split(self) -> splits.Split:
@@ -200,7 +198,7 @@ def _seeds(said: Mapping, file: str) -> tuple[int, ...]:
 
 def _is_seed(value) -> bool:
     """Whether it is a whole number in range, as one more is, the seed of the evaluation."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < ranges.MAX_VALUES["seed"][0]
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limits.MAX_VALUES["seed"][0]
 
 
 def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
@@ -212,7 +210,7 @@ def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
         raise ValueError(f"{file}: {error}") from None
     if not _is_seed(seed):
         raise ValueError(
-            f"{file}: seed = {seed!r}; give a whole number from 0 on, below {ranges.MAX_VALUES['seed'][0]}"
+            f"{file}: seed = {seed!r}; give a whole number from 0 on, below {limits.MAX_VALUES['seed'][0]}"
         )
     lightest = crystals.unit_cell(points[0].crystal).get_masses().min()
     preset = presets.for_lightest(presets.with_seed(base, seed), lightest)
@@ -231,8 +229,8 @@ def repeats_of(crystal: crystals.Crystal) -> tuple[int, int, int]:
 def describe(material: Material) -> str:
     """Summary of what will be trained on, in some lines."""
     point, split = material.points[0], material.split
-    families = sorted(set(map(labelled.family, material.frames)))
-    sources = dict.fromkeys(map(labelled.source, material.frames))
+    families = sorted(set(map(labelled_frames.family, material.frames)))
+    sources = dict.fromkeys(map(labelled_frames.source, material.frames))
     cell = crystals.supercell(point.crystal, material.preset.evaluation.repeats)
     trained, held = (
         ", ".join(f"{p.temperature:g}" for p in material.points if (p.role == "train") == wanted)
@@ -240,7 +238,7 @@ def describe(material: Material) -> str:
     )
     conditions = ", ".join(dict.fromkeys(p.condition for p in material.points if p.elastic)) or point.condition
     many = "family" if len(families) == 1 else "families"
-    compared, possible = consistency.compared(material.frames, list(map(labelled.labels, material.frames)))
+    compared, possible = label_checks.compared(material.frames, list(map(labelled_frames.labels, material.frames)))
     return "\n".join([
         f"crystal       {point.crystal.structure} {material.formula}, {crystals.symmetry(point.crystal)}, in standard "
         f"axes {', '.join(f'{name} = {value:.5g}' for name, value in point.crystal.parameters.items())} (Å, degrees) "

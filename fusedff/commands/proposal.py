@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from fusedff.data import extxyz
-from fusedff.data import frames as labelled
-from fusedff.data.validation import duplicates
+from fusedff.data import extxyz, labelled_frames
+from fusedff.data.validation import duplicates, frame_checks
 from fusedff.interfaces.evaluator import Evaluator, force_spread
 from fusedff.potential import Potential
 from fusedff.runtime import storage
@@ -58,7 +57,7 @@ def rank(
         raise ValueError(f"count = {count}, apart = {apart:g} Å: give 1 frame or more, and no negative length")
     evaluate, spread = Evaluator(potentials), []
     for n, frame in enumerate(frames):
-        labelled.check_geometry(frame, f"{where}frame {n}")
+        frame_checks.check_geometry(frame, f"{where}frame {n}")
         evaluate.members[0].require_species(frame.numbers, f"{where}frame {n}: ")
         spread.append(force_spread(np.array([found.forces for found in evaluate.per_member(frame)])).max())
     chosen = []
@@ -85,10 +84,12 @@ def propose(path: str | Path, models: Sequence[str], count: int, into: str | Pat
         raise ValueError(f"{path.name} has no frames; give at least one structure")
     found, structures = rank(frames, [Potential.load(name) for name in models], count, apart, f"{path.name}, "), []
     for n in found.chosen:
-        frame = labelled.bare(frames[n])
+        frame = labelled_frames.bare(frames[n])
         name = f"{path.name}#{n}"
         frame.info = {
-            "config_type": labelled.family(frames[n]), "run": labelled.run(frames[n]) or name, "config_id": name,
+            "config_type": labelled_frames.family(frames[n]),
+            "run": labelled_frames.run(frames[n]) or name,
+            "config_id": name,
             "forces_std": round(float(found.spread[n]), 6),
         }  # fmt: skip
         structures.append(frame)

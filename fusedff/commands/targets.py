@@ -1,7 +1,7 @@
 """Measurements by name: the sections `[[targets]]` of a settings file, beside the constants of its table.
 
 Each section has a `kind`, one of `KINDS`, whose fields are its settings. A kind that needs a simulation has its own
-state: temperature, cell and density (`State`).
+state: temperature, cell and density (`SimulatedState`).
 """
 
 import re
@@ -19,12 +19,12 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from fusedff.commands import sections
 from fusedff.crystallography import crystals
-from fusedff.data import frames as labelled
+from fusedff.data.validation import frame_checks
 from fusedff.measurements import curves
 from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.config import SolidConfig
-from fusedff.runtime import settings as ranges
+from fusedff.runtime import limits
 from fusedff.simulation import distributions, langevin
 from fusedff.simulation.cells import SimulationCells, replicate
 from fusedff.simulation.sampling import sample
@@ -39,7 +39,7 @@ RADII = {"r_A": 1.0, "r_nm": 10.0}  # Å
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class NamedTarget:
     """A measurement by name. The target reports one number, which is to be `measured`."""
 
     name: str
@@ -97,7 +97,7 @@ class Phonon:
     index: int | None = None
 
     def __post_init__(self):
-        ranges.require(self, positive=["weight"], not_negative=["temperature_K"])
+        limits.require(self, positive=["weight"], not_negative=["temperature_K"])
         if (self.displacements is None) == (self.index is None):
             raise ValueError(f"which mode is {self.name}? Give either displacements or index")
         for row in self.displacements or ():
@@ -108,7 +108,7 @@ class Phonon:
             ):
                 raise ValueError(f"displacements = {self.displacements}; give a list of three numbers for each atom")
 
-    def measured(self, context: Context) -> Measured:
+    def as_target(self, context: Context) -> NamedTarget:
         """The frequency as a target."""
         point = _nearest(context.points, self.temperature_K)
         which = self.displacements if self.index is None else self.index
@@ -118,11 +118,11 @@ class Phonon:
             f"{self.frequency_THz:g} ± {self.stderr_THz:g} THz, at 0 K in the cell measured at {point.temperature:g} K"
         )
         (key,) = target.report(np.zeros(1))
-        return Measured(self.name, target, self.frequency_THz, "THz", text, key=key)
+        return NamedTarget(self.name, target, self.frequency_THz, "THz", text, key=key)
 
 
 @dataclass(frozen=True, kw_only=True)
-class State:
+class SimulatedState:
     """A state to simulate: the cell in the file `structure`, else the crystal measured nearest to `temperature_K`.
 
     With `density_g_cm3` the cell is scaled to it. `sampling` holds what differs from the settings of the other
@@ -138,12 +138,12 @@ class State:
     weight: float = 1.0
 
     def __post_init__(self):
-        ranges.require(
+        limits.require(
             self, count=["replicas"],
             positive=["temperature_K", "weight", *(["density_g_cm3"] if self.density_g_cm3 is not None else [])],
         )  # fmt: skip
         if self.density_g_cm3 is not None:
-            ranges.between(self, "density_g_cm3", high=MAX_DENSITY, why="give g/cm^3 (1 g/cm^3 = 1000 kg/m^3)")
+            limits.between(self, "density_g_cm3", high=MAX_DENSITY, why="give g/cm^3 (1 g/cm^3 = 1000 kg/m^3)")
 
     def cells(self, context: Context) -> tuple[SimulationCells, str]:
         """The cells to simulate, and what they are."""
@@ -154,7 +154,7 @@ class State:
         else:
             (unit, said), point = crystals.read(context.folder / self.structure), None
         default = (1, 1, 1) if point is None else context.repeats
-        labelled.check_geometry(unit, said)
+        frame_checks.check_geometry(unit, said)
         frame = crystals.repeated(unit, default if self.repeats is None else self.repeats)
         if self.density_g_cm3 is not None:
             volume = frame.get_masses().sum() / (self.density_g_cm3 * G_CM3)
@@ -170,7 +170,7 @@ class State:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RadialDistribution(State):
+class RadialDistribution(SimulatedState):
     """g(r) from a CSV table with the columns r_A (or r_nm), g and, if known, stderr; of all atoms, or of a `pair`.
 
     It is compared at steps of `spacing_A` up to `r_max_A`, the end of the table or half the cell, whatever is first.
@@ -186,12 +186,12 @@ class RadialDistribution(State):
 
     def __post_init__(self):
         super().__post_init__()
-        ranges.require(self, positive=["spacing_A", "stderr", *(["r_max_A"] if self.r_max_A is not None else [])])
-        ranges.between(self, "spacing_A", low=1e-3, why="no curve is measured in steps below 0.001 Å")
+        limits.require(self, positive=["spacing_A", "stderr", *(["r_max_A"] if self.r_max_A is not None else [])])
+        limits.between(self, "spacing_A", low=1e-3, why="no curve is measured in steps below 0.001 Å")
         if self.pair is not None and (len(self.pair) != 2 or not all(s in chemical_symbols[1:] for s in self.pair)):
             raise ValueError(f'pair = {self.pair}; give two chemical symbols, e.g. ["O", "H"]')
 
-    def measured(self, context: Context) -> Measured:
+    def as_target(self, context: Context) -> NamedTarget:
         """The curve as a target."""
         cells, said = self.cells(context)
         radii, g, stderr = _radial(context.folder / self.file)
@@ -212,11 +212,11 @@ class RadialDistribution(State):
             f"of {self.file}{' for ' + '-'.join(self.pair) if self.pair else ''} at {self.temperature_K:g} K, from "
             f"{r[0]:.4g} to {r[-1]:.4g} Å{cut}, ± {np.mean(errors):.2g}; {said}"
         )
-        return Measured(self.name, target, 0.0, "", text, self.sampling)
+        return NamedTarget(self.name, target, 0.0, "", text, self.sampling)
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeatCapacity(State):
+class HeatCapacity(SimulatedState):
     """The heat capacity at constant volume in k_B per atom, classical: compare it well above the Debye temperature."""
 
     kind: ClassVar = "heat_capacity"
@@ -226,18 +226,18 @@ class HeatCapacity(State):
 
     def __post_init__(self):
         super().__post_init__()
-        ranges.require(self, positive=["heat_capacity_kB", "stderr_kB"])
+        limits.require(self, positive=["heat_capacity_kB", "stderr_kB"])
 
-    def measured(self, context: Context) -> Measured:
+    def as_target(self, context: Context) -> NamedTarget:
         """The heat capacity as a target."""
         cells, said = self.cells(context)
         target = HeatCapacityTarget(cells, np.array([self.heat_capacity_kB]), self.weight, self.stderr_kB)
         text = f"{self.heat_capacity_kB:g} ± {self.stderr_kB:g} k_B per atom at {self.temperature_K:g} K; {said}"
-        return Measured(self.name, target, self.heat_capacity_kB, "k_B", text, self.sampling)
+        return NamedTarget(self.name, target, self.heat_capacity_kB, "k_B", text, self.sampling)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Density(State):
+class Density(SimulatedState):
     """A measured density, e.g. of a liquid: in cells of this density the pressure is to be the measured one.
 
     The density of a crystal belongs in the table.
@@ -251,21 +251,21 @@ class Density(State):
 
     def __post_init__(self):
         super().__post_init__()
-        ranges.require(self, positive=["stderr_GPa"])
+        limits.require(self, positive=["stderr_GPa"])
 
-    def measured(self, context: Context) -> Measured:
+    def as_target(self, context: Context) -> NamedTarget:
         """The pressure at the measured density as a target."""
         cells, said = self.cells(context)
         target = PressureTarget(cells, np.array([self.pressure_GPa * GPA]), self.weight, self.stderr_GPa * GPA)
         text = f"{self.pressure_GPa:g} ± {self.stderr_GPa:g} GPa at {self.temperature_K:g} K; {said}"
-        return Measured(self.name, target, self.pressure_GPa, "GPa", text, self.sampling)
+        return NamedTarget(self.name, target, self.pressure_GPa, "GPa", text, self.sampling)
 
 
 KINDS = {kind.kind: kind for kind in (Phonon, RadialDistribution, HeatCapacity, Density)}
 RESERVED = ("epoch", "loss", "dft_loss", "n_eff", "halvings", "simulations")  # of histories
 
 
-def load(said, context: Context, file: str) -> tuple[Measured, ...]:
+def load(said, context: Context, file: str) -> tuple[NamedTarget, ...]:
     """The sections `[[targets]]` of a settings file as targets; ValueError names file, section and remedy."""
     if not isinstance(said, list) or not all(isinstance(section, dict) for section in said):
         raise ValueError(f"{file}: targets = {said!r} does not fit; make each target a section [[targets]]")
@@ -279,7 +279,7 @@ def load(said, context: Context, file: str) -> tuple[Measured, ...]:
         where = f"{where} ({kind})"
         settings = sections.made(KINDS[kind], {key: x for key, x in section.items() if key != "kind"}, where)
         try:
-            one = settings.measured(context)
+            one = settings.as_target(context)
         except (ValueError, OSError) as error:
             raise ValueError(f"{where}: {error}") from error
         if not file_name(one.name) or "@" in one.name or one.name in RESERVED:
@@ -290,12 +290,12 @@ def load(said, context: Context, file: str) -> tuple[Measured, ...]:
     return tuple(found)
 
 
-def describe(targets: Sequence[Measured]) -> list[str]:
+def describe(targets: Sequence[NamedTarget]) -> list[str]:
     """A line on each target."""
     return [f"target        {one.name} {one.text}" for one in targets]
 
 
-def elements(targets: Sequence[Measured]) -> dict[str, str]:
+def elements(targets: Sequence[NamedTarget]) -> dict[str, str]:
     """Chemical symbols in the cells of targets, with the name of a target that has them."""
     return {
         symbol: one.name
@@ -310,7 +310,7 @@ def file_name(name: str) -> str:
 
 
 def evaluate(
-    targets: Sequence[Measured], potential: Potential, settings: SolidConfig, sampling: SamplingConfig, name: str
+    targets: Sequence[NamedTarget], potential: Potential, settings: SolidConfig, sampling: SamplingConfig, name: str
 ) -> dict:
     """Predictions of a potential for every target, on trajectories that no training step used, as plain data.
 
@@ -350,7 +350,7 @@ def _curve(target: RadialTarget, observed, blocks) -> dict:
     return {name: curve.tolist() for name, curve in curves.items()}
 
 
-def _sampled(one: Measured, target: Target, potential, settings, sampling, name):
+def _sampled(one: NamedTarget, target: Target, potential, settings, sampling, name):
     """What the target observes (n_snapshots, n_cells, n_quantities), at least as long as in a training."""
     own = sections.changed(sampling, one.sampling, one.name)
     dynamics = sections.changed(settings.langevin, one.sampling.get("langevin", {}), one.name)

@@ -17,8 +17,7 @@ import numpy as np
 from fusedff import results, tables
 from fusedff.commands import targets
 from fusedff.commands.material import Material, describe
-from fusedff.data import datasets
-from fusedff.data import frames as labelled
+from fusedff.data import datasets, labelled_frames
 from fusedff.plotting import comparison as comparison_plots
 from fusedff.plotting import data as data_plots
 from fusedff.plotting import properties, style
@@ -105,7 +104,7 @@ def _train_one(material: Material, say) -> dict:
 def _three_models(material: Material, folder: RunFolder, say) -> tuple[dict, dict]:
     """The models by name, each kept as soon as it is trained, and the histories of their trainings."""
     preset, split, points = material.preset, material.split, material.train_points
-    source = statistics.mode(map(labelled.source, split.train))  # whose zero of energy becomes the potential's
+    source = statistics.mode(map(labelled_frames.source, split.train))  # whose zero of energy becomes the potential's
     start = Potential.create(
         jax.random.PRNGKey(preset.seed), preset.network, datasets.fit_reference_energies(split.train, source),
         preset.energy_scale, source=source,

@@ -17,7 +17,7 @@ from ase.formula import Formula
 
 from fusedff.crystallography import orientation
 from fusedff.crystallography.orientation import PARAMETERS
-from fusedff.runtime import settings as ranges
+from fusedff.runtime import limits
 
 # Names of structures, each with an example; all are cubic but hcp.
 STRUCTURES = {
@@ -205,7 +205,7 @@ def repeated(cell: ase.Atoms, repeats) -> ase.Atoms:
 
     Raises ValueError unless repeats are three positive whole numbers, and the supercell has at most `MAX_ATOMS` atoms.
     """
-    if not ranges.are_repeats(repeats):
+    if not limits.are_repeats(repeats):
         raise ValueError(f"repeats = {repeats!r}: give three positive whole numbers, e.g. (5, 5, 3)")
     if (n_atoms := len(cell) * float(np.prod(np.asarray(repeats, float)))) > MAX_ATOMS:
         raise ValueError(f"repeats = {repeats!r} make {n_atoms:.3g} atoms; give fewer, up to {MAX_ATOMS} atoms fit")

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 
-from fusedff.data import frames as labelled
+from fusedff.data import labelled_frames
+from fusedff.data.validation import frame_checks
 from fusedff.geometry import coverage, neighbors, systems
 from fusedff.geometry.coverage import Coverage
 from fusedff.geometry.neighbors import Neighbors
@@ -17,7 +18,7 @@ from fusedff.geometry.systems import System
 from fusedff.runtime import devices
 
 
-class Labels(NamedTuple):
+class BatchLabels(NamedTuple):
     """DFT labels of a batch: without nan, 0 where a label is missing or the frame is padding."""
 
     energy: jax.Array  # (n_frames,) eV
@@ -34,7 +35,7 @@ class Batch(NamedTuple):
 
     system: System
     neighbors: Neighbors
-    labels: Labels
+    labels: BatchLabels
 
 
 class FrameStore:
@@ -43,7 +44,7 @@ class FrameStore:
     The energies of a source other than `main` have another zero, which is fitted per element: `offset_of` lists the
     pairs (source, atomic number) of these sources, and `offset_counts` (n_frames, n_offsets) the numbers of atoms of
     each pair. Without `main`, all frames have the same zero. `weight` (n_frames,), of the squared errors, is 1 and may
-    be set. `cutoff` is in Å. Raises ValueError for no frames, and like `frames.check_labels`.
+    be set. `cutoff` is in Å. Raises ValueError for no frames, and like `frame_checks.check_labels`.
     """
 
     def __init__(self, frames: Sequence[Atoms], cutoff: float, main: str = "", offset_of: Sequence | None = None):
@@ -51,30 +52,30 @@ class FrameStore:
         if not self.frames:
             raise ValueError("no frames: force matching needs at least one labelled frame")
         for n, frame in enumerate(self.frames):
-            labelled.check_labels(frame, f"frame {n}")
+            frame_checks.check_labels(frame, f"frame {n}")
         self.neighbors = [neighbors.from_frames(frame, cutoff) for frame in self.frames]
         self.needed = np.array([near.capacity for near in self.neighbors])  # slots per atom, of each frame
         self.capacity = int(self.needed.max())
         self.sizes = np.array([len(frame) for frame in self.frames])
         self.positions = [systems.wrapped(frame).positions for frame in self.frames]
-        found = [labelled.labels(frame) for frame in self.frames]
+        found = [labelled_frames.labels(frame) for frame in self.frames]
         self.energy = np.array([label.energy for label in found])
         self.forces = [label.forces for label in found]
         self.stress = np.nan_to_num([label.stress for label in found])
-        self.use_virial = np.array([float(labelled.use_virial(f)) for f in self.frames])
-        self.sources = [labelled.source(frame) for frame in self.frames]
+        self.use_virial = np.array([float(labelled_frames.use_virial(f)) for f in self.frames])
+        self.sources = [labelled_frames.source(frame) for frame in self.frames]
         self.weight = np.ones(len(self.frames))
         found = {(s, int(z)) for s, f in zip(self.sources, self.frames, strict=True) for z in f.numbers if s != main}
         self.offset_of = sorted(found if main else ()) if offset_of is None else list(offset_of)
-        self.offset_counts = labelled.count_atoms(self.frames, self.offset_of)
+        self.offset_counts = labelled_frames.count_atoms(self.frames, self.offset_of)
 
-    def labels(self) -> list[labelled.Labels]:
+    def labels(self) -> list[labelled_frames.Labels]:
         """Labels of every frame; energies as this store has them (reference energies may have been subtracted).
 
         The stress is nan where it is not used.
         """
         stress = np.where(self.use_virial[:, None] > 0, self.stress, np.nan)
-        return [labelled.Labels(*one) for one in zip(self.energy, self.forces, stress, strict=True)]
+        return [labelled_frames.Labels(*one) for one in zip(self.energy, self.forces, stress, strict=True)]
 
     def coverage(self) -> Coverage:
         """Smallest distance (Å) and numbers of neighbours in all frames."""
@@ -151,7 +152,7 @@ class FrameStore:
             image[here, :own], mask[here, :own] = near.image, near.mask
             reverse[here, :own] = (near.reverse // own + start) * capacity + near.reverse % own
         pad = n_frames - len(indices)
-        labels = Labels(
+        labels = BatchLabels(
             np.pad(self.energy[indices], (0, pad)),
             forces,
             np.pad(self.stress[indices], ((0, pad), (0, 0))),

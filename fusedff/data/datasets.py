@@ -1,6 +1,6 @@
-"""Datasets of labelled frames: reading and checking files, and the published frames of the titanium paper.
+"""Datasets of labelled frames: reading files, and checking all their frames together.
 
-Single frames are checked by `frames.check_frame`. Frames are counted from 0 in file order, as in ASE's
+Single frames are checked by `frame_checks.check_frame`. Frames are counted from 0 in file order, as in ASE's
 `file.extxyz@17`.
 """
 
@@ -11,17 +11,11 @@ from pathlib import Path
 
 import ase
 import numpy as np
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 
-from fusedff.data import FILES, extxyz
-from fusedff.data import frames as labelled
-from fusedff.data.frames import calculator_results, check_frame, has_declared_units, is_large, labels
-from fusedff.data.titanium_paper import read_paper_arrays
-from fusedff.data.validation import duplicates
-from fusedff.data.validation import labels as consistency
-from fusedff.data.validation import units as plausibility
-from fusedff.units import to_voigt
+from fusedff.data import FILES, extxyz, labelled_frames
+from fusedff.data.labelled_frames import calculator_results, has_declared_units, labels
+from fusedff.data.validation import duplicates, frame_checks, label_checks, unit_checks
 
 TITANIUM_FRAMES = FILES / "titanium_pbe.extxyz"
 
@@ -32,7 +26,7 @@ def load_frames(path=None, units: str | None = None) -> tuple[ase.Atoms, ...]:
     A missing `config_type` becomes 'unlabelled', a missing `config_id` '<file>#<frame>' (with a `run` of its own). A
     missing `source` becomes the program at the beginning of `dft` in the comment lines, if all that have it name the
     same one (`dft=GPAW-PBE-...`: 'gpaw'), otherwise the stem of the file name. Raises FileNotFoundError, or ValueError
-    naming file, frame, value and remedy for the first frame that fails `check_frame`, for repeated frames
+    naming file, frame, value and remedy for the first frame that fails `frame_checks.check_frame`, for repeated frames
     (`duplicates`) and ids, for energies of one composition that differ too much, and for labels in units that
     contradict each other (`validation`). With `units="ase"`, here or in the comment lines, the numbers are taken as eV
     and Å, and what is only implausible becomes a warning.
@@ -74,10 +68,10 @@ def load_files(paths, units: str | None = None) -> tuple[ase.Atoms, ...]:
     frames, of_source = [], defaultdict(list)
     for path in paths:
         for frame in load_frames(path, units):
-            run = labelled.run(frame)
+            run = labelled_frames.run(frame)
             frame.info.update(config_id=f"{path.name}:{frame.info['config_id']}", run=f"{path.name}:{run}")
             frames.append(frame)
-            of_source[labelled.source(frame)].append(frame)
+            of_source[labelled_frames.source(frame)].append(frame)
     for source, members in of_source.items():
         found = check_dataset(members, f"source {source}")
         duplicates.check(found, _places(found, f"source {source}"))
@@ -89,7 +83,7 @@ def _require_other_labels(frames) -> None:
     """Raise ValueError if frames of two sources have the same structure and forces: two calculations never agree so."""
     for i, j in duplicates.pairs(frames):
         one, other = (np.sort(np.linalg.norm(labels(frames[n]).forces, axis=1)) for n in (i, j))
-        apart = labelled.source(frames[i]) != labelled.source(frames[j])
+        apart = labelled_frames.source(frames[i]) != labelled_frames.source(frames[j])
         if apart and one.max() > 0.01 and np.allclose(one, other, rtol=0, atol=1e-6):
             raise ValueError(
                 f"{frames[j].info['config_id']} is a copy of {frames[i].info['config_id']} under another source: atoms "
@@ -107,10 +101,10 @@ def fit_reference_energies(frames, source: str | None = None) -> dict[str, float
     frames = tuple(frames)
     if not frames:
         raise ValueError("no frames to fit reference energies to; give at least one labelled frame")
-    source = labelled.source(frames[0]) if source is None else source
-    chosen = [frame for frame in frames if labelled.source(frame) == source]
+    source = labelled_frames.source(frames[0]) if source is None else source
+    chosen = [frame for frame in frames if labelled_frames.source(frame) == source]
     if not chosen:
-        there = ", ".join(repr(s) for s in dict.fromkeys(map(labelled.source, frames)))
+        there = ", ".join(repr(s) for s in dict.fromkeys(map(labelled_frames.source, frames)))
         raise ValueError(f"no frames of source {source!r} to fit reference energies to; there are {there}")
     numbers = sorted({z for frame in chosen for z in frame.numbers.tolist()})
     counts = np.array([[np.sum(frame.numbers == z) for z in numbers] for frame in chosen], dtype=float)
@@ -119,43 +113,13 @@ def fit_reference_energies(frames, source: str | None = None) -> dict[str, float
     return dict(zip([chemical_symbols[z] for z in numbers], solution.tolist(), strict=True))
 
 
-def load_paper_archive(path, verify=True) -> tuple[ase.Atoms, ...]:
-    """Read and check the titanium frames of the paper (5704 of 256 atoms) from its archive, in its order.
-
-    The arrays are in eV and Å (the authors' scripts convert them to kJ/mol and nm on reading). Cells are row
-    vectors, stress = -virial / volume. `config_type` is 'paper-init' (types 0) or 'paper-bulk'; `use_virial`
-    is true for Init frames only, as in the paper. Raises FileNotFoundError, or ValueError naming archive, frame or
-    array, and remedy; see `titanium_paper.read_paper_arrays` for `verify`.
-    """
-    arrays = read_paper_arrays(path, verify)
-    file = Path(path).name
-    _check_paper_units(arrays, file)
-    frames = []
-    for i in range(len(arrays.energy)):
-        is_init = int(arrays.types[i]) == 0
-        frame = ase.Atoms(f"Ti{len(arrays.coord[i])}", arrays.coord[i], cell=arrays.box[i], pbc=True)
-        volume = abs(np.linalg.det(arrays.box[i]))
-        stress = -arrays.virial[i] / volume
-        found = {"energy": arrays.energy[i], "forces": arrays.force[i]}
-        if is_init or not is_large(stress, volume / len(frame)):  # else dropped: it is not used
-            found["stress"] = to_voigt((stress + stress.T) / 2)
-        frame.calc = SinglePointCalculator(frame, **found)
-        frame.info.update(
-            config_type="paper-init" if is_init else "paper-bulk",
-            config_id=f"paper-{i:04d}",
-            use_virial=is_init,
-        )
-        frames.append(frame)
-    return check_dataset(frames, file)
-
-
 def _places(frames, file: str) -> list[str]:
     ids = [f" ({frame.info['config_id']})" if "config_id" in frame.info else "" for frame in frames]
     return [f"{file}, frame {i}{config_id}" for i, config_id in enumerate(ids)]
 
 
 def check_dataset(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
-    """Return the frames of a file after checking them: each by `check_frame`, then ids and labels against each other.
+    """Return the frames of a file after checking them: each by `frame_checks`, then ids and labels against each other.
 
     Frames in memory need no ids. Raises ValueError; doubts about units become warnings if every frame
     `has_declared_units`. Messages name `file`.
@@ -171,18 +135,18 @@ def check_dataset(frames: list[ase.Atoms], file: str) -> tuple[ase.Atoms, ...]:
                 "drop the duplicate or give it its own id"
             )
         first_with[config_id] = i
-        check_frame(frame, where)
+        frame_checks.check_frame(frame, where)
     said = [labels(frame) for frame in frames]
     for check in (
-        partial(plausibility.check_lengths, frames, places),
-        partial(consistency.check_changes, frames, said, places),
-        partial(consistency.check_energies, frames, said, places),
-        partial(consistency.check_sign_of_stress, frames, said, places),
-        partial(consistency.check_net_forces, said, places),
+        partial(unit_checks.check_lengths, frames, places),
+        partial(label_checks.check_changes, frames, said, places),
+        partial(label_checks.check_energies, frames, said, places),
+        partial(label_checks.check_sign_of_stress, frames, said, places),
+        partial(label_checks.check_net_forces, said, places),
     ):
         try:
             check()
-        except plausibility.ImplausibleDataError as doubt:
+        except unit_checks.ImplausibleDataError as doubt:
             if not all(map(has_declared_units, frames)):
                 raise
             warnings.warn(doubt.finding, stacklevel=3)
@@ -199,22 +163,4 @@ def _mention_free_energies(frames, file: str) -> None:
             f"{file}: energy and free_energy differ in {different} of {len(frames)} frames, by up to "
             f"{1e3 * max(gap):.3g} meV per atom; the free energy is taken, from which forces derive",
             stacklevel=3,
-        )
-
-
-def _check_paper_units(arrays, file: str) -> None:
-    """Raise ValueError for fractional coordinates, boxes that are not in Å, and types that are neither 0 nor 1."""
-    other = np.flatnonzero((arrays.types != 0) & (arrays.types != 1))
-    if len(other):
-        i = other[0]
-        raise ValueError(
-            f"{file}, frame {i} (paper-{i:04d}): types is {arrays.types[i]}; give 0 for Init or 1 for Bulk"
-        )
-    if arrays.coord.min() > -0.01 and arrays.coord.max() < 1.01:
-        raise ValueError(f"{file}, coord.npy: all in [0, 1], so fractional; give Cartesian coordinates in Å")
-    volumes = np.abs(np.linalg.det(arrays.box)) / arrays.coord.shape[1]
-    if not np.isfinite(volumes).all() or volumes.min() < 8.0 or volumes.max() > 60.0:
-        i = int(np.argmax(~np.isfinite(volumes) | (volumes < 8.0) | (volumes > 60.0)))
-        raise ValueError(
-            f"{file}, frame {i} (paper-{i:04d}): {volumes[i]:g} Å^3 per atom is not titanium; give boxes in Å"
         )

@@ -15,7 +15,7 @@ import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers
 
-from fusedff.data.frames import stress_label
+from fusedff.data.labelled_frames import stress_label
 
 ARRAYS = ("box.npy", "coord.npy", "energy.npy", "force.npy")
 VIRIAL = "virial.npy"

@@ -13,8 +13,7 @@ import numpy as np
 from ase.io import aims, espresso, vasp
 from ase.io.vasp_parsers import vasp_outcar_parsers
 
-from fusedff.data import extxyz
-from fusedff.data import frames as labelled
+from fusedff.data import extxyz, labelled_frames
 
 
 class OutputFrame(NamedTuple):
@@ -51,7 +50,7 @@ def _vasprun(path: Path) -> Iterator[OutputFrame]:
 def _espresso(path: Path) -> Iterator[OutputFrame]:
     """A cycle has converged if ASE finds an energy: it reads only those that pw.x marks with `!`."""
     for atoms in espresso.read_espresso_out(_whole_lines(path), slice(None)):
-        yield OutputFrame(atoms, labelled.energy_of(atoms) is not None)
+        yield OutputFrame(atoms, labelled_frames.energy_of(atoms) is not None)
 
 
 def _aims(path: Path) -> Iterator[OutputFrame]:

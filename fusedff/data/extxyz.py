@@ -17,7 +17,7 @@ import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import key_val_str_to_dict, read_xyz
 
-from fusedff.data import frames as labelled
+from fusedff.data import labelled_frames
 
 _NO_TEXT = {  # first five bytes or fewer of a file -> what it is
     b"\x1f\x8b": "compressed (gzip)",
@@ -71,7 +71,7 @@ def _frame(block: str) -> ase.Atoms:
     frame = next(read_xyz(io.StringIO(block), index=0))
     stress = key_val_str_to_dict(block.split("\n", 2)[1]).get("stress")
     if np.shape(stress) == (3, 3):
-        frame.calc.results["stress"] = labelled.stress_label(np.asarray(stress, float))
+        frame.calc.results["stress"] = labelled_frames.stress_label(np.asarray(stress, float))
     return frame
 
 
@@ -84,14 +84,14 @@ def with_labels(frame: ase.Atoms, keys: Mapping[str, str]) -> ase.Atoms:
         return frame
     # a free energy that belongs to another energy would be preferred to it
     replaced = {*keys, *(("free_energy",) if "energy" in keys else ())}
-    results = {name: found for name, found in labelled.calculator_results(frame).items() if name not in replaced}
-    everything = {**frame.info, **frame.arrays, **labelled.calculator_results(frame)}
+    results = {name: found for name, found in labelled_frames.calculator_results(frame).items() if name not in replaced}
+    everything = {**frame.info, **frame.arrays, **labelled_frames.calculator_results(frame)}
     results |= {name: everything[key] for name, key in keys.items() if key in everything}
     if "virial" in results:
         virial = np.asarray(results.pop("virial"), float)
         results["stress"] = -virial.reshape((3, 3) if virial.size == 9 else virial.shape) / frame.get_volume()
     if np.size(results.get("stress", ())) == 9:
-        results["stress"] = labelled.stress_label(np.reshape(results["stress"], (3, 3)))
+        results["stress"] = labelled_frames.stress_label(np.reshape(results["stress"], (3, 3)))
     frame.calc = SinglePointCalculator(frame)
     frame.calc.results.update(results)
     return frame

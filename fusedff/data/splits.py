@@ -15,7 +15,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from fusedff.data import frames as labelled
+from fusedff.data import labelled_frames
 from fusedff.data.validation import duplicates
 
 AT_REST = 1e-3  # eV/Å, of the largest force component
@@ -71,7 +71,7 @@ def split(frames, validation=0.1, test=0.2, seed=0) -> Split:
     part, if one is left without frames.
     """
     frames = tuple(frames)
-    families, sources = ([of(f) for f in frames] for of in (labelled.family, labelled.source))
+    families, sources = ([of(f) for f in frames] for of in (labelled_frames.family, labelled_frames.source))
     runs = connected(frames, duplicates.pairs(frames))
     parts = assign(families, validation, test, runs, sources, seed)
     wanted = {"train": True, "validation": validation > 0, "test": test > 0}
@@ -112,15 +112,15 @@ def connected(frames: Sequence[ase.Atoms], same: Iterable[tuple[int, int]]) -> l
     """
     first_of, pairs = {}, [(i, j) for i, j in same if not _at_rest(frames[i])]
     for n, frame in enumerate(frames):
-        if (run := labelled.run(frame)) is not None:
-            pairs.append((first_of.setdefault((labelled.source(frame), run), n), n))
+        if (run := labelled_frames.run(frame)) is not None:
+            pairs.append((first_of.setdefault((labelled_frames.source(frame), run), n), n))
     one, other = np.array(pairs, int).reshape(-1, 2).T
     graph = coo_array((np.ones(len(pairs)), (one, other)), shape=(len(frames), len(frames)))
     return connected_components(graph, directed=False)[1].tolist()
 
 
 def _at_rest(frame) -> bool:
-    forces = labelled.calculator_results(frame).get("forces") if frame.calc else None
+    forces = labelled_frames.calculator_results(frame).get("forces") if frame.calc else None
     return forces is not None and np.abs(forces).max() < AT_REST
 
 

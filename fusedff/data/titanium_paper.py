@@ -1,9 +1,9 @@
-"""The titanium data published with the paper: downloaded once, verified before they are opened, read as plain arrays.
+"""The titanium frames published with the paper: downloaded once, verified before they are opened, read as ASE frames.
 
 Source: https://github.com/tummfm/Fused-EXP-DFT-MLP (Röcken & Zavadlav, npj Comput. Mater. 10, 69 (2024)).
-No sha256 is published, but git names every file by a hash of its content, so the file and each array in it are
-compared with their git object ids. Six arrays lie in one folder of the archive, or of an archive inside the
-archive; nothing else is read, nothing is unpacked to disk and no pickle is accepted.
+No sha256 is published, but git names every file by a hash of its content, with which the archive is compared. Six
+arrays lie in one folder of the archive, or of an archive inside the archive; nothing else is read, nothing is unpacked
+to disk and no pickle is accepted.
 """
 
 import io
@@ -12,26 +12,21 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+import ase
 import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
 
-from fusedff.data import download
+from fusedff.data import datasets, download, labelled_frames
 from fusedff.data.download import git_blob_sha1
+from fusedff.units import to_voigt
 
-PAPER_URL = "https://github.com/tummfm/Fused-EXP-DFT-MLP/raw/0ee651b/Dataset/Data_DFT_and_Exp.zip"
-PAPER_BLOB_IDS = {
-    "archive": "6f5c28d31a11acc1450eee9c82c86de7e592833c",
-    "box.npy": "7124fb58779674f970ce0d5da483ecf1f3db3bf8",
-    "coord.npy": "54533aa303b91119209ea220188a1558c18dabd1",
-    "energy.npy": "71096046b8b6c6d55917462b5b2da99cb67cdec5",
-    "force.npy": "e1b880e3e2799eed9f1ef8c2afc1ab23c2ce8b41",
-    "types.npy": "9aaabad2be658c0532e4e52cc1c115db9ab72d6e",
-    "virial.npy": "420d6f9bf15a2b8455083bf348cd0eaf627a3711",
-}
+URL = "https://github.com/tummfm/Fused-EXP-DFT-MLP/raw/0ee651b/Dataset/Data_DFT_and_Exp.zip"
+GIT_ID = "6f5c28d31a11acc1450eee9c82c86de7e592833c"
 
-_MEMBERS = tuple(name for name in PAPER_BLOB_IDS if name != "archive")
+_MEMBERS = ("box.npy", "coord.npy", "energy.npy", "force.npy", "types.npy", "virial.npy")
 _MAX_MEMBER_BYTES = 128 * 2**20  # the largest published array is 5704 * 256 * 3 doubles, 33 MiB
 _MAX_NESTED_BYTES = 512 * 2**20
-_REMEDY = f"delete it and fetch {PAPER_URL} again"
+_REMEDY = f"delete it and fetch {URL} again"
 
 
 class PaperArrays(NamedTuple):
@@ -49,41 +44,54 @@ class PaperArrays(NamedTuple):
     types: np.ndarray
 
 
-def fetch_paper_archive(cache_dir=None, *, _downloader=None) -> Path:
+def fetch(cache_dir=None, *, _downloader=None) -> Path:
     """Path of the verified archive in the cache; downloads it and raises errors like `download.fetch`."""
 
     def difference(path):
         found = git_blob_sha1(path)
-        if found == PAPER_BLOB_IDS["archive"]:
-            return None
-        return f"{path.stat().st_size} bytes with git id {found} came instead of {PAPER_BLOB_IDS['archive']}"
+        return None if found == GIT_ID else f"{path.stat().st_size} bytes with git id {found} came instead of {GIT_ID}"
 
-    return download.fetch(PAPER_URL, "Data_DFT_and_Exp.zip", difference, cache_dir, _downloader)
+    return download.fetch(URL, "Data_DFT_and_Exp.zip", difference, cache_dir, _downloader)
 
 
-def read_paper_arrays(path, verify=True) -> PaperArrays:
-    """Read the six arrays of the archive at `path`, and check git id (if `verify`), dtype and shape of each.
+def load(path, verify=True) -> tuple[ase.Atoms, ...]:
+    """Read and check the titanium frames of the paper (5704 of 256 atoms) from its archive, in its order.
 
-    With `verify` off, other archives of the same layout can be read. Raises FileNotFoundError, or ValueError naming
-    archive, array and remedy.
+    The arrays are in eV and Å (the authors' scripts convert them to kJ/mol and nm on reading). Cells are row
+    vectors, stress = -virial / volume. `config_type` is 'paper-init' (types 0) or 'paper-bulk'; `use_virial`
+    is true for Init frames only, as in the paper. With `verify` off, other archives of the same layout can be read.
+    Raises FileNotFoundError, or ValueError naming archive, frame or array, and remedy.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; fetch it with fetch_paper_archive()")
-    if verify and (found := git_blob_sha1(path)) != PAPER_BLOB_IDS["archive"]:
+        raise FileNotFoundError(f"{path} does not exist; fetch it with titanium_paper.fetch()")
+    if verify and (found := git_blob_sha1(path)) != GIT_ID:
         raise ValueError(
-            f"{path.name}: git id {found} is not the published {PAPER_BLOB_IDS['archive']}; "
-            f"it is damaged or altered: {_REMEDY}"
+            f"{path.name}: git id {found} is not the published {GIT_ID}; it is damaged or altered: {_REMEDY}"
         )
     try:
         with zipfile.ZipFile(path) as archive:
             contents = _read_members(archive, path.name)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{path.name} cannot be unpacked ({error}); {_REMEDY}") from error
-    for name, content in contents.items():
-        if verify and (found := git_blob_sha1(content)) != PAPER_BLOB_IDS[name]:
-            raise ValueError(f"{path.name}, {name}: git id {found} is not {PAPER_BLOB_IDS[name]}; {_REMEDY}")
-    return _shaped({name: _array(content, f"{path.name}, {name}") for name, content in contents.items()}, path)
+    arrays = _shaped({name: _array(content, f"{path.name}, {name}") for name, content in contents.items()}, path)
+    _check(arrays, path.name)
+    return datasets.check_dataset([_frame(arrays, i) for i in range(len(arrays.energy))], path.name)
+
+
+def _frame(arrays: PaperArrays, i: int) -> ase.Atoms:
+    is_init = int(arrays.types[i]) == 0
+    frame = ase.Atoms(f"Ti{len(arrays.coord[i])}", arrays.coord[i], cell=arrays.box[i], pbc=True)
+    volume = abs(np.linalg.det(arrays.box[i]))
+    stress = -arrays.virial[i] / volume
+    found = {"energy": arrays.energy[i], "forces": arrays.force[i]}
+    if is_init or not labelled_frames.is_large(stress, volume / len(frame)):  # else dropped: it is not used
+        found["stress"] = to_voigt((stress + stress.T) / 2)
+    frame.calc = SinglePointCalculator(frame, **found)
+    frame.info.update(
+        config_type="paper-init" if is_init else "paper-bulk", config_id=f"paper-{i:04d}", use_virial=is_init
+    )
+    return frame
 
 
 def _read_members(archive: zipfile.ZipFile, file: str) -> dict[str, bytes]:
@@ -158,3 +166,21 @@ def _shaped(arrays: dict[str, np.ndarray], path: Path) -> PaperArrays:
         virial=flat["virial.npy"].reshape(n, 3, 3),
         types=flat["types.npy"][:, 0],
     )
+
+
+def _check(arrays: PaperArrays, file: str) -> None:
+    """Raise ValueError for fractional coordinates, boxes that are not in Å, and types that are neither 0 nor 1."""
+    other = np.flatnonzero((arrays.types != 0) & (arrays.types != 1))
+    if len(other):
+        i = other[0]
+        raise ValueError(
+            f"{file}, frame {i} (paper-{i:04d}): types is {arrays.types[i]}; give 0 for Init or 1 for Bulk"
+        )
+    if arrays.coord.min() > -0.01 and arrays.coord.max() < 1.01:
+        raise ValueError(f"{file}, coord.npy: all in [0, 1], so fractional; give Cartesian coordinates in Å")
+    volumes = np.abs(np.linalg.det(arrays.box)) / arrays.coord.shape[1]
+    if not np.isfinite(volumes).all() or volumes.min() < 8.0 or volumes.max() > 60.0:
+        i = int(np.argmax(~np.isfinite(volumes) | (volumes < 8.0) | (volumes > 60.0)))
+        raise ValueError(
+            f"{file}, frame {i} (paper-{i:04d}): {volumes[i]:g} Å^3 per atom is not titanium; give boxes in Å"
+        )

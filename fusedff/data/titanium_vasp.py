@@ -21,8 +21,7 @@ from pathlib import Path
 import ase
 import numpy as np
 
-from fusedff.data import deepmd, download, extxyz
-from fusedff.data import frames as labelled
+from fusedff.data import datasets, deepmd, download, extxyz, labelled_frames
 from fusedff.data.download import git_blob_sha1
 
 SOURCE = "vasp"
@@ -72,7 +71,7 @@ def load(path, verify: bool = True) -> tuple[ase.Atoms, ...]:
     for frame in frames:
         # units="ase": forces of up to 280 eV/Å, between atoms 1.4 Å apart, are real
         frame.info.update(source=SOURCE, use_virial=False, units="ase")
-        frame.info["run"] = re.sub(r"^T\d+/", "", str(labelled.run(frame)))
+        frame.info["run"] = re.sub(r"^T\d+/", "", str(labelled_frames.run(frame)))
     return _sound(frames, path.name)
 
 
@@ -90,8 +89,6 @@ def _difference(path) -> str | None:
 
 def _sound(frames, file) -> tuple[ase.Atoms, ...]:
     """The frames without exact copies and without those that did not converge, checked like any dataset."""
-    from fusedff.data import datasets  # here, since it imports the readers
-
     kept, seen, why = [], set(), Counter()
     for frame in frames:
         forces = frame.calc.results["forces"]
@@ -123,7 +120,7 @@ def _frames(path) -> list[ase.Atoms]:
         for frame in deepmd.read_set(contents, folder, numbers, path.name, _REMEDY):
             frame.info.update(config_type=config_type, config_id=f"{config_id}#{counts[run]}")
             counts[run] += 1
-            frames.append(labelled.right_handed(frame))
+            frames.append(labelled_frames.right_handed(frame))
     return frames
 
 

@@ -85,6 +85,7 @@ def image_offsets(cells: np.ndarray, cutoff: float) -> Images:
 
 
 MAX_IMAGES, MAX_NEIGHBORS = 30_000, 10_000  # of a cell and of an atom; more: lengths in another unit, or a flat cell
+MIN_DISTANCE = 0.5  # Å, less than the distance of any two nuclei in matter
 MIN_HEIGHT = 0.1  # Å, of periodic cells: in lower ones an atom has thousands of neighbours, or the vectors are skewed
 MAX_CELL_LENGTH = 1e6  # Å
 MAX_TESTED_PAIRS = 1_000_000  # in all images; up to this number, testing each takes a tenth of the time of ASE's search

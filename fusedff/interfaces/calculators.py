@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
-from fusedff.data.frames import Labels
+from fusedff.data.labelled_frames import Labels
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.potential import Potential
 

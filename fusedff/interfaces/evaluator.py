@@ -14,7 +14,6 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from fusedff.data.validation import units
 from fusedff.geometry import neighbors, systems
 from fusedff.geometry.halo import with_halo
 from fusedff.potential import Evaluation, Potential, require_potential
@@ -100,7 +99,7 @@ class Evaluator:
                 system, self._listed, counted, member.cutoff, self._capacity,
             )  # fmt: skip
             if int(needed) <= self._capacity:
-                if nearest < units.MIN_DISTANCE:
+                if nearest < neighbors.MIN_DISTANCE:
                     _refuse_overlap(frame)
                 self._mention_extrapolation(member, float(nearest), int(fewest), int(needed))
                 forces, energies = np.zeros((len(frame), 3)), np.zeros(len(frame))
@@ -236,7 +235,7 @@ def _rows_for(n: int) -> int:
 
 
 def _refuse_overlap(frame):
-    i, j, distance = neighbors.pairs("ijd", frame, 2 * units.MIN_DISTANCE)
+    i, j, distance = neighbors.pairs("ijd", frame, 2 * neighbors.MIN_DISTANCE)
     k = distance.argmin()
     raise ValueError(
         f"atoms {i[k]} and {j[k]} (or their images) are {distance[k]:.3f} Å apart, where no potential means anything; "

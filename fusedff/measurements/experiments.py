@@ -22,7 +22,7 @@ from ase.formula import Formula
 from fusedff.crystallography import crystals, elastic_symmetry, orientation
 from fusedff.crystallography.crystals import PARAMETERS, Crystal
 from fusedff.data import FILES
-from fusedff.data.validation import units as plausibility
+from fusedff.data.validation import unit_checks
 from fusedff.measurements import csv, curves, state_points
 from fusedff.measurements.state_points import StatePoint
 from fusedff.units import G_CM3, GPA, MAX_DENSITY
@@ -194,7 +194,7 @@ def _crystal(reference: Crystal, lattice, where: str) -> Crystal:
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     cell = crystals.unit_cell(crystal)
-    unit = plausibility.length_unit(plausibility.closest(cell)[1], cell.numbers)
+    unit = unit_checks.length_unit(unit_checks.closest(cell)[1], cell.numbers)
     named = isinstance(crystal.structure, str)
     if unit or (named and not 1.5 < crystal.a < 20.0):
         raise ValueError(
@@ -260,11 +260,11 @@ def _check_unit(constants, values: str, crystal: Crystal, where: str) -> None:
     """
     cell = crystals.unit_cell(crystal)
     energy = max(map(abs, constants.values())) * GPA * cell.get_volume() / len(cell)
-    noble = bool(plausibility.NOBLE_GASES & set(cell.numbers.tolist()))
+    noble = bool(unit_checks.NOBLE_GASES & set(cell.numbers.tolist()))
     least = (0.1 if noble else 0.8) if any(name in constants for name in LONGITUDINAL) else 0.0
     if least < energy < state_points.MAX_STIFFNESS:
         return
-    unit = plausibility.look_like(energy / 15.0, plausibility.PRESSURES, within=np.inf)
+    unit = unit_checks.look_like(energy / 15.0, unit_checks.PRESSURES, within=np.inf)
     message = f"{where}: {values} looks {unit}, or say units='GPa' if they are GPa"
     if not noble or energy > state_points.MAX_STIFFNESS:
         raise ValueError(message)

@@ -7,7 +7,7 @@ import numpy as np
 
 from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.crystallography.crystals import Crystal
-from fusedff.runtime import settings as ranges
+from fusedff.runtime import limits
 from fusedff.units import GPA
 
 ROLES = ("train", "held-out")
@@ -35,16 +35,16 @@ class StatePoint:
     condition: str = "isothermal"
 
     def __post_init__(self):
-        ranges.require(self, positive=["temperature"])
-        ranges.one_of(self, "condition", CONDITIONS)
-        ranges.one_of(self, "role", ROLES)
+        limits.require(self, positive=["temperature"])
+        limits.one_of(self, "condition", CONDITIONS)
+        limits.one_of(self, "role", ROLES)
         names = elastic_symmetry.elastic_names(crystals.symmetry(self.crystal))
         if unknown := [name for name in self.elastic if name not in names]:
-            ranges.raise_invalid(self, "elastic", f"{unknown[0]} is none of the constants {', '.join(names)}")
+            limits.raise_invalid(self, "elastic", f"{unknown[0]} is none of the constants {', '.join(names)}")
         if alone := [name for name in self.elastic_stderr if name not in self.elastic]:
-            ranges.raise_invalid(self, "elastic_stderr", f"{alone[0]} has no constant; give both or neither")
+            limits.raise_invalid(self, "elastic_stderr", f"{alone[0]} has no constant; give both or neither")
         if not all(0 < value < np.inf for value in self.elastic_stderr.values()):
-            ranges.raise_invalid(self, "elastic_stderr", "give positive numbers in eV/Å^3, or none")
+            limits.raise_invalid(self, "elastic_stderr", "give positive numbers in eV/Å^3, or none")
         cell = crystals.unit_cell(self.crystal)
         most = MAX_STIFFNESS * len(cell) / cell.get_volume()
         for what, values, limit in (
@@ -52,7 +52,7 @@ class StatePoint:
             ("pressure", [self.pressure], STIFFEST_PRESSURE * most),
         ):
             if not all(abs(value) < limit for value in values):
-                ranges.raise_invalid(self, what, "give eV/Å^3: multiply GPa by fusedff.units.GPA")
+                limits.raise_invalid(self, what, "give eV/Å^3: multiply GPa by fusedff.units.GPA")
 
     @property
     def elastic_gpa(self) -> dict[str, float]:

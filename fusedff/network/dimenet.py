@@ -26,7 +26,7 @@ import numpy as np
 from fusedff.geometry.neighbors import Neighbors, swap_direction
 from fusedff.network.angular import Angles, aggregate_triplets, angles
 from fusedff.network.radial_basis import chebyshev, envelope, radial_table
-from fusedff.runtime import settings as ranges
+from fusedff.runtime import limits
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class DimeNet:
     def __post_init__(self):
         layers = ["blocks", "output_layers", "layers_before_skip", "layers_after_skip"]
         sizes = [name for name in vars(self) if name not in ("cutoff", *layers)]
-        ranges.require(self, count=sizes, whole=layers, positive=["cutoff"])
+        limits.require(self, count=sizes, whole=layers, positive=["cutoff"])
         for name in sizes + layers:
             most = 4096 if name in ("embedding", "interaction", "basis", "type_embedding", "output") else 50
-            ranges.between(self, name, high=most, why=f"give {most} at most, no machine compiles a larger network")
-        ranges.between(self, "spherical", high=20, why="give 20 at most, single precision resolves no more of them")
-        ranges.between(self, "cutoff", high=ranges.MAX_CUTOFF, why="give a length in Å, 3 to 12")
+            limits.between(self, name, high=most, why=f"give {most} at most, no machine compiles a larger network")
+        limits.between(self, "spherical", high=20, why="give 20 at most, single precision resolves no more of them")
+        limits.between(self, "cutoff", high=limits.MAX_CUTOFF, why="give a length in Å, 3 to 12")
 
     @property
     def interaction_range(self) -> float:

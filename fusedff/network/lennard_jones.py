@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from fusedff.geometry.neighbors import Neighbors
 from fusedff.network.radial_basis import smooth_step
-from fusedff.runtime import settings as ranges
+from fusedff.runtime import limits
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class LennardJones:
     onset: float = 0.8  # fraction of the cut-off at which the switch begins
 
     def __post_init__(self):
-        ranges.require(self, positive=["cutoff", "onset"])
-        ranges.between(self, "cutoff", high=ranges.MAX_CUTOFF, why="give a length in Å, 3 to 12")
-        ranges.between(self, "onset", high=0.999, why="the switch needs room: give a fraction below 1")
+        limits.require(self, positive=["cutoff", "onset"])
+        limits.between(self, "cutoff", high=limits.MAX_CUTOFF, why="give a length in Å, 3 to 12")
+        limits.between(self, "onset", high=0.999, why="the switch needs room: give a fraction below 1")
 
     @property
     def interaction_range(self) -> float:

@@ -8,7 +8,7 @@ from ase import Atoms
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from fusedff.data import frames as labelled
+from fusedff.data import labelled_frames
 from fusedff.plotting import style
 from fusedff.units import GPA
 
@@ -18,7 +18,7 @@ LINEAR_GPA = 20.0  # the axis of pressures is linear up to here and logarithmic 
 
 def structure_of(frame: Atoms) -> str:
     """Crystal structure from which a frame was made, the first word of its family: 'hcp-rattled-16' -> 'hcp'."""
-    return _structure(labelled.family(frame))
+    return _structure(labelled_frames.family(frame))
 
 
 def _structure(family: str) -> str:
@@ -28,9 +28,9 @@ def _structure(family: str) -> str:
 def frames_overview(frames: Sequence[Atoms]) -> Figure:
     """Overview of labelled frames by family: number, energies (eV/atom), forces (eV/Å) and pressures (GPa)."""
     of_structure = {name: n for n, name in enumerate(style.STRUCTURES)}
-    families = list(map(labelled.family, frames))
+    families = list(map(labelled_frames.family, frames))
     names = sorted(dict.fromkeys(families), key=lambda name: of_structure.get(_structure(name), len(of_structure)))
-    labels = [labelled.labels(frame) for frame in frames]
+    labels = [labelled_frames.labels(frame) for frame in frames]
     with style.context():
         fig, (count, energy, force, stress) = plt.subplots(
             1, 4, figsize=(11.5, 0.9 + 0.28 * len(names)), sharey=True, width_ratios=[0.8, 1, 1, 1]

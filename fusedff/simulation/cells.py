@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 
-from fusedff.data import frames as labelled
+from fusedff.data.validation import frame_checks
 from fusedff.geometry import systems
 
 MAX_ATOMS = 10_000_000  # of all cells together
@@ -83,7 +83,7 @@ def replicate(
     if not frames or len(frames) != len(temperatures):
         raise ValueError(f"{len(frames)} frames and {len(temperatures)} temperatures; give one temperature per frame")
     for n, (frame, temperature) in enumerate(zip(frames, temperatures, strict=True)):
-        labelled.check_geometry(frame, f"frame {n}")
+        frame_checks.check_geometry(frame, f"frame {n}")
         if len(frame) < 2:
             raise ValueError(f"frame {n} has 1 atom, which cannot move against others; repeat the cell")
         if not temperature > 0:

@@ -20,7 +20,7 @@ import numpy as np
 from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Potential
-from fusedff.runtime import settings as ranges
+from fusedff.runtime import limits
 from fusedff.simulation.cells import SimulationCells, require_affordable
 from fusedff.simulation.langevin import observe_stress
 from fusedff.units import KB, from_voigt, strain_from_voigt, to_voigt
@@ -175,8 +175,8 @@ class CoupledStrains:
     strain: float = 0.005
 
     def __post_init__(self):
-        ranges.require(self, positive=["strain"])
-        ranges.between(
+        limits.require(self, positive=["strain"])
+        limits.between(
             self, "strain", high=0.1, why="give a small strain, 0.001 to 0.02: the error grows as its square"
         )
 

@@ -20,8 +20,7 @@ import numpy as np
 
 from fusedff.geometry import neighbors
 from fusedff.potential import Potential
-from fusedff.runtime import devices, progress
-from fusedff.runtime import settings as ranges
+from fusedff.runtime import devices, limits, progress
 from fusedff.runtime.failures import FailedComputationError
 from fusedff.simulation.cells import PER_CELL, SimulationCells
 from fusedff.simulation.integrator import jax_md_simulate
@@ -38,11 +37,11 @@ class LangevinConfig:
     skin: float = 2.0  # Å beyond the cut-off within which neighbour candidates are listed
 
     def __post_init__(self):
-        ranges.require(
+        limits.require(
             self, positive=["timestep_fs"], count=["steps_per_snapshot"], not_negative=["friction_per_ps", "skin"]
         )
         why = "give femtoseconds, 0.1 to 10 (1 ps = 1000 fs); no solid is stable above 200"
-        ranges.between(self, "timestep_fs", 0.01, 200, why)
+        limits.between(self, "timestep_fs", 0.01, 200, why)
 
     @property
     def ps_per_snapshot(self) -> float:

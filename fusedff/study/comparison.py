@@ -13,8 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from fusedff import tables
-from fusedff.data import datasets, splits, titanium_paper, titanium_vasp
-from fusedff.data import frames as labelled
+from fusedff.data import datasets, labelled_frames, splits, titanium_paper, titanium_vasp
 from fusedff.geometry import neighbors, systems
 from fusedff.measurements import adiabatic, experiments, state_points
 from fusedff.measurements.state_points import StatePoint
@@ -39,7 +38,7 @@ def frames(preset: Preset) -> splits.Split:
     environment variable `VASP_FILE` names, else downloaded. A warning says so if they cannot be and are left out.
     """
     if preset.data == "paper":
-        return splits.paper_split(datasets.load_paper_archive(titanium_paper.fetch_paper_archive()))
+        return splits.paper_split(titanium_paper.load(titanium_paper.fetch()))
     embedded = splits.split(datasets.load_frames())
     if preset.data == "embedded":
         return embedded
@@ -56,7 +55,7 @@ def below(frames: Sequence[Atoms], highest_force: float) -> tuple[list[Atoms], l
     """The frames whose force components (eV/Å) are all smaller than `highest_force`, and the others."""
     parts = [], []
     for frame in frames:
-        parts[bool(np.abs(labelled.labels(frame).forces).max() >= highest_force)].append(frame)
+        parts[bool(np.abs(labelled_frames.labels(frame).forces).max() >= highest_force)].append(frame)
     return parts
 
 
@@ -75,8 +74,8 @@ def targets(preset: Preset, table: Sequence[StatePoint] | None = None) -> tuple[
 def data_version(preset: Preset, split: splits.Split) -> str:
     """Name and digest of the DFT data of a preset; the name alone would not identify data that may grow."""
     if preset.data == "paper":
-        return f"archive of the paper, git blob {titanium_paper.PAPER_BLOB_IDS['archive']}"
-    sources = [labelled.source(frame) for part in split for frame in part]
+        return f"archive of the paper, git blob {titanium_paper.GIT_ID}"
+    sources = [labelled_frames.source(frame) for part in split for frame in part]
     n_vasp = sources.count(titanium_vasp.SOURCE)
     file = datasets.TITANIUM_FRAMES
     embedded = f"{file.name}, {len(sources) - n_vasp} frames, sha256 {_sha256(file)}"
@@ -104,8 +103,9 @@ def evaluate(potential: Potential, frames: Sequence[Atoms]) -> Evaluation:
 def predictions(potential: Potential, frames: Sequence[Atoms]) -> tuple[dict, dict]:
     """Labels of frames and predictions: energy (n_frames,), forces (3 n_atoms,), stress (6 n_stressed,).
 
-    Both are dicts of flat arrays in the units of `UNITS`; frames whose stress is no label (`labelled.use_virial`) are
-    left out of `stress`. Energies of another source than the potential's count from a zero fitted to these frames.
+    Both are dicts of flat arrays in the units of `UNITS`; frames whose stress is no label
+    (`labelled_frames.use_virial`) are left out of `stress`. Energies of another source than the potential's count from
+    a zero fitted to these frames.
     """
     store, found = label_errors.predict_frames(potential, frames)
     stressed = store.use_virial > 0
@@ -163,7 +163,7 @@ def summary(
     }
 
 
-def verdict(preset: Preset, result: dict) -> str:
+def results_text(preset: Preset, result: dict) -> str:
     """The table of results; for a preset whose results mean nothing, only its `presets.note`."""
     note = presets.note(preset)
     return f"*** {note} ***" if note else tables.comparison_table(result)

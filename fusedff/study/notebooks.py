@@ -52,7 +52,7 @@ def execute(preset, root: Path) -> int:
     found = folder.read("summary.json", "models")
     found["wall_seconds"] = time.monotonic() - began
     folder.write("summary.json", found)
-    print(f"\n{comparison.verdict(preset, found)}\n")
+    print(f"\n{comparison.results_text(preset, found)}\n")
     print(f"{found['wall_seconds']:.0f} s; results, figures and executed notebooks: {folder.path}")
     return 0
 

@@ -9,7 +9,7 @@ from fusedff.network.dimenet import DimeNet
 from fusedff.properties.thermal.elastic import ElasticConfig
 from fusedff.properties.thermal.lattice import LatticeConfig
 from fusedff.properties.thermal.liquid import LiquidConfig
-from fusedff.runtime import settings as ranges
+from fusedff.runtime import limits
 from fusedff.simulation.elasticity import StressFluctuation
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training.config import DiffTReConfig, ForceMatchingConfig, FusedConfig, SamplingConfig
@@ -57,7 +57,7 @@ class Preset:
     shipped: tuple[str, ...] = ()  # models that later notebooks take from those that ship: training here makes none
 
     def __post_init__(self):
-        ranges.one_of(self, "data", DATA)
+        limits.one_of(self, "data", DATA)
 
 
 _SMALL = DimeNet(

@@ -9,7 +9,7 @@ from typing import Any
 
 from ase import Atoms
 
-from fusedff.data import frames as labelled
+from fusedff.data import labelled_frames
 from fusedff.potential import Potential
 from fusedff.runtime import storage
 
@@ -28,7 +28,8 @@ def data_of_frames(frames: Sequence[Atoms], what: str) -> dict[str, Any]:
             (frame.numbers, frame.positions, frame.cell.array, frame.pbc) for frame in frames
         ],
         f"labels of the {what} frames": [
-            (labelled.labels(frame), labelled.use_virial(frame), labelled.source(frame)) for frame in frames
+            (labelled_frames.labels(frame), labelled_frames.use_virial(frame), labelled_frames.source(frame))
+            for frame in frames
         ],
     }
 

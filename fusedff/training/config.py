@@ -7,7 +7,7 @@ import numpy as np
 import optax
 from optax.contrib import muon
 
-from fusedff.runtime import settings as ranges
+from fusedff.runtime import limits
 from fusedff.simulation.elasticity import CoupledStrains, Estimator
 from fusedff.simulation.langevin import LangevinConfig
 from fusedff.training.optimizers import Adam, GaussNewton, decay
@@ -43,18 +43,18 @@ class ForceMatchingConfig:
 
     def __post_init__(self):
         given = {name for name, value in vars(self).items() if value is not None}
-        ranges.require(
+        limits.require(
             self,
             count=["epochs", "batch", *sorted({"batch_atoms", "patience"} & given)],
             positive=["learning_rate", "final_learning_rate", *sorted({"force_scale", "clip"} & given)],
             not_negative=["energy_weight", "force_weight", "virial_weight", "ema"], whole=["seed"],
         )  # fmt: skip
         if not self.energy_weight + self.force_weight + self.virial_weight > 0:
-            ranges.raise_invalid(self, "force_weight", "all three weights are 0, so nothing is learned; raise one")
-        ranges.between(self, "ema", high=0.99999, why="give a decay from 0 to below 1, e.g. 0.998")
+            limits.raise_invalid(self, "force_weight", "all three weights are 0, so nothing is learned; raise one")
+        limits.between(self, "ema", high=0.99999, why="give a decay from 0 to below 1, e.g. 0.998")
         if not all(map(_is_weight, self.source_weights)):
-            ranges.raise_invalid(self, "source_weights", "give (source, weight) pairs with weights from 0 on")
-        ranges.one_of(self, "optimizer", OPTIMIZERS)
+            limits.raise_invalid(self, "source_weights", "give (source, weight) pairs with weights from 0 on")
+        limits.one_of(self, "optimizer", OPTIMIZERS)
 
     def transformation(self, steps: int) -> optax.GradientTransformation:
         """The optax optimizer of `steps` steps; its learning rate goes from `learning_rate` to `final_learning_rate`.
@@ -88,7 +88,7 @@ class SamplingConfig:
     reuse_above: float = 0.9  # sample again when N_eff / n_snapshots falls below this in any cell
 
     def __post_init__(self):
-        ranges.require(
+        limits.require(
             self,
             count=["snapshots"],
             whole=["first_equilibration", "equilibration"],
@@ -116,7 +116,7 @@ class DiffTReConfig:
     seed: int = 0
 
     def __post_init__(self):
-        ranges.require(
+        limits.require(
             self, count=["updates", "replicas"], not_negative=["elastic_weight", "stress_weight", "pressure_weight"],
             whole=["seed"], repeats=["repeats"],
         )  # fmt: skip
@@ -140,9 +140,9 @@ class FusedConfig:
     )
 
     def __post_init__(self):
-        ranges.require(self, count=["epochs", "experiment_updates", "dft_epochs"])
-        most = ranges.MAX_VALUES["epochs"][0] // max(self.experiment_updates, self.dft_epochs)
-        ranges.between(self, "epochs", high=most, why=f"give {most} at most with so many updates or passes in each")
+        limits.require(self, count=["epochs", "experiment_updates", "dft_epochs"])
+        most = limits.MAX_VALUES["epochs"][0] // max(self.experiment_updates, self.dft_epochs)
+        limits.between(self, "epochs", high=most, why=f"give {most} at most with so many updates or passes in each")
         if self.dft.ema or self.dft.patience:
             raise ValueError(
                 f"dft: ema = {self.dft.ema}, patience = {self.dft.patience} do nothing in fused training, whose result "

@@ -21,8 +21,7 @@ from jax.flatten_util import ravel_pytree
 from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Potential, require_potential
 from fusedff.runtime import devices
-from fusedff.simulation import checks
-from fusedff.simulation import langevin as dynamics
+from fusedff.simulation import checks, langevin
 from fusedff.training import checkpoints, gauss_newton, loop
 from fusedff.training.config import DiffTReConfig
 from fusedff.training.optimizers import Adam, GaussNewton
@@ -171,7 +170,7 @@ class DiffTReTrainer:
                     for results, one in zip((kept, found), term.find(potential, own, n), strict=True):
                         results.append(one)
                 return potential, halvings, tuple(kept), found
-            except dynamics.ExplodedTrajectoryError as error:
+            except langevin.ExplodedTrajectoryError as error:
                 if n == 0 or halvings == MAX_HALVINGS:
                     raise
                 if devices.is_first_process():
@@ -220,8 +219,8 @@ def train(
     The history holds, for every update, the loss, the smallest N_eff / n_snapshots of any cell, how often the step
     before was halved, how many trajectories were simulated anew, and what the targets report (for state points: GPa per
     temperature), all before the update, and the numbers of `describe(potential)`, e.g. parameters that have a meaning.
-    `on_epoch(history)` is called after every update, and on resume from `checkpoint`. Raises `ExplodedTrajectoryError` if a trajectory explodes although the step was halved
-    `MAX_HALVINGS` times, and what `loop.train` raises.
+    `on_epoch(history)` is called after every update, and on resume from `checkpoint`. Raises `ExplodedTrajectoryError`
+    if a trajectory explodes although the step was halved `MAX_HALVINGS` times, and what `loop.train` raises.
     """
     difftre_trainer = DiffTReTrainer(settings, start, target)
 

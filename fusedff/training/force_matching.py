@@ -23,7 +23,7 @@ from fusedff.runtime import devices
 from fusedff.training import checkpoints, force_matching_loss, label_sketch, loop, outliers
 from fusedff.training.config import ForceMatchingConfig
 from fusedff.training.label_errors import fit_zeros, predict, store_of
-from fusedff.training.validation import Validation
+from fusedff.training.validation_loss import ValidationLoss
 
 ZERO_RATE = 0.01  # fraction of a batch's mean deviation by which the zeros of other sources are moved
 AT_ONCE = 32  # batches on the devices at a time
@@ -47,7 +47,7 @@ def _steps(settings, steps, template, train_state, batches):
             template.with_params(params), batch, devices.sum_over_devices, offsets
         )
         errors = force_matching_loss.mean_squares(deviations, batch, weighted=True)
-        value = force_matching_loss.weighted_sum(settings, errors)
+        value = force_matching_loss.total(settings, errors)
         fractions = batch.labels.offset_counts / jnp.maximum(batch.labels.n_atoms, 1)[:, None]
         weighted = batch.labels.weight[:, None] * fractions
         n_frames = devices.sum_over_devices(jnp.sum(batch.labels.n_atoms > 0))
@@ -193,7 +193,7 @@ def train(
                 "share them out with `splits.paper_split`"
             )
     matching_trainer = ForceMatchingTrainer(settings, start, frames)
-    check = Validation(
+    check = ValidationLoss(
         settings, start, validation, offset_of=matching_trainer.store.offset_of, zeros=matching_trainer.zeros
     )
 

@@ -80,7 +80,7 @@ def _intervals(times) -> np.ndarray:
 
 def loss(settings: ForceMatchingConfig, potential: Potential, batch: Batch) -> jax.Array:
     """The loss () of a batch."""
-    return weighted_sum(settings, mean_squares(deviations(potential, batch), batch, weighted=True))
+    return total(settings, mean_squares(deviations(potential, batch), batch, weighted=True))
 
 
 def deviations(potential: Potential, batch: Batch, total: Callable = lambda x: x, offsets=None) -> dict[str, jax.Array]:
@@ -128,7 +128,7 @@ def weight_of(name: str, batch: Batch) -> jax.Array:
     return weight if name == "energy" else weight[:, None]
 
 
-def weighted_sum(settings: ForceMatchingConfig, errors: dict):
+def total(settings: ForceMatchingConfig, errors: dict):
     """w_U <e^2> + w_F <f^2> + w_W <w^2> from mean squared errors by name."""
     return sum(weight * errors[name] for name, weight in weights(settings).items())
 

@@ -44,48 +44,51 @@ PENALTY_FLOOR = 2e-5  # f, in units of the trace of G^T G
 ROWS = 256  # of G
 
 
-class State(NamedTuple):
+class GaussNewtonState(NamedTuple):
     """Averages and parameters that one step hands to the next."""
 
     jacobian: np.ndarray  # (m, n), averaged
-    labels: np.ndarray  # (k, n), G, such that G^T G is averaged; k = 0 without labels
+    sketch: np.ndarray  # (k, n), G, such that G^T G is averaged; k = 0 without labels
     params: np.ndarray  # (n,), after the last step
 
 
-def init(n_residuals: int, params: np.ndarray, n_labels: int = 0) -> State:
-    """State before the first step, with zero derivatives."""
-    return State(*(np.zeros((rows, len(params)), np.float32) for rows in (n_residuals, n_labels)), np.asarray(params))
+def init(n_residuals: int, params: np.ndarray, n_rows: int = 0) -> GaussNewtonState:
+    """State before the first step, with zero derivatives; `n_rows` are those of the sketch, 0 without labels."""
+    jacobian, sketch = (np.zeros((n, len(params)), np.float32) for n in (n_residuals, n_rows))
+    return GaussNewtonState(jacobian, sketch, np.asarray(params))
 
 
 def step(
-    state: State, n: int, relaxation: float, damping: float, params, measured, jacobian, residuals, labels=None
-) -> State:
+    state: GaussNewtonState, n: int, relaxation: float, damping: float, params, measured, jacobian, residuals,
+    sketch=None,
+) -> GaussNewtonState:  # fmt: skip
     """State after the n-th step, from the present parameters (n,).
 
     Jacobian (m, n) and residuals (m,) belong to the parameters `measured` (n,). These differ from `params` only if a
     trajectory exploded and the trainer halved the last step. `relaxation` is from 0 to 1, `damping` in units
-    of the median of the diagonal of J M^-1 J^T. `labels` (k, n) is a new sketch G, with new random signs.
+    of the median of the diagonal of J M^-1 J^T. `sketch` (k, n) is a new G, with new random signs.
     """
-    state = State(*map(np.asarray, state))  # a checkpoint returns arrays of jax, which are in single precision
+    # a checkpoint returns arrays of jax, which are in single precision
+    state = GaussNewtonState(*map(np.asarray, state))
     weight = max(1 / (n + 1), MIN_AVERAGING_WEIGHT)
     averaged = ((1 - weight) * state.jacobian + weight * jacobian).astype(state.jacobian.dtype)
     rows = averaged.astype(float)
     expected = rows @ (params.astype(float) - state.params)
     estimate = expected + relaxation * (residuals - expected)
-    label_sketch = state.labels
-    if labels is not None:
+    averaged_sketch = state.sketch
+    if sketch is not None:
         # averaged over the same window as J; in G^T G the products of old rows with new ones average to zero
-        label_sketch = ((1 - weight) ** 0.5 * label_sketch + weight**0.5 * labels).astype(label_sketch.dtype)
-    preconditioned = precondition(rows, label_sketch.astype(float))
+        averaged_sketch = ((1 - weight) ** 0.5 * averaged_sketch + weight**0.5 * sketch).astype(averaged_sketch.dtype)
+    preconditioned = precondition(rows, averaged_sketch.astype(float))
     kernel = preconditioned @ rows.T
     diagonal = np.diag(kernel)
     damped = kernel + damping * np.median(diagonal[diagonal > 0]) * np.eye(len(kernel))
     change = -preconditioned.T @ np.linalg.solve(damped, estimate)
-    return State(averaged, label_sketch, (measured + change).astype(state.params.dtype))
+    return GaussNewtonState(averaged, averaged_sketch, (measured + change).astype(state.params.dtype))
 
 
-def precondition(rows, labels):
-    """J M^-1 (m, n) by Woodbury's identity, from J `rows` (m, n) and G `labels` (k, n)."""
-    gram = labels @ labels.T
+def precondition(rows, sketch):
+    """J M^-1 (m, n) by Woodbury's identity, from J `rows` (m, n) and G `sketch` (k, n)."""
+    gram = sketch @ sketch.T
     gram[np.diag_indices_from(gram)] += max(PENALTY_FLOOR * np.trace(gram), np.finfo(float).tiny)
-    return rows - np.linalg.solve(gram, labels @ rows.T).T @ labels
+    return rows - np.linalg.solve(gram, sketch @ rows.T).T @ sketch

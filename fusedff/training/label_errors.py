@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from ase import Atoms
 
-from fusedff.data import frames as labelled
+from fusedff.data import labelled_frames
 from fusedff.data.batching import FrameStore
-from fusedff.data.frames import Labels
+from fusedff.data.labelled_frames import Labels
 from fusedff.interfaces import calculators
 from fusedff.potential import Potential, require_potential
 from fusedff.units import GPA
@@ -30,7 +30,7 @@ def store_of(potential: Potential, frames: Sequence[Atoms], offset_of: Sequence 
         if not isinstance(frame, Atoms):
             raise TypeError(f"frame {n} is {frame!r}; give labelled ase.Atoms, as datasets.load_frames reads them")
         potential.require_species(frame.numbers, f"frame {n}: ")
-    sources = list(dict.fromkeys(map(labelled.source, frames)))
+    sources = list(dict.fromkeys(map(labelled_frames.source, frames)))
     if len(sources) > 1 and not potential.source:
         raise ValueError(
             f"frames of {len(sources)} sources ({', '.join(map(repr, sources))}) have different zeros of energy; say "
@@ -152,11 +152,11 @@ def errors_of_calculator(calculator, frames: Sequence[Atoms]) -> dict[str, float
     """
     if not len(frames):
         raise ValueError("no frames to test on: give at least one labelled frame")
-    known = [labelled.labels(frame) for frame in frames]
+    known = [labelled_frames.labels(frame) for frame in frames]
     found = [calculators.compute_labels(calculator, frame) for frame in frames]
     sizes, errors = np.array([len(frame) for frame in frames]), compare(found, known)
-    pairs = sorted({(labelled.source(frame), int(z)) for frame in frames for z in frame.numbers})
-    counts = labelled.count_atoms(frames, pairs)
+    pairs = sorted({(labelled_frames.source(frame), int(z)) for frame in frames for z in frame.numbers})
+    counts = labelled_frames.count_atoms(frames, pairs)
     zeros = _zeros(counts, errors.energy * sizes, sizes, np.ones(len(frames)))
     return _summary(errors._replace(energy=errors.energy - counts @ zeros / sizes), sizes)
 
@@ -175,7 +175,7 @@ def errors_and_families(potential: Potential, frames: Sequence[Atoms]) -> tuple[
         raise ValueError("no frames to test on: give at least one labelled frame; a small split may have none")
     store, predictions = predict_frames(potential, frames)
     found, sizes = compare(predictions, store.labels()), store.sizes
-    source, family = np.array([(labelled.source(f), labelled.family(f)) for f in frames]).T
+    source, family = np.array([(labelled_frames.source(f), labelled_frames.family(f)) for f in frames]).T
     rows = []
     for s in dict.fromkeys(source.tolist()):
         families = [(f, (source == s) & (family == f)) for f in dict.fromkeys(family[source == s])]

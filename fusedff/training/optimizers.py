@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import optax
 
-from fusedff.runtime import settings as ranges
+from fusedff.runtime import limits
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Adam:
     b2: float = 0.4
 
     def __post_init__(self):
-        ranges.require(self, positive=["learning_rate", "final_learning_rate"], not_negative=["b1", "b2"])
+        limits.require(self, positive=["learning_rate", "final_learning_rate"], not_negative=["b1", "b2"])
         for name in ("b1", "b2"):
             if getattr(self, name) >= 1:
-                ranges.raise_invalid(self, name, "a memory decays: give a number from 0 to below 1")
+                limits.raise_invalid(self, name, "a memory decays: give a number from 0 to below 1")
 
     def transformation(self, updates: int) -> optax.GradientTransformation:
         """The optax optimizer of a training of `updates` steps."""
@@ -48,9 +48,9 @@ class GaussNewton:
     jacobian_every: int = 1
 
     def __post_init__(self):
-        ranges.require(self, positive=["relaxation", "final_relaxation", "damping"], count=["jacobian_every"])
+        limits.require(self, positive=["relaxation", "final_relaxation", "damping"], count=["jacobian_every"])
         for name in ("relaxation", "final_relaxation"):
-            ranges.between(self, name, high=1, why="a whole step is 1, and less averages over noise")
+            limits.between(self, name, high=1, why="a whole step is 1, and less averages over noise")
 
     def relaxation_at(self, n: int, updates: int) -> float:
         """Relaxation of the n-th of `updates` steps."""

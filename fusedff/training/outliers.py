@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from ase import Atoms
 
-from fusedff.data import frames as labelled
+from fusedff.data import labelled_frames
 from fusedff.potential import Potential
 from fusedff.training import label_errors
 from fusedff.training.label_errors import FrameErrors
@@ -66,7 +66,7 @@ def scores(potential: Potential, frames: Sequence[Atoms], stores=None) -> dict[s
     Families are the frames of one source and `config_type`. The median energy of a family is also compared with that of
     all other frames of its source: a wrong zero of energy is the same in all frames of the family.
     """
-    kinds = [(labelled.source(frame), labelled.family(frame)) for frame in frames]
+    kinds = [(labelled_frames.source(frame), labelled_frames.family(frame)) for frame in frames]
     families, members_of = defaultdict(list), Counter(kinds)
     for n, kind in enumerate(kinds):
         families[kind if members_of[kind] >= FAMILY else kind[:1]].append(n)
@@ -103,7 +103,7 @@ def _spread(values) -> float:
 
 def _sizes(potential, frames, families) -> dict[str, np.ndarray]:
     """Size of the labels: root mean squares, and of the energy per atom how far it is from that of its family."""
-    said = [labelled.labels(frame) for frame in frames]
+    said = [labelled_frames.labels(frame) for frame in frames]
     atoms = np.array([potential.reference_energy(frame.numbers) for frame in frames])
     energy = (np.array([label.energy for label in said]) - atoms) / [len(frame) for frame in frames]
     for members in families:

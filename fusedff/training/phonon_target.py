@@ -19,7 +19,7 @@ import numpy as np
 from ase import Atoms
 
 from fusedff.crystallography import crystals
-from fusedff.data import frames as labelled
+from fusedff.data.validation import frame_checks
 from fusedff.geometry import neighbors, systems
 from fusedff.units import THZ
 
@@ -55,7 +55,7 @@ class PhononTarget:
     weight: float = 1.0
 
     def __post_init__(self):
-        labelled.check_geometry(self.frame, "cell of the phonons")
+        frame_checks.check_geometry(self.frame, "cell of the phonons")
         n = len(self.frame)
         if n == 1:
             raise ValueError("the cell of the phonons has 1 atom and so no optical modes; repeat it")

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusedff.crystallography import elastic_symmetry
-from fusedff.data.validation import units
 from fusedff.geometry import neighbors
 from fusedff.measurements import state_points
 from fusedff.measurements.state_points import StatePoint, measured_gpa, stderr_gpa
@@ -182,11 +181,11 @@ class RadialTarget:
     def __post_init__(self):
         distributions.require_radii(self.r, self.cells.lattice)
         _require_states(self, (len(self.r),), "g(r)")
-        inside = np.asarray(self.measured)[:, np.asarray(self.r) < units.MIN_DISTANCE]
+        inside = np.asarray(self.measured)[:, np.asarray(self.r) < neighbors.MIN_DISTANCE]
         if inside.max(initial=0) > 1.5:
             raise ValueError(
-                f"measured g(r) is {inside.max():.3g} below {units.MIN_DISTANCE} Å, where no atoms are; give r in Å "
-                "(1 nm = 10 Å), or leave these radii out"
+                f"measured g(r) is {inside.max():.3g} below {neighbors.MIN_DISTANCE} Å, where no atoms are; give r in "
+                "Å (1 nm = 10 Å), or leave these radii out"
             )
         if self.which and not (np.outer(*self.which) & ~np.eye(len(self.cells.numbers), dtype=bool)).any():
             raise ValueError(f"the cells have no pair of the elements {self.pair}; name two that are in them")

@@ -15,8 +15,7 @@ import numpy as np
 
 from fusedff.geometry import neighbors
 from fusedff.potential import Potential
-from fusedff.simulation import langevin as dynamics
-from fusedff.simulation import reweighting, snapshots
+from fusedff.simulation import langevin, reweighting, snapshots
 from fusedff.training import targets
 from fusedff.training.config import SamplingConfig
 from fusedff.training.targets import StaticTarget, Target
@@ -38,15 +37,15 @@ class Simulated:
 class TrajectoryBuffer(NamedTuple):
     """The last trajectory, which is kept from update to update, and the state from which the simulation continues."""
 
-    state: dynamics.State  # at the end of the trajectory
-    trajectory: dynamics.Trajectory
+    state: langevin.State  # at the end of the trajectory
+    trajectory: langevin.Trajectory
     capacity: jax.Array  # (2,) sizes of the neighbour lists, a `ListCapacity`
     params: Any  # with which the trajectory was sampled
 
     @property
-    def list_capacity(self) -> dynamics.ListCapacity:
+    def list_capacity(self) -> langevin.ListCapacity:
         """`capacity` as numbers, outside jit."""
-        return dynamics.ListCapacity(*map(int, self.capacity))
+        return langevin.ListCapacity(*map(int, self.capacity))
 
 
 class Averages(NamedTuple):
@@ -74,7 +73,7 @@ class SampledTerm:
     def __init__(self, target: Target, sampling: SamplingConfig, template: Potential, name: str | None = None):
         self.target, self.sampling, self.template, self.name = target, sampling, template, name
         self.cells = target.cells
-        self.simulation = dynamics.Simulation(self.cells, sampling.langevin, template.cutoff, target.observe)
+        self.simulation = langevin.Simulation(self.cells, sampling.langevin, template.cutoff, target.observe)
         self.beta = 1 / (KB * self.cells.temperature)
         # compiled as a whole: operation by operation they would take seconds to compile
         self.loss = jax.jit(jax.value_and_grad(partial(targets.loss, target)))
@@ -90,8 +89,8 @@ class SampledTerm:
         capacity = self.simulation.capacity
         evaluate = partial(self._evaluate, capacity.neighbors)
         energy, observed = jax.eval_shape(evaluate, self.template, self.cells, positions)
-        empty = dynamics.Trajectory(positions, *(jnp.zeros(x.shape, x.dtype) for x in (energy, observed, energy)))
-        return TrajectoryBuffer(dynamics.start(self.cells, key), empty, jnp.asarray(capacity), params)
+        empty = langevin.Trajectory(positions, *(jnp.zeros(x.shape, x.dtype) for x in (energy, observed, energy)))
+        return TrajectoryBuffer(langevin.start(self.cells, key), empty, jnp.asarray(capacity), params)
 
     def n_residuals(self, params, kept: TrajectoryBuffer) -> int:
         """How many residuals there are."""

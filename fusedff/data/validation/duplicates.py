@@ -18,7 +18,7 @@ import numpy as np
 from ase import Atoms
 from scipy.spatial import cKDTree
 
-from fusedff.data.frames import labels
+from fusedff.data.labelled_frames import labels
 from fusedff.geometry.systems import heights
 
 ATOMS, CELL = 1e-3, 3e-4  # tolerances, Å
@@ -30,7 +30,7 @@ _WAVES = np.array([h for h in np.ndindex(3, 3, 3) if h > (1, 1, 1)]) - 1  # (13,
 def check(frames: Sequence[Atoms], where: Sequence[str]) -> None:
     """Raise ValueError if two frames are the same structure, naming a pair; one with different energies comes first.
 
-    `frames` have passed `frames.check_frame`; `where` (n_frames,) names each in messages.
+    `frames` have passed `frame_checks.check_frame`; `where` (n_frames,) names each in messages.
     """
     gaps = {(i, j): abs(labels(frames[i]).energy - labels(frames[j]).energy) / len(frames[i]) for i, j in pairs(frames)}
     if not gaps:

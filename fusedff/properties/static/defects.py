@@ -13,7 +13,7 @@ from ase import Atoms
 
 from fusedff.crystallography import crystals
 from fusedff.crystallography.crystals import Crystal
-from fusedff.properties.static.relax import DEFAULT, Relaxation, relax_ions, relax_normal, with_calculator
+from fusedff.properties.static.relax import DEFAULT, RelaxationConfig, relax_ions, relax_normal, with_calculator
 
 MIN_VACUUM = 3.0  # Å
 _J_PER_M2 = ase.units.J / ase.units.m**2  # eV/Å^2 per J/m^2
@@ -37,7 +37,7 @@ class Vacancy:
     crystal: Crystal
     repeats: tuple[int, int, int]
     relaxed: Atoms  # the structure, with the calculator
-    relaxation: Relaxation
+    relaxation: RelaxationConfig
 
     def as_dict(self) -> dict:
         """Plain data for JSON."""
@@ -61,7 +61,7 @@ class Surface:
     layers: int
     vacuum: float  # Å
     relaxed: Atoms  # the structure, with the calculator
-    relaxation: Relaxation
+    relaxation: RelaxationConfig
 
     def as_dict(self) -> dict:
         """Plain data for JSON."""
@@ -88,7 +88,7 @@ class StackingFault:
     crystal: Crystal
     layers: int
     relaxed: Atoms  # the structure, with the calculator
-    relaxation: Relaxation
+    relaxation: RelaxationConfig
 
     def as_dict(self) -> dict:
         """Plain data for JSON."""
@@ -107,7 +107,7 @@ def vacancy(
     crystal: Crystal,
     calculator,
     repeats: tuple[int, int, int] = (4, 4, 3),
-    relaxation: Relaxation = DEFAULT,
+    relaxation: RelaxationConfig = DEFAULT,
     name: str | None = "vacancy",
 ) -> Vacancy:
     """Formation energy of a vacancy (of the first atom) in a supercell of the crystal, ions relaxed.
@@ -132,7 +132,7 @@ def surface(
     calculator,
     layers: int = 12,
     vacuum: float = 10.0,
-    relaxation: Relaxation = DEFAULT,
+    relaxation: RelaxationConfig = DEFAULT,
     name: str | None = "surface",
 ) -> Surface:
     """Energy of a low-index surface from a slab of `layers` atomic planes with `vacuum` (Å) on either side.
@@ -163,7 +163,7 @@ def stacking_fault(
     fault: str,
     calculator,
     layers: int = 12,
-    relaxation: Relaxation = DEFAULT,
+    relaxation: RelaxationConfig = DEFAULT,
     name: str | None = "stacking fault",
 ) -> StackingFault:
     """Energy of a stacking fault: hcp basal (I2) or prismatic, fcc intrinsic; planes relaxed along their normal.

@@ -6,7 +6,7 @@ import numpy as np
 from ase import Atoms
 
 from fusedff.crystallography import elastic_symmetry, orientation
-from fusedff.properties.static.relax import DEFAULT, Relaxation, relax_ions
+from fusedff.properties.static.relax import DEFAULT, RelaxationConfig, relax_ions
 from fusedff.runtime import progress
 from fusedff.simulation import elasticity
 from fusedff.units import GPA, VOIGT, from_voigt, strain_from_voigt, to_voigt
@@ -21,7 +21,7 @@ class StaticElastic:
     pressure_gpa: float  # of the crystal as it was given
     symmetry: str | None  # which independent constants `constants_gpa` holds
     strain: float
-    relaxation: Relaxation
+    relaxation: RelaxationConfig
 
     @property
     def constants_gpa(self) -> dict[str, float]:
@@ -66,7 +66,7 @@ def run(
     calculator,
     symmetry: str | None = None,
     strain: float = 2e-3,
-    relaxation: Relaxation = DEFAULT,
+    relaxation: RelaxationConfig = DEFAULT,
     name: str | None = "elastic constants",
 ) -> StaticElastic:
     """C_ij = dS_i/d eta_j of a crystal by central differences, S the second Piola-Kirchhoff stress, ions relaxed.

@@ -7,7 +7,7 @@ import numpy as np
 from ase import Atoms
 from ase.eos import EquationOfState
 
-from fusedff.properties.static.relax import DEFAULT, NotRelaxedError, Relaxation, relax_crystal
+from fusedff.properties.static.relax import DEFAULT, NotRelaxedError, RelaxationConfig, relax_crystal
 from fusedff.runtime import progress
 from fusedff.units import GPA
 
@@ -51,7 +51,7 @@ class EnergyVolumeResult:
     curves: dict[str, EnergyVolume]
     span: float
     n_volumes: int
-    relaxation: Relaxation
+    relaxation: RelaxationConfig
 
     @property
     def most_stable(self) -> str:
@@ -81,7 +81,7 @@ def run(
     calculator,
     span: float = 0.06,
     n_volumes: int = 9,
-    relaxation: Relaxation = DEFAULT,
+    relaxation: RelaxationConfig = DEFAULT,
     name: str | None = "energy and volume",
 ) -> EnergyVolumeResult:
     """Energies from (1 - span) to (1 + span) times the equilibrium volume of every structure, and their fits.

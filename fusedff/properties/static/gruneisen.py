@@ -14,7 +14,7 @@ from ase import Atoms
 
 from fusedff.properties.static import force_constants
 from fusedff.properties.static.phonons import IMAGINARY, TEMPERATURES
-from fusedff.properties.static.relax import DEFAULT, Relaxation, relax_crystal, with_calculator
+from fusedff.properties.static.relax import DEFAULT, RelaxationConfig, relax_crystal, with_calculator
 from fusedff.units import KB, PLANCK
 
 
@@ -32,7 +32,7 @@ class Gruneisen:
     displacement: float  # Å
     repeats: tuple[int, int, int]
     mesh: float
-    relaxation: Relaxation
+    relaxation: RelaxationConfig
 
     def as_dict(self) -> dict:
         """Plain data for JSON."""
@@ -59,7 +59,7 @@ def run(
     displacement: float = 0.01,
     temperatures: Sequence[float] = TEMPERATURES,
     mesh: float = 50.0,
-    relaxation: Relaxation = DEFAULT,
+    relaxation: RelaxationConfig = DEFAULT,
     name: str | None = "Grueneisen parameters",
 ) -> Gruneisen:
     """Mode Grueneisen parameters of a crystal at rest, from phonons at (1 +- volume_strain) times its volume.

@@ -14,7 +14,7 @@ from ase.optimize import BFGS
 
 from fusedff.crystallography import crystals
 from fusedff.crystallography.crystals import Crystal
-from fusedff.runtime import progress
+from fusedff.runtime import limits, progress
 from fusedff.runtime.failures import FailedComputationError
 
 _SYMMETRY_TOLERANCE = 1e-3  # Å; coordinates of four digits still count as symmetric
@@ -22,21 +22,24 @@ _KEPT = ("energy", "free_energy", "forces", "stress")
 
 
 @dataclass(frozen=True)
-class Relaxation:
+class RelaxationConfig:
     """Limits of a relaxation: it ends when no force is above `fmax` (eV/Å; for cells: no virial per atom, in eV)."""
 
     fmax: float = 1e-4
     steps: int = 500  # at most
 
+    def __post_init__(self):
+        limits.require(self, positive=["fmax"], count=["steps"])
 
-DEFAULT = Relaxation()
+
+DEFAULT = RelaxationConfig()
 
 
 class NotRelaxedError(FailedComputationError):
     """A structure whose forces did not vanish."""
 
 
-def relax_ions(atoms: Atoms, calculator, settings: Relaxation = DEFAULT, name: str | None = None) -> Atoms:
+def relax_ions(atoms: Atoms, calculator, settings: RelaxationConfig = DEFAULT, name: str | None = None) -> Atoms:
     """The structure with its ions relaxed in the given cell; constraints on `atoms` are kept.
 
     `name` shows progress. Raises NotRelaxedError when the forces do not vanish within `settings.steps`.
@@ -46,7 +49,7 @@ def relax_ions(atoms: Atoms, calculator, settings: Relaxation = DEFAULT, name: s
 
 
 def relax_crystal(
-    atoms: Atoms, calculator, settings: Relaxation = DEFAULT, name: str | None = None, fixed_volume: bool = False
+    atoms: Atoms, calculator, settings: RelaxationConfig = DEFAULT, name: str | None = None, fixed_volume: bool = False
 ) -> Atoms:
     """The crystal with ions and cell relaxed in its own space group; with `fixed_volume` of the cell only the shape.
 
@@ -58,7 +61,7 @@ def relax_crystal(
     return _relaxed(frame, FrechetCellFilter(frame, constant_volume=fixed_volume), settings, name)
 
 
-def relax_normal(atoms: Atoms, calculator, settings: Relaxation = DEFAULT, name: str | None = None) -> Atoms:
+def relax_normal(atoms: Atoms, calculator, settings: RelaxationConfig = DEFAULT, name: str | None = None) -> Atoms:
     """The structure with ions and cell relaxed along z only, e.g. the distances of planes at a stacking fault.
 
     Needs a calculator with stress. Raises NotRelaxedError.
@@ -69,7 +72,7 @@ def relax_normal(atoms: Atoms, calculator, settings: Relaxation = DEFAULT, name:
     return _relaxed(frame, FrechetCellFilter(frame, mask=along_z), settings, name)
 
 
-def equilibrium(crystal: Crystal, calculator, settings: Relaxation = DEFAULT) -> Crystal:
+def equilibrium(crystal: Crystal, calculator, settings: RelaxationConfig = DEFAULT) -> Crystal:
     """The crystal with the lattice constants and positions of atoms at which stress and forces vanish.
 
     Raises NotRelaxedError.

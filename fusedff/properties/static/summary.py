@@ -16,7 +16,7 @@ from fusedff.crystallography.crystals import Crystal
 from fusedff.measurements import references
 from fusedff.measurements.state_points import StatePoint
 from fusedff.properties.static import elastic, energy_volume, relax, zone_center
-from fusedff.properties.static.relax import DEFAULT, NotRelaxedError, Relaxation
+from fusedff.properties.static.relax import DEFAULT, NotRelaxedError, RelaxationConfig
 
 PHASES = ("hcp", "bcc", "fcc")
 _UNITS = {"a": "Å", "b": "Å", "c": "Å", "alpha": "degrees", "beta": "degrees", "gamma": "degrees"}
@@ -83,7 +83,7 @@ def run(
     calculator,
     phases: Sequence[str] | None = None,
     measured: Sequence[StatePoint] = (),
-    relaxation: Relaxation = DEFAULT,
+    relaxation: RelaxationConfig = DEFAULT,
 ) -> Summary:
     """Relax a crystal of any Laue class and compute its properties at 0 K.
 

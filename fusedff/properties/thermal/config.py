@@ -3,8 +3,7 @@
 import warnings
 from dataclasses import dataclass, field
 
-from fusedff.runtime import devices
-from fusedff.runtime import settings as ranges
+from fusedff.runtime import devices, limits
 from fusedff.simulation.langevin import LangevinConfig
 
 
@@ -21,11 +20,11 @@ class SolidConfig:
     seed: int = 1
 
     def __post_init__(self):
-        ranges.require(
+        limits.require(
             self, count=["replicas", "snapshots", "blocks"], whole=["equilibration", "seed"], repeats=["repeats"]
         )
-        ranges.between(self, "blocks", low=2, why="an error bar needs at least 2")
-        ranges.between(self, "blocks", high=self.snapshots, why=f"{self.snapshots} snapshots cannot be cut into more")
+        limits.between(self, "blocks", low=2, why="an error bar needs at least 2")
+        limits.between(self, "blocks", high=self.snapshots, why=f"{self.snapshots} snapshots cannot be cut into more")
 
 
 DAMPING_TIMES = 4  # of the thermostat, in a block

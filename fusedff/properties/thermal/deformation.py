@@ -16,7 +16,7 @@ from fusedff.crystallography import elastic_symmetry
 from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.config import SolidConfig, warn_if_blocks_are_short
-from fusedff.runtime import settings as ranges
+from fusedff.runtime import limits
 from fusedff.simulation import elasticity
 from fusedff.simulation.sampling import sample_crystal
 from fusedff.simulation.statistics import entry, jackknife
@@ -32,7 +32,7 @@ class DeformationConfig(SolidConfig):
     def __post_init__(self):
         super().__post_init__()
         if len(set(self.strains)) < 4 or not np.abs(self.strains).max() < 0.1:
-            ranges.raise_invalid(
+            limits.raise_invalid(
                 self, "strains", "give four or more different ones below 0.1, e.g. -0.01, -0.005, 0.005, 0.01"
             )
 

@@ -27,7 +27,7 @@ from ase import Atoms
 from fusedff.geometry import neighbors, systems
 from fusedff.potential import Potential
 from fusedff.properties.thermal.config import SolidConfig
-from fusedff.runtime import settings as ranges
+from fusedff.runtime import limits
 from fusedff.simulation import elasticity
 from fusedff.simulation.cells import SimulationCells, Springs, replicate
 from fusedff.simulation.sampling import sample_crystal
@@ -50,8 +50,8 @@ class FreeEnergyConfig(SolidConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        ranges.require(self, count=["nodes"], positive=["spring"] if self.spring is not None else [])
-        ranges.between(self, "nodes", 2, 64, "give 6 to 12")
+        limits.require(self, count=["nodes"], positive=["spring"] if self.spring is not None else [])
+        limits.between(self, "nodes", 2, 64, "give 6 to 12")
 
 
 class Sampled(NamedTuple):

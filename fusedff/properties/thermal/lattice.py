@@ -18,7 +18,7 @@ from fusedff.crystallography.crystals import PARAMETERS, Crystal
 from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Potential
 from fusedff.properties.thermal.config import SolidConfig, warn_if_blocks_are_short
-from fusedff.runtime import settings as ranges
+from fusedff.runtime import limits
 from fusedff.simulation.elasticity import CoupledStrains, Properties, of_means
 from fusedff.simulation.sampling import sample_crystal
 from fusedff.simulation.statistics import entry, jackknife
@@ -39,9 +39,9 @@ class LatticeConfig(SolidConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        ranges.require(self, count=["passes", "approach"])
+        limits.require(self, count=["passes", "approach"])
         if self.passes > 1:
-            ranges.between(self, "approach", low=self.blocks, why="every pass is cut into `blocks` blocks")
+            limits.between(self, "approach", low=self.blocks, why="every pass is cut into `blocks` blocks")
 
 
 @dataclass(frozen=True)

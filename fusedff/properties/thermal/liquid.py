@@ -22,9 +22,8 @@ from ase import Atoms
 
 from fusedff.geometry import neighbors
 from fusedff.potential import Potential, require_potential
-from fusedff.runtime import settings as ranges
-from fusedff.simulation import checks, distributions
-from fusedff.simulation import langevin as dynamics
+from fusedff.runtime import limits
+from fusedff.simulation import checks, distributions, langevin
 from fusedff.simulation.cells import SimulationCells, replicate
 from fusedff.simulation.elasticity import ideal_gas_pressure
 from fusedff.simulation.langevin import LangevinConfig
@@ -48,7 +47,7 @@ class LiquidConfig:
     seed: int = 1
 
     def __post_init__(self):
-        ranges.require(
+        limits.require(
             self,
             count=["replicas", "snapshots", "melting", "equilibration"],
             whole=["seed"],
@@ -114,7 +113,7 @@ def run(
     distributions.require_radii(r, cells.lattice)
     state, capacity = _melted(potential, cells, settings, name)
     gentle = replace(settings.langevin, friction_per_ps=settings.friction_per_ps)
-    simulation = dynamics.Simulation(cells, gentle, potential.cutoff, _PressureAndRadial(tuple(r.tolist())))
+    simulation = langevin.Simulation(cells, gentle, potential.cutoff, _PressureAndRadial(tuple(r.tolist())))
     _, trajectory = simulation.run(potential, state, settings.snapshots, name, capacity)
     checks.warn_if_far(potential, cells, trajectory.positions[-1])
     checks.warn_if_cold(cells, gentle, trajectory)
@@ -199,8 +198,8 @@ def _lags(settings):
 def _melted(potential, cells: SimulationCells, settings, name):
     """The equilibrated liquid and the list sizes it needs; ValueError for atoms that stay near their sites."""
     hot = cells._replace(temperature=settings.melting_factor * cells.temperature)
-    state = dynamics.start(hot, jax.random.PRNGKey(settings.seed))
-    melting = dynamics.Simulation(hot, settings.langevin, potential.cutoff)
+    state = langevin.start(hot, jax.random.PRNGKey(settings.seed))
+    melting = langevin.Simulation(hot, settings.langevin, potential.cutoff)
     state, _ = melting.run(potential, state, settings.melting, name and f"{name}, melting")
     moved = np.sqrt(np.mean(np.sum(np.square(state.positions - cells.sites), -1), -1))
     if (moved < cells.spacing / 2).any():
@@ -210,7 +209,7 @@ def _melted(potential, cells: SimulationCells, settings, name):
             f"are {moved[cell]:.2f} Å from their sites, less than half their spacing: still a crystal; raise "
             "melting_factor or melting"
         )
-    liquid = dynamics.Simulation(cells, settings.langevin, potential.cutoff)  # of the same shapes: not compiled anew
+    liquid = langevin.Simulation(cells, settings.langevin, potential.cutoff)  # of the same shapes: not compiled anew
     said = name and f"{name}, equilibration"
     state, _ = liquid.run(potential, state, settings.equilibration, said, melting.capacity)
     return state, liquid.capacity

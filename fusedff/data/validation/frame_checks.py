@@ -1,146 +1,18 @@
-"""Labelled frames: what a frame holds, and checks that it can be used for training.
-
-A frame is an `ase.Atoms` with a calculator that holds energy (eV), forces (eV/Å) and optionally stress (eV/Å^3,
-positive in tension), and in `info` a `config_type`, a unique `config_id` and optionally `use_virial`, `source` (the
-calculation that labelled it) and `run` (the simulation it is a snapshot of). Use `labels` to read labels from the
-calculator's results: `Atoms.get_forces` would set the forces on fixed atoms to zero. With `info["units"] == "ase"`
-numbers are taken to be in eV and Å, however unusual their magnitude.
-"""
-
-from typing import NamedTuple
+"""Checks that a labelled frame can be used for training: atoms, cell, labels and their units."""
 
 import ase
 import numpy as np
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian
 
-from fusedff.data.validation import units
+from fusedff.data import labelled_frames
+from fusedff.data.labelled_frames import calculator_results, has_declared_units, is_large, named_like
+from fusedff.data.validation import unit_checks
 from fusedff.geometry import neighbors
 from fusedff.geometry.systems import heights
-from fusedff.units import to_voigt
 
 MAX_FORCE = 200.0  # eV/Å
-MAX_STRESS = 1.0  # eV/Å^3, 160 GPa
-MAX_VIRIAL = 16.0  # eV per atom: titanium has 14 at half its volume (230 GPa), and 17 if 1 GPa is taken for 1 eV/Å^3
 MAX_ENERGY = 1e6  # eV per atom; all-electron total energies of the heaviest elements stay below
 MAX_LENGTH = 1e4  # Å, of cell vectors: the number of images to search grows with length over height
-
-_NO = {"f", "false", "n", "no", "off", "none", "0", "0.0"}
-_YES = {"t", "true", "y", "yes", "on", "1", "1.0"}
-
-
-class Labels(NamedTuple):
-    """Labels of a frame: energy () eV, forces (n_atoms, 3) eV/Å, stress (6,) eV/Å^3, nan if it is not to be used."""
-
-    energy: float
-    forces: np.ndarray
-    stress: np.ndarray
-
-
-def calculator_results(frame: ase.Atoms) -> dict:
-    """All results of the calculator of a frame; empty if it has no calculator."""
-    return getattr(frame.calc, "results", {})
-
-
-def energy_of(frame: ase.Atoms):
-    """The energy (eV) whose derivatives are the forces: the free energy if given, else the energy; None without both.
-
-    The two differ in calculations with smeared occupations.
-    """
-    found = calculator_results(frame)
-    return found.get("energy") if found.get("free_energy") is None else found["free_energy"]
-
-
-def labels(frame: ase.Atoms) -> Labels:
-    """Energy, forces and stress of a frame; the stress is nan unless `use_virial`."""
-    found = calculator_results(frame)
-    stress = np.asarray(found["stress"], float) if use_virial(frame) else np.full(6, np.nan)
-    return Labels(
-        energy=float(energy_of(frame)),
-        forces=np.asarray(found["forces"], float),
-        stress=stress if stress.shape == (6,) else to_voigt(stress),
-    )
-
-
-def stress_label(stress: np.ndarray) -> np.ndarray:
-    """Voigt form (6,) of a stress (3, 3), or the stress itself if it is not symmetric, which `check_labels` refuses."""
-    return stress if _skew(stress) else to_voigt((stress + stress.T) / 2)
-
-
-def _skew(stress) -> float:
-    """Largest difference of entries (i, j) and (j, i), or 0 if it can be rounding."""
-    skew = np.abs(stress - stress.T).max()
-    return float(skew) if skew > 0.01 * np.abs(stress).max() + 1e-5 else 0.0
-
-
-def is_large(stress: np.ndarray, volume_per_atom: float) -> bool:
-    """Whether a stress (eV/Å^3) is implausibly large, so that it may be in GPa or kbar; volume per atom in Å^3.
-
-    It is, if stress and stress times volume per atom exceed `MAX_STRESS` and `MAX_VIRIAL`.
-    """
-    size = np.abs(stress).max()
-    return bool(size > MAX_STRESS and size * volume_per_atom > MAX_VIRIAL)
-
-
-def has_stress(frame: ase.Atoms) -> bool:
-    """Whether the frame has a stress."""
-    return calculator_results(frame).get("stress") is not None
-
-
-def use_virial(frame: ase.Atoms) -> bool:
-    """Whether the frame has a stress that is a label: `info['use_virial']` is true or missing.
-
-    Raises ValueError for a value that means neither yes nor no.
-    """
-    return has_stress(frame) and _wanted(frame)
-
-
-def source(frame: ase.Atoms) -> str:
-    """Name of the calculation that labelled the frame, '' if not given; every source has its own zero of energy."""
-    return str(frame.info.get("source", ""))
-
-
-def count_atoms(frames, pairs) -> np.ndarray:
-    """Numbers of atoms (n_frames, n_pairs) in every frame for each of `pairs` (source, atomic number)."""
-    return np.array([[np.sum(f.numbers == z) * (source(f) == of) for of, z in pairs] for f in frames], float)
-
-
-def family(frame: ase.Atoms) -> str:
-    """Family of structures that the frame belongs to: `config_type`."""
-    return str(frame.info.get("config_type", "unlabelled"))
-
-
-def run(frame: ase.Atoms) -> str | None:
-    """Name of the simulation that a frame is a snapshot of: `run`, else `config_id` up to #, else None."""
-    if "run" in frame.info:
-        return str(frame.info["run"])
-    return str(frame.info["config_id"]).split("#")[0] if "config_id" in frame.info else None
-
-
-def bare(frame: ase.Atoms) -> ase.Atoms:
-    """The atoms and the cell of a frame and nothing else: no labels, no ids, no constraints."""
-    return ase.Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
-
-
-def right_handed(frame: ase.Atoms) -> ase.Atoms:
-    """The frame itself; if its cell was left-handed, with its first two lattice vectors exchanged (labels are kept)."""
-    if np.linalg.det(frame.cell.array) < 0:
-        found = calculator_results(frame)
-        frame.set_cell(frame.cell.array[[1, 0, 2]])
-        frame.calc = SinglePointCalculator(frame, **found)
-    return frame
-
-
-def _wanted(frame) -> bool:
-    word = str(frame.info.get("use_virial", True)).lower()
-    if word not in _YES | _NO:
-        raise ValueError(f"use_virial is {frame.info['use_virial']!r}; write use_virial=T or use_virial=F")
-    return word in _YES
-
-
-def has_declared_units(frame: ase.Atoms) -> bool:
-    """Whether `info` states that the numbers are in eV and Å, so that an unusual magnitude is no error."""
-    return frame.info.get("units") == "ase"
 
 
 def check_frame(frame: ase.Atoms, where="frame") -> None:
@@ -149,7 +21,7 @@ def check_frame(frame: ase.Atoms, where="frame") -> None:
     Errors are: no atoms; an unknown element; a cell that is flat, left-handed or not periodic; nan or inf; missing
     energy or forces; forces of the wrong shape; atoms closer than 0.5 Å, images included, or moved since they were
     labelled; forces that a constraint has set to 0; a stress or virial under another name; a stress that is not
-    symmetric. `units.ImplausibleDataError`, a ValueError, is raised, unless the frame `has_declared_units`, for
+    symmetric. `unit_checks.ImplausibleDataError`, a ValueError, is raised, unless the frame `has_declared_units`, for
     magnitudes that another unit would explain (|F| > 200 eV/Å, a stress that `is_large`, |energy| > 1e6 eV per atom),
     and for a stress that is 0 where forces are not.
     """
@@ -180,13 +52,13 @@ def check_geometry(frame: ase.Atoms, where="frame") -> None:
         )
     if volume < 0:
         raise ValueError(f"{where}: the cell is left-handed (volume {volume:.3f} Å^3); exchange two cell vectors")
-    first, second, distance = neighbors.pairs("ijd", frame, units.MIN_DISTANCE, f"{where}: ")
+    first, second, distance = neighbors.pairs("ijd", frame, neighbors.MIN_DISTANCE, f"{where}: ")
     if len(distance):
         k = distance.argmin()
         remedy = "give lengths in Å"
-        if units.looks_transposed(frame):
+        if unit_checks.looks_transposed(frame):
             remedy = "the cell looks transposed: give lattice vectors as rows"
-        elif unit := units.length_unit(units.closest(frame)[1], frame.numbers):
+        elif unit := unit_checks.length_unit(unit_checks.closest(frame)[1], frame.numbers):
             remedy = f"lengths look {unit}"
         raise ValueError(
             f"{where}: atoms {first[k]} and {second[k]} (or their images) are {distance[k]:.3f} Å apart; {remedy}, "
@@ -219,11 +91,11 @@ def _check_unmoved(frame, where) -> None:
 
 def _raise_unless_declared(frame, message: str) -> None:
     if not has_declared_units(frame):
-        raise units.ImplausibleDataError(message)
+        raise unit_checks.ImplausibleDataError(message)
 
 
 def _check_energy_and_forces(frame, found, where) -> None:
-    energy = energy_of(frame)
+    energy = labelled_frames.energy_of(frame)
     if energy is None:
         other = _mentioned(named_like("energ", frame.info))
         raise ValueError(f"{where}: energy is missing{other}; write it as `energy=` (eV), or drop the frame")
@@ -270,7 +142,7 @@ def _check_unconstrained(frame, forces, where) -> None:
 
 def _check_stress(frame, found, where) -> None:
     try:
-        wanted = _wanted(frame)
+        wanted = labelled_frames.wants_virial(frame)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     stress = found.get("stress")
@@ -293,7 +165,7 @@ def _check_stress(frame, found, where) -> None:
             frame,
             f"{where}: stress of {size:g} eV/Å^3 looks like GPa or kbar; convert it (1 GPa = 0.0062415 eV/Å^3)",
         )
-    if stress.shape == (3, 3) and (skew := _skew(stress)):
+    if stress.shape == (3, 3) and (skew := labelled_frames.skewness(stress)):
         raise ValueError(
             f"{where}: stress is not symmetric, entries differ by {skew:g} eV/Å^3; give xx xy xz yx yy yz zx zy zz"
         )
@@ -319,11 +191,6 @@ def _numbers(values, what: str, where: str) -> np.ndarray:
         return np.asarray(values, float)
     except (TypeError, ValueError):
         raise ValueError(f"{where}: {what} hold what is no number; drop the frame or relabel it") from None
-
-
-def named_like(part: str, names) -> str | None:
-    """Name of an entry that may be the missing label."""
-    return next((name for name in names if part in name.lower()), None)
 
 
 def _mentioned(other: str | None) -> str:

@@ -1,6 +1,6 @@
 """Detect numbers in the wrong unit from their magnitude.
 
-Lengths are compared with covalent radii; for labels see `validation.labels`.
+Lengths are compared with covalent radii; for labels see `validation.label_checks`.
 """
 
 from collections import defaultdict
@@ -33,7 +33,6 @@ STRESSES = {
 }
 PRESSURES = {"Pa": 1e9, "bar": 1e4, "MPa": 1e3, "kbar": 10.0, "units of 100 GPa, Mbar or eV/Å^3 (160.2 GPa)": 0.01}
 
-MIN_DISTANCE = 0.5  # Å, less than the distance of any two nuclei in matter
 NOBLE_GASES = {2, 10, 18, 36, 54, 86}  # atomic numbers
 
 _SAMPLE = 10  # frames of each family whose geometry is checked

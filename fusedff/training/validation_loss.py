@@ -13,7 +13,7 @@ from fusedff.training.config import ForceMatchingConfig
 from fusedff.training.label_errors import ATOMS_AT_ONCE, store_of
 
 
-class Validation:
+class ValidationLoss:
     """Errors on validation frames, called as `validation(params, offsets)`.
 
     `offset_of` and `zeros` (n_offsets,), eV per atom, name the zeros of energy of other sources and give their values
@@ -53,7 +53,7 @@ class Validation:
         )  # fmt: skip
         weights = force_matching_loss.weights(self.settings)
         return {
-            "validation": force_matching_loss.weighted_sum(self.settings, weighted),
+            "validation": force_matching_loss.total(self.settings, weighted),
             **{f"validation_{name}": weight * weighted[name] for name, weight in weights.items()},
             "energy_rmse_meV": 1e3 * np.sqrt(plain["energy"]),
             "force_rmse_meV_A": 1e3 * np.sqrt(plain["force"]),

@@ -13,8 +13,8 @@ from itertools import permutations
 import numpy as np
 from ase import Atoms
 
-from fusedff.data.frames import family
-from fusedff.data.validation import units
+from fusedff.data.labelled_frames import family
+from fusedff.data.validation import unit_checks
 from fusedff.data.validation.work import PLAUSIBLE, Ratio, Step, find_steps, fit_ratio
 
 MAX_ENERGY_SPREAD = 20.0  # eV per atom between frames of one composition
@@ -41,14 +41,14 @@ def check_changes(frames: Sequence[Atoms], labels: Sequence, where: Sequence[str
     steps = [step for step in every if step.complete]
     ratios = {name: ratio for name in PLAUSIBLE if (ratio := fit_ratio(every, frames, name))}
     if found := _unit_error(every, frames, ratios):
-        raise units.ImplausibleDataError(_disagreement(*found, where))
+        raise unit_checks.ImplausibleDataError(_disagreement(*found, where))
     _check_order_of_shears(steps, labels, where)
     for step in steps:
         if step.energy_error > step.n_atoms + 3 * (abs(step.work) + step.second_order):
-            raise units.ImplausibleDataError(_jump(frames, labels, step, where))
+            raise unit_checks.ImplausibleDataError(_jump(frames, labels, step, where))
         if step.stiffness > 100 and step.moved and step.contradictory:
             worst = max(step[:2], key=lambda i: np.abs(labels[i].forces).max())
-            raise units.ImplausibleDataError(
+            raise unit_checks.ImplausibleDataError(
                 f"{where[worst]}: against frame {step[worst == step.first]} forces change by {step.stiffness:.0f} eV/Å "
                 "per Å, which the energies deny; convert them to eV/Å if they are in another unit (kJ/mol/Å: divide "
                 "by 96.485), or relabel it"
@@ -58,7 +58,7 @@ def check_changes(frames: Sequence[Atoms], labels: Sequence, where: Sequence[str
     forces = ratios.get("forces")
     if forces and forces.value and not forces.clear and (forces.off("forces") or forces.denied):
         value = f"{forces.value:.2f} ± {forces.error:.2f}"
-        raise units.ImplausibleDataError(
+        raise unit_checks.ImplausibleDataError(
             f"{where[forces.step.first]} to frame {forces.step.second}, and likewise in the whole file: forces do not "
             f"explain the changes of energy, which scatter about {value} times their work; {_RELABEL}"
         )
@@ -82,7 +82,7 @@ def _check_agreement(steps, frames, where) -> None:
         name = "forces" if worst.moved else "stresses"
         common = fit_ratio(contradictory, frames, name)
         perhaps = common and common.clear and common.off(name)
-        raise units.ImplausibleDataError(
+        raise unit_checks.ImplausibleDataError(
             f"{what}, and likewise in {len(contradictory)} of {len(steps)} such pairs; {_RELABEL}"
             + (f"; perhaps {_suspicion([name, 'energies'], common)}" if perhaps else "")
         )
@@ -112,7 +112,7 @@ def _check_order_of_shears(steps, labels, where) -> None:
         largest, trace = shears[given, best].sum(), np.trace(shears)
         if abs(trace) < largest / 2 and largest - trace > 5 * np.sqrt(errors[given, best].sum() + np.trace(errors)):
             names = " ".join(np.array(["yz", "xz", "xy"])[np.argsort(best)])
-            raise units.ImplausibleDataError(
+            raise unit_checks.ImplausibleDataError(
                 f"{where[members[0].first]} and likewise in the whole file: shear stresses follow other shear strains, "
                 f"as if they were in the order {names} (VASP: xy yz xz); give them in the order xx yy zz yz xz xy"
             )
@@ -155,12 +155,12 @@ def _suspicion(suspects, ratio: Ratio) -> str:
         order = ", or give them in the order of the atoms" if of == "forces" and ratio.step.n_atoms == 2 else ""
         return f"{of} have the sign of {meaning}: multiply by -1{order}"
     factors = {name: value if name == "energies" else 1 / value for name in suspects}
-    tables = {"energies": units.ENERGIES, "forces": units.FORCES, "stresses": units.STRESSES}
+    tables = {"energies": unit_checks.ENERGIES, "forces": unit_checks.FORCES, "stresses": unit_checks.STRESSES}
     found = []
     for name, factor in factors.items():
         likely = factor / _TYPICAL if name == "energies" else factor * _TYPICAL
         for unit, size in tables[name].items():
-            if phrase := units.look_like(likely, {unit: size}, _WITHIN):
+            if phrase := unit_checks.look_like(likely, {unit: size}, _WITHIN):
                 found.append((abs(np.log(size / likely)), f"{name} look {phrase}"))
     if found:
         return "; or ".join(phrase for _, phrase in sorted(found))
@@ -175,7 +175,7 @@ def _jump(frames, labels, step, where) -> str:
     each = np.array([label.energy / len(frame) for frame, label in zip(frames, labels, strict=True)])
     typical = np.median(each[[len(frame) == step.n_atoms for frame in frames]])
     worst = max(step[:2], key=lambda i: abs(each[i] - typical))
-    unit = units.look_like(each[worst] / typical, units.ENERGIES)
+    unit = unit_checks.look_like(each[worst] / typical, unit_checks.ENERGIES)
     return (
         f"{where[worst]}: energy is {each[worst]:.3f} eV per atom, {abs(step.energy):.4g} eV off frame "
         f"{step[worst == step.first]} where forces and stress explain {abs(step.work):.3g} eV; "
@@ -195,14 +195,14 @@ def check_energies(frames: Sequence[Atoms], labels: Sequence, where: Sequence[st
     for formula, members in groups.items():
         typical = np.median([energy for _, energy in members])
         if len(members) > 2 and len({energy for _, energy in members}) == 1:
-            raise units.ImplausibleDataError(
+            raise unit_checks.ImplausibleDataError(
                 f"{where[members[0][0]]} and {len(members) - 1} more {formula} frames have exactly the same energy, "
                 f"{typical:.6g} eV per atom, as if it had never been computed; relabel them"
             )
         for i, energy in members:
             if abs(energy - typical) > MAX_ENERGY_SPREAD:
-                unit = units.look_like(energy / typical, units.ENERGIES)
-                raise units.ImplausibleDataError(
+                unit = unit_checks.look_like(energy / typical, unit_checks.ENERGIES)
+                raise unit_checks.ImplausibleDataError(
                     f"{where[i]}: energy is {energy:.3f} eV per atom, but {formula} frames have {typical:.3f}; "
                     + (f"it looks {unit}" if unit else "use one unit and one reference, or drop it")
                 )
@@ -226,7 +226,7 @@ def check_sign_of_stress(frames: Sequence[Atoms], labels: Sequence, where: Seque
             found[kind] = float(np.corrcoef(volumes, stresses)[0, 1]), int(numbers[0])
     if found and np.median([correlation for correlation, _ in found.values()]) < OPPOSED:
         correlation, first = min(found.values())
-        raise units.ImplausibleDataError(
+        raise unit_checks.ImplausibleDataError(
             f"{where[first]}: among the frames of its family stresses fall where volumes grow (correlation "
             f"{correlation:.2f}); stress is positive in tension here: multiply it by -1 if it is a pressure"
         )
