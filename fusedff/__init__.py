@@ -1,17 +1,32 @@
 """Machine-learned force fields from DFT labels and measured properties, trained together."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from fusedff.runtime.jax_setup import setup
 
-__all__ = ["load", "setup"]
-
-
-def load(name: str, *more: str):
-    """Load a `Potential` that ships with fusedff, e.g. 'titanium-fused', or one from a file; see `Potential.load`.
-
-    With several names, returns a list of potentials, which `FusedCalculator` takes as a committee.
-    """
-    # here, so that importing fusedff does not import jax: `setup` should be called before
+if TYPE_CHECKING:
+    from fusedff.interfaces.ase import FusedCalculator
     from fusedff.potential import Potential
 
-    first = Potential.load(name)
-    return [first, *map(Potential.load, more)] if more else first
+__all__ = ["FusedCalculator", "Potential", "load", "setup"]
+
+# imported when they are first used, since they import jax, before which `setup` should be called
+_LAZY = {"FusedCalculator": "fusedff.interfaces.ase", "Potential": "fusedff.potential"}
+
+
+def __getattr__(name: str):
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("fusedff")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def load(name: str) -> "Potential":
+    """Load a `Potential` that ships with fusedff, e.g. 'titanium-fused', or one from a file; see `Potential.load`."""
+    from fusedff.potential import Potential
+
+    return Potential.load(name)

@@ -3,8 +3,9 @@
 Results are dicts, lists and numbers, as in the JSON records. An entry has `value`, `stderr` (standard error of the
 sampling) and, if it was measured, `measured`; that of a committee also has `spread`, the training error (see
 `average_members`). A point, the results at one temperature, has `elastic`, `pressure`, `stress` and `lattice`, see
-`ElasticResult.by_temperature`. A model may have `targets`, entries by name, and `in_training`, their last values in
-training. Arguments called `models` are model -> its results, `experiment` is temperature -> point.
+`ElasticResult.by_temperature`; a model whose simulation exploded has no points. A model may have `targets`, entries by
+name, and `in_training`, their last values in training. Arguments called `models` are model -> its results, `experiment`
+is temperature -> point.
 """
 
 from collections.abc import Sequence
@@ -15,16 +16,22 @@ TITLES = {"dft": "DFT-only", "experiment": "experiment-only", "fused": "fused"}
 BOUNDS = {"elastic": 5.0, "stress": 0.3, "force": 1.15}  # for the fused model: %, GPa, times the DFT-only force error
 
 
+def title_of(model: str) -> str:
+    """Title of a model in tables and figures, e.g. 'DFT-only' for 'dft'; any other name is its own title."""
+    return TITLES.get(model, model)
+
+
 def average_members(members: Sequence):
     """Combine the results of several trainings, which differ only in their seeds, into one of the same form.
 
     An entry gets the mean `value`, the standard error `stderr` of that mean from the sampling (about that of one member
     over the square root of their number), and `spread`, the standard deviation over the members: how much another
     training would differ, which includes the sampling error of one member. Other numbers that differ are averaged. An
-    entry that is None in one member is None in the result; everything else is taken from the first member.
+    entry that is None in one member is None in the result, and a dict that is empty in one is empty; everything else is
+    taken from the first member.
     """
-    if None in members:
-        return None
+    if None in members or {} in members:
+        return None if None in members else {}
     first = members[0]
     if isinstance(first, dict) and "value" in first:
         values, noise = ([member[key] for member in members] for key in ("value", "stderr"))
@@ -99,9 +106,12 @@ def stresses(point: dict) -> dict[str, dict]:
 
 
 def largest_stress(experiment: dict) -> tuple[float, float]:
-    """Largest absolute deviation of a stress from the measured one at any temperature, and its standard error, GPa."""
-    off = (absolute_deviation(entry) for point in experiment.values() for entry in stresses(point).values())
-    largest, noise = max(off, key=lambda found: abs(found[0]))
+    """Largest absolute deviation of a stress from the measured one at any temperature, and its standard error, GPa.
+
+    Both are nan without results.
+    """
+    off = [absolute_deviation(entry) for point in experiment.values() for entry in stresses(point).values()]
+    largest, noise = max(off, key=lambda found: abs(found[0]), default=(np.nan, np.nan))
     return abs(largest), noise
 
 

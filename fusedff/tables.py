@@ -8,6 +8,7 @@ import numpy as np
 from fusedff import results
 
 LINE = 92  # characters of a line of text, as wide as a page of the book
+NO_RESULTS = {"elastic": {}, "stress": {}, "lattice": {}}  # of a temperature, where every simulation exploded
 
 
 def comparison_table(result: dict) -> str:
@@ -16,18 +17,17 @@ def comparison_table(result: dict) -> str:
     ± is one standard error of the sampling; the training error of a committee follows in brackets.
     """
     models = result["models"]
-    points = {"measured": next(iter(models.values()))["experiment"]} | {
-        results.TITLES.get(model, model): found["experiment"] for model, found in models.items()
-    }
-    columns = [(f"{name} / GPa", 1, lambda point, n=name: point["elastic"][n]) for name in _first(points)["elastic"]]
+    points = {results.title_of(model): found["experiment"] for model, found in models.items()}
+    simulated = next((found for found in points.values() if found), {})  # those of other models may have exploded
+    points, first = {"measured": simulated, **points}, next(iter(simulated.values()), NO_RESULTS)
+    columns = [(f"{name} / GPa", 1, lambda point, n=name: point["elastic"][n]) for name in first["elastic"]]
     columns.append(("P / GPa", 2, lambda point: point["pressure"]))
     columns += [
-        (f"{name} / GPa", 2, lambda point, n=name: results.stresses(point)[n])
-        for name in results.stresses(_first(points))
+        (f"{name} / GPa", 2, lambda point, n=name: results.stresses(point)[n]) for name in results.stresses(first)
     ]
     columns += [
         (f"{name} / {'Å' if name in 'abc' else '°'}", 4, lambda point, n=name: point["lattice"][n])
-        for name in _first(points)["lattice"]
+        for name in first["lattice"]
     ]
     rows = [(title, t, point) for title, found in points.items() for t, point in found.items()]
     labels = [f"{'':>15} T / K", *(f"{title:>15} {t:>5}" for title, t, _ in rows)]
@@ -83,18 +83,13 @@ def target_lines(models: dict[str, dict]) -> list[str]:
     for name, first in results.targets(next(iter(models.values()))).items():
         unit, digits = (f" {first['unit']}", 2) if first["unit"] else ("", 3)
         found = ", ".join(
-            f"{results.TITLES.get(model, model)} {_cell(results.targets(one)[name], digits, False)}"
+            f"{results.title_of(model)} {_cell(results.targets(one)[name], digits, False)}"
             + (f" [{one['in_training'][name]:.{digits}f}]" if name in one["in_training"] else "")
             for model, one in models.items()
         )
         what = f"measured {first['measured']:g}{unit}" if unit else "root mean square deviation from the measured curve"
         lines.append(f"{name:>16}: {what}; {found}")
     return [*lines, ""] if lines else []
-
-
-def _first(models):
-    """The point at the first temperature of the first model."""
-    return next(iter(next(iter(models.values())).values()))
 
 
 def _cell(entry, digits, measured):
@@ -117,7 +112,7 @@ def off_target_table(rows: Sequence[dict]) -> str:
     models = list(dict.fromkeys(model for row in rows for model in row["models"]))
     labels = [f"{title:>30} {unit:>10}" for title, unit in [("", "unit"), *((r["quantity"], r["unit"]) for r in rows)]]
     columns = [
-        [results.TITLES[m], *(_with_error(r["models"][m], r["digits"]) if m in r["models"] else "-" for r in rows)]
+        [results.title_of(m), *(_with_error(r["models"][m], r["digits"]) if m in r["models"] else "-" for r in rows)]
         for m in models
     ]
     lines = [*format_columns(labels, columns), "", f"{'':>30}  references"]
@@ -135,7 +130,7 @@ def static_elastic_table(constants: dict[str, dict[str, float]]) -> str:
     names = list(next(iter(constants.values())))
     lines = [f"{'':>16} " + " ".join(f"{f'{name} / GPa':>10}" for name in names)]
     for title, values in constants.items():
-        lines.append(f"{results.TITLES.get(title, title):>16} " + " ".join(f"{values[name]:>10.1f}" for name in names))
+        lines.append(f"{results.title_of(title):>16} " + " ".join(f"{values[name]:>10.1f}" for name in names))
     return "\n".join(lines)
 
 
@@ -177,9 +172,12 @@ def summary_lines(result: dict) -> list[str]:
             f"{errors[key]:.{digits}f}{training_std(lambda member, key=key: member['test'][key], digits)}"
             for key, digits in (("energy_mae_meV_per_atom", 1), ("force_mae_meV_per_A", 0))
         )
+        simulated = (
+            f"elastic constants off by {deviation:.1f} ± {noise:.1f}{deviation_std} %{marks[0]}, stresses by up to "
+            f"{stress:.2f} ± {stress_noise:.2f}{stress_std} GPa{marks[1]}"
+        )
         lines.append(
-            f"{results.TITLES[model]:>16}: elastic constants off by {deviation:.1f} ± {noise:.1f}{deviation_std} %"
-            f"{marks[0]}, stresses by up to {stress:.2f} ± {stress_noise:.2f}{stress_std} GPa{marks[1]}, "
+            f"{results.title_of(model):>16}: {simulated if found['experiment'] else 'its simulations exploded'}, "
             f"held-out frames {energy} meV/atom, {force} meV/Å{marks[2]}, {stress_error(errors)}"
         )
     return lines
@@ -196,7 +194,7 @@ def error_table(models: dict[str, list[dict]]) -> str:
     units = {"energy": "meV/atom", "force": "meV/Å", "stress": "GPa"}
     blocks = []
     for model, rows in models.items():
-        names = [results.TITLES.get(model, model), *(f"{row['source']} {row['family']}" for row in rows)]
+        names = [results.title_of(model), *(f"{row['source']} {row['family']}" for row in rows)]
         counts = ["frames", *(str(row["n_frames"]) for row in rows)]
         labels = [f"{n:>{max(map(len, names))}} {c:>6}" for n, c in zip(names, counts, strict=True)]
         columns = []

@@ -15,6 +15,7 @@ THZ = 2 * np.pi / PS  # angular frequency of 1 THz in ASE's units, sqrt(eV/amu)/
 PLANCK = 1e12 * ase.units._hplanck / ase.units._e  # Planck's constant, eV per THz
 KJ_MOL = ase.units.kJ / ase.units.mol  # eV per kJ/mol
 NM = ase.units.nm  # Å per nm
+PER_GPA = {"GPa": 1.0, "Pa": 1e9, "bar": 1e4, "MPa": 1e3, "kbar": 10.0, "Mbar": 0.01}  # how many make a GPa
 G_CM3 = 1e-27 / ase.units._amu  # amu/Å^3 per g/cm^3
 MAX_DENSITY = 50.0  # g/cm^3, twice that of osmium, the densest element
 

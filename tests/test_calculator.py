@@ -1,6 +1,7 @@
 """The potential as an ASE calculator."""
 
 import copy
+import importlib.metadata
 import os
 import pickle
 import re
@@ -292,6 +293,9 @@ def test_where_the_members_disagree_a_warning_says_so_once(rattled):
         rattled.get_forces()
 
 
-def test_several_names_load_a_committee():
-    assert [member.numbers for member in fusedff.load("titanium-dft", "titanium-fused")] == [(22,), (22,)]
-    assert isinstance(fusedff.load("titanium-fused"), Potential)
+def test_the_package_itself_offers_what_a_user_needs_first():
+    assert isinstance(fusedff.load("titanium-fused"), fusedff.Potential)
+    assert fusedff.FusedCalculator is FusedCalculator
+    assert fusedff.__version__ == importlib.metadata.version("fusedff")
+    with pytest.raises(AttributeError, match="'fusedff' has no attribute 'Trainer'"):
+        fusedff.Trainer  # noqa: B018

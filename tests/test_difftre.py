@@ -129,9 +129,12 @@ def test_the_jacobian_is_that_of_the_residuals_reweighted_on_the_snapshots_it_is
 @pytest.mark.parametrize("every", [1, 3])
 def test_gauss_newton_corrects_epsilon_in_five_updates(every, true_points):
     settings = replace(NEWTON, optimizer=replace(NEWTON.optimizer, jacobian_every=every))
-    trained, history = difftre.train(START, true_points, settings)
-    assert float(trained.params["epsilon"][0]) == pytest.approx(0.0104, rel=0.02)
+    describe = lambda potential: {"epsilon": float(potential.params["epsilon"][0])}  # noqa: E731
+    trained, history = difftre.train(START, true_points, settings, describe=describe)
+    assert describe(trained)["epsilon"] == pytest.approx(0.0104, rel=0.02)
     assert history[-1]["loss"] < 0.05 * history[0]["loss"]
+    assert history[0]["epsilon"] == describe(START)["epsilon"]  # before the first update, like the loss
+    assert abs(history[-1]["epsilon"] - 0.0104) < abs(history[0]["epsilon"] - 0.0104)
 
 
 def with_reuse_above(settings, share):

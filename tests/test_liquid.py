@@ -92,9 +92,8 @@ def test_a_crystal_that_does_not_melt_is_refused():
     ],
 )
 def test_settings_without_an_error_bar_or_a_fit_are_refused(changes, message):
-    settings = LiquidConfig(langevin=FAST, **{"snapshots": 400, **changes})
     with pytest.raises(ValueError, match=message):
-        liquid.run(argon(), [bulk("Ar", "fcc", a=5.3, cubic=True)], [80.0], settings, name=None)
+        LiquidConfig(langevin=FAST, **{"snapshots": 400, **changes})
 
 
 @pytest.mark.parametrize("name", ["melting", "equilibration"])

@@ -197,6 +197,8 @@ def test_what_is_not_finite_is_reported_and_never_saved(tmp_path, lost):
     ):
         train(diverging, checkpoint=path)
     assert len(storage.read_metadata(path)["history"]) == 2
+    with pytest.raises(loop.DivergedError, match="keeps the epoch before"):
+        train(diverging, checkpoint=str(path))
     assert train(checkpoint=path).history == train().history
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
 from ase.io import read, write
 from ase.neighborlist import neighbor_list
 
@@ -341,6 +342,20 @@ def test_the_pulay_correction_is_a_pressure_times_volume_of_each_atom(script, mo
     assert corrected[0] == plain[0]
     missing = -(corrected[2] - plain[2]) * atoms.get_volume() / 4
     np.testing.assert_allclose(missing, [0.05, 0.05, 0.05, 0, 0, 0], atol=1e-12)
+
+
+def test_forces_on_atoms_that_were_fixed_are_labelled_as_they_are(script, tmp_path, monkeypatch):
+    """ASE reads a column move_mask as a constraint, under which it gives forces of 0."""
+    gpaw = SimpleNamespace(GPAW=lambda **_: EMT(), PW=lambda *_: None, MethfesselPaxton=lambda *_, **__: None)
+    monkeypatch.setitem(sys.modules, "gpaw", gpaw)
+    atoms = bulk("Al", "fcc", a=4.0, cubic=True)
+    atoms.rattle(0.1, seed=0)
+    _, free, _ = script.label(atoms, "-")
+    atoms.set_constraint(FixAtoms([0, 1]))
+    write(tmp_path / "fixed.extxyz", atoms, columns=["symbols", "positions", "move_mask"])
+    ((_, _, read),) = script.structures_from(str(tmp_path / "fixed.extxyz"))
+    _, forces, _ = script.label(read, "-")
+    np.testing.assert_allclose(forces, free, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from copper import copper, relabelled
 
+from fusedff import results, tables
 from fusedff.commands import cli, material, targets, training
 from fusedff.data import datasets, splits
 from fusedff.plotting import style
 from fusedff.potential import Potential
 from fusedff.runtime import storage
+from fusedff.simulation import langevin
 from fusedff.study import comparison
 from fusedff.training import difftre, force_matching, fused
 
@@ -149,6 +151,25 @@ def test_seeds_train_every_model_once_with_each_and_the_summary_tells_two_errors
         assert [(row["seed"], row["model"]) for row in csv.DictReader(file)][2:4] == [("0", "fused"), ("2", "dft")]
     assert (folder / "models" / "figures" / "elastic.png").exists()
     assert Potential.load(folder / "models" / "seed-2" / "fused" / "potential.safetensors").numbers == (29,)
+
+
+def test_a_model_whose_simulation_explodes_costs_no_results_of_the_others(folder, instant, monkeypatch):
+    def evaluate(model, frames, points, preset, name):
+        if name.startswith("experiment-only") and points:
+            raise langevin.ExplodedTrajectoryError("cell 3 at 500 K exploded", 3)
+        return found_with(1) if points else found_with(1) | {"experiment": {}}
+
+    monkeypatch.setattr(comparison, "evaluate_model", evaluate)
+    with pytest.warns(UserWarning, match="experiment-only: elastic constants: cell 3 at 500 K exploded"):
+        result = training.train(material.load(folder / "study.toml"))
+    card = " ".join((folder / "models" / "MODELS.md").read_text().split())
+    assert "experiment-only: its simulations exploded, held-out frames 11.0 meV/atom" in card
+    assert "fused: elastic constants off by" in card
+    with open(folder / "models" / "tables" / "elastic.csv", newline="") as file:
+        assert {row["model"] for row in csv.DictReader(file)} == {"dft", "fused"}
+    models = {name: result["models"][name] for name in ("experiment", "dft", "fused")}  # the exploded one first
+    assert "161.0 ± 1.0" in tables.comparison_table({"models": models})
+    assert results.average_members([{"experiment": {}}, found_with(0)])["experiment"] == {}
 
 
 def test_a_finished_training_is_not_done_again_unless_settings_or_models_are_others(folder, instant, monkeypatch):

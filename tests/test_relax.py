@@ -15,6 +15,12 @@ from fusedff.properties.static.relax import NotRelaxedError, RelaxationConfig
 TIGHT = RelaxationConfig(fmax=1e-6)
 
 
+@pytest.mark.parametrize("wrong", [{"fmax": 0.0}, {"fmax": -1e-4}, {"steps": 0}])
+def test_limits_of_a_relaxation_that_no_relaxation_reaches_are_refused(wrong):
+    with pytest.raises(ValueError, match="RelaxationConfig: .*give a"):
+        RelaxationConfig(**wrong)
+
+
 def test_the_fcc_lennard_jones_crystal_has_its_published_distance_and_energy():
     distance, energy, volume, _ = lennard_jones_crystal("fcc")
     found = relax.equilibrium(Crystal("Ar", "fcc", 1.6), lennard_jones(7.0), TIGHT)

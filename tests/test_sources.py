@@ -13,7 +13,7 @@ from ase.build import bulk
 
 from fusedff import tables
 from fusedff.data.batching import FrameStore
-from fusedff.training import force_matching, force_matching_loss, label_errors, outliers
+from fusedff.training import force_matching, force_matching_loss, label_errors, outliers, validation_loss
 from fusedff.training.config import ForceMatchingConfig
 from fusedff.training.force_matching import ForceMatchingTrainer
 from fusedff.training.validation_loss import ValidationLoss
@@ -209,6 +209,18 @@ def test_validation_in_several_batches_is_validation_in_one():
     assert len(whole.batches) == 1
     offsets = trainer.init(START.params).optimizer.offsets
     assert parts(START.params, offsets) == pytest.approx(whole(START.params, offsets), rel=1e-9)
+
+
+def test_validation_takes_no_more_atoms_at_once_than_a_prediction(monkeypatch):
+    """All validation frames at once may need more memory than a batch of the training."""
+    monkeypatch.setattr(validation_loss, "ATOMS_AT_ONCE", 12)
+    settings = replace(SETTINGS, batch_atoms=None)
+    assert len(validation(ForceMatchingTrainer(settings, START, frames()), settings).batches) > 1
+
+
+def test_a_source_that_does_not_count_has_its_zero_all_the_same():
+    trainer = ForceMatchingTrainer(replace(SETTINGS, source_weights=(("other", 0.0),)), TRUTH, frames())
+    np.testing.assert_allclose(trainer.zeros, [SHIFT], atol=1e-9)
 
 
 def test_errors_by_source_and_family_are_the_errors_of_these_frames():

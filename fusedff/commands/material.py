@@ -24,6 +24,7 @@ from fusedff.measurements.state_points import StatePoint
 from fusedff.runtime import limits, storage
 from fusedff.study import comparison, presets
 from fusedff.study.presets import Preset
+from fusedff.units import PER_GPA
 
 SHORTEST_EDGE = 7.0  # Å, of the simulated cells, unless `repeats` says otherwise
 MAX_SEEDS = 1000  # trainings of a committee
@@ -167,11 +168,11 @@ def _units(said: Mapping, file: str) -> tuple[str | None, str | None]:
     """The units of the frames and of the elastic constants in the table that the settings state."""
     stated = said.get("units", [])
     stated = stated if isinstance(stated, list) else [stated]
-    of_frames, of_table = ([unit for unit in stated if unit in known] for known in (("ase",), tuple(experiments.UNITS)))
+    of_frames, of_table = ([unit for unit in stated if unit in known] for known in (("ase",), tuple(PER_GPA)))
     if len(of_frames) + len(of_table) < len(stated) or len(of_frames) > 1 or len(of_table) > 1:
         raise ValueError(
             f"{file}: units = {said['units']!r} are unknown; use 'ase' for the frames, one of "
-            f"{', '.join(experiments.UNITS)} for the table, or a list of both"
+            f"{', '.join(PER_GPA)} for the table, or a list of both"
         )
     return next(iter(of_frames), None), next(iter(of_table), None)
 

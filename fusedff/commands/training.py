@@ -8,6 +8,7 @@ With several seeds all that is in a folder `seed-N` for each of them, and the la
 """
 
 import statistics
+import warnings
 from collections.abc import Mapping
 
 import jax
@@ -24,6 +25,7 @@ from fusedff.plotting import properties, style
 from fusedff.plotting import training as training_plots
 from fusedff.potential import Potential
 from fusedff.runtime import storage
+from fusedff.simulation.langevin import ExplodedTrajectoryError
 from fusedff.study import comparison, presets, run_folder
 from fusedff.study.run_folder import MODELS, RunFolder
 from fusedff.training import checkpoints, difftre, force_matching, fused
@@ -76,9 +78,7 @@ def _train_one(material: Material, say) -> dict:
     for name, model in models.items():
         say(f"{results.TITLES[name]}: evaluation at {', '.join(f'{p.temperature:g}' for p in material.points)} K")
         found[name] = (
-            comparison.evaluate_model(
-                model, split.test, material.points, preset, f"{results.TITLES[name]}: elastic constants"
-            )
+            _evaluated(model, material, f"{results.TITLES[name]}: elastic constants")
             | targets.evaluate(
                 material.targets, model, preset.evaluation, preset.experiment.sampling, results.TITLES[name]
             )
@@ -99,6 +99,16 @@ def _train_one(material: Material, say) -> dict:
         **{f"training-{name}": training_plots.convergence(histories[name], points) for name in ("experiment", "fused")},
     })  # fmt: skip
     return result
+
+
+def _evaluated(model, material: Material, name) -> dict:
+    """`comparison.evaluate_model`; without elastic constants, and with a warning, if a simulation explodes."""
+    test, preset = material.split.test, material.preset
+    try:
+        return comparison.evaluate_model(model, test, material.points, preset, name)
+    except ExplodedTrajectoryError as error:
+        warnings.warn(f"{name}: {error}. No constants of this model are shown", stacklevel=2)
+        return comparison.evaluate_model(model, test, (), preset, name)
 
 
 def _three_models(material: Material, folder: RunFolder, say) -> tuple[dict, dict]:

@@ -107,7 +107,7 @@ def fit_reference_energies(frames, source: str | None = None) -> dict[str, float
         there = ", ".join(repr(s) for s in dict.fromkeys(map(labelled_frames.source, frames)))
         raise ValueError(f"no frames of source {source!r} to fit reference energies to; there are {there}")
     numbers = sorted({z for frame in chosen for z in frame.numbers.tolist()})
-    counts = np.array([[np.sum(frame.numbers == z) for z in numbers] for frame in chosen], dtype=float)
+    counts = labelled_frames.count_atoms(chosen, [(source, z) for z in numbers])
     energies = np.array([labels(frame).energy for frame in chosen])
     solution, *_ = np.linalg.lstsq(counts, energies, rcond=None)
     return dict(zip([chemical_symbols[z] for z in numbers], solution.tolist(), strict=True))

@@ -25,7 +25,7 @@ from fusedff.data import FILES
 from fusedff.data.validation import unit_checks
 from fusedff.measurements import csv, curves, state_points
 from fusedff.measurements.state_points import StatePoint
-from fusedff.units import G_CM3, GPA, MAX_DENSITY
+from fusedff.units import G_CM3, GPA, MAX_DENSITY, PER_GPA
 
 TITANIUM_TABLE = FILES / "titanium_experiment.csv"
 ALUMINIUM_TABLE = FILES / "aluminium_experiment.csv"
@@ -33,7 +33,6 @@ MAX_TEMPERATURE = 10_000.0  # K
 CLOSEST_ROWS = 0.01  # K; temperatures that are closer are one
 MAX_PRESSURE_GPA = 1_000.0
 EINSTEIN = 200.0  # K, a typical temperature of the oscillators of a crystal
-UNITS = {"GPa": 1.0, "Pa": 1e9, "bar": 1e4, "MPa": 1e3, "kbar": 10.0, "Mbar": 0.01}  # how many make a GPa
 STRONGEST_TENSION = -0.1  # of C11: stretched crystals break
 LONGITUDINAL = ("C11", "C22", "C33")
 MAX_EXPANSION = 0.15  # of edges, against the structure a table is about, and of radians for angles
@@ -48,7 +47,7 @@ def load_state_points(
 
     `symbol` and `structure` say which crystal the table is about: 'Ti' and one of `crystals.STRUCTURES`, or a structure
     alone, as a file or in memory (`crystals.from_structure`), whose lattice parameters are about those of the table.
-    `units`, one of `UNITS`, says in which unit its elastic constants are, whatever its header and their magnitude say.
+    `units`, one of `PER_GPA`, says in which unit the constants are, whatever the header and their magnitude say.
     Raises FileNotFoundError, or ValueError naming file, line and remedy for a table that cannot be right: columns
     unknown, missing or repeated, text for numbers, repeated temperatures, lattice parameters that are not those of the
     structure, constants in another unit or elastically unstable. Warns of constants that may be in another unit, and of
@@ -56,8 +55,8 @@ def load_state_points(
     """
     path = TITANIUM_TABLE if path is None else Path(path)
     reference = crystal_of(symbol, structure)
-    if units is not None and units not in UNITS:
-        raise ValueError(f"units {units!r} are unknown; use one of {', '.join(UNITS)}")
+    if units is not None and units not in PER_GPA:
+        raise ValueError(f"units {units!r} are unknown; use one of {', '.join(PER_GPA)}")
     rows = csv.read_rows(path)
     _check_header(rows[0], reference, path.name)
     points, line_of = [], {}
@@ -226,7 +225,7 @@ def _elastic_gpa(cells, crystal: Crystal, units: str | None, where: str) -> tupl
     names = elastic_symmetry.elastic_names(symmetry)
     constants, stderr = (
         {
-            name: read(cells[column], column, where) / UNITS[units or "GPa"]
+            name: read(cells[column], column, where) / PER_GPA[units or "GPa"]
             for name in names
             if cells.get(column := f"{name}{kind}_GPa")
         }

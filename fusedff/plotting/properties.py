@@ -132,22 +132,20 @@ def against_temperature(results: Mapping[str, Mapping], measured: Mapping[str, t
     return fig
 
 
-def stress_against_strain(result: DeformationResult, point: int = 0) -> Figure:
-    """Mean stresses (GPa) of deformed cells and the parabolas fitted to them, a panel per constant, at one state point.
+def stress_against_strain(result: DeformationResult) -> Figure:
+    """Mean stresses (GPa) of deformed cells and the parabolas fitted to them, a panel per constant.
 
-    `point` is the index of the state point.
+    Of several state points the first is shown.
     """
     strain = np.array(result.settings.strains)
     fine = np.linspace(strain.min(), strain.max(), 50)
     with style.context():
         fig, axes = plt.subplots(1, len(result.names), figsize=(2.3 * len(result.names), 2.9), squeeze=False)
         for c, (ax, name) in enumerate(zip(axes[0], result.names, strict=True)):
-            stress, slope = result.stress[point, :, c], result.elastic[point, c]
-            ax.errorbar(
-                100 * strain, stress, result.stress_stderr[point, c], color=style.COLORS["dft"], marker="o", ls=""
-            )
-            ax.plot(100 * fine, np.polyval(result.parabola[point, ::-1, c], fine), color=style.COLORS["measured"], lw=1)
-            stderr, chi_squared = result.elastic_stderr[point, c], result.chi_squared[point, c]
+            stress, slope = result.stress[0, :, c], result.elastic[0, c]
+            ax.errorbar(100 * strain, stress, result.stress_stderr[0, c], color=style.COLORS["dft"], marker="o", ls="")
+            ax.plot(100 * fine, np.polyval(result.parabola[0, ::-1, c], fine), color=style.COLORS["measured"], lw=1)
+            stderr, chi_squared = result.elastic_stderr[0, c], result.chi_squared[0, c]
             ax.set_title(f"{name} = {slope:.1f} ± {stderr:.1f} GPa\n$\\chi^2$ = {chi_squared:.1f}", fontsize=9)
             ax.set_xlabel("strain (%)")
         axes[0, 0].set_ylabel("stress (GPa)")
@@ -157,12 +155,13 @@ def stress_against_strain(result: DeformationResult, point: int = 0) -> Figure:
 def elastic_against_temperature(models: Mapping[str, Mapping], points) -> Figure:
     """Elastic constants, pressure and stresses (GPa) of models against temperature, with the measured ones in black.
 
-    `models` is model -> the table that `ElasticResult.by_temperature` returns; `points` are the measured state points.
+    `models` is model -> the table that `ElasticResult.by_temperature` returns, empty if there are no results; `points`
+    are the measured state points.
     Bars are one standard error; pale bars are the training error of a committee, the standard deviation over its
     members.
     """
     points = sorted(points, key=lambda p: p.temperature)
-    tables = [list(table.values()) for table in models.values()]
+    tables = [list(table.values()) for table in models.values() if table]
     names = list(tables[0][0]["elastic"] if tables else measured_gpa(points)[0])
     stresses = list(tables[0][0]["stress"]) if tables else []
     with style.context():

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fusedff import results
+from fusedff.results import title_of
 from fusedff.runtime import progress, storage
 
 STYLE = Path(__file__).with_name("fusedff.mplstyle")
@@ -122,11 +122,6 @@ def color_of(name: str, position: int = 0) -> str:
 def look_of(name: str, position: int = 0) -> dict:
     """Colour and marker of a model, as keyword arguments of `plot` and `errorbar`; `position` as for `color_of`."""
     return {"color": color_of(name, position), "marker": MARKERS.get(name, "o")}
-
-
-def title_of(name: str) -> str:
-    """Title of a model in figures, e.g. 'DFT-only' for 'dft'; any other name is its own title."""
-    return results.TITLES.get(name, name)
 
 
 def axes(ax: Axes | None) -> tuple[Figure, Axes]:

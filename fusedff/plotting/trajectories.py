@@ -65,9 +65,9 @@ def stress_trace(clock: Sequence[float], stress_gpa: np.ndarray) -> tuple[Figure
 
 
 def estimates(
-    results: Mapping[str, Estimate], names: Sequence[str], reference: Sequence[float] | None = None, unit: str = "GPa"
+    results: Mapping[str, Estimate], names: Sequence[str], reference: Sequence[float] | None = None
 ) -> Figure:
-    """Quantities `names` (n,) by several estimators: values, and differences from their weighted mean.
+    """Constants `names` (n,) in GPa by several estimators: values, and differences from their weighted mean.
 
     Weights are the inverse squared standard errors; error bars are one standard error; `reference` (n,) is in black.
     """
@@ -86,7 +86,7 @@ def estimates(
                 reference, places - 0.4, places + 0.4, color=style.COLORS["measured"], label="measured", zorder=1
             )
         differences.axhline(0, color=style.FAINT, lw=1)
-        for ax, label in ((values, unit), (differences, f"difference from their mean ({unit})")):
+        for ax, label in ((values, "GPa"), (differences, "difference from their mean (GPa)")):
             ax.set_xticks(places, names)
             ax.set_ylabel(label)
             ax.grid(axis="x", visible=False)

@@ -127,7 +127,7 @@ def evaluate_model(
     """Errors on held-out frames, and elastic constants from trajectories that no training step used.
 
     Frames with a force component of `highest_force` (eV/Å) or more are left out of the means and of the families, and
-    have a row of their own beside these.
+    have a row of their own beside these. Without `points` nothing is simulated, and `experiment` is empty.
     """
     usual, others = below(test_frames, highest_force)
     test, by_family = label_errors.errors_and_families(potential, usual)
@@ -137,7 +137,7 @@ def evaluate_model(
     return {
         "test": test,
         "by_family": by_family,
-        "experiment": elastic.run(potential, points, preset.evaluation, name).by_temperature(),
+        "experiment": elastic.run(potential, points, preset.evaluation, name).by_temperature() if points else {},
     }
 
 

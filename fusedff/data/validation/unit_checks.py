@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 
 from fusedff.geometry import neighbors
-from fusedff.units import GPA, KJ_MOL, NM
+from fusedff.units import GPA, KJ_MOL, NM, PER_GPA
 
 # Number of each unit in the corresponding unit of fusedff.
 _KCAL_MOL = ase.units.kcal / ase.units.mol
@@ -31,7 +31,9 @@ STRESSES = {
     "kJ/mol/Å^3": 1 / KJ_MOL,
     "Hartree/Bohr^3": _BOHR**3 / _HARTREE,
 }
-PRESSURES = {"Pa": 1e9, "bar": 1e4, "MPa": 1e3, "kbar": 10.0, "units of 100 GPa, Mbar or eV/Å^3 (160.2 GPa)": 0.01}
+PRESSURES = {name: PER_GPA[name] for name in ("Pa", "bar", "MPa", "kbar")} | {
+    "units of 100 GPa, Mbar or eV/Å^3 (160.2 GPa)": PER_GPA["Mbar"]
+}
 
 NOBLE_GASES = {2, 10, 18, 36, 54, 86}  # atomic numbers
 

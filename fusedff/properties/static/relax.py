@@ -48,9 +48,7 @@ def relax_ions(atoms: Atoms, calculator, settings: RelaxationConfig = DEFAULT, n
     return _relaxed(frame, frame, settings, name)
 
 
-def relax_crystal(
-    atoms: Atoms, calculator, settings: RelaxationConfig = DEFAULT, name: str | None = None, fixed_volume: bool = False
-) -> Atoms:
+def relax_crystal(atoms: Atoms, calculator, settings: RelaxationConfig = DEFAULT, fixed_volume: bool = False) -> Atoms:
     """The crystal with ions and cell relaxed in its own space group; with `fixed_volume` of the cell only the shape.
 
     Forces and stress are projected onto the symmetry of `atoms`, so that a crystal at a saddle point of the energy,
@@ -58,7 +56,7 @@ def relax_crystal(
     """
     frame = with_calculator(atoms, calculator)
     frame.set_constraint(FixSymmetry(frame, symprec=_SYMMETRY_TOLERANCE))
-    return _relaxed(frame, FrechetCellFilter(frame, constant_volume=fixed_volume), settings, name)
+    return _relaxed(frame, FrechetCellFilter(frame, constant_volume=fixed_volume), settings, None)
 
 
 def relax_normal(atoms: Atoms, calculator, settings: RelaxationConfig = DEFAULT, name: str | None = None) -> Atoms:
