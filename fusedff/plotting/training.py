@@ -88,6 +88,12 @@ def convergence(history: Sequence[Mapping], points, updates: int | None = None, 
     return fig
 
 
+def running_totals(history: Sequence[Mapping], *keys: str) -> list[dict]:
+    """The records of a history with the sums so far of `keys`, e.g. of the number of simulations in every update."""
+    totals = {key: np.cumsum([record[key] for record in history]) for key in keys}
+    return [{**record, **{key: float(total[n]) for key, total in totals.items()}} for n, record in enumerate(history)]
+
+
 def trainings_compared(
     histories: Mapping[str, Sequence[Mapping]], against: Mapping[str, str], keys: Mapping[str, str],
     known: Mapping[str, float],

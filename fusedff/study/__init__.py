@@ -1,1 +1,1 @@
-"""The titanium study: settings of a run, comparison of the three models, run folders."""
+"""A study of three models: settings in five sizes, their comparison with DFT and experiment, run folders."""

@@ -1,4 +1,4 @@
-"""Comparison of the three titanium models with DFT and with experiment."""
+"""Comparison of the three models with DFT and with experiment; frames and measured values are titanium's by default."""
 
 import hashlib
 import os

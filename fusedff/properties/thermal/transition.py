@@ -9,13 +9,6 @@ Integration from an Einstein crystal needs no path between the phases. It also w
 0 K, whose phonons give no free energy. All averages are those of equilibrium simulations, so that blocks of the
 trajectories give the standard errors. Everything is classical: well above the Debye temperature quantum corrections,
 (hbar omega)^2 / 24 kT per mode, nearly cancel between phases.
-
-To train on a measured transition temperature (Fuchs & Zavadlav, npj Comput. Mater. (2026)), the difference of the Gibbs
-energies at that temperature would be a target with the value zero. At zero stress its derivative with respect to the
-parameters is <dU/d theta> of one phase minus that of the other, per atom; neither the path of the integration nor the
-change of the cells contributes to first order. DiffTRe would need three things: snapshots of both phases in one state
-point; the change of each free energy since they were sampled, -kT ln <exp(-(U_theta - U_theta0) / kT)>; and, whenever
-new snapshots are taken, the difference by integration from the Einstein crystal.
 """
 
 from collections.abc import Sequence
