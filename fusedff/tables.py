@@ -1,5 +1,6 @@
 """Tables of results as text, of the dicts that `results` describes."""
 
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -48,7 +49,7 @@ def comparison_table(result: dict) -> str:
 def format_columns(labels: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]:
     """Lay out a table as lines of text: right-aligned columns beside labels of equal length.
 
-    Columns that do not fit into a line of `LINE` characters follow below, with the labels repeated.
+    Columns that do not fit into a line of `LINE` characters follow below, with the labels repeated; none stands alone.
     """
     blocks, used = [], LINE
     for column in columns:
@@ -58,6 +59,8 @@ def format_columns(labels: Sequence[str], columns: Sequence[Sequence[str]]) -> l
             used = len(labels[0])
         blocks[-1].append([f"{cell:>{wide}}" for cell in column])
         used += wide
+    if len(blocks) > 1 and len(blocks[-1]) == 1 < len(blocks[-2]) - 1:
+        blocks[-1].insert(0, blocks[-2].pop())
     lines = []
     for block in blocks:
         lines += ["", *(label + "".join(cells) for label, *cells in zip(labels, *block, strict=True))]
@@ -107,7 +110,8 @@ def off_target_table(rows: Sequence[dict]) -> str:
     """Table as text of quantities that were not targets, then their references; `?` marks unconfirmed ones.
 
     A row has quantity, unit, digits, models (name -> value and stderr, None without noise) and references, dicts with
-    the fields of `fusedff.measurements.references.Reference`.
+    the fields of `fusedff.measurements.references.Reference`. A temperature follows a measured reference, unless the
+    quantity names it.
     """
     models = list(dict.fromkeys(model for row in rows for model in row["models"]))
     labels = [f"{title:>30} {unit:>10}" for title, unit in [("", "unit"), *((r["quantity"], r["unit"]) for r in rows)]]
@@ -118,27 +122,47 @@ def off_target_table(rows: Sequence[dict]) -> str:
     lines = [*format_columns(labels, columns), "", f"{'':>30}  references"]
     for row in rows:
         known = "; ".join(
-            f"{r['kind']} {r['value']:g}{'' if r['confirmed'] else '?'} ({r['source'].split(',')[0].split(' (')[0]})"
+            f"{r['kind']} {r['value']:g}{'' if r['confirmed'] else '?'}{_temperature(r, row['quantity'])}"
+            f" ({r['source'].split(',')[0].split(' (')[0]})"
             for r in row["references"]
         )
         lines += _wrapped(f"{row['quantity']:>30}  {known or '-'}", "; ", 32)
     return "\n".join(lines)
 
 
+def _temperature(reference, quantity):
+    """At which temperature a reference was measured; nothing if that is unknown or part of the name of the quantity."""
+    at = "" if reference["temperature"] is None else f" at {reference['temperature']:g} K"
+    return at if reference["kind"] == "experiment" and at not in quantity else ""
+
+
 def static_elastic_table(constants: dict[str, dict[str, float]]) -> str:
     """Table as text of elastic constants at 0 K (GPa), title -> constants: measured, DFT and models, a row each."""
     names = list(next(iter(constants.values())))
-    lines = [f"{'':>16} " + " ".join(f"{f'{name} / GPa':>10}" for name in names)]
-    for title, values in constants.items():
-        lines.append(f"{results.title_of(title):>16} " + " ".join(f"{values[name]:>10.1f}" for name in names))
+    titles = {key: results.title_of(key) for key in constants}
+    wide = max(map(len, titles.values()))
+    lines = [" " * (wide + 1) + " ".join(f"{f'{name} / GPa':>10}" for name in names)]
+    for key, values in constants.items():
+        lines.append(f"{titles[key]:>{wide}} " + " ".join(f"{values[name]:>10.1f}" for name in names))
     return "\n".join(lines)
 
 
 def _with_error(entry, digits):
     if entry["value"] is None:
         return "exploded"
-    noise = "" if entry["stderr"] is None else f" ± {entry['stderr']:.{digits}f}"
-    return f"{entry['value']:.{digits}f}{noise}"
+    if entry["stderr"] is None:
+        return f"{entry['value']:.{digits}f}"
+    return value_and_error(entry["value"], entry["stderr"], digits)
+
+
+def value_and_error(value: float, stderr: float, digits: int, sign: str = "-") -> str:
+    """A value and its standard error with `digits` decimals, or more: at least one digit of the error is not zero.
+
+    `sign` is that of a format specification: "+" writes it for positive values as well.
+    """
+    if stderr > 0 and round(stderr, digits) == 0:
+        digits = -math.floor(math.log10(stderr))
+    return f"{value:{sign}.{digits}f} ± {stderr:.{digits}f}"
 
 
 def summary_lines(result: dict) -> list[str]:
@@ -172,9 +196,10 @@ def summary_lines(result: dict) -> list[str]:
             f"{errors[key]:.{digits}f}{training_std(lambda member, key=key: member['test'][key], digits)}"
             for key, digits in (("energy_mae_meV_per_atom", 1), ("force_mae_meV_per_A", 0))
         )
+        elastic, largest = value_and_error(deviation, noise, 1), value_and_error(stress, stress_noise, 2)
         simulated = (
-            f"elastic constants off by {deviation:.1f} ± {noise:.1f}{deviation_std} %{marks[0]}, stresses by up to "
-            f"{stress:.2f} ± {stress_noise:.2f}{stress_std} GPa{marks[1]}"
+            f"elastic constants off by {elastic}{deviation_std} %{marks[0]}, stresses by up to "
+            f"{largest}{stress_std} GPa{marks[1]}"
         )
         lines.append(
             f"{results.title_of(model):>16}: {simulated if found['experiment'] else 'its simulations exploded'}, "

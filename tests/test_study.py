@@ -96,6 +96,17 @@ def test_the_table_shows_every_stress_and_lattice_parameter(result):
     assert row["value_GPa"] == -0.78
 
 
+@pytest.mark.parametrize(
+    ("stderr", "digits", "said"),
+    [
+        (0.2, 1, "171.9 ± 0.2"), (0.0135, 1, "171.90 ± 0.01"), (0.00058, 1, "171.8979 ± 0.0006"),
+        (9.9e-6, 4, "171.897900 ± 0.000010"), (0.0, 1, "171.9 ± 0.0"), (np.nan, 1, "171.9 ± nan"),
+    ],
+)  # fmt: skip
+def test_a_standard_error_is_not_rounded_to_zero(stderr, digits, said):
+    assert tables.value_and_error(171.8979, stderr, digits) == said
+
+
 def test_a_table_is_as_wide_as_a_page_and_says_every_number_once(result):
     columns = [[f"C{n}", f"{n:.3f} ± 0.001"] for n in range(11, 23)]
     lines = tables.format_columns(["        ", "measured"], columns)
