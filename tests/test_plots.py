@@ -244,6 +244,17 @@ def test_models_compared_says_how_far_each_model_is_from_both_references(summary
     assert [bar.get_width() for bar in bars] == [0.3] * 3
 
 
+def test_the_bars_of_the_front_page_have_the_standard_errors_of_the_deviations_from_experiment(summary, points):
+    found = {model: result(points, 1.03).by_temperature() for model in MODELS}
+    fig = verdict_plots.two_questions(summary | {"temperatures": {"train": [23, 323], "models": found}})
+    from_experiment, from_dft = visible(fig)
+    deviation, noise = results.elastic_deviation(results.split_by_training(found["dft"], [23, 323])["held_out"])
+    (bars,) = [container.errorbar for container in from_experiment.containers if hasattr(container, "errorbar")]
+    (lines,) = bars.lines[2]
+    np.testing.assert_allclose(lines.get_segments()[0][:, 0], [deviation - noise, deviation + noise])
+    assert all(getattr(container, "errorbar", None) is None for container in from_dft.containers)
+
+
 def test_models_compared_shows_relative_deviations_in_percent(summary):
     c11 = visible(verdict_plots.models_compared(summary))[0]
     for model, deviation in zip(MODELS, (-10, 0, 2), strict=True):

@@ -34,7 +34,7 @@ def models_compared(record: Mapping) -> Figure:
         if rows:
             below, beyond = below.subfigures(1, 2, width_ratios=[1, 1.5], wspace=0.03)
             _beyond_the_targets(beyond, rows, list(models), [])
-        below.suptitle("Against DFT: mean absolute errors on held-out frames", x=0.01, ha="left")
+        below.suptitle("Against DFT: errors on held-out frames", x=0.01, ha="left")
         _held_out_bars(below.subplots(1, 3, gridspec_kw={"wspace": 0.06}), tests)
     return fig
 
@@ -42,23 +42,24 @@ def models_compared(record: Mapping) -> Figure:
 def two_questions(record: Mapping) -> Figure:
     """Mean deviations of each model from experiment (held-out temperatures) and from DFT (held-out frames), a bar each.
 
-    `record` is that of `models_compared`, with "temperatures".
+    `record` is that of `models_compared`, with "temperatures". Error bars are one standard error of the sampling.
     """
     found, train = record["temperatures"]["models"], record["temperatures"]["train"]
+    held_out = [results.split_by_training(one, train)["held_out"] for one in found.values()]
+    deviations, noise = zip(*(results.elastic_deviation(part) for part in held_out), strict=True)
     panels = {
         "How far from experiment?": (
-            [results.elastic_deviation(results.split_by_training(one, train)["held_out"])[0] for one in found.values()],
-            "elastic constants at held-out temperatures,\nmean deviation (%)", "{:.1f} %",
+            deviations, noise, "elastic constants at held-out temperatures,\nmean deviation (%)", "{:.1f} %",
         ),
         "How far from DFT?": (
-            [record["models"][model]["test"]["force_mae_meV_per_A"] for model in found],
+            [record["models"][model]["test"]["force_mae_meV_per_A"] for model in found], None,
             "forces on held-out frames,\nmean absolute error (meV/Å)", "{:.0f} meV/Å",
         ),
     }  # fmt: skip
     with style.context():
         fig, axes = plt.subplots(1, 2, figsize=(8.4, 2.5))
-        for ax, (question, (values, quantity, form)) in zip(axes, panels.items(), strict=True):
-            _bars(ax, list(found), values, [form.format(value) for value in values], margin=0.3)
+        for ax, (question, (values, errors, quantity, form)) in zip(axes, panels.items(), strict=True):
+            _bars(ax, list(found), values, [form.format(value) for value in values], 0.3, errors)
             ax.set_title(question)
             ax.set_xlabel(quantity)
         axes[1].tick_params(labelleft=False)
@@ -178,10 +179,11 @@ def _held_out_bars(axes, errors):
             ax.tick_params(labelleft=False)
 
 
-def _bars(ax, models, values, labels, margin):
-    """A bar per model with its value as text, the first model on top."""
+def _bars(ax, models, values, labels, margin, errors=None):
+    """A bar per model with its value as text, the first model on top, and error bars if there are `errors`."""
     colors = [style.color_of(model, k) for k, model in enumerate(models)]
-    bars = ax.barh([style.title_of(model) for model in models], values, color=colors, height=0.62)
+    look = {"xerr": errors, "error_kw": {"elinewidth": 1.2, "capsize": 2.5}} if errors is not None else {}
+    bars = ax.barh([style.title_of(model) for model in models], values, color=colors, height=0.62, **look)
     ax.bar_label(bars, labels=labels, padding=4, fontsize=9)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
