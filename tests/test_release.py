@@ -38,7 +38,9 @@ def finished(tmp_path):
         shutil.copy(shipped, folder.path / model / "potential.safetensors")
     folder.write("summary.json", RECORD | {"data": "titanium_pbe.extxyz, sha256 0"})
     found = {model: verdict["experiment"] for model, verdict in RECORD["models"].items()}
-    folder.write("temperatures.json", {"train": [23, 323], "models": found})  # two of the four stand for held-out ones
+    settings = RECORD["temperatures"]["settings"]
+    # two of the four stand for held-out ones
+    folder.write("temperatures.json", {"train": [23, 323], "models": found, "settings": settings})
     folder.write("off_target.json", {"rows": [OFF_TARGET], "at_rest": RECORD["at_rest"]})
     return folder
 
@@ -83,8 +85,7 @@ def test_the_model_card_holds_every_error_with_its_standard_error(ship, tmp_path
         errors = storage.read_metadata(tmp_path / "out" / f"titanium-{model}.safetensors")["about"]["errors"]
         for part in ("trained", "held_out"):
             value, noise = errors[f"elastic_{part}_percent"], errors[f"elastic_{part}_percent_stderr"]
-            digits = 1 if noise >= 0.05 else 2  # an error is not written as 0.0
-            assert f"{value:.{digits}f} ± {noise:.{digits}f} %" in card
+            assert f"{tables.value_and_error(value, noise, 1)} %" in card
     assert "39246 parameters" in card
     point = RECORD["models"]["fused"]["experiment"]["623"]  # stands for one held out
     percent = 100 * (point["elastic"]["C11"]["value"] / point["elastic"]["C11"]["measured"] - 1)
