@@ -57,6 +57,7 @@ def test_solutions_show_what_they_say(solved):
     for rows, error in solved["05"]["sketch_error"].items():
         assert error == pytest.approx((2 / int(rows)) ** 0.5, rel=0.3)
     assert solved["05"]["moves_most"] == "C13@923K"
+    assert solved["05"]["above_one_percent_K"] == {"C13": 298, "C12": 323, "C11": 573, "C33": 923}
     assert solved["05"]["moved_percent"]["C44@923K"] == pytest.approx(0, abs=1e-6)
     assert 0.03 < solved["07"]["compressed_by"] < 0.06  # 5 GPa over a bulk modulus of 110 GPa
     assert 0 < solved["07"]["parabola_percent"] < 1
