@@ -12,7 +12,7 @@ import yaml
 from fusedff import results
 from fusedff.commands import release
 from fusedff.data import FILES
-from fusedff.measurements import adiabatic, experiments
+from fusedff.measurements import adiabatic, experiments, references
 from fusedff.potential import Potential
 from fusedff.runtime import storage
 from fusedff.study import run_folder
@@ -154,6 +154,13 @@ def test_the_take_aways_of_the_comparisons_answer_their_titles_with_numbers_of_t
     assert (
         f"dB/dp falls from {of_model(slope, 'dft'):.1f} to {of_model(slope):.1f} (DFT {of_dft(slope)[0]:.1f})" in beyond
     )
+
+
+def test_the_phonons_of_the_example_of_a_target_are_those_of_the_references():
+    page = (ROOT / "docs" / "extending" / "target.md").read_text()
+    for mode, kind in (("E2g", "experiment"), ("B1g", "DFT")):
+        (known,) = references.select(references.load(), "Ti", "hcp", f"phonon_{mode}", kind)
+        assert f'Mode("{mode}", {known.value:.2f}, ' in page
 
 
 def test_speeds_in_words_are_those_of_the_recorded_benchmarks():
