@@ -191,6 +191,8 @@ def _two_evaluations(record):
         for name in one:
             noise = np.hypot(one[name]["stderr"], other[name]["stderr"])
             distance[f"{name} at {t} K"] = abs(one[name]["value"] - other[name]["value"]) / noise
+    if not distance:
+        return ""
     most = sorted(distance, key=lambda name: (-distance[name], name))[:3]
     mean = np.sqrt(np.mean(np.square(list(distance.values()))))
     longer, shorter = (about["snapshots"] for about in settings)
