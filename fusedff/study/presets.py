@@ -93,7 +93,7 @@ _BESIDE_EXPERIMENT = {
     "optimizer": "adam", "learning_rate": 2e-5, "final_learning_rate": 2e-7, "virial_weight": 0.5
 }  # fmt: skip
 _DEMO_EVALUATION = ElasticConfig(repeats=(3, 3, 2), replicas=1, langevin=_DEMO_MD, equilibration=25, snapshots=100)
-_HOT_MD = LangevinConfig(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=25)
+_DEMO_HOT_MD = LangevinConfig(timestep_fs=4.0, friction_per_ps=10.0, steps_per_snapshot=12)  # bcc breaks with 8 fs
 _DEMO_CHECKS = Checks(
     temperatures=(173, 323, 473, 773, 923),
     elastic=replace(_DEMO_EVALUATION, snapshots=80),
@@ -102,11 +102,11 @@ _DEMO_CHECKS = Checks(
         repeats=(3, 3, 2), replicas=1, langevin=_DEMO_MD, passes=2, equilibration=25, approach=25, snapshots=100
     ),
     liquid=LiquidConfig(
-        replicas=2, langevin=_HOT_MD, melting_factor=1.6, melting=20, equilibration=40, snapshots=100,
+        replicas=2, langevin=_DEMO_HOT_MD, melting_factor=1.6, melting=20, equilibration=40, snapshots=100,
         friction_per_ps=0.5, diffusive_ps=(0.5, 2.0),
     ),
     liquid_repeats=(3, 3, 3),
-    langevin=_HOT_MD,
+    langevin=_DEMO_HOT_MD,
     bcc_repeats=(3, 3, 3),
     bcc_equilibration=20,
     bcc_snapshots=50,
@@ -146,6 +146,7 @@ _HOURS_EXPERIMENT = replace(
 # answer about equally well, and less of it only lets in noise.
 _ALONE = {"optimizer": replace(_HOURS_EXPERIMENT.optimizer, damping=0.001)}
 
+_HOURS_HOT_MD = LangevinConfig(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=25)
 _HOURS_EVALUATION = replace(_DEMO_EVALUATION, repeats=_HOURS_EXPERIMENT.repeats, snapshots=80)
 
 HOURS = replace(
@@ -169,7 +170,8 @@ HOURS = replace(
         elastic=_HOURS_EVALUATION,
         lattice_temperatures=(23, 173, 323, 623, 923),
         lattice=replace(_DEMO_CHECKS.lattice, repeats=(3, 3, 3)),
-        liquid=replace(_DEMO_CHECKS.liquid, snapshots=200, diffusive_ps=(0.5, 3.0)),
+        liquid=replace(_DEMO_CHECKS.liquid, langevin=_HOURS_HOT_MD, snapshots=200, diffusive_ps=(0.5, 3.0)),
+        langevin=_HOURS_HOT_MD,
         bcc_snapshots=80,
     ),
 )
@@ -182,7 +184,7 @@ _SMOKE_EXPERIMENT = DiffTReConfig(
 _SMOKE_EVALUATION = ElasticConfig(
     repeats=(2, 2, 1), replicas=1, langevin=_SMOKE_MD, equilibration=2, snapshots=10, blocks=5
 )
-_SMOKE_HOT_MD = replace(_HOT_MD, steps_per_snapshot=5)
+_SMOKE_HOT_MD = LangevinConfig(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=5)
 _SMOKE_CHECKS = replace(
     _DEMO_CHECKS,
     temperatures=(323, 473),
