@@ -20,6 +20,7 @@ from fusedff.data import extxyz, labelled_frames
 from fusedff.data.validation import frame_checks
 from fusedff.interfaces import calculators
 from fusedff.runtime import storage
+from fusedff.runtime.failures import one_line
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_dft_labels.py"
 PYTHON = "/usr/bin/python3"  # where the packages of Debian and Ubuntu put GPAW
@@ -156,7 +157,7 @@ def label(
                 try:
                     found = _labelled(frame, calculator, {"config_id": name, **says})
                 except Exception as error:  # of whoever wrote it
-                    failed[name] = " ".join(str(error).split()) or type(error).__name__
+                    failed[name] = one_line(error)
                     say(f"{place}: no labels ({failed[name]}), skipped")
                     continue
                 append(found)

@@ -71,9 +71,7 @@ def load(path: str | Path) -> Material:
     another kind, frames and tables that cannot be right, frames without an element of the crystal.
     """
     path = Path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"{path} {what}; give a settings file (`fusedff new` writes a template)")
+    storage.require_file(path, "give a settings file (`fusedff new` writes a template)")
     try:
         said = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # no TOML, no UTF-8

@@ -17,7 +17,8 @@ from ase.formula import Formula
 
 from fusedff.crystallography import orientation
 from fusedff.crystallography.orientation import PARAMETERS
-from fusedff.runtime import limits
+from fusedff.runtime import limits, storage
+from fusedff.runtime.failures import one_line
 
 # Names of structures, each with an example; all are cubic but hcp.
 STRUCTURES = {
@@ -143,14 +144,13 @@ def read(path: Path) -> tuple[ase.Atoms, str]:
 
     Raises FileNotFoundError, or ValueError for a file that cannot be read or has partly occupied sites.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give {FILES}")
+    storage.require_file(path, f"give {FILES}")
     suffix = path.suffix.lower()
     kind = {".cif": "cif", ".xyz": "extxyz", ".extxyz": "extxyz", ".traj": "traj", ".json": "json"}.get(suffix, "vasp")
     try:
         atoms: ase.Atoms = ase.io.read(str(path), format=kind)  # ty: ignore[invalid-assignment]: one frame
     except Exception as error:  # ASE raises whatever its parser meets
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = one_line(error)
         raise ValueError(f"{path.name}: cannot be read as {kind} ({said}); give {FILES}") from error
     occupancy = atoms.info.get("occupancy", {})
     shares = [share for site in occupancy.values() for share in site.values()]

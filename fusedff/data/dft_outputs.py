@@ -14,6 +14,7 @@ from ase.io import aims, espresso, vasp
 from ase.io.vasp_parsers import vasp_outcar_parsers
 
 from fusedff.data import extxyz, labelled_frames
+from fusedff.runtime.failures import one_line
 
 
 class OutputFrame(NamedTuple):
@@ -112,7 +113,7 @@ def read(path: Path, kind: str) -> Iterator[OutputFrame]:
     except Exception as error:  # ASE's parsers may raise any error
         if kind == "extxyz":  # its reader in this package raises errors with file and remedy
             raise
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = one_line(error)
         if not found:
             raise ValueError(f"{path} cannot be read as {title} ({said}); leave it out, or repair it") from error
         warnings.warn(

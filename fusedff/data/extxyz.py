@@ -18,6 +18,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import key_val_str_to_dict, read_xyz
 
 from fusedff.data import labelled_frames
+from fusedff.runtime import storage
+from fusedff.runtime.failures import one_line
 
 _NO_TEXT = {  # first five bytes or fewer of a file -> what it is
     b"\x1f\x8b": "compressed (gzip)",
@@ -44,9 +46,7 @@ def read(path: Path) -> Iterator[ase.Atoms]:
 
     Raises FileNotFoundError, or ValueError naming file, frame and remedy if it is not extended XYZ.
     """
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"{path} {what}; give the path of an extended-XYZ file")
+    storage.require_file(path, "give the path of an extended-XYZ file")
     require_text(path)
     _require_last_line(path)
     size, n = path.stat().st_size, 0
@@ -59,7 +59,7 @@ def read(path: Path) -> Iterator[ase.Atoms]:
                 frame = _frame(block)
             except Exception as error:  # ASE's parser may raise any error
                 raise ValueError(
-                    f"{path.name}, frame {n}: cannot be read as extended XYZ ({' '.join(str(error).split())}); "
+                    f"{path.name}, frame {n}: cannot be read as extended XYZ ({one_line(error)}); "
                     "repair the frame, or cut the file off before it"
                 ) from error
             yield frame

@@ -11,6 +11,7 @@ from ase.calculators.calculator import BaseCalculator
 from fusedff.data.labelled_frames import Labels
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.potential import Potential
+from fusedff.runtime.failures import one_line
 
 KNOWN = {  # name -> module:factory; the last three ship with or download weights of their own
     "emt": "ase.calculators.emt:EMT",
@@ -40,14 +41,14 @@ def by_name(name: str, settings: Mapping | None = None) -> BaseCalculator:
         remedy = f"install the package that {module.split('.')[0]} belongs to, or add its folder to PYTHONPATH"
         raise ImportError(f"{name}: {error}; {remedy}") from error
     except Exception as error:  # other people's code may raise any error
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = one_line(error)
         raise ValueError(f"{name}: {module or 'no name'} cannot be imported ({said}); correct it") from error
     if not hasattr(found, factory):
         raise ValueError(f"{name}: {module} has no {factory}; name a class or function that makes a calculator")
     try:
         calculator = getattr(found, factory)(**(settings or {}))
     except Exception as error:  # other people's code may raise any error
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = one_line(error)
         raise ValueError(f"{name}: {factory} makes no calculator ({said}); check its settings") from error
     if not isinstance(calculator, BaseCalculator):
         raise ValueError(f"{name}: {factory} makes a {type(calculator).__name__}, which is no ASE calculator")

@@ -4,14 +4,14 @@ import csv
 import math
 from pathlib import Path
 
+from fusedff.runtime import storage
+
 _MEND = "correct it, leave the cell empty if nothing was measured, or drop the row"
 
 
 def read_text(path: Path) -> str:
     """The text of a table; FileNotFoundError, or ValueError if it is no UTF-8."""
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"{path} {what}; give the path of a CSV table")
+    storage.require_file(path, "give the path of a CSV table")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

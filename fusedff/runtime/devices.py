@@ -14,9 +14,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src import xla_bridge
 from jax.extend.backend import clear_backends
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+try:
+    from jax._src.xla_bridge import backends_are_initialized
+except ImportError:  # not public: another jax may lack it
+    backends_are_initialized = lambda: True  # noqa: E731
 
 # By default NVIDIA GPUs round the factors of matrix products to TF32, ten bits: too coarse for lattice vectors, and
 # energies are off by 2e-4 (benchmarks/results/gpu.md). What the user has set is kept.
@@ -33,7 +37,7 @@ _forked = False
 
 def _after_fork():
     global _forked
-    _forked = getattr(xla_bridge, "backends_are_initialized", lambda: True)()
+    _forked = backends_are_initialized()
 
 
 if hasattr(os, "register_at_fork"):

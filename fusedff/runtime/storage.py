@@ -295,10 +295,16 @@ def _checksum(arrays, text) -> str:
     return found.hexdigest()
 
 
+def require_file(path: Path, remedy: str = "") -> None:
+    """Raise FileNotFoundError, whose text ends with `remedy`, if there is no file at `path`."""
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}{remedy and '; '}{remedy}")
+
+
 def _read(path, arrays=True):
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}")
+    require_file(path)
     try:
         with safe_open(path, framework="numpy") as file:
             text = dict(file.metadata() or {})
