@@ -15,7 +15,7 @@ from matplotlib.colors import to_hex
 from fusedff import results
 from fusedff.data import datasets
 from fusedff.measurements import experiments, state_points
-from fusedff.plotting import comparison as verdict_plots
+from fusedff.plotting import comparison as comparison_plots
 from fusedff.plotting import data as data_plots
 from fusedff.plotting import parameters, properties, style, trajectories
 from fusedff.plotting import training as training_plots
@@ -230,7 +230,7 @@ def test_constants_that_were_not_measured_have_a_panel_without_points(points):
 
 
 def test_models_compared_says_how_far_each_model_is_from_both_references(summary):
-    fig = verdict_plots.models_compared(summary)
+    fig = comparison_plots.models_compared(summary)
     fig.draw_without_rendering()
     titles = [ax.get_title(loc="left") for ax in visible(fig)]
     assert titles == [*NAMES, "σxx and σzz", "energy", "forces", "stress"]
@@ -246,7 +246,7 @@ def test_models_compared_says_how_far_each_model_is_from_both_references(summary
 
 def test_the_bars_of_the_front_page_have_the_standard_errors_of_the_deviations_from_experiment(summary, points):
     found = {model: result(points, 1.03).by_temperature() for model in MODELS}
-    fig = verdict_plots.two_questions(summary | {"temperatures": {"train": [23, 323], "models": found}})
+    fig = comparison_plots.two_questions(summary | {"temperatures": {"train": [23, 323], "models": found}})
     from_experiment, from_dft = visible(fig)
     deviation, noise = results.elastic_deviation(results.split_by_training(found["dft"], [23, 323])["held_out"])
     (bars,) = [container.errorbar for container in from_experiment.containers if hasattr(container, "errorbar")]
@@ -256,7 +256,7 @@ def test_the_bars_of_the_front_page_have_the_standard_errors_of_the_deviations_f
 
 
 def test_models_compared_shows_relative_deviations_in_percent(summary):
-    c11 = visible(verdict_plots.models_compared(summary))[0]
+    c11 = visible(comparison_plots.models_compared(summary))[0]
     for model, deviation in zip(MODELS, (-10, 0, 2), strict=True):
         mine = [c.lines[0] for c in c11.containers if to_hex(c.lines[0].get_color()).upper() == style.COLORS[model]]
         assert len(mine) == 2  # temperatures that were trained on, and the others
@@ -284,7 +284,7 @@ def positions(ax, model):
 
 
 def test_what_was_no_target_is_relative_to_dft_or_else_to_experiment_and_energies_are_themselves():
-    fig = verdict_plots.off_target(OFF_TARGET, ["dft", "fused"])
+    fig = comparison_plots.off_target(OFF_TARGET, ["dft", "fused"])
     require_labels(fig)
     energies, others = visible(fig)
     assert [label.get_text() for label in energies.get_yticklabels()] == ["bcc"]
@@ -298,7 +298,7 @@ def test_what_was_no_target_is_relative_to_dft_or_else_to_experiment_and_energie
 def test_models_compared_takes_what_notebooks_07_and_08_found(summary, points):
     found = {model: result(points, 1.03).by_temperature() for model in MODELS}
     record = summary | {"temperatures": {"train": [23, 323], "models": found}, "off_target": OFF_TARGET}
-    fig = verdict_plots.models_compared(record)
+    fig = comparison_plots.models_compared(record)
     fig.draw_without_rendering()
     c11 = visible(fig)[0]
     assert sum(len(c.lines[0].get_xdata()) for c in c11.containers) == 3 * len(points)
