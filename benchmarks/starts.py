@@ -77,7 +77,7 @@ def study_of(start: str, into: Path, preset: Preset = DEMO) -> Material:
     context = Context(into, table, preset.evaluation.repeats, preset.experiment.sampling)
     return Material(
         into / start.replace(",", "").replace(" ", "-"), frames, shown, comparison.targets(preset, table), preset,
-        targets=(E2G.measured(context),) if begin != start else (),
+        targets=(E2G.as_target(context),) if begin != start else (),
     )  # fmt: skip
 
 

@@ -22,7 +22,8 @@ def interruptible() -> Generator[None]:
 
     def handle(number, frame):
         if frame is not None and frame.f_code.co_name == _JAX_CLEANS_UP:
-            threading.Timer(0.1, signal.raise_signal, [number]).start()
+            main = threading.main_thread().ident  # where it also ends a call that waits
+            threading.Timer(0.1, signal.pthread_kill, [main, number]).start()
         else:
             signal.default_int_handler(number, frame)
 
