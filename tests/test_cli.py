@@ -1,6 +1,7 @@
 """Help of the commands: each has a purpose, an example, and a row on the page of commands."""
 
 import shlex
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,9 @@ def test_a_computation_without_a_result_is_one_sentence(monkeypatch, capsys):
     monkeypatch.setitem(cli.COMMANDS, "check", cli.COMMANDS["check"]._replace(run=diverge))
     assert cli.main(["check", "study.toml"]) == 2
     assert capsys.readouterr().err == "error: force matching, epoch 3: loss is nan; lower the learning rate\n"
+
+
+def test_the_version_is_said(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"fusedff {version('fusedff')}\n"

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ def main(arguments=None) -> int:
     # before jax is imported: see `jax_setup.enable_compilation_cache`
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     parser = argparse.ArgumentParser(prog="fusedff", description=__doc__, epilog="fusedff COMMAND --help says more")
+    parser.add_argument("--version", action="version", version=f"fusedff {version('fusedff')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         sentence = f"{command.summary[0].upper()}{command.summary[1:]}."
