@@ -38,7 +38,7 @@ lab: $(SYNCED) ## open the notebooks in JupyterLab
 bench: $(SYNCED) ## time fusedff against chemtrain, on the same cells
 	$(VENV_PYTHON) -m benchmarks
 
-gpu: $(SYNCED) ## measure on one NVIDIA GPU, within 8 minutes (needs the extra `cuda`)
+gpu: $(SYNCED) ## measure on one NVIDIA GPU, within 8 minutes (installs the extra `cuda`)
 	$(VENV)/bin/uv pip install --quiet --python $(VENV_PYTHON) --editable '.[cuda]'
 	$(VENV_PYTHON) -m benchmarks gpu
 
@@ -59,6 +59,7 @@ lint: $(SYNCED) ## check style, formatting and types, and that notebooks hold no
 # High-entropy strings are not asked for: hashes and git object ids are all over the lock and the data.
 AUDITOR := $(VENV)/bin/uv tool run --quiet --from
 audit: $(SYNCED) ## look for secrets in the files and for known vulnerabilities in the lock (asks PyPI)
+	git rev-parse --git-dir > /dev/null
 	git ls-files -z | xargs -0 $(AUDITOR) detect-secrets==1.5.0 detect-secrets-hook \
 		--disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString
 	$(AUDITOR) pip-audit==2.10.1 pip-audit --requirement requirements.lock --disable-pip --strict --progress-spinner off
@@ -74,7 +75,8 @@ lock: $(SYNCED) ## pin the dependencies anew (LOCK_FLAGS=--upgrade moves to newe
 	$(PIN) --upgrade --no-annotate --extra notebooks --extra phonons --constraints requirements.lock --output-file binder/requirements.txt
 
 clean: ## remove .venv, caches and build leftovers, never runs/
-	rm -rf $(VENV) .venv-chemtrain build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-chemtrain build dist .pytest_cache .ruff_cache .hypothesis docs/_notebooks docs/_tables
+	rm -rf tests/browser/node_modules tests/site/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # uv installs in seconds what takes pip minutes. pip fetches it once, by the version and hashes in the lock.
@@ -90,15 +92,15 @@ $(SYNCED): requirements.lock pyproject.toml | $(VENV_PYTHON)
 # Debian and Ubuntu ship ensurepip apart, in python3-venv: a Python that has it comes before one that lacks it.
 FOUND_PYTHON = $(shell \
 	for needed in sys,ensurepip sys; do \
-	    for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
-	        if $$python -c "import $$needed; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; \
+	    for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11); do \
+	        if $$python -c "import $$needed; sys.exit(not (3, 11) <= sys.version_info < (3, 15))" 2>/dev/null; \
 	        then echo $$python; exit; fi; \
 	    done; \
 	done)
 HAS_VENV = $(shell $(FOUND_PYTHON) -c 'import ensurepip' 2>/dev/null && echo yes)
 
 $(VENV_PYTHON):
-	$(if $(FOUND_PYTHON),,$(error fusedff needs Python 3.11 or newer and found none: install python3 and \
+	$(if $(FOUND_PYTHON),,$(error fusedff needs Python 3.11 to 3.14 and found none: install python3 and \
 	python3-venv (Debian 12, Ubuntu 24.04 or later), or name one with make PYTHON=/path/to/python3))
 	$(if $(HAS_VENV),,$(error $(FOUND_PYTHON) cannot make virtual environments: install its venv package \
 	(Debian, Ubuntu: sudo apt install python3-venv), then run make again))

@@ -99,7 +99,7 @@ def as_page(notebook, name: str, repository: str | None = None):
     for cell in notebook.cells:
         if cell.cell_type == "markdown":  # pages of the book lie beside its notebooks
             cell.source = re.sub(r"\]\(\.\./docs/", "](../", cell.source)
-            cell.source = re.sub(r"\]\(\.\./benchmarks/", "](../../benchmarks/", cell.source)
+            cell.source = re.sub(r"\]\(\.\./(benchmarks|fusedff)/", r"](../../\1/", cell.source)
         if preset and "parameters" in cell.metadata.get("tags", []):  # what the outputs below were made with
             cell.source = re.sub(r"^PRESET = .*$", f'PRESET = "{preset}"', cell.source, flags=re.M)
     if preset and (note := presets.note(presets.get(preset))):

@@ -748,7 +748,7 @@ PARAMETERS = [
         (FILE, "other settings", "epochs", "delete it to start again")),
     Bad("a summary that was cut", lambda d: _bytes(d / "summary.json", b'{"models": {'),
         lambda path: run_folder.RunFolder(path.parent).read(path.name),
-        (r"summary\.json is damaged", "run the notebook that makes it again"), DAMAGED),
+        (r"summary\.json is damaged", "`fusedff run --preset .* makes it again"), DAMAGED),
     Bad("parameters cut off", stored(lambda p: p.write_bytes(p.read_bytes()[:-40])), Potential.load,
         (FILE, "damaged", "restore it or train again"), DAMAGED),
     Bad("parameters empty", stored(lambda p: p.write_bytes(b"")), Potential.load,

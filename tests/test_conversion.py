@@ -177,6 +177,11 @@ def test_labels_may_have_other_names_and_a_virial_becomes_a_stress(tmp_path):
     ase.io.write(tmp_path / "mace.xyz", renamed, format="extxyz")
     with pytest.raises(ValueError, match=r"12: no energy, but REF_energy \(--labels energy=REF_energy\)"):
         convert([tmp_path / "mace.xyz"], tmp_path / "frames.extxyz")
+    with pytest.raises(ValueError, match=r"12: no 'energies' \(--labels\); there are REF_energy, REF_forces, .*virial"):
+        convert([tmp_path / "mace.xyz"], tmp_path / "frames.extxyz", ConversionConfig(labels={"energy": "energies"}))
+    (tmp_path / "empty.xyz").touch()
+    with pytest.raises(ValueError, match=r"empty\.xyz is empty: the calculation wrote nothing"):
+        convert([tmp_path / "mace.xyz", tmp_path / "empty.xyz"], tmp_path / "frames.extxyz")
     for other in renamed:  # ASE writes what a calculator computed last beside them, a free energy as well
         other.calc = SinglePointCalculator(other, energy=-1.0, free_energy=-1.0)
     ase.io.write(tmp_path / "mace.xyz", renamed, format="extxyz")

@@ -62,6 +62,24 @@ def test_links_lead_to_pages_and_notebooks_that_exist(page):
             assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb")), ids=lambda path: path.stem)
+def test_links_of_notebooks_lead_to_files_here_and_in_the_book(path):
+    """The book has its notebooks in docs/_notebooks; those of other notebooks and of solutions are beside them."""
+
+    def links(notebook):
+        cells = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+        return [target for target in re.findall(r"\]\(([^)#]+)\)", "\n".join(cells)) if "://" not in target]
+
+    here = nbformat.read(path, 4)
+    for target in links(here):
+        assert (path.parent / target).exists(), target
+    for target in links(book.as_page(here, path.name)):
+        if not target.endswith(".ipynb"):
+            assert (DOCS / "_notebooks" / path.parent.relative_to(ROOT / "notebooks") / target).resolve().exists(), (
+                target
+            )
+
+
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)
 def test_links_to_markdown_outside_the_book_are_downloads(page):
     if page.relative_to(DOCS).parts[0].startswith("_"):

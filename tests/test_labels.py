@@ -318,7 +318,7 @@ def test_a_copy_is_found_among_hundreds_of_snapshots_of_the_same_cell():
 
 @pytest.mark.parametrize("n", [3, 5])
 def test_the_part_that_few_frames_leave_empty_is_named(n):
-    with pytest.raises(ValueError, match=rf"{n} frames leave none for validation and test: .*`paper_split`"):
+    with pytest.raises(ValueError, match=rf"{n} frames leave none for validation and test: .*--run-length"):
         splits.split(twelve()[:n])
     assert min(map(len, splits.paper_split(twelve()[:n]))) == 1
 

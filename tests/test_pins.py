@@ -169,7 +169,7 @@ def python_that(says: str) -> str:
 @pytest.mark.parametrize(
     ("python", "advice"),
     [
-        (python_that("exit 1"), "needs Python 3.11 or newer"),
+        (python_that("exit 1"), "needs Python 3.11 to 3.14"),
         (python_that('case "$*" in *ensurepip*) exit 1;; esac'), "sudo apt install python3-venv"),
     ],
     ids=["python is too old", "venv module is missing"],

@@ -125,5 +125,5 @@ def test_a_readme_without_the_marks_is_left_alone(ship, project, capsys):
 def test_an_unfinished_run_is_not_released(finished, ship, missing, tmp_path, capsys):
     (finished.path / missing).unlink()
     assert ship() == 2
-    assert f"{missing} does not exist; run the notebook that makes it first" in capsys.readouterr().err
+    assert f"{missing} does not exist; `fusedff run --preset demo` makes it" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

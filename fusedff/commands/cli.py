@@ -208,7 +208,7 @@ def _setting(text: str):
 
     key, separator, value = text.partition("=")
     if not separator or not key.isidentifier():
-        raise argparse.ArgumentTypeError(f"{text!r} is no setting; write it like sigma=2.3")
+        raise argparse.ArgumentTypeError(f"{text!r} is no setting; write it like sigma=2.3 or energy=REF_energy")
     try:
         found = ast.literal_eval(value)
     except (ValueError, SyntaxError):  # text without quotation marks

@@ -111,10 +111,12 @@ def convert(inputs: Sequence[str | Path], output: str | Path, settings: Conversi
         prefix = f"{name}:" if len(places) > 1 else ""
         for n, (atoms, converged) in enumerate(_frames(path, kind, settings)):
             read[FORMATS[kind].title if kind in FORMATS else kind] += 1
+            not_there = None
             if kind == "extxyz":
+                not_there = _not_there(atoms, settings.labels)
                 atoms = extxyz.with_labels(atoms, settings.labels)
             atoms = labelled_frames.right_handed(atoms)
-            if why := _lacks(atoms, converged):
+            if why := not_there or _lacks(atoms, converged):
                 dropped[why] += 1
                 continue
             try:
@@ -168,6 +170,8 @@ def _places(path: Path, settings: ConversionConfig) -> list[tuple[Path, str]]:
         return [(run, DEEPMD) for run in found]
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give files or DeePMD folders to convert")
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty: the calculation wrote nothing; leave it out")
     kind = settings.format
     if kind is None:
         try:
@@ -197,6 +201,13 @@ def _frames(path: Path, kind: str, settings: ConversionConfig) -> Iterator[Outpu
     if kind in FORMATS:
         return dft_outputs.read(path, kind)
     return (OutputFrame(atoms, True) for atoms in deepmd.load(path, settings.species))
+
+
+def _not_there(atoms: ase.Atoms, names: Mapping[str, str]) -> str | None:
+    """The first entry that is to be the energy or the forces (`names`: label -> entry) and is not there, in words."""
+    there = {*atoms.info, *atoms.arrays, *labelled_frames.calculator_results(atoms)} - {"numbers", "positions"}
+    missing = [names[label] for label in ("energy", "forces") if label in names and names[label] not in there]
+    return f"no {missing[0]!r} (--labels); there are {', '.join(sorted(there))}" if missing else None
 
 
 def _lacks(atoms: ase.Atoms, converged: bool) -> str | None:

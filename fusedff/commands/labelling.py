@@ -62,10 +62,13 @@ def plan(
     and where there is no script, outside of a checkout.
     """
     structures, output = Path(structures), Path(output)
-    if not SCRIPT.is_file():
-        raise FileNotFoundError(f"{SCRIPT} does not exist: it comes with a checkout of the project, not the package")
     if processes < 1:
         raise ValueError(f"{processes} processes can do nothing; give 1 or more")
+    if not SCRIPT.is_file():
+        raise FileNotFoundError(
+            f"{SCRIPT} does not exist: it comes with a checkout of the project, not the package; run this in a "
+            "checkout, or name a --calculator"
+        )
     for name, value in (settings or {}).items():
         if not value > 0:
             raise ValueError(f"--{name} {value:g} is not positive; leave it out for the default")

@@ -79,8 +79,7 @@ def split(frames, validation=0.1, test=0.2, seed=0) -> Split:
         raise ValueError(
             f"{len(frames)} frames leave none for {' and '.join(empty)}: ten runs of one source and config_type give "
             f"each part its share, and here are {_most_runs(runs, families, sources)} at most; add frames, give frames "
-            "of one calculation the same source, cut long runs (`fusedff convert --run-length`), or share out frames "
-            "in file order with `paper_split`"
+            "of one calculation the same source, or cut long runs (`fusedff convert --run-length`)"
         )
     return Split(*(tuple(f for f, p in zip(frames, parts, strict=True) if p == name) for name in Split._fields))
 

@@ -104,8 +104,8 @@ class RunFolder:
         """What `write` kept; an object must have `keys`."""
         path = self.path / name
         if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist; run the notebook that makes it first")
-        return storage.read_json(path, *keys, remedy="run the notebook that makes it again")
+            raise FileNotFoundError(f"{path} does not exist; `fusedff run --preset {self.path.name}` makes it")
+        return storage.read_json(path, *keys, remedy=f"`fusedff run --preset {self.path.name}` makes it again")
 
 
 def folder(preset: str, root: str | Path | None = None) -> RunFolder:
