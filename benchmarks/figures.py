@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from benchmarks import cells as cells_
 from benchmarks import starts as starts_
@@ -175,8 +175,13 @@ def learning(curve: list[dict]) -> Figure:
             for k, source in enumerate(curve[-1]["test"]):
                 ax.plot(n, [row["test"][source][key] for row in curve], "os"[k % 2] + "-", label=source.upper())
             ax.set(xscale="log", yscale="log", xlabel="training frames", ylabel=f"error of {label}")
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-            ax.yaxis.set_minor_formatter(NullFormatter())
+            for axis, ticks in (
+                (ax.xaxis, n),
+                (ax.yaxis, [step * ten for ten in (1, 10, 100) for step in (1, 1.5, 2, 3, 5, 7)]),
+            ):
+                axis.set_major_locator(FixedLocator(ticks))
+                axis.set_minor_locator(NullLocator())
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         panels[0].legend()
     return fig
 

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 
 from fusedff import results
@@ -265,6 +266,32 @@ def test_what_further_measurements_would_tell_is_of_the_model_that_ships_and_as_
         f"shares {share[most[2]]:.0f} % or less", f"remove {min(gone):.0f} to {max(gone):.0f} % of the variance",
     ):  # fmt: skip
         assert said in page
+
+
+def test_the_learning_curve_ends_at_the_model_that_ships_and_is_what_the_notebook_says():
+    found = json.loads((ROOT / "benchmarks" / "results" / "learning.json").read_text())
+    assert (found["preset"], found["data"].split(",")[:3]) == (RECORD["preset"], RECORD["data"].split(",")[:3])
+    first, *_, last = found["curve"]
+    for row in RECORD["models"]["dft"]["by_family"]:
+        if row["family"] == "all":
+            assert last["test"][row["source"]]["force_mae_meV_per_A"] == pytest.approx(
+                row["force_mae_meV_per_A"], rel=1e-3
+            )
+    ends = {
+        source: [row["test"][source]["force_mae_meV_per_A"] for row in (first, last)] for source in ("gpaw", "vasp")
+    }
+    text = (ROOT / "notebooks" / "02_force_matching.ipynb").read_text()
+    assert (
+        "from {:.0f} to {:.0f} meV/Å (GPAW) and from {:.0f} to {:.0f} meV/Å (VASP)".format(*ends["gpaw"], *ends["vasp"])
+        in text
+    )
+    more = last["n_frames"] / first["n_frames"]
+    powers = [np.log(end / begin) / np.log(more) for begin, end in ends.values()]
+    assert f"With {more:.0f} times as many frames" in text
+    assert f"to the power of −{-np.mean(powers):.2f}" in text
+    assert 2 ** (-1 / np.mean(powers)) == pytest.approx(40, rel=0.1)  # "about forty times"
+    energies = [row["test"]["vasp"]["energy_mae_meV_per_atom"] for row in found["curve"]]
+    assert max(energies[1:]) < 1.15 * min(energies[1:]) < 0.75 * energies[0]
 
 
 def test_straight_lines_between_the_trained_temperatures_are_as_close_as_the_pages_say():
