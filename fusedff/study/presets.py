@@ -92,24 +92,26 @@ _DEMO_EXPERIMENT = DiffTReConfig(
 _BESIDE_EXPERIMENT = {
     "optimizer": "adam", "learning_rate": 2e-5, "final_learning_rate": 2e-7, "virial_weight": 0.5
 }  # fmt: skip
-_DEMO_EVALUATION = ElasticConfig(repeats=(3, 3, 2), replicas=1, langevin=_DEMO_MD, equilibration=25, snapshots=100)
+_DEMO_EVALUATION = ElasticConfig(
+    repeats=(3, 3, 2), replicas=1, langevin=_DEMO_MD, equilibration=25, snapshots=80, blocks=8
+)  # blocks of 0.4 ps, four damping times
 _DEMO_HOT_MD = LangevinConfig(timestep_fs=4.0, friction_per_ps=10.0, steps_per_snapshot=12)  # bcc breaks with 8 fs
 _DEMO_CHECKS = Checks(
-    temperatures=(173, 323, 473, 773, 923),
-    elastic=replace(_DEMO_EVALUATION, snapshots=80),
+    temperatures=(173, 473, 773, 923),  # as many as in the evaluation: the same compiled program
+    elastic=replace(_DEMO_EVALUATION, snapshots=60, blocks=6),
     lattice_temperatures=(23, 473, 923),
     lattice=LatticeConfig(
-        repeats=(3, 3, 2), replicas=1, langevin=_DEMO_MD, passes=2, equilibration=25, approach=25, snapshots=100
+        repeats=(3, 3, 2), replicas=1, langevin=_DEMO_MD, passes=2, equilibration=25, approach=25, snapshots=60, blocks=6
     ),
     liquid=LiquidConfig(
-        replicas=2, langevin=_DEMO_HOT_MD, melting_factor=1.6, melting=20, equilibration=40, snapshots=100,
-        friction_per_ps=0.5, diffusive_ps=(0.5, 2.0),
+        replicas=2, langevin=_DEMO_HOT_MD, melting_factor=1.6, melting=20, equilibration=40, snapshots=70,
+        friction_per_ps=0.5, diffusive_ps=(0.4, 1.6),
     ),
     liquid_repeats=(3, 3, 3),
     langevin=_DEMO_HOT_MD,
     bcc_repeats=(3, 3, 3),
     bcc_equilibration=20,
-    bcc_snapshots=50,
+    bcc_snapshots=40,
 )  # fmt: skip
 
 DEMO = Preset(
@@ -121,7 +123,7 @@ DEMO = Preset(
     experiment=_DEMO_EXPERIMENT,
     fused=FusedConfig(
         epochs=10,
-        dft_epochs=4,
+        dft_epochs=3,
         order=("dft", "experiment"),  # the experiment has the last word
         experiment=_DEMO_EXPERIMENT,
         dft=replace(_DEMO_DFT, **_BESIDE_EXPERIMENT),
@@ -147,7 +149,7 @@ _HOURS_EXPERIMENT = replace(
 _ALONE = {"optimizer": replace(_HOURS_EXPERIMENT.optimizer, damping=0.001)}
 
 _HOURS_HOT_MD = LangevinConfig(timestep_fs=2.0, friction_per_ps=10.0, steps_per_snapshot=25)
-_HOURS_EVALUATION = replace(_DEMO_EVALUATION, repeats=_HOURS_EXPERIMENT.repeats, snapshots=80)
+_HOURS_EVALUATION = replace(_DEMO_EVALUATION, repeats=_HOURS_EXPERIMENT.repeats, blocks=10)
 
 HOURS = replace(
     DEMO,
@@ -169,7 +171,7 @@ HOURS = replace(
         temperatures=(),
         elastic=_HOURS_EVALUATION,
         lattice_temperatures=(23, 173, 323, 623, 923),
-        lattice=replace(_DEMO_CHECKS.lattice, repeats=(3, 3, 3)),
+        lattice=replace(_DEMO_CHECKS.lattice, repeats=(3, 3, 3), snapshots=100, blocks=10),
         liquid=replace(_DEMO_CHECKS.liquid, langevin=_HOURS_HOT_MD, snapshots=200, diffusive_ps=(0.5, 3.0)),
         langevin=_HOURS_HOT_MD,
         bcc_snapshots=80,
