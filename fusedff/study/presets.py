@@ -101,7 +101,8 @@ _DEMO_CHECKS = Checks(
     elastic=replace(_DEMO_EVALUATION, snapshots=60, blocks=6),
     lattice_temperatures=(23, 473, 923),
     lattice=LatticeConfig(
-        repeats=(3, 3, 2), replicas=1, langevin=_DEMO_MD, passes=2, equilibration=25, approach=25, snapshots=60, blocks=6
+        repeats=(3, 3, 2), replicas=1, langevin=_DEMO_MD, passes=2, equilibration=25, approach=25, snapshots=60,
+        blocks=6,
     ),
     liquid=LiquidConfig(
         replicas=2, langevin=_DEMO_HOT_MD, melting_factor=1.6, melting=20, equilibration=40, snapshots=70,
