@@ -13,7 +13,7 @@ from fusedff.runtime import devices, extras, storage
 from fusedff.study import comparison, presets, run_folder
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-TYPICAL = {"smoke": "ten minutes", "demo": "half an hour", "hours": "three hours"}  # of all notebooks, on two cores
+TYPICAL = {"smoke": "ten minutes", "demo": "twenty minutes", "hours": "three hours"}  # of all notebooks, on two cores
 
 
 def execute(preset, root: Path) -> int:
