@@ -20,11 +20,13 @@ def collected():
             signal.raise_signal(signal.SIGINT)
             time.sleep(0)  # where Python looks for signals
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # an earlier test may have left another
     gc.disable()  # no collection before the one that the test asks for
     gc.callbacks.append(_xla_gc_callback)
     yield arrived
     gc.callbacks.remove(_xla_gc_callback)
     gc.enable()
+    signal.signal(signal.SIGINT, before)
 
 
 def test_an_interruption_during_a_collection_comes_a_moment_later(collected):

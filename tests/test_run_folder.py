@@ -43,7 +43,7 @@ def test_plain_data_comes_back_and_a_missing_file_says_what_makes_it(tmp_path):
     folder = runs.folder("smoke", tmp_path)
     folder.write("summary.json", {"x": [1, 2]})
     assert folder.read("summary.json") == {"x": [1, 2]}
-    with pytest.raises(FileNotFoundError, match="history.json does not exist; run the notebook that makes it"):
+    with pytest.raises(FileNotFoundError, match="history.json does not exist; `fusedff run --preset smoke` makes it"):
         folder.history("fused")
 
 
@@ -95,7 +95,7 @@ def test_a_kept_time_without_its_number_is_a_damaged_file(tmp_path):
     folder = runs.folder("demo", tmp_path)
     folder.write("dft/seconds.json", {})
     with pytest.raises(
-        storage.DamagedFileError, match=r"seconds.json is damaged \(it lacks 'seconds'\); run the notebook"
+        storage.DamagedFileError, match=r"seconds.json is damaged \(it lacks 'seconds'\); `fusedff run"
     ):
         folder.seconds("dft")
     folder.write("summary.json", {})
