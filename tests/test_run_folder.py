@@ -94,9 +94,7 @@ def test_the_time_of_all_sessions_is_kept_even_of_interrupted_ones(tmp_path, mon
 def test_a_kept_time_without_its_number_is_a_damaged_file(tmp_path):
     folder = runs.folder("demo", tmp_path)
     folder.write("dft/seconds.json", {})
-    with pytest.raises(
-        storage.DamagedFileError, match=r"seconds.json is damaged \(it lacks 'seconds'\); `fusedff run"
-    ):
+    with pytest.raises(storage.DamagedFileError, match=r"seconds.json is damaged \(it lacks 'seconds'\); `fusedff run"):
         folder.seconds("dft")
     folder.write("summary.json", {})
     assert command.main(["release", "--preset", "demo", "--runs", str(tmp_path)]) == 2
