@@ -111,7 +111,10 @@ MEASUREMENTS = {
     "independent": _independent,
     "learning": _resumable("learning", learning, lambda found: {"learning": figures.learning(found["curve"])}),
     "starts": _resumable("starts", starts, lambda found: {"starts": figures.starts(found["models"])}),
-    "committee": _resumable("committee", committee), "transition": _resumable("transition", transition),
+    "committee": _resumable(
+        "committee", committee, lambda found: {"committee": figures.committee(found["members"])}
+    ),
+    "transition": _resumable("transition", transition),
     "liquids": _resumable("liquids", liquids, figures.liquids),
     "next_measurement": _resumable(
         "next_measurement", next_measurement, lambda found: {"next_measurement": figures.next_measurement(found)}

@@ -245,51 +245,75 @@ def next_measurement(found: dict) -> Figure:
 
 
 def starts(models: list[dict]) -> Figure:
-    """Models trained on the same elastic constants from several starts: the constants, and quantities without target.
+    """Models trained on the same elastic constants from several starts, see `_trainings`.
 
-    Elastic constants are relative to the measured ones, energies above hcp in meV/atom, force errors relative to the
-    smallest, and other quantities relative to PBE (`references.csv`). Models trained on a phonon are left out.
+    Models trained on a phonon are left out.
     """
-    models = [row for row in models if not row["start"].endswith(starts_.WITH_PHONON)]
+    rows = [row for row in models if not row["start"].endswith(starts_.WITH_PHONON)]
+    look = {"marker": style.MARKERS["experiment"], "color": style.COLORS["experiment"], "mfc": "white"}
+    other = plt.Line2D([], [], ls="", **look, label="experiment-only, began as Lennard-Jones")
+    return _trainings(rows, "trained on: C at 323 K\nrelative to measured", ["experiment", "fused"], [other])
+
+
+def committee(members: dict[str, dict]) -> Figure:
+    """Models of several seeds, see `_trainings`; `members` is seed -> model -> results of `committee.run`."""
+    rows = []
+    for seed, member in members.items():
+        for model, found in member.items():
+            beyond = {name: entry["value"] for name, entry in found["beyond"].items()}
+            elastic = _mean_over_temperatures(found["experiment"])
+            rows.append({"start": seed, "model": model, "elastic": elastic, "beyond": beyond})
+    return _trainings(rows, "C, mean over 23 to 973 K,\nrelative to measured", list(results.TITLES), [])
+
+
+def _mean_over_temperatures(experiment):
+    points = [point["elastic"] for point in experiment.values()]
+    return {
+        name: {key: np.mean([point[name][key] for point in points]) for key in ("value", "measured")}
+        for name in points[0]
+    }
+
+
+def _trainings(rows, of_elastic, models, more_keys):
+    """A point for each of several trainings: elastic constants, and quantities without target.
+
+    A row has the start, the model, elastic (entries by name) and beyond (numbers by name). Elastic constants are
+    relative to the measured ones, energies above hcp in meV/atom, force errors relative to the smallest, and other
+    quantities relative to PBE (`references.csv`).
+    """
     known = references.select(references.load(), "Ti")
-    energies = [name for name in starts_.QUANTITIES if "energy_above" in name]
-    others = [name for name in starts_.QUANTITIES if name not in energies]
-    units = {name: _pbe(known, name) for name in others if name != "forces"}
-    units["forces"] = min(row["beyond"]["forces"] for row in models if "forces" in row["beyond"])
+    shown = [name for name in starts_.QUANTITIES if any(name in row["beyond"] for row in rows)]
+    energies = [name for name in shown if "energy_above" in name]
+    others = [name for name in shown if name not in energies]
+    units = {name: starts_.value_of_pbe(known, name) for name in others if name != "forces"}
+    units["forces"] = min(row["beyond"]["forces"] for row in rows if "forces" in row["beyond"])
     panels = [
-        ("trained on: C at 323 K\nrelative to measured", list(models[0]["elastic"]), 1.0,
+        (of_elastic, list(rows[0]["elastic"]), 1.0,
          lambda row, name: row["elastic"][name]["value"] / row["elastic"][name]["measured"]),
         ("not trained on: energy\nabove hcp (meV/atom)", energies, 0.0, lambda row, name: row["beyond"].get(name)),
         ("not trained on: relative to\nPBE (forces: to the best)", others, 1.0,
          lambda row, name: row["beyond"][name] / units[name] if name in row["beyond"] else None),
     ]  # fmt: skip
     with style.context():
-        fig, axes = plt.subplots(1, 3, figsize=(10.5, 3.6))
+        fig, axes = plt.subplots(1, 3, figsize=(10.5, 3.9))
         for ax, (title, names, zero, value) in zip(axes, panels, strict=True):
             ax.axvline(zero, color=style.COLORS["measured"], lw=1, zorder=0)
-            for k, model in enumerate(("experiment", "fused")):
-                for row in (row for row in models if row["model"] == model):
-                    found = [(value(row, name), y + 0.2 * (2 * k - 1)) for y, name in enumerate(names)]
+            for k, model in enumerate(models):
+                for row in (row for row in rows if row["model"] == model):
+                    shift = 0.55 * (k / (len(models) - 1) - 0.5)
+                    found = [(value(row, name), y + shift) for y, name in enumerate(names)]
                     look = {"mfc": "white"} if row["start"] == starts_.LENNARD_JONES else {}
                     points = zip(*((x, y) for x, y in found if x is not None), strict=True)
-                    ax.plot(*points, style.MARKERS[model], color=style.COLORS[model], ms=6, **look)
+                    ax.plot(*points, style.MARKERS[model], color=style.COLORS[model], ms=5, **look)
             if names is energies:
                 for y, name in enumerate(names):
-                    ax.plot(_pbe(known, name), y, ms=5, **style.REFERENCE["DFT"])
+                    ax.plot(starts_.value_of_pbe(known, name), y, ms=5, **style.REFERENCE["DFT"])
             ax.set_yticks(
                 range(len(names)), [name.replace("_energy_above_hcp", "").replace("_", " ") for name in names]
             )
             ax.set_ylim(len(names) - 0.5, -0.5)
             ax.set_xlabel(title)
-        keys = style.legend_of(["experiment", "fused"])
-        keys.append(plt.Line2D([], [], ls="", ms=5, label="PBE", **style.REFERENCE["DFT"]))
-        look = {"marker": style.MARKERS["experiment"], "color": style.COLORS["experiment"], "mfc": "white"}
-        keys.append(plt.Line2D([], [], ls="", **look, label="experiment-only, began as Lennard-Jones"))
+        pbe = plt.Line2D([], [], ls="", ms=5, label="PBE", **style.REFERENCE["DFT"])
+        keys = [*style.legend_of(models), pbe, *more_keys]
         fig.legend(handles=keys, loc="outside upper center", ncols=len(keys))
     return fig
-
-
-def _pbe(known, name: str) -> float:
-    """The first DFT value of a quantity, named as in a summary of static properties."""
-    phase, quantity = (name.split("_")[0], "energy_above_hcp") if "energy_above" in name else ("hcp", name)
-    return references.select(known, phase=phase, quantity=quantity, kind="DFT")[0].value

@@ -24,7 +24,8 @@ from fusedff.commands.targets import Context, Phonon
 from fusedff.data import datasets, labelled_frames
 from fusedff.interfaces import calculators
 from fusedff.interfaces.ase import FusedCalculator
-from fusedff.measurements import experiments, state_points
+from fusedff.measurements import experiments, references, state_points
+from fusedff.measurements.references import Reference
 from fusedff.potential import Potential
 from fusedff.properties.static import defects, summary
 from fusedff.properties.static.relax import NotRelaxedError
@@ -99,10 +100,7 @@ def run(into: Path, preset: Preset = DEMO, starts: Sequence[str] = STARTS) -> It
 
 
 def untrained_quantities(potential: Potential, test: Sequence[Atoms]) -> dict[str, float | None]:
-    """Quantities without target: phases (meV/atom), phonons (THz), surfaces (J/m^2), force errors on frames (meV/Å).
-
-    Empty if the model has no minimum near hcp titanium.
-    """
+    """Quantities without target, as in `QUANTITIES`; none if the model has no minimum near hcp titanium."""
     model = FusedCalculator(potential)
     point = state_points.select(experiments.load_state_points(), temperatures=[TEMPERATURE])[0]
     try:
@@ -112,8 +110,12 @@ def untrained_quantities(potential: Potential, test: Sequence[Atoms]) -> dict[st
     entries = {e.quantity: e.value for e in rest.entries}
     wanted = [name for name in entries if "energy_above" in name or name.startswith("phonon_")]
     found = {name: entries[name] for name in wanted}
+    found["vacancy_formation_energy"] = defects.vacancy(rest.crystal, model, (4, 4, 3), name=None).formation_energy
     for facet in ("0001", "10-10"):
         found[f"surface_energy_{facet}"] = defects.surface(rest.crystal, facet, model, name=None).energy_j_per_m2
+    for plane in ("basal", "prismatic"):
+        fault = defects.stacking_fault(rest.crystal, plane, model, name=None)
+        found[f"stacking_fault_{plane}"] = fault.energy_mj_per_m2 / 1000
     compared = replace(potential, source=labelled_frames.source(test[0]))  # only forces are compared
     return found | {"forces": label_errors.errors(compared, test)["force_mae_meV_per_A"]}
 
@@ -131,14 +133,25 @@ def text(found: dict, about: dict) -> str:
     return f"""# What elastic constants alone determine
 
 {record.describe(about)} Elastic constants at {TEMPERATURE:g} K;
-energies above hcp in meV/atom, phonons in THz, surfaces in J/m^2, mean absolute force errors on held-out DFT frames
-in meV/Å. Data: {found["data"]}.
+{UNITS}. Data: {found["data"]}.
 
 {record.table(head, rows)}
 """
 
 
+def value_of_pbe(known: Sequence[Reference], quantity: str) -> float:
+    """The first DFT value of one of `QUANTITIES` among references of titanium."""
+    above = "energy_above" in quantity
+    phase, name = (quantity.split("_")[0], "energy_above_hcp") if above else ("hcp", quantity)
+    return references.select(known, phase=phase, quantity=name, kind="DFT")[0].value
+
+
 QUANTITIES = {  # quantity -> digits to show
     "bcc_energy_above_hcp": 0, "fcc_energy_above_hcp": 0, "omega_energy_above_hcp": 0, "phonon_E2g": 2, "phonon_B1g": 2,
-    "surface_energy_0001": 2, "surface_energy_10-10": 2, "forces": 0,
+    "vacancy_formation_energy": 2, "surface_energy_0001": 2, "surface_energy_10-10": 2, "stacking_fault_basal": 2,
+    "stacking_fault_prismatic": 2, "forces": 0,
 }  # fmt: skip
+UNITS = (
+    "energies above hcp in meV/atom, phonons in THz, vacancies in eV, surfaces and stacking faults in J/m^2, mean\n"
+    "absolute force errors on held-out DFT frames in meV/Å"
+)

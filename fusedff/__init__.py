@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from fusedff.interfaces.ase import FusedCalculator
     from fusedff.potential import Potential
 
-__all__ = ["FusedCalculator", "Potential", "load", "setup"]
+__all__ = ["FusedCalculator", "Potential", "load", "load_committee", "setup"]
 
 # imported when they are first used, since they import jax, before which `setup` should be called
 _LAZY = {"FusedCalculator": "fusedff.interfaces.ase", "Potential": "fusedff.potential"}
@@ -30,3 +30,10 @@ def load(name: str) -> "Potential":
     from fusedff.potential import Potential
 
     return Potential.load(name)
+
+
+def load_committee(name: str) -> "tuple[Potential, ...]":
+    """Load a potential that ships and those of its training with other seeds; see `potential.load_committee`."""
+    from fusedff import potential
+
+    return potential.load_committee(name)

@@ -267,6 +267,15 @@ class Potential:
         return potential.with_params(storage.read_tree(path, template)[0])
 
 
+def load_committee(name: str) -> tuple[Potential, ...]:
+    """Load a potential that ships with fusedff, e.g. 'titanium-fused', and those of its training with other seeds.
+
+    They are a committee for `FusedCalculator`. Raises FileNotFoundError for a name that does not ship.
+    """
+    others = sorted(FILES.glob(f"{name}-seed*.safetensors"))
+    return (Potential.load(name), *map(Potential.load, others))
+
+
 _MODELS = {model.__name__: model for model in (DimeNet, LennardJones)}
 _FORMAT = "fusedff potential 1"
 

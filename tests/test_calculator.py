@@ -25,6 +25,7 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 
 import fusedff
+from fusedff import potential as potential_module
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.interfaces.evaluator import Evaluator, _evaluate
 from fusedff.potential import Potential
@@ -299,3 +300,14 @@ def test_the_package_itself_offers_what_a_user_needs_first():
     assert fusedff.__version__ == importlib.metadata.version("fusedff")
     with pytest.raises(AttributeError, match="'fusedff' has no attribute 'Trainer'"):
         fusedff.Trainer  # noqa: B018
+
+
+def test_a_committee_is_a_model_that_ships_and_those_of_other_seeds(monkeypatch, tmp_path):
+    shipped = fusedff.load("titanium-fused")
+    for name in ("titanium-fused", "titanium-fused-seed2", "titanium-fused-seed1", "titanium-dft-seed1"):
+        shipped.save(tmp_path / f"{name}.safetensors", of=name)
+    monkeypatch.setattr(potential_module, "FILES", tmp_path)
+    assert len(fusedff.load_committee("titanium-fused")) == 3
+    assert len(fusedff.load_committee("titanium-fused-seed1")) == 1
+    with pytest.raises(FileNotFoundError, match="ships"):
+        fusedff.load_committee("copper-fused")
