@@ -9,6 +9,8 @@ seed is stored as soon as it is done, a training that was interrupted is resumed
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ase import Atoms
+
 from benchmarks import record, starts
 from fusedff import results, tables
 from fusedff.commands import training
@@ -36,10 +38,12 @@ def run(into: Path, preset: Preset = HOURS, seeds: Sequence[int] = SEEDS) -> Ite
             study = study_of(seed, into / "committee", preset, split)
             if seed == SHIPPED:
                 models, found = {name: Potential.load(f"titanium-{name}") for name in MODELS}, recorded()
+                held_out = split.test
             else:
                 found = {name: one["experiment"] for name, one in training.train(study)["models"].items()}
                 models = {name: Potential.load(study.output / name / "potential.safetensors") for name in MODELS}
-            members = members | {str(seed): {name: _result(models[name], found[name], study) for name in MODELS}}
+                held_out = study.split.test  # of its own split
+            members = members | {str(seed): {name: _result(models[name], found[name], held_out) for name in MODELS}}
         yield asked | {"members": members}
 
 
@@ -58,9 +62,9 @@ def recorded() -> dict:
     return {name: {f"{t}": every[name][f"{t}"] for t in TEMPERATURES} for name in MODELS}
 
 
-def _result(model: Potential, experiment: dict, study: Material) -> dict:
+def _result(model: Potential, experiment: dict, held_out: Sequence[Atoms]) -> dict:
     """Digest, errors on frames, elastic constants and static properties, for `results.average_members`."""
-    frames, _ = comparison.below(study.split.test, comparison.USUAL_FORCE)
+    frames, _ = comparison.below(held_out, comparison.USUAL_FORCE)
     at_rest = starts.untrained_quantities(model, frames)
     return {
         "digest": storage.digest(model.params),

@@ -252,6 +252,31 @@ def test_the_independent_evaluation_is_of_the_model_that_ships_and_says_what_rea
         assert said in notebook
 
 
+def test_the_committee_is_of_the_models_that_ship_and_as_the_notebook_says():
+    found = json.loads((ROOT / "benchmarks" / "results" / "committee.json").read_text())
+    for seed, member in found["members"].items():
+        for model, result in member.items():
+            name = f"titanium-{model}" + (f"-seed{seed}" if seed != "0" else "")
+            assert result["digest"] == storage.digest(Potential.load(name).params), name
+    for model in ("dft", "experiment", "fused"):
+        assert found["members"]["0"][model]["test"] == pytest.approx(RECORD["models"][model]["test"], rel=1e-3)
+    mean = {
+        model: results.average_members([member[model] for member in found["members"].values()])
+        for model in ("experiment", "fused")
+    }
+    off = [results.elastic_deviation(member["fused"]["experiment"])[0] for member in found["members"].values()]
+    average, _ = results.elastic_deviation(mean["fused"]["experiment"])
+    omega = {model: found["beyond"]["omega_energy_above_hcp"] for model, found in mean.items()}
+    assert f"of three seeds are {min(off):.1f}\nto {max(off):.1f} % off" in README
+    text = (ROOT / "notebooks" / "06_verdict.ipynb").read_text().replace("\N{MINUS SIGN}", "-")
+    for said in (
+        f"off by {average:.2f} % with a standard deviation of {np.std(off, ddof=1):.1f} %",
+        "is {value:.0f} meV/atom with a standard deviation of {spread:.0f} meV/atom".format(**omega["fused"]),
+        "but {value:.0f} with a standard deviation of {spread:.0f} in".format(**omega["experiment"]),
+    ):
+        assert said in text
+
+
 def test_what_further_measurements_would_tell_is_of_the_model_that_ships_and_as_the_questions_say():
     found = json.loads((ROOT / "benchmarks" / "results" / "next_measurement.json").read_text())
     assert found["digest"] == storage.digest(Potential.load("titanium-fused").params)
