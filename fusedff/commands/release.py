@@ -243,8 +243,8 @@ The fused model, number by number: deviation from experiment in % of the measure
 the liquid, defects and surfaces were not targets; the table compares them with references (notebook 08; `?`: a
 reference that was not looked up in its source). The DFT frames have at most 64 atoms, those of surfaces and stacking
 faults are small unrelaxed cells. The errors above do not contain the scatter between trainings. It follows from the
-models of the same training with other seeds, `titanium-dft-seed1` and so on, which ship as well (`fusedff.load_committee`;
-`benchmarks/results/committee.md`).
+models of the same training with other seeds, `titanium-dft-seed1` and so on, which ship as well
+(`fusedff.load_committee`; `benchmarks/results/committee.md`).
 
 {right_and_wrong(record)}
 
