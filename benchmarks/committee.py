@@ -1,9 +1,10 @@
 """Training error: titanium models of several seeds (of weights, split, batches and trajectories), trained alike.
 
 The models that ship without a number are seed 0; their elastic constants are those of the record that ships with them.
-Those of other seeds are trained with the same preset, in an hour and a half each on one core. To ship them, copy the
-files `committee/seed-N/MODEL/potential.safetensors` below `--into` to `fusedff/data/files/titanium-MODEL-seedN`. Each
-seed is stored as soon as it is done, a training that was interrupted is resumed, and a finished one is not repeated.
+Those of other seeds are trained with the same preset, in an hour and a half each on one core, and their energies count
+from the same zero; `committee/titanium-MODEL-seedN.safetensors` below `--into` are the files to ship in
+`fusedff/data/files`. Each seed is stored as soon as it is done, a training that was interrupted is resumed, and a
+finished one is not repeated.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from benchmarks import record, starts
 from fusedff import results, tables
 from fusedff.commands import training
 from fusedff.commands.material import Material
+from fusedff.data import labelled_frames
 from fusedff.measurements import references, state_points
 from fusedff.potential import Potential
 from fusedff.runtime import storage
@@ -41,7 +43,7 @@ def run(into: Path, preset: Preset = HOURS, seeds: Sequence[int] = SEEDS) -> Ite
                 held_out = split.test
             else:
                 found = {name: one["experiment"] for name, one in training.train(study)["models"].items()}
-                models = {name: Potential.load(study.output / name / "potential.safetensors") for name in MODELS}
+                models = {name: _to_ship(study, name, seed) for name in MODELS}
                 held_out = study.split.test  # of its own split
             members = members | {str(seed): {name: _result(models[name], found[name], held_out) for name in MODELS}}
         yield asked | {"members": members}
@@ -56,6 +58,17 @@ def study_of(seed: int, into: Path, preset: Preset, split) -> Material:
     return Material(into / f"seed-{seed}", frames, shown, comparison.targets(preset, table), seeded)
 
 
+def _to_ship(study: Material, name: str, seed: int) -> Potential:
+    """A model of a seed, with the zero of energy of those that ship without a number; it is also saved for shipping."""
+    file = study.output / name / "potential.safetensors"
+    zero = Potential.load(f"titanium-{name}").source
+    frames = [frame for frame in study.split.train if labelled_frames.source(frame) == zero]
+    model = label_errors.with_zero_of(Potential.load(file), frames)
+    about = storage.read_metadata(file)["about"]
+    model.save(study.output.parent / f"titanium-{name}-seed{seed}.safetensors", **about)
+    return model
+
+
 def recorded() -> dict:
     """Model -> temperature -> elastic constants, stresses and lattice parameters of the models that ship."""
     every = run_folder.shipped_record()["temperatures"]["models"]
@@ -65,10 +78,11 @@ def recorded() -> dict:
 def _result(model: Potential, experiment: dict, held_out: Sequence[Atoms]) -> dict:
     """Digest, errors on frames, elastic constants and static properties, for `results.average_members`."""
     frames, _ = comparison.below(held_out, comparison.USUAL_FORCE)
-    at_rest = starts.untrained_quantities(model, frames)
+    test = label_errors.errors(model, frames)
+    at_rest = starts.untrained_quantities(model) | {"forces": test["force_mae_meV_per_A"]}
     return {
         "digest": storage.digest(model.params),
-        "test": label_errors.errors(model, frames),
+        "test": test,
         "experiment": experiment,
         "beyond": {quantity: {"value": value, "stderr": None} for quantity, value in at_rest.items()},
     }

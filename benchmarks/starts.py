@@ -94,13 +94,14 @@ def run(into: Path, preset: Preset = DEMO, starts: Sequence[str] = STARTS) -> It
             for model in ("experiment",) if start.startswith(LENNARD_JONES) else ("experiment", "fused"):
                 potential = Potential.load(study.output / model / "potential.safetensors")
                 point = trained["models"][model]["experiment"][f"{TEMPERATURE:g}"]
-                found = {"elastic": point["elastic"], "beyond": untrained_quantities(potential, split.test)}
+                beyond = untrained_quantities(potential) | {"forces": force_error(potential, split.test)}
+                found = {"elastic": point["elastic"], "beyond": beyond}
                 rows = [*rows, {"start": start, "model": model} | found]
         yield asked | {"models": rows}
 
 
-def untrained_quantities(potential: Potential, test: Sequence[Atoms]) -> dict[str, float | None]:
-    """Quantities without target, as in `QUANTITIES`; none if the model has no minimum near hcp titanium."""
+def untrained_quantities(potential: Potential) -> dict[str, float | None]:
+    """Quantities of `QUANTITIES` but the forces; none if the model has no minimum near hcp titanium."""
     model = FusedCalculator(potential)
     point = state_points.select(experiments.load_state_points(), temperatures=[TEMPERATURE])[0]
     try:
@@ -116,8 +117,13 @@ def untrained_quantities(potential: Potential, test: Sequence[Atoms]) -> dict[st
     for plane in ("basal", "prismatic"):
         fault = defects.stacking_fault(rest.crystal, plane, model, name=None)
         found[f"stacking_fault_{plane}"] = fault.energy_mj_per_m2 / 1000
+    return found
+
+
+def force_error(potential: Potential, test: Sequence[Atoms]) -> float:
+    """Mean absolute force error on frames, meV/Å."""
     compared = replace(potential, source=labelled_frames.source(test[0]))  # only forces are compared
-    return found | {"forces": label_errors.errors(compared, test)["force_mae_meV_per_A"]}
+    return label_errors.errors(compared, test)["force_mae_meV_per_A"]
 
 
 def text(found: dict, about: dict) -> str:

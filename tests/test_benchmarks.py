@@ -346,9 +346,7 @@ def test_a_committee_goes_on_from_the_seeds_that_are_done_and_shows_two_errors(t
 
     monkeypatch.setattr(committee.training, "train", train)
     monkeypatch.setattr(committee, "recorded", lambda: {name: one["experiment"] for name, one in found(0).items()})
-    monkeypatch.setattr(
-        committee.starts, "untrained_quantities", lambda potential, test: {"phonon_E2g": 4.0, "forces": 100.0}
-    )
+    monkeypatch.setattr(committee.starts, "untrained_quantities", lambda potential: {"phonon_E2g": 4.0})
     first = next(committee.run(tmp_path, smoke, (0, 1)))
     assert "170.0 ± 0.3 " in committee.text(first, ABOUT)
     record.write("committee", "", first, tmp_path)

@@ -29,6 +29,7 @@ from fusedff import potential as potential_module
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.interfaces.evaluator import Evaluator, _evaluate
 from fusedff.potential import Potential
+from fusedff.study.run_folder import MODELS
 from fusedff.units import GPA
 
 
@@ -276,6 +277,19 @@ def test_a_committee_without_members_or_of_different_species_is_refused():
         FusedCalculator([argon(), replace(argon(), numbers=(10,))])
     with pytest.raises(TypeError, match="'titanium-dft' is no potential"):
         FusedCalculator([argon(), "titanium-dft"])
+
+
+def test_members_whose_energies_have_different_zeros_are_refused():
+    """The zeros of two DFT calculations may be tenths of an eV per atom apart, and no mean over them is an energy."""
+    with pytest.raises(ValueError, match="member 0 .* source 'gpaw', those of member 2 from that of 'vasp', so that"):
+        FusedCalculator([replace(argon(), source=source) for source in ("gpaw", "gpaw", "vasp")])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_members_that_ship_agree_on_the_energy_of_the_crystal(model):
+    atoms = bulk("Ti", "hcp", a=2.944, c=4.678)
+    atoms.calc = FusedCalculator(fusedff.load_committee(f"titanium-{model}"))
+    assert atoms.calc.get_property("energy_std", atoms) / len(atoms) < 0.05  # eV
 
 
 def test_where_the_members_disagree_a_warning_says_so_once(rattled):

@@ -53,6 +53,24 @@ def test_zeros_are_fitted_in_one_way_whatever_says_the_energies():
     )
 
 
+def test_energies_may_count_from_the_zero_of_another_source():
+    one, other = frames()[:4], frames()[4:]
+    start = label_errors.with_zero_of(potential(""), one)
+    moved = label_errors.with_zero_of(start, other)
+    assert (start.source, moved.source) == ("one", "other")
+    assert moved.reference[0] - start.reference[0] == pytest.approx(90, abs=1)
+    assert label_errors.with_zero_of(moved, one).reference == pytest.approx(start.reference, abs=1e-9)
+    shifted = [relabelled(f, energy=f.get_potential_energy() - 90.0 * len(f)) for f in other]
+    assert label_errors.errors(moved, other) == pytest.approx(
+        label_errors.errors(label_errors.with_zero_of(start, shifted), shifted), rel=1e-6
+    )
+    assert label_errors.with_zero_of(moved, other) is moved
+    with pytest.raises(ValueError, match="frames of 2 sources .'one', 'other'.; give labelled frames of one"):
+        label_errors.with_zero_of(moved, frames())
+    with pytest.raises(ValueError, match="no frame of 'one' has Kr, whose reference energy is asked for"):
+        label_errors.with_zero_of(replace(moved, numbers=(29, 36), reference=(0.0, 0.0)), one)
+
+
 def test_a_frame_that_is_far_off_does_not_shift_the_zero_of_all_others():
     """One frame of twenty with an error of 50 eV; least squares would move every other error by 0.3 eV per atom."""
     rng = np.random.default_rng(0)

@@ -114,7 +114,8 @@ def _evaluated(model, material: Material, name) -> dict:
 def _three_models(material: Material, folder: RunFolder, say) -> tuple[dict, dict]:
     """The models by name, each kept as soon as it is trained, and the histories of their trainings."""
     preset, split, points = material.preset, material.split, material.train_points
-    source = statistics.mode(map(labelled_frames.source, split.train))  # whose zero of energy becomes the potential's
+    # Whose zero of energy becomes the potential's: all frames say, because the training frames differ between seeds.
+    source = statistics.mode(map(labelled_frames.source, material.frames))
     start = Potential.create(
         jax.random.PRNGKey(preset.seed), preset.network, datasets.fit_reference_energies(split.train, source),
         preset.energy_scale, source=source,

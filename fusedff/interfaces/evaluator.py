@@ -183,8 +183,8 @@ class Evaluator:
 def as_members(potentials: Potential | Sequence[Potential]) -> tuple[Potential, ...]:
     """One potential, or several of the same species, as a tuple.
 
-    Raises TypeError for an object that is no `Potential`, and ValueError for an empty sequence or potentials of
-    different species.
+    Raises TypeError for an object that is no `Potential`, and ValueError for an empty sequence and for potentials of
+    different species or with energies of different sources.
     """
     several = isinstance(potentials, Sequence) and not isinstance(potentials, str)  # not a name
     members: tuple[Any, ...] = tuple(potentials) if several else (potentials,)
@@ -193,6 +193,12 @@ def as_members(potentials: Potential | Sequence[Potential]) -> tuple[Potential, 
     if not members:
         raise ValueError("a committee without members; give at least one potential")
     for n, member in enumerate(members):
+        if member.source != members[0].source:
+            raise ValueError(
+                f"energies of member 0 of the committee count from the zero of source {members[0].source!r}, those of "
+                f"member {n} from that of {member.source!r}, so that they have no mean; give potentials of one source, "
+                "or change it with label_errors.with_zero_of"
+            )
         if member.numbers != members[0].numbers:
             known, other = (", ".join(chemical_symbols[z] for z in m.numbers) for m in (members[0], member))
             raise ValueError(f"member 0 of the committee is of {known}, member {n} of {other}; give potentials of one")

@@ -1,11 +1,13 @@
 """Errors of a potential on labelled frames: of each frame, of each family, and of all together."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from fusedff.data import labelled_frames
 from fusedff.data.batching import FrameStore
@@ -89,6 +91,29 @@ def fit_zeros(store: FrameStore, found: Sequence[Labels]) -> np.ndarray:
         zeros = _zeros(*(x[other] for x in (store.offset_counts, store.energy - predicted, store.sizes, store.weight)))
         store.energy -= store.offset_counts @ zeros
     return zeros
+
+
+def with_zero_of(potential: Potential, frames: Sequence[Atoms]) -> Potential:
+    """The potential with energies that count from the zero of another source, which labelled `frames`.
+
+    Forces and stresses stay as they are. The reference energies are fitted to the labels like other zeros
+    (`fit_zeros`). Raises ValueError for frames of several sources, and if an element of the potential is missing in
+    them.
+    """
+    sources = list(dict.fromkeys(map(labelled_frames.source, frames)))
+    if len(sources) != 1:
+        raise ValueError(f"frames of {len(sources)} sources {sources}; give labelled frames of one")
+    if sources[0] == potential.source:
+        return potential
+    if missing := set(potential.numbers) - {int(z) for frame in frames for z in frame.numbers}:
+        names = ", ".join(chemical_symbols[z] for z in sorted(missing))
+        raise ValueError(
+            f"no frame of {sources[0]!r} has {names}, whose reference energy is asked for; add such frames"
+        )
+    store = store_of(potential, frames, [(sources[0], z) for z in potential.numbers])
+    shift = fit_zeros(store, predict(potential, store))
+    reference = tuple((np.asarray(potential.reference) + shift).tolist())
+    return replace(potential, reference=reference, source=sources[0])
 
 
 def _zeros(counts, deviation, sizes, weight) -> np.ndarray:
