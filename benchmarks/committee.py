@@ -84,7 +84,7 @@ def _result(model: Potential, experiment: dict, held_out: Sequence[Atoms]) -> di
         "digest": storage.digest(model.params),
         "test": test,
         "experiment": experiment,
-        "beyond": {quantity: {"value": value, "stderr": None} for quantity, value in at_rest.items()},
+        "beyond": {quantity: {"value": at_rest.get(quantity), "stderr": None} for quantity in starts.QUANTITIES},
     }
 
 

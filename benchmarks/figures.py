@@ -260,17 +260,18 @@ def committee(members: dict[str, dict]) -> Figure:
     rows = []
     for seed, member in members.items():
         for model, found in member.items():
-            beyond = {name: entry["value"] for name, entry in found["beyond"].items()}
+            beyond = {name: entry["value"] for name, entry in found["beyond"].items() if entry["value"] is not None}
             elastic = _mean_over_temperatures(found["experiment"])
             rows.append({"start": seed, "model": model, "elastic": elastic, "beyond": beyond})
     return _trainings(rows, "C, mean over 23 to 973 K,\nrelative to measured", list(results.TITLES), [])
 
 
 def _mean_over_temperatures(experiment):
+    """Means of values and measured values by name; none if the simulations of the model exploded."""
     points = [point["elastic"] for point in experiment.values()]
     return {
         name: {key: np.mean([point[name][key] for point in points]) for key in ("value", "measured")}
-        for name in points[0]
+        for name in dict.fromkeys(name for point in points for name in point)
     }
 
 
@@ -288,8 +289,9 @@ def _trainings(rows, of_elastic, models, more_keys):
     units = {name: starts_.value_of_pbe(known, name) for name in others if name != "forces"}
     units["forces"] = min(row["beyond"]["forces"] for row in rows if "forces" in row["beyond"])
     panels = [
-        (of_elastic, list(rows[0]["elastic"]), 1.0,
-         lambda row, name: row["elastic"][name]["value"] / row["elastic"][name]["measured"]),
+        (of_elastic, list(dict.fromkeys(name for row in rows for name in row["elastic"])), 1.0,
+         lambda row, name: row["elastic"][name]["value"] / row["elastic"][name]["measured"]
+         if name in row["elastic"] else None),
         ("not trained on: energy\nabove hcp (meV/atom)", energies, 0.0, lambda row, name: row["beyond"].get(name)),
         ("not trained on: relative to\nPBE (forces: to the best)", others, 1.0,
          lambda row, name: row["beyond"][name] / units[name] if name in row["beyond"] else None),
@@ -303,15 +305,15 @@ def _trainings(rows, of_elastic, models, more_keys):
                     shift = 0.55 * (k / (len(models) - 1) - 0.5)
                     found = [(value(row, name), y + shift) for y, name in enumerate(names)]
                     look = {"mfc": "white"} if row["start"] == starts_.LENNARD_JONES else {}
-                    points = zip(*((x, y) for x, y in found if x is not None), strict=True)
-                    ax.plot(*points, style.MARKERS[model], color=style.COLORS[model], ms=5, **look)
+                    x, y = zip(*found, strict=True) if found else ((), ())
+                    ax.plot(np.array(x, float), y, style.MARKERS[model], color=style.COLORS[model], ms=5, **look)
             if names is energies:
                 for y, name in enumerate(names):
                     ax.plot(starts_.value_of_pbe(known, name), y, ms=5, **style.REFERENCE["DFT"])
             ax.set_yticks(
                 range(len(names)), [name.replace("_energy_above_hcp", "").replace("_", " ") for name in names]
             )
-            ax.set_ylim(len(names) - 0.5, -0.5)
+            ax.set_ylim(max(len(names), 1) - 0.5, -0.5)
             ax.set_xlabel(title)
         pbe = plt.Line2D([], [], ls="", ms=5, label="PBE", **style.REFERENCE["DFT"])
         keys = [*style.legend_of(models), pbe, *more_keys]

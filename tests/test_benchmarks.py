@@ -360,6 +360,24 @@ def test_a_committee_goes_on_from_the_seeds_that_are_done_and_shows_two_errors(t
     assert [line.get_xdata()[0] for line in left.lines[1:3]] == pytest.approx([170 / 176, 173 / 176])
 
 
+def test_a_committee_is_shown_without_what_a_member_lacks(tmp_path, monkeypatch):
+    """A model may explode in the dynamics, or have no minimum near the crystal."""
+    constant = {"value": 170.0, "stderr": 0.3, "measured": 176.0}
+    point = {"elastic": {"C11": constant}, "lattice": {}, "stress": {}, "pressure": constant}
+    found = {"dft": {}, "experiment": {"323": point}, "fused": {"323": point}}
+    at_rest = iter([{}, {"phonon_E2g": 4.0}, {"phonon_E2g": 4.1}])
+    monkeypatch.setattr(committee, "recorded", lambda: found)
+    monkeypatch.setattr(committee.starts, "untrained_quantities", lambda potential: next(at_rest))
+    (one,) = committee.run(tmp_path, presets.get("smoke"), (0,))
+    left, _, right = figures.committee(one["members"]).axes
+    assert [line.get_xdata().tolist() for line in left.lines[1:]] == [
+        [pytest.approx(np.nan, nan_ok=True)],
+        *2 * [[170 / 176]],
+    ]
+    assert [np.isfinite(line.get_xdata()).sum() for line in right.lines[1:]] == [1, 2, 2]  # all have force errors
+    assert "| phonon_E2g | 4.16 | - | 4.00 | 4.10 |" in committee.text(one, ABOUT)
+
+
 def test_a_transition_is_kept_for_every_model_and_a_phase_that_is_not_stable_is_told(tmp_path, monkeypatch):
     number = {"value": 1160.0, "stderr": 12.0}
     by_temperature = {f"{t:g}": {"difference_eV_per_atom": {"value": 2e-3, "stderr": 5e-4}} for t in (1055, 1155, 1255)}
