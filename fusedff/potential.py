@@ -29,7 +29,7 @@ from fusedff.units import strain_from_voigt, to_voigt
 
 
 def require_potential(potential) -> None:
-    """Raise TypeError for an object that is no `Potential`."""
+    """Raise TypeError for an object that is not a `Potential`."""
     if not isinstance(potential, Potential):
         raise TypeError(f"{potential!r} is no potential; give one, as fusedff.load returns it")
 

@@ -37,7 +37,7 @@ NO_CRYSTAL = r"Atoms\(.* is no Crystal; make one with crystals.from_structure"
 def test_properties_at_rest_tell_atoms_from_crystals_and_calculators_from_potentials(run, right, wrong, said):
     with pytest.raises(TypeError, match=said):
         run(wrong, CALCULATOR)
-    with pytest.raises(TypeError, match=r"Potential is no ASE calculator; .*FusedCalculator\(potential\)"):
+    with pytest.raises(TypeError, match=r"Potential is not an ASE calculator; .*FusedCalculator\(potential\)"):
         run(right, argon())
 
 

@@ -308,7 +308,7 @@ FRAMES = [
         stress=np.arange(9.0).reshape(3, 3) / 1000)), partial(frame_checks.check_frame, where="frame 7"),
         ("^frame 7: ", "not symmetric", "0.004", "give xx xy xz")),
     Bad("forces of text", lambda d: is_frame(d, lambda a: a.calc.results.update(forces=[["a", "b", "c"]] * 2)),
-        partial(frame_checks.check_frame, where="frame 7"), ("^frame 7: ", "forces hold what is no number", "relabel")),
+        partial(frame_checks.check_frame, where="frame 7"), ("^frame 7: ", "forces hold something", "relabel")),
     Bad("same frame twice", lambda d: a_file([*titanium()[:5], named(titanium()[2], "new")], d), load,
         (r"^ti\.extxyz, frame 5", "same atoms as frame 2", "drop")),
     Bad("same id twice",

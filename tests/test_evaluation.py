@@ -175,7 +175,7 @@ def test_a_calculator_is_found_by_its_name_or_place(tmp_path, monkeypatch):
     (["math:sqrt"], r"math:sqrt: sqrt makes no calculator \("),
     (["math:nothing"], "math:nothing: math has no nothing"),
     (["mine:make"], r"mine:make: mine cannot be imported \(name 'nonsense' is not defined\); correct it"),
-    (["ase.build:bulk", "--set", "name=Cu"], "bulk makes a Atoms, which is no ASE calculator"),
+    (["ase.build:bulk", "--set", "name=Cu"], "bulk makes a Atoms, which is not an ASE calculator"),
     (["titanium-fused", "--set", "sigma=1"], "titanium-fused is a potential of fusedff, which takes no settings"),
     (["emt"], r"which crystal of what\? Name a structure \(hcp, bcc, "),
     (["emt", "--symbol", "Cu"], r"which crystal of Cu\?"),

@@ -62,23 +62,24 @@ def _set_up_jax() -> None:
 
 
 def _new_arguments(parser) -> None:
-    parser.add_argument("folder", type=Path, help="a folder for them, made if it does not exist")
+    parser.add_argument("folder", type=Path, help="folder for both files, created if it does not exist")
 
 
 def _new(options) -> int:
     from fusedff.commands import template
 
-    print(f"wrote {template.new(options.folder)}; fill in what is yours, and a table beside it")
+    print(f"wrote {template.new(options.folder)}; fill in your settings, and the table beside it")
     return 0
 
 
 def _convert_arguments(parser) -> None:
     parser.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="files, or folders of DeePMD runs")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="extended-XYZ file to write; it must not exist")
-    parser.add_argument("--format", help="of all files, where name and content do not tell it, e.g. vasp-out")
+    parser.add_argument("--format",
+                        help="format of the inputs, if names and contents do not show it, e.g. vasp-out")  # fmt: skip
     parser.add_argument("--family", default="unlabelled",
-                        help="kind of structures, e.g. hcp-md, of frames that name none (config_type)")  # fmt: skip
-    parser.add_argument("--source", help="calculation, whose zero of energy is its own, of frames that name none "
+                        help="family (config_type) of frames that name none, e.g. hcp-md")  # fmt: skip
+    parser.add_argument("--source", help="source of frames that name none; each source has its own zero of energy "
                         "(default: vasp, espresso, ...)")  # fmt: skip
     parser.add_argument("--run-length", type=int, metavar="N", help="cut trajectories into runs of N frames each")
     parser.add_argument("--species", nargs="+", action="extend", default=[], metavar="SYMBOL",
@@ -106,18 +107,19 @@ def _convert(options) -> int:
 def _label_arguments(parser) -> None:
     parser.add_argument("structures", type=Path, help="extended-XYZ file of periodic structures")
     parser.add_argument("output", type=Path, help="extended-XYZ file that labelled frames are appended to")
-    parser.add_argument("--calculator", metavar="MODEL", help="label with it, here and now, instead of GPAW")
+    parser.add_argument("--calculator", metavar="MODEL",
+                        help="ASE calculator that labels the structures, instead of GPAW")  # fmt: skip
     parser.add_argument("--set", nargs="+", action="extend", default=[], type=_setting, metavar="KEY=VALUE",
                         help="settings of that calculator, e.g. sigma=2.3")  # fmt: skip
-    parser.add_argument("--source", help="what frames call it; its zero of energy is its own (default: MODEL)")
-    gpaw = parser.add_argument_group("of GPAW")
+    parser.add_argument("--source", help="source of the frames; each has its own zero of energy (default: MODEL)")
+    gpaw = parser.add_argument_group("settings of GPAW")
     gpaw.add_argument("--processes", type=int, help="MPI processes (default: 2)")
     for name, metavar, text in (
         ("cutoff", "EV", "plane-wave cut-off (default: 500 eV)"),
         ("k-spacing", "K", "of k-points, in 1/Å with 2π, for cells of fewer than 4 atoms (default: 0.26)"),
-        ("k-spacing-large", "K", "the same of larger cells (default: 0.31)"),
+        ("k-spacing-large", "K", "the same for larger cells (default: 0.31)"),
         ("smearing", "EV", "Methfessel-Paxton width (default: 0.2 eV)"),
-        ("pulay", "EV", "pressure times volume per atom that stresses at this cut-off lack (default: 0)"),
+        ("pulay", "EV", "Pulay correction: divided by the volume per atom and added to every pressure (default: 0)"),
     ):
         gpaw.add_argument(f"--{name}", dest=name, type=float, metavar=metavar, help=text)
 
@@ -166,7 +168,7 @@ def _propose(options) -> int:
 
 
 def _settings_argument(parser) -> None:
-    parser.add_argument("settings", type=Path, help="e.g. study.toml")
+    parser.add_argument("settings", type=Path, help="settings file, e.g. study.toml")
 
 
 def _check(options) -> int:
@@ -194,7 +196,7 @@ def _evaluate_arguments(parser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a potential or a calculator, see below")
     parser.add_argument("--structure", metavar="NAME|FILE",
                         help="hcp, bcc, fcc, diamond, rocksalt, ... or a POSCAR, CIF or extended-XYZ file")  # fmt: skip
-    parser.add_argument("--symbol", help="chemical symbol or formula that a NAME is of, e.g. Cu")
+    parser.add_argument("--symbol", help="chemical symbol or formula, if the structure is given by its name, e.g. Cu")
     parser.add_argument("--frames", type=Path, help="extended-XYZ file of labelled frames to compare with")
     parser.add_argument("--table", type=Path, help="measurements (as of `fusedff train`) to compare with")
     parser.add_argument("--preset", help="how long to simulate at the temperatures of --table (default: demo)")
@@ -263,7 +265,7 @@ def _run(options) -> int:
 
 def _release_arguments(parser) -> None:
     _preset_arguments(parser)
-    parser.add_argument("--into", type=Path, help="the folder they go to (default: that of the package)")
+    parser.add_argument("--into", type=Path, help="folder that the models go to (default: that of the package)")
     parser.add_argument("--project", type=Path, help="the checkout whose README shows them (default: this one)")
 
 
@@ -288,7 +290,7 @@ example:
     "convert": Command(
         "make a file of labelled frames from the output of DFT programs", """\
 Reads OUTCAR, vasprun.xml, Quantum ESPRESSO (pw.x), FHI-aims, extended XYZ, trajectories of ASE, and folders of DeePMD
-arrays (set.*/coord.npy) at any depth. Written are energy, forces and, if present, stress. The energy is the one whose
+arrays (set.*/coord.npy) at any depth. It writes energy, forces and, if present, stress. The energy is the one whose
 derivatives are the forces: with smeared occupations the free energy, not the one extrapolated to zero smearing. Steps
 whose SCF cycle has not converged and repeated structures are dropped, and counted.
 

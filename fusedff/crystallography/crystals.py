@@ -252,6 +252,6 @@ def symmetry(crystal: Crystal) -> str:
 
 
 def require_crystal(crystal) -> None:
-    """Raise TypeError for an object that is no `Crystal`."""
+    """Raise TypeError for an object that is not a `Crystal`."""
     if not isinstance(crystal, Crystal):
         raise TypeError(f"{crystal} is no Crystal; make one with crystals.from_structure")

@@ -51,7 +51,7 @@ def by_name(name: str, settings: Mapping | None = None) -> BaseCalculator:
         said = one_line(error)
         raise ValueError(f"{name}: {factory} makes no calculator ({said}); check its settings") from error
     if not isinstance(calculator, BaseCalculator):
-        raise ValueError(f"{name}: {factory} makes a {type(calculator).__name__}, which is no ASE calculator")
+        raise ValueError(f"{name}: {factory} makes a {type(calculator).__name__}, which is not an ASE calculator")
     known = getattr(calculator, "default_parameters", {}) if name in KNOWN else {}
     if known and (unknown := [key for key in settings or {} if key not in known]):  # ASE would accept and ignore it
         raise ValueError(f"{name}: setting {unknown[0]!r} is unknown; there are {', '.join(known)}")

@@ -183,7 +183,7 @@ class Evaluator:
 def as_members(potentials: Potential | Sequence[Potential]) -> tuple[Potential, ...]:
     """One potential, or several of the same species, as a tuple.
 
-    Raises TypeError for an object that is no `Potential`, and ValueError for an empty sequence and for potentials of
+    Raises TypeError for an object that is not a `Potential`, and ValueError for an empty sequence and for potentials of
     different species or with energies of different sources.
     """
     several = isinstance(potentials, Sequence) and not isinstance(potentials, str)  # not a name

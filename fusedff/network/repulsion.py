@@ -4,8 +4,8 @@ J. F. Ziegler, J. P. Biersack, U. Littmark, The Stopping and Range of Ions in So
 contain no atoms that nearly touch, and a network may extrapolate to attraction there. The screened repulsion of the
 nuclei is known for every pair of elements. It is added below a distance that atoms reach only in collisions, so that it
 does not change the energies of solids and liquids, on which networks are trained. And pairs that are closer still are
-shown to the network at a distance at which it was trained (`kept_apart`): there, what it says would be arbitrary, and
-may outweigh the repulsion.
+shown to the network at a distance at which it was trained (`kept_apart`): there, its energy would be arbitrary and
+could outweigh the repulsion.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def screened_coulomb(distance: jax.Array, z_first, z_second) -> jax.Array:
 
 
 def kept_apart(vectors: jax.Array, neighbors: Neighbors, numbers: Sequence[int]) -> jax.Array:
-    """Vectors to the neighbours (n_atoms, capacity, 3), those that are too short lengthened, as the network sees them.
+    """Vectors to the neighbours (n_atoms, capacity, 3) as the network gets them: too short ones are lengthened.
 
     Distances above `CLOSEST` times the distance of onset stay as they are, to the bit. Below they approach, with three
     continuous derivatives, the mean of this and of the distance at which the repulsion has its full value, and no

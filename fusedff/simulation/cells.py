@@ -73,7 +73,7 @@ def replicate(
     """`replicas` independent copies of every frame at its temperature (K), the copies of a frame side by side.
 
     Masses are those of the frame (isotopes set with `set_masses`, else the standard ones of the elements).
-    Raises TypeError for what is no list of `ase.Atoms`, and ValueError unless there is one positive temperature per
+    Raises TypeError for anything but a list of `ase.Atoms`, and ValueError unless there is one positive temperature per
     frame and all frames are periodic cells with the same atoms, two or more, in the same order, none on top of another,
     with positive masses.
     """

@@ -25,7 +25,7 @@ def sample(
 
     `observe` and `name` are those of `langevin.Simulation`. Random numbers come from `seed` alone. Warns if the last
     snapshot is far from all frames that the potential was trained on, or if the time step is too long. Raises
-    `ExplodedTrajectoryError`, and TypeError for what is no `Potential`, e.g. a calculator.
+    `ExplodedTrajectoryError`, and TypeError for anything but a `Potential`, e.g. for a calculator.
     """
     require_potential(potential)
     simulation = langevin.Simulation(cells, settings, potential.cutoff, observe)

@@ -190,7 +190,7 @@ def _numbers(values, what: str, where: str) -> np.ndarray:
     try:
         return np.asarray(values, float)
     except (TypeError, ValueError):
-        raise ValueError(f"{where}: {what} hold what is no number; drop the frame or relabel it") from None
+        raise ValueError(f"{where}: {what} hold something that is not a number; drop the frame or relabel it") from None
 
 
 def _mentioned(other: str | None) -> str:

@@ -79,12 +79,12 @@ def equilibrium(crystal: Crystal, calculator, settings: RelaxationConfig = DEFAU
 
 
 def with_calculator(atoms: Atoms, calculator) -> Atoms:
-    """A copy of the structure with a calculator. Raises TypeError for a `Crystal` and for what is no calculator."""
+    """A copy of the structure with a calculator. Raises TypeError for a `Crystal` and for anything but a calculator."""
     if not isinstance(atoms, Atoms):
         raise TypeError(f"{atoms} is no ase.Atoms; give a structure, of a Crystal crystals.unit_cell(crystal)")
     if not hasattr(calculator, "get_potential_energy"):
         raise TypeError(
-            f"{type(calculator).__name__} is no ASE calculator; give one, of a Potential FusedCalculator(potential)"
+            f"{type(calculator).__name__} is not an ASE calculator; give one, such as FusedCalculator(potential)"
         )
     frame = atoms.copy()
     frame.calc = calculator
