@@ -54,16 +54,17 @@ def absolute_deviation(entry: dict) -> tuple[float, float]:
 
 
 def relative_deviation(entry: dict) -> tuple[float, float]:
-    """Deviation from the measured value and its standard error, in % of the measured value; nan if not measured."""
-    measured = entry.get("measured", np.nan)
+    """Deviation from the measured value and its standard error, in % of that; nan if it is zero or not measured."""
+    measured = entry.get("measured") or np.nan
     return 100 * (entry["value"] / measured - 1), 100 * entry["stderr"] / abs(measured)
 
 
 def elastic_deviation(experiment: dict) -> tuple[float, float]:
-    """Mean |C - C_exp| / |C_exp| over all temperatures and constants that were measured, in %, and its standard error.
+    """Mean |C - C_exp| / |C_exp| over temperatures and measured constants, in %, and its standard error.
 
-    Both are nan if none was. The error propagates the standard errors of the constants. Noise contributes to the mean
-    of absolute values, so that small deviations are upper bounds.
+    Constants that were measured to be zero do not count. Both are nan if none is left. The error propagates the
+    standard errors of the constants. Noise contributes to the mean of absolute values, so that small deviations are
+    upper bounds.
     """
     return _mean_deviation(experiment, "elastic")
 
@@ -74,7 +75,7 @@ def lattice_deviation(experiment: dict) -> tuple[float, float]:
 
 
 def _mean_deviation(experiment, kind):
-    entries = [e for point in experiment.values() for e in point[kind].values() if "measured" in e]
+    entries = [e for point in experiment.values() for e in point[kind].values() if e.get("measured")]
     if not entries:
         return np.nan, np.nan
     off, noise = np.array([relative_deviation(entry) for entry in entries]).T

@@ -47,7 +47,7 @@ def main() -> None:
             known = {(row["config_id"], float(row["cutoff_eV"])) for row in csv.DictReader(file)}
     elif world.rank == 0:
         append(path, COLUMNS)
-    frames = {atoms.info["config_id"]: atoms for atoms in read(args.frames, ":")}
+    frames = {atoms.info["config_id"]: atoms for atoms in read(args.frames, ":", do_not_split_by_at_sign=True)}
     for name in args.ids:
         for cutoff in args.cutoffs:
             if (name, cutoff) not in known:

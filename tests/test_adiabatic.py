@@ -78,12 +78,14 @@ def test_a_row_that_the_table_lacks_expands_as_the_line_through_it_and_the_other
 
 def test_what_cannot_be_converted_is_refused():
     alone = row(300.0, Crystal("Al", "fcc", 4.05))
-    with pytest.raises(ValueError, match="300 K: .*another temperature; add a row"):
+    with pytest.raises(ValueError, match="300 K: .*another temperature at the same"):
         adiabatic.isothermal([alone])
     partial = replace(alone, elastic={"C11": 100 * GPA})
     with pytest.raises(ValueError, match="300 K: .*without C12, C44; give all constants"):
         adiabatic.isothermal([partial])
     assert adiabatic.isothermal([replace(partial, condition="isothermal")])[0].elastic == partial.elastic
     pressed = row(400.0, Crystal("Al", "fcc", 3.9), pressure=GPA)  # another isobar says nothing of this one
-    with pytest.raises(ValueError, match="another temperature"):
+    with pytest.raises(ValueError, match=r"another temperature at the same pressure \(0 GPa\); add a row"):
         adiabatic.isothermal([alone], [alone, pressed])
+    in_air = row(400.0, Crystal("Al", "fcc", 4.06), pressure=1e-4 * GPA)  # an atmosphere
+    assert adiabatic.isothermal([alone], [alone, in_air])[0].elastic["C11"] < alone.elastic["C11"]

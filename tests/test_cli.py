@@ -37,6 +37,8 @@ def test_examples_are_understood(name, monkeypatch):
 @pytest.mark.parametrize(("line", "name", "values"), [
     ("evaluate lj --set sigma=3.4 rc=10 --set bounds=(2,3)", "set", [("sigma", 3.4), ("rc", 10), ("bounds", (2, 3))]),
     ("label a.xyz b.xyz --set sigma=3.4 --set name=mine", "set", [("sigma", 3.4), ("name", "mine")]),
+    ("label a.xyz b.xyz --set a=false b=TRUE c=None d=off e=", "set",
+     [("a", False), ("b", True), ("c", None), ("d", "off"), ("e", "")]),
     ("convert a b.extxyz --species Ti --species Al", "species", ["Ti", "Al"]),
     ("propose a.xyz --models one --models two --into b", "models", ["one", "two"]),
 ])  # fmt: skip

@@ -193,6 +193,79 @@ def test_labels_may_have_other_names_and_a_virial_becomes_a_stress(tmp_path):
             assert_same(found, expected)
 
 
+def test_labels_of_one_calculation_come_without_the_stress_of_another_one(tmp_path, capsys):
+    """Beside REF_energy and REF_forces, energy, forces and stress are often those of another model."""
+    frames, path = copper(12), tmp_path / "two.xyz"
+    for n, frame in enumerate(frames):
+        energy, forces, stress = labelled_frames.labels(frame)
+        frame.info["REF_energy"], frame.arrays["REF_forces"] = energy, forces
+        frames[n] = relabelled(frame, energy=energy + 1, forces=0.9 * forces, stress=stress + 0.01)
+    ase.io.write(path, frames, format="extxyz")
+    names = ["energy=REF_energy", "forces=REF_forces"]
+    assert cli.main(["convert", str(path), str(tmp_path / "ref.extxyz"), "--labels", *names]) == 0
+    said = capsys.readouterr().out
+    assert "12 frames with energy and forces, 0 with stress" in said
+    assert "without the stress of the file, which --labels does not name (stress=stress does)" in said
+    for found, frame in zip(datasets.load_frames(tmp_path / "ref.extxyz"), frames, strict=True):
+        assert labelled_frames.labels(found).energy == pytest.approx(frame.info["REF_energy"])
+        assert not labelled_frames.has_stress(found)
+    assert cli.main(["convert", str(path), str(tmp_path / "all.extxyz"), "--labels", *names, "stress=stress"]) == 0
+    said = capsys.readouterr().out
+    assert "12 with stress" in said
+    assert "without the stress" not in said
+    with pytest.raises(ValueError, match=r"12: no forces, but REF_forces \(--labels forces=REF_forces\)"):
+        convert([path], tmp_path / "new.extxyz", ConversionConfig(labels={"energy": "REF_energy"}))
+    done = convert([path], tmp_path / "kept.extxyz", ConversionConfig(labels={"stress": "stress"}))
+    assert_same(done.frames[0], frames[0])
+    ase.io.write(tmp_path / "one.xyz", copper(1), format="extxyz")
+    with pytest.raises(ValueError, match=r"1: no forces, but forces \(--labels forces=forces\)"):
+        convert([tmp_path / "one.xyz"], tmp_path / "new.extxyz", ConversionConfig(labels={"energy": "energy"}))
+
+
+@pytest.mark.parametrize(("ids", "runs"), [
+    ([{}] * 7, ["md.xyz/0"] * 3 + ["md.xyz/1"] * 3 + ["md.xyz/2"]),
+    ([{"config_id": f"step{n}"} for n in range(7)], ["md.xyz/0"] * 3 + ["md.xyz/1"] * 3 + ["md.xyz/2"]),
+    ([{"config_id": f"a#{n}", "run": f"a#{n}"} for n in range(4)], ["md.xyz/0"] * 3 + ["md.xyz/1"]),
+    ([{"config_id": f"{'hot' if n % 2 else 'cold'}#{n}"} for n in range(8)],
+     ["cold/0", "hot/0"] * 3 + ["cold/1", "hot/1"]),
+    ([{"run": "hot"}, {}, {"config_id": "one"}, *[{"run": "hot"}] * 3, {}, {}],
+     ["hot/0", "md.xyz/0", "md.xyz/0", "hot/0", "hot/0", "hot/1", "md.xyz/0", "md.xyz/1"]),
+], ids=["no ids", "an id each", "a run each", "two runs", "some with a run"])  # fmt: skip
+def test_runs_of_extended_xyz_can_be_cut_however_they_are_named(ids, runs, tmp_path):
+    frames = copper(len(ids))
+    for frame, names in zip(frames, ids, strict=True):
+        frame.info.update(names)
+    ase.io.write(tmp_path / "md.xyz", frames, format="extxyz")
+    done = convert([tmp_path / "md.xyz"], tmp_path / "frames.extxyz", ConversionConfig(run_length=3))
+    assert [labelled_frames.run(frame) for frame in datasets.load_frames(tmp_path / "frames.extxyz")] == runs
+    assert (done.runs, done.own_runs) == (len(set(runs)), 0)
+
+
+def test_runs_that_are_cut_count_frames_that_are_dropped_and_keep_the_name_of_their_file(tmp_path):
+    for name in "ab":
+        frames = copper(6, seed=ord(name))
+        for frame in frames:
+            frame.info["run"] = "md"
+        frames[1].calc = None
+        ase.io.write(tmp_path / f"{name}.xyz", frames, format="extxyz")
+    paths = [tmp_path / "a.xyz", tmp_path / "b.xyz"]
+    done = convert(paths, tmp_path / "frames.extxyz", ConversionConfig(run_length=3))
+    cut = [f"{name}.xyz:md/{part}" for name in "ab" for part in (0, 0, 1, 1, 1)]
+    assert [labelled_frames.run(frame) for frame in done.frames] == cut
+
+
+@pytest.mark.parametrize("name", ["md@300K.traj", "md@2.traj", "OUTCAR@300K", "md@300K.extxyz"])
+def test_the_name_of_a_file_may_have_an_at_sign(name, tmp_path):
+    frames, path = copper(3), tmp_path / name
+    if path.suffix:
+        ase.io.write(path, frames)
+    else:
+        path.write_text(outputs.outcar(frames))
+    done = convert([path], tmp_path / "frames.extxyz")
+    for found, expected in zip(done.frames, frames, strict=True):
+        assert_same(found, expected)
+
+
 def test_a_trajectory_of_ase_is_one_run(tmp_path):
     frames = copper(12)
     ase.io.write(tmp_path / "md.traj", frames)

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import ase.data
 import ase.units
 import jax.numpy as jnp
 import numpy as np
@@ -17,12 +18,15 @@ from copper import copper, relabelled
 from pairs import smooth_lennard_jones, springs
 
 from fusedff.commands import cli, evaluation
+from fusedff.crystallography import crystals
 from fusedff.data import datasets
 from fusedff.interfaces import calculators
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.properties.static import phonons, summary, zone_center
 from fusedff.properties.static.relax import RelaxationConfig, relax_crystal
 from fusedff.properties.thermal import elastic
+from fusedff.simulation import langevin
+from fusedff.study import presets
 from fusedff.training import label_errors
 from fusedff.units import GPA
 
@@ -78,6 +82,18 @@ def test_a_crystal_of_springs_has_the_constants_of_the_textbook():
     assert found.stable
 
 
+@pytest.mark.parametrize("structure", ["hcp", "fcc"])
+def test_an_element_of_a_file_has_the_phases_references_and_modes_of_its_name(tmp_path, structure):
+    crystal = summary.start("Al", structure)
+    write(tmp_path / "POSCAR", crystals.unit_cell(crystal), format="vasp")
+    named, read = (summary.run(one, EMT()) for one in (crystal, crystals.from_structure(tmp_path / "POSCAR")))
+    assert f"bcc_energy_above_{structure}" in [entry.quantity for entry in read.entries]
+    for one, other in zip(named.entries, read.entries, strict=True):
+        assert (one.quantity, one.references) == (other.quantity, other.references)
+        assert other.value == pytest.approx(one.value, rel=1e-3, abs=0.02)
+    assert read.table().splitlines()[0] == f"{structure} Al, {crystals.symmetry(crystal)}, at rest (0 K)"
+
+
 def test_the_command_prints_a_table_beside_references_and_writes_json(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["evaluate", "emt", "--structure", "fcc", "--symbol", "Al", "--output", "emt.json"]) == 0
@@ -125,6 +141,8 @@ def test_constants_at_temperature_are_simulated_for_our_own_potentials(tmp_path,
 
     def simulate(potential, points, settings):
         asked.append((potential.numbers, [p.temperature for p in points], settings.repeats))
+        step = presets.for_lightest(presets.get("smoke"), ase.data.atomic_masses[18]).evaluation.langevin.timestep_fs
+        assert settings.langevin.timestep_fs == step < presets.get("smoke").evaluation.langevin.timestep_fs
         one, three = np.ones((1, 1)), np.array([[4.25, 2.0, 2.0]])
         return elastic.ElasticResult(
             points, ("C11", "C12", "C44"), three, three / 50, three + 0.1, three / 50, np.zeros(1), np.full(1, 0.01),
@@ -141,9 +159,29 @@ def test_constants_at_temperature_are_simulated_for_our_own_potentials(tmp_path,
     assert asked == [((18,), [20.0], (2, 2, 2))]  # edges of 10.6 Å
     said = capsys.readouterr().out
     assert re.search(r"C11 +\d\.\d GPa +measured 4 at 20 K", said)
-    assert re.search(r"20 K C11 +4\.25 ± 0\.0[89]  measured 4\.0", said)
+    assert re.search(r"20 K C11 +4\.25 ± 0\.0[89]  measured 4\.0 +isothermal", said)
     assert "*** smoke" in said
     assert set(found["at_temperature"]["by_temperature_K"]["20"]["elastic"]) == {"C11", "C12", "C44"}
+
+
+def test_what_was_found_is_kept_when_a_simulation_fails(tmp_path, monkeypatch):
+    def explode(*arguments):
+        raise langevin.ExplodedTrajectoryError("cell 0 at 20 K exploded", 0)
+
+    monkeypatch.setattr(elastic, "run", explode)
+    monkeypatch.setattr(summary, "PHASES", ())
+    argon(dtype=jnp.float32, cutoff=5.0).save(tmp_path / "argon.safetensors")
+    (tmp_path / "measured.csv").write_text("temperature_K,a_A,C11_GPa\n20,5.31,4.0\n")
+    where = ["--structure", "fcc", "--symbol", "Ar", "--table", str(tmp_path / "measured.csv"), "--preset", "smoke"]
+    output = tmp_path / "found.json"
+    assert cli.main(["evaluate", str(tmp_path / "argon.safetensors"), *where, "--output", str(output)]) != 0
+    assert "at_rest" in json.loads(output.read_text())
+
+
+def test_a_calculator_that_does_not_know_an_element_is_one_sentence(tmp_path, capsys):
+    write(tmp_path / "titanium.extxyz", datasets.load_frames()[:2])
+    assert cli.main(["evaluate", "emt", "--frames", str(tmp_path / "titanium.extxyz")]) == 2
+    assert re.search("this calculator cannot do Ti.*; take another one", capsys.readouterr().err)
 
 
 def test_for_another_calculator_a_table_stands_beside_the_crystal_at_rest(tmp_path, capsys):

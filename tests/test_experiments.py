@@ -98,9 +98,9 @@ def test_a_cubic_crystal_may_be_given_by_its_density(table):
 
 def test_a_row_without_elastic_constants_gives_only_the_pressure(table):
     path = table(HEADER + ",pressure_GPa", ROW + ",0.5", "# a note", "", "350,2.95,4.68,,,,,,held-out,")
-    first, second = experiments.load_state_points(path)
+    first, second = experiments.load_state_points(path, "Ti")
     assert first.pressure_gpa == pytest.approx(0.5)
-    at_rest, _ = experiments.load_state_points(table(HEADER, ROW, "350,2.95,4.68,,,,,,held-out"))
+    at_rest, _ = experiments.load_state_points(table(HEADER, ROW, "350,2.95,4.68,,,,,,held-out"), "Ti")
     added = {name: first.elastic_gpa[name] - at_rest.elastic_gpa[name] for name in first.elastic}
     assert added == pytest.approx({"C11": 0.5, "C12": -0.5, "C13": -0.5, "C33": 0.5, "C44": 0.5})  # Lagrangian strain
     assert second.elastic == {}
@@ -236,7 +236,7 @@ def at(lines, temperature):
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_the_packaged_tables_lie_on_smooth_curves(every, table):
-    experiments.load_state_points(table(*rows_of_titanium(every)))
+    experiments.load_state_points(table(*rows_of_titanium(every)), "Ti")
     experiments.load_state_points(experiments.ALUMINIUM_TABLE, "Al", "fcc")
 
 
@@ -262,7 +262,7 @@ def test_a_row_that_is_off_the_curve_through_the_others_is_named_with_its_line(w
         cells[1] = f"{1.05 * float(cells[1]):.5f}"
     lines[n] = ",".join(cells)
     with pytest.warns(UserWarning, match="the other rows suggest") as caught:
-        points = experiments.load_state_points(table(*lines))
+        points = experiments.load_state_points(table(*lines), "Ti")
     assert len(points) == len(lines) - 1
     (message,) = [str(warning.message) for warning in caught]
     assert message.startswith(f"mine.csv, line {n + 1}: at {float(cells[0]):g} K, ")

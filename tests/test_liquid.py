@@ -80,6 +80,8 @@ def test_a_crystal_that_does_not_melt_is_refused():
     frame = bulk("Ar", "fcc", a=5.3, cubic=True) * (2, 2, 2)
     with pytest.raises(ValueError, match="still a crystal"):
         liquid.run(argon(cutoff=5.0, dtype=jnp.float32), [frame], [10.0], settings, name=None)
+    with pytest.raises(ValueError, match="temperatures .10.0, 10.0. K repeat"):
+        liquid.run(argon(cutoff=5.0, dtype=jnp.float32), [frame, frame], [10.0, 10.0], settings, name=None)
 
 
 @pytest.mark.parametrize(

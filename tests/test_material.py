@@ -193,6 +193,35 @@ def test_a_finished_training_is_not_done_again_unless_settings_or_models_are_oth
     assert training.train(zero)["models"] == storage.json_roundtrip(result)["members"]["0"]
 
 
+def test_an_interrupted_evaluation_goes_on_with_the_next_model(folder, instant, monkeypatch):
+    evaluated = []
+
+    def evaluate(model, frames, points, preset, name):
+        evaluated.append(name.split(":")[0])
+        if evaluated == ["DFT-only", "experiment-only", "fused"]:
+            raise KeyboardInterrupt
+        return found_with(preset.seed)
+
+    monkeypatch.setattr(comparison, "evaluate_model", evaluate)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(material.load(folder / "study.toml"))
+    result = training.train(material.load(folder / "study.toml"))
+    assert evaluated == ["DFT-only", "experiment-only", "fused", "fused"]
+    assert set(result["models"]) == {"dft", "experiment", "fused"}
+
+
+def test_after_a_change_of_what_models_are_compared_with_they_are_evaluated_again(folder, instant):
+    before = training.train(material.load(folder / "study.toml"))
+    table = (folder / "measured.csv").read_text()
+    row = table.splitlines()[-1]
+    assert ",held-out" in row
+    constant = row.split(",")[2]
+    (folder / "measured.csv").write_text(table.replace(row, row.replace(constant, str(float(constant) + 1), 1)))
+    after = training.train(material.load(folder / "study.toml"))
+    assert before["learned_from"] == after["learned_from"]
+    assert before["compared_with"] != after["compared_with"]
+
+
 @pytest.fixture
 def targeted(folder):
     """A study with two further targets."""

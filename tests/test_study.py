@@ -60,6 +60,10 @@ def test_deviation_is_the_mean_relative_error_with_propagated_noise():
     negative = {"23": {"elastic": {"C14": {"value": -9, "stderr": 1, "measured": -10}}}}
     assert results.elastic_deviation(negative) == pytest.approx((10, 10))
     assert np.isnan(results.elastic_deviation({"23": {"elastic": {"C14": {"value": -9, "stderr": 1}}}})).all()
+    zero = {"value": 0.2, "stderr": 0.1, "measured": 0.0}
+    with_zero = {"23": {"elastic": negative["23"]["elastic"] | {"C15": zero}}}
+    assert results.elastic_deviation(with_zero) == pytest.approx((10, 10))
+    assert np.isnan(results.relative_deviation(zero)).all()
 
 
 def test_a_constant_that_was_not_measured_is_shown_and_not_judged(result):

@@ -81,12 +81,13 @@ def _convert_arguments(parser) -> None:
                         help="family (config_type) of frames that name none, e.g. hcp-md")  # fmt: skip
     parser.add_argument("--source", help="source of frames that name none; each source has its own zero of energy "
                         "(default: vasp, espresso, ...)")  # fmt: skip
-    parser.add_argument("--run-length", type=int, metavar="N", help="cut trajectories into runs of N frames each")
+    parser.add_argument("--run-length", type=int, metavar="N",
+                        help="cut trajectories, and runs that extended XYZ names, into runs of N frames")  # fmt: skip
     parser.add_argument("--species", nargs="+", action="extend", default=[], metavar="SYMBOL",
                         help="elements of types 0, 1, ... of DeePMD folders without type_map.raw")  # fmt: skip
     parser.add_argument("--labels", nargs="+", action="extend", default=[], type=_setting, metavar="LABEL=KEY",
                         help="entries of extended XYZ that are energy, forces, stress or virial, e.g. "
-                        "energy=REF_energy")  # fmt: skip
+                        "energy=REF_energy; with energy or forces among them, no other label is taken")  # fmt: skip
 
 
 def _convert(options) -> int:
@@ -110,7 +111,8 @@ def _label_arguments(parser) -> None:
     parser.add_argument("--calculator", metavar="MODEL",
                         help="ASE calculator that labels the structures, instead of GPAW")  # fmt: skip
     parser.add_argument("--set", nargs="+", action="extend", default=[], type=_setting, metavar="KEY=VALUE",
-                        help="settings of that calculator, e.g. sigma=2.3")  # fmt: skip
+                        help="settings of that calculator, e.g. sigma=2.3; true, false and none in any case, other "
+                        "words are text")  # fmt: skip
     parser.add_argument("--source", help="source of the frames; each has its own zero of energy (default: MODEL)")
     gpaw = parser.add_argument_group("settings of GPAW")
     gpaw.add_argument("--processes", type=int, help="MPI processes (default: 2)")
@@ -201,7 +203,8 @@ def _evaluate_arguments(parser) -> None:
     parser.add_argument("--table", type=Path, help="measurements (as of `fusedff train`) to compare with")
     parser.add_argument("--preset", help="how long to simulate at the temperatures of --table (default: demo)")
     parser.add_argument("--set", nargs="+", action="extend", default=[], type=_setting, metavar="KEY=VALUE",
-                        help="settings of a calculator that is not of fusedff, e.g. sigma=2.3")  # fmt: skip
+                        help="settings of a calculator that is not of fusedff, e.g. sigma=2.3; true, false and none in "
+                        "any case, other words are text")  # fmt: skip
     parser.add_argument("--output", type=Path, help="JSON file to write the numbers to; it must not exist")
 
 
@@ -212,7 +215,7 @@ def _setting(text: str):
     if not separator or not key.isidentifier():
         raise argparse.ArgumentTypeError(f"{text!r} is no setting; write it like sigma=2.3 or energy=REF_energy")
     try:
-        found = ast.literal_eval(value)
+        found = ast.literal_eval(value.capitalize() if value.lower() in ("true", "false", "none") else value)
     except (ValueError, SyntaxError):  # text without quotation marks
         return key, value
     if isinstance(found, tuple) and not value.startswith("("):
@@ -239,12 +242,16 @@ def _evaluate(options) -> int:
     if options.output is not None:
         storage.require_new(options.output)
     _set_up_jax()
-    found = evaluation.evaluate(
+
+    def keep(found):  # after each part, so that nothing is lost if a later one fails
+        if options.output is not None:
+            storage.write_json(options.output, found)
+
+    evaluation.evaluate(
         options.model, options.structure, options.symbol, options.frames, options.table, options.preset or "demo",
-        _settings(options.set), say=lambda text: print(text, flush=True),
+        _settings(options.set), say=lambda text: print(text, flush=True), keep=keep,
     )  # fmt: skip
     if options.output is not None:
-        storage.write_json(options.output, found)
         print(f"\nwrote {options.output}")
     return 0
 
@@ -295,9 +302,10 @@ derivatives are the forces: with smeared occupations the free energy, not the on
 whose SCF cycle has not converged and repeated structures are dropped, and counted.
 
 Every file or folder is one run, whose frames are similar and stay together in one of training, validation and test. Ten
-runs or more are needed; --run-length cuts a long trajectory.
+runs or more are needed; --run-length cuts a long trajectory, and runs that extended XYZ names.
 
-Extended XYZ from other programs may have labels under names of their own (--labels). A virial becomes a stress.
+Extended XYZ from other programs may have labels under names of their own (--labels). A virial becomes a stress. If
+--labels names energy or forces, labels that it does not name are left out (stress=stress takes the stress of the file).
 
 examples:
   fusedff convert run-*/OUTCAR frames.extxyz --family hcp-rattled

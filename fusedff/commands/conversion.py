@@ -34,7 +34,7 @@ class ConversionConfig:
     format: str | None = None  # one of `FORMATS`; None: told by name and content
     source: str | None = None  # which calculation; None: the program
     family: str = "unlabelled"  # `config_type`
-    run_length: int | None = None  # consecutive frames that make a run; None: all of a file or folder
+    run_length: int | None = None  # consecutive frames that make a run; None: all of a file, folder or named run
     species: tuple[str, ...] = ()  # elements of types 0, 1, ... of DeePMD folders without type_map.raw
     labels: Mapping[str, str] = field(default_factory=dict)  # energy, forces, stress or virial -> entry of extended XYZ
 
@@ -58,6 +58,7 @@ class Conversion:
     dropped: dict[str, int]  # why -> number of frames
     smearing: float  # eV per atom, the most by which a free energy differs from the energy beside it
     own_runs: int  # frames that name no run and so are one each
+    stress_left_out: bool  # whether frames have a stress in their file that `labels` does not ask for
 
     @property
     def runs(self) -> int:
@@ -75,8 +76,10 @@ class Conversion:
                 "the free energy, from which the forces derive (the energy at zero smearing, up to "
                 f"{1e3 * self.smearing:.3g} meV per atom from it, is left out)"
             )
+        lines.append(f"kept      {len(self.frames)} frames with energy and forces, {stressed} with stress")
+        if self.stress_left_out:
+            lines.append("          without the stress of the file, which --labels does not name (stress=stress does)")
         lines += [
-            f"kept      {len(self.frames)} frames with energy and forces, {stressed} with stress",
             f"energy    {energy}",
             f"sources   {', '.join(dict.fromkeys(map(labelled_frames.source, self.frames)))}",
             f"runs      {self.runs}; frames of one run are nearly the same and stay together when shared out",
@@ -95,9 +98,10 @@ def convert(inputs: Sequence[str | Path], output: str | Path, settings: Conversi
     """Write the labelled frames of files and DeePMD folders to a new extended-XYZ file, so that `load_frames` reads it.
 
     Frames get `config_id` ('<file or folder>#<index>', of which the part before # is the run), `config_type` and
-    `source`; extended XYZ keeps its own. Dropped, and counted by reason: SCF not converged, no energy or forces, what
-    `frame_checks.check_frame` refuses, and repeated structures. Raises FileNotFoundError, FileExistsError, or
-    ValueError naming the file and the remedy; then nothing is written.
+    `source`; extended XYZ keeps its own. `run_length` cuts every run, also those that extended XYZ names. Dropped, and
+    counted by reason: SCF not converged, no energy or forces, what `frame_checks.check_frame` refuses, and repeated
+    structures. Raises FileNotFoundError, FileExistsError, or ValueError naming the file and the remedy; then nothing is
+    written.
     """
     settings, output = settings or ConversionConfig(), Path(output)
     storage.require_new(output, "name another file, or delete it (the last name is the output)")
@@ -106,17 +110,19 @@ def convert(inputs: Sequence[str | Path], output: str | Path, settings: Conversi
     places = [place for path in inputs for place in _places(Path(path), settings)]
     _require_used(settings, {kind for _, kind in places})
     names = _names([path for path, _ in places])
-    kept, read, dropped, unfit, own_runs, smearing = [], Counter(), Counter(), [], 0, 0.0
+    kept, read, dropped, n_of_run, unfit = [], Counter(), Counter(), Counter(), []
+    own_runs, smearing, stress_left_out = 0, 0.0, False
     for (path, kind), name in zip(places, names, strict=True):
         prefix = f"{name}:" if len(places) > 1 else ""
         for n, (atoms, converged) in enumerate(_frames(path, kind, settings)):
             read[FORMATS[kind].title if kind in FORMATS else kind] += 1
-            not_there = None
+            run = _run(atoms, name, prefix, kind, settings.run_length, n_of_run)
+            not_there, given = None, labelled_frames.calculator_results(atoms)
             if kind == "extxyz":
                 not_there = _not_there(atoms, settings.labels)
                 atoms = extxyz.with_labels(atoms, settings.labels)
             atoms = labelled_frames.right_handed(atoms)
-            if why := not_there or _lacks(atoms, converged):
+            if why := not_there or _lacks(atoms, converged, given):
                 dropped[why] += 1
                 continue
             try:
@@ -124,8 +130,9 @@ def convert(inputs: Sequence[str | Path], output: str | Path, settings: Conversi
             except ValueError as error:
                 unfit.append(str(error))
                 continue
-            frame = _frame(atoms, name, prefix, n, kind, settings, output.stem)
+            frame = _frame(atoms, name, prefix, n, kind, run, settings, output.stem)
             own_runs += labelled_frames.run(frame) == frame.info["config_id"]
+            stress_left_out |= given.get("stress") is not None and not labelled_frames.has_stress(frame)
             smearing = max(smearing, _smearing(atoms))
             kept.append(frame)
     if len(unfit) > max(2, sum(read.values()) / 3):  # those that pass are hardly better
@@ -149,7 +156,7 @@ def convert(inputs: Sequence[str | Path], output: str | Path, settings: Conversi
         raise ValueError(f"no frame is left of {sum(read.values())} ({why}); give files with energies and forces")
     frames = datasets.check_dataset(kept, output.name)
     storage.write_bytes(output, extxyz.encode(frames))
-    return Conversion(frames, dict(read), dict(dropped), smearing, own_runs)
+    return Conversion(frames, dict(read), dict(dropped), smearing, own_runs, stress_left_out)
 
 
 def _require_used(settings: ConversionConfig, kinds: Set[str]) -> None:
@@ -210,8 +217,11 @@ def _not_there(atoms: ase.Atoms, names: Mapping[str, str]) -> str | None:
     return f"no {missing[0]!r} (--labels); there are {', '.join(sorted(there))}" if missing else None
 
 
-def _lacks(atoms: ase.Atoms, converged: bool) -> str | None:
-    """Why a frame cannot be used: its calculation did not converge, or a label is missing; None if it can."""
+def _lacks(atoms: ase.Atoms, converged: bool, given: Mapping) -> str | None:
+    """Why a frame cannot be used: its calculation did not converge, or a label is missing; None if it can.
+
+    `given` are the labels that the file gives, of which the frame may have lost some (`extxyz.with_labels`).
+    """
     if not converged:
         return UNCONVERGED
     for name, found, why in (
@@ -219,7 +229,7 @@ def _lacks(atoms: ase.Atoms, converged: bool) -> str | None:
         ("forces", labelled_frames.calculator_results(atoms).get("forces"), NO_FORCES),
     ):
         if found is None:
-            other = labelled_frames.named_like(name[:5], [*atoms.info, *atoms.arrays])
+            other = labelled_frames.named_like(name[:5], [*atoms.info, *atoms.arrays, *given])
             return f"{why}, but {other} (--labels {name}={other})" if other else why
     return None
 
@@ -229,7 +239,29 @@ def _smearing(atoms) -> float:
     return 0.0 if energy is None or free is None else abs(free - energy) / len(atoms)
 
 
-def _frame(atoms, name: str, prefix: str, n: int, kind: str, settings: ConversionConfig, source: str) -> ase.Atoms:
+def _run(atoms: ase.Atoms, name: str, prefix: str, kind: str, run_length: int | None, n_of_run: Counter) -> str | None:
+    """The run of the next frame of a file or folder; None if it is a run of its own.
+
+    Frames of extended XYZ name their runs; the others of a file or folder are one run, `name`. With a `run_length`
+    every run is cut, and `n_of_run` counts its frames. Then frames of extended XYZ without a run, or with one of their
+    own (a `config_id` without #, or a `run` that is the `config_id`), are together one run, `name`, which is cut.
+    """
+    run = name
+    if kind == "extxyz":
+        named = labelled_frames.run(atoms)
+        if named and (run_length is None or named != str(atoms.info.get("config_id"))):
+            run = f"{prefix}{named}"
+        elif run_length is None:
+            return None
+    if run_length is None:
+        return run
+    n_of_run[run] += 1
+    return f"{run}/{(n_of_run[run] - 1) // run_length}"
+
+
+def _frame(
+    atoms, name: str, prefix: str, n: int, kind: str, run: str | None, settings: ConversionConfig, source: str
+) -> ase.Atoms:
     """The frame with its labels and ids and nothing else: no constraints, no orbitals, one energy."""
     frame = labelled_frames.bare(atoms)
     found = labelled_frames.calculator_results(atoms)
@@ -243,12 +275,10 @@ def _frame(atoms, name: str, prefix: str, n: int, kind: str, settings: Conversio
         program = str(said["dft"]).split("-")[0].lower()
     said.setdefault("config_type", settings.family)
     said.setdefault("source", settings.source or program or source)
-    run = f"{name}/{n // settings.run_length}" if settings.run_length else name
     if kind != "extxyz":
         said["config_id"] = f"{run}#{n}"
     else:
-        named = labelled_frames.run(atoms)
         said["config_id"] = f"{prefix}{atoms.info['config_id']}" if "config_id" in atoms.info else f"{name}#{n}"
-        said["run"] = f"{prefix}{named}" if named else run if settings.run_length else said["config_id"]
+        said["run"] = said["config_id"] if run is None else run
     frame.info.update(said)
     return frame

@@ -4,7 +4,7 @@ The first two are for any ASE calculator. The last needs molecular dynamics, whi
 only; for others, the coldest row of a table is shown beside the crystal at rest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,15 +34,16 @@ def evaluate(
     preset: str = "demo",
     settings: Mapping | None = None,
     say=print,
+    keep: Callable[[dict], None] = lambda found: None,
 ) -> dict:
     """Predictions of `model` (`calculators.by_name`, with `settings`) as plain data; `say` is called with the text.
 
     The crystal is `structure`, a file or one of `crystals.STRUCTURES` of `symbol`; with `frames` it may be left out,
     and of a potential that ships it is hcp titanium. Simulations at the temperatures of `table` are as long as those of
-    `preset`. Raises what the functions behind it raise, and ValueError if there is nothing to evaluate.
+    `preset`, with steps for the lightest atom. `keep` is called with the results so far after each part. Raises what
+    the functions behind it raise, and ValueError if there is nothing to evaluate.
     """
-    length = presets.get(preset)
-    calculator = calculators.by_name(model, settings)
+    length, calculator = presets.get(preset), calculators.by_name(model, settings)
     potential = calculators.potential_of(calculator)
     crystal = _crystal(model, structure, symbol, needed=frames is None or table is not None)
     points = _points(crystal, structure, symbol, table)
@@ -52,16 +53,21 @@ def evaluate(
         at_rest = summary.run(crystal, calculator, measured=points)
         found["at_rest"] = at_rest.as_dict()
         say(at_rest.table())
+        keep(found)
     if frames is not None:
         found["frames"] = {"file": str(frames)} | _errors(calculator, potential, labelled_frames)
         say(f"\n{_error_text(found['frames'])}")
+        keep(found)
     if table is not None and potential is None:
         say("\nconstants at temperature: left out, they need a potential of fusedff, whose dynamics this is")
     elif table is not None:
+        masses = crystals.unit_cell(points[0].crystal).get_masses()
+        length = presets.for_lightest(length, masses.min())
         presets.announce(length)
         config = replace(length.evaluation, repeats=material.repeats_of(points[0].crystal))
         found["at_temperature"] = elastic.run(potential, points, config).as_dict()
         say(f"\n{_thermal_text(found['at_temperature'])}")
+        keep(found)
     return found
 
 
@@ -121,10 +127,11 @@ def _error_text(found) -> str:
 
 
 def _thermal_text(found) -> str:
-    condition = next(iter(found["by_temperature_K"].values()))["condition"]
-    lines = [f"{condition}, from molecular dynamics (GPa), ± one standard error of the sampling"]
-    for row in results.elastic_rows({"": found["by_temperature_K"]}):
+    points = found["by_temperature_K"]
+    lines = ["from molecular dynamics (GPa), ± one standard error of the sampling"]
+    for row in results.elastic_rows({"": points}):
         measured = "" if row["measured_GPa"] is None else f"measured {row['measured_GPa']:.1f}"
         value = f"{row['value_GPa']:.2f} ± {row['stderr_GPa']:.2f}"
-        lines.append(f"  {row['temperature_K']:>6} K {row['quantity']:<4} {value:>16}  {measured}".rstrip())
-    return "\n".join(lines)
+        condition = points[row["temperature_K"]]["condition"] if row["quantity"].startswith("C") else ""
+        lines.append(f"  {row['temperature_K']:>6} K {row['quantity']:<4} {value:>16}  {measured:<16} {condition}")
+    return "\n".join(map(str.rstrip, lines))

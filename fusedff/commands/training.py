@@ -67,6 +67,7 @@ def _train_one(material: Material, say) -> dict:
         "learned_from": storage.digest(
             {"frames": checkpoints.data_of_frames(material.frames, "all"), "table": points, "targets": material.targets}
         ),
+        "compared_with": storage.digest(material.points),
         "settings": presets.as_dict(preset),
         "versions": run_folder.versions(),
     }
@@ -76,14 +77,13 @@ def _train_one(material: Material, say) -> dict:
     models, histories = _three_models(material, folder, say)
     found = {}
     for name, model in models.items():
-        say(f"{results.TITLES[name]}: evaluation at {', '.join(f'{p.temperature:g}' for p in material.points)} K")
-        found[name] = (
-            _evaluated(model, material, f"{results.TITLES[name]}: elastic constants")
-            | targets.evaluate(
-                material.targets, model, preset.evaluation, preset.experiment.sampling, results.TITLES[name]
-            )
-            | {"in_training": {one.name: one.last(histories[name]) for one in material.targets if name != "dft"}}
-        )
+        evaluation, of = f"{name}/evaluation.json", storage.digest({"of": identity, "params": model.params})
+        kept = folder.read(evaluation) if (folder.path / evaluation).exists() else {}
+        if kept.get("digest") != of:
+            say(f"{results.TITLES[name]}: evaluation at {', '.join(f'{p.temperature:g}' for p in material.points)} K")
+            kept = {"digest": of, "found": _evaluated(model, material, name, histories[name])}
+            folder.write(evaluation, kept)  # a later one that fails or is interrupted costs nothing of this one
+        found[name] = kept["found"]
     result = identity | {
         "material": str(material.points[0].crystal),
         "models": found,
@@ -101,14 +101,20 @@ def _train_one(material: Material, say) -> dict:
     return result
 
 
-def _evaluated(model, material: Material, name) -> dict:
-    """`comparison.evaluate_model`; without elastic constants, and with a warning, if a simulation explodes."""
-    test, preset = material.split.test, material.preset
+def _evaluated(model, material: Material, name, history) -> dict:
+    """`comparison.evaluate_model` and the further targets.
+
+    It is without elastic constants, and with a warning, if a simulation explodes.
+    """
+    test, preset, title = material.split.test, material.preset, f"{results.TITLES[name]}: elastic constants"
     try:
-        return comparison.evaluate_model(model, test, material.points, preset, name)
+        found = comparison.evaluate_model(model, test, material.points, preset, title)
     except ExplodedTrajectoryError as error:
-        warnings.warn(f"{name}: {error}. No constants of this model are shown", stacklevel=2)
-        return comparison.evaluate_model(model, test, (), preset, name)
+        warnings.warn(f"{title}: {error}. No constants of this model are shown", stacklevel=2)
+        found = comparison.evaluate_model(model, test, (), preset, title)
+    sampling = preset.experiment.sampling
+    found |= targets.evaluate(material.targets, model, preset.evaluation, sampling, results.TITLES[name])
+    return found | {"in_training": {one.name: one.last(history) for one in material.targets if name != "dft"}}
 
 
 def _three_models(material: Material, folder: RunFolder, say) -> tuple[dict, dict]:

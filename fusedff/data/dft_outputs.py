@@ -76,7 +76,8 @@ def _extxyz(path: Path) -> Iterator[OutputFrame]:
 
 
 def _trajectory(path: Path) -> Iterator[OutputFrame]:
-    return (OutputFrame(atoms, True) for atoms in ase.io.iread(str(path), ":", format="traj"))
+    found = ase.io.iread(str(path), ":", format="traj", do_not_split_by_at_sign=True)
+    return (OutputFrame(atoms, True) for atoms in found)
 
 
 class Format(NamedTuple):

@@ -78,14 +78,14 @@ def _frame(block: str) -> ase.Atoms:
 def with_labels(frame: ase.Atoms, keys: Mapping[str, str]) -> ase.Atoms:
     """The frame with labels from entries of other names: `keys` is energy, forces, stress or virial -> entry.
 
-    A virial (eV, positive in compression) becomes a stress, -virial / volume. What the frame lacks is left out.
+    A virial (eV, positive in compression) becomes a stress, -virial / volume. What the frame lacks is left out. If
+    `keys` names energy or forces, labels that it does not name are left out too: they may be of another calculation.
     """
     if not keys:
         return frame
-    # a free energy that belongs to another energy would be preferred to it
-    replaced = {*keys, *(("free_energy",) if "energy" in keys else ())}
-    results = {name: found for name, found in labelled_frames.calculator_results(frame).items() if name not in replaced}
-    everything = {**frame.info, **frame.arrays, **labelled_frames.calculator_results(frame)}
+    given = labelled_frames.calculator_results(frame)
+    results = {} if keys.keys() & {"energy", "forces"} else {name: given[name] for name in given if name not in keys}
+    everything = {**frame.info, **frame.arrays, **given}
     results |= {name: everything[key] for name, key in keys.items() if key in everything}
     if "virial" in results:
         virial = np.asarray(results.pop("virial"), float)

@@ -62,13 +62,17 @@ def compute_labels(calculator: BaseCalculator, structure: Atoms) -> Labels:
     """Energy, forces and stress of a structure from a calculator, as `Labels`; the structure's constraints are ignored.
 
     The energy is the one whose derivatives are the forces: the free energy, if the calculator gives it separately. The
-    stress is nan if the calculator has none for this structure, e.g. a molecule.
+    stress is nan if the calculator has none for this structure, e.g. a molecule. Raises ValueError for a structure that
+    the calculator cannot do.
     """
     atoms = structure.copy()
     atoms.set_constraint()
     atoms.calc = calculator
     free = "free_energy" in calculator.implemented_properties
-    energy, forces = float(atoms.get_potential_energy(force_consistent=free)), np.array(atoms.get_forces(), float)
+    try:
+        energy, forces = float(atoms.get_potential_energy(force_consistent=free)), np.array(atoms.get_forces(), float)
+    except NotImplementedError as error:  # how EMT says that it does not know an element
+        raise ValueError(f"this calculator cannot do {atoms.symbols} ({error}); take another one") from error
     try:
         return Labels(energy, forces, np.array(atoms.get_stress(), float))
     except NotImplementedError:

@@ -13,9 +13,10 @@ import numpy as np
 
 from fusedff.crystallography import crystals, elastic_symmetry
 from fusedff.measurements.state_points import StatePoint
-from fusedff.units import KB, strain_to_voigt
+from fusedff.units import GPA, KB, strain_to_voigt
 
 NEIGHBOURS = 2  # rows on either side, by whose lattice parameters the expansion of a row is judged
+SAME_PRESSURE = 0.001 * GPA  # strains by less than a hundredth of the expansion over 100 K
 ITERATIONS = 10  # each adds some per cent of the last one's correction
 
 
@@ -56,13 +57,17 @@ def _isothermal(point, table) -> StatePoint:
 
 def expansion(point: StatePoint, table: Sequence[StatePoint]) -> np.ndarray:
     """Thermal expansion (3, 3), 1/K, in standard axes: the slope of a line through the row and those next to it."""
-    others = [row for row in table if row.pressure == point.pressure and row.temperature != point.temperature]
+    others = [
+        row for row in table
+        if abs(row.pressure - point.pressure) < SAME_PRESSURE and row.temperature != point.temperature
+    ]  # fmt: skip
     rows = sorted([point, *others], key=lambda row: row.temperature)
     temperatures = [row.temperature for row in rows]
     if not others:
         raise ValueError(
             f"{point.temperature:g} K: what is adiabatic cannot be made isothermal without the lattice parameters of "
-            "another temperature; add a row, or give condition `isothermal` to compare the constants as they are"
+            f"another temperature at the same pressure ({point.pressure / GPA:.3g} GPa); add a row, or give condition "
+            "`isothermal` to compare the constants as they are"
         )
     at = int(np.searchsorted(temperatures, point.temperature))
     near = rows[max(at - NEIGHBOURS, 0) : at + NEIGHBOURS + 1]

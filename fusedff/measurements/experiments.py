@@ -54,7 +54,7 @@ def load_state_points(
     rows that are off the smooth curve through the other ones.
     """
     path = TITANIUM_TABLE if path is None else Path(path)
-    reference = crystal_of(symbol, structure)
+    reference = crystal_of("Ti" if symbol is None and path == TITANIUM_TABLE else symbol, structure)
     if units is not None and units not in PER_GPA:
         raise ValueError(f"units {units!r} are unknown; use one of {', '.join(PER_GPA)}")
     rows = csv.read_rows(path)
@@ -75,13 +75,16 @@ def load_state_points(
 
 
 def crystal_of(symbol: str | None, structure) -> Crystal:
-    """A crystal as a table should be about: that of a file, or for a name alone with edges of 1 Å.
+    """The crystal that a table describes: that of a file, or for a name alone one with edges of 1 Å.
 
-    Raises what `crystals.from_structure` raises, and ValueError for another `symbol` than that of the file.
+    Raises what `crystals.from_structure` raises, and ValueError for another `symbol` than that of the file, and for a
+    name without a symbol.
     """
     if isinstance(structure, str) and (structure in crystals.STRUCTURES or not Path(structure).is_file()):
         edges = {"a": 1.0} | ({"c": np.sqrt(8 / 3)} if structure == "hcp" else {})
-        return Crystal(symbol or "Ti", structure, **edges)
+        if symbol is None:
+            raise ValueError(f"{structure} of what? Give a chemical symbol, e.g. symbol='Ti'")
+        return Crystal(symbol, structure, **edges)
     reference = crystals.from_structure(structure)
     if symbol is not None and not _same_compound(symbol, reference.symbol):
         raise ValueError(f"the structure is of {reference.symbol}, not {symbol}; leave out `symbol`")

@@ -102,10 +102,12 @@ def run(
 ) -> LiquidResult:
     """Melt every frame, equilibrate it at its temperature (K) and sample it; all in one batch.
 
-    Trajectories depend on `settings.seed` alone. Raises ValueError for fewer than two replicas, for a run shorter than
-    twice the longest time of the fit, and for a crystal that does not melt.
+    Trajectories depend on `settings.seed` alone. Raises ValueError for fewer than two replicas, for a temperature that
+    is given twice, for a run shorter than twice the longest time of the fit, and for a crystal that does not melt.
     """
     require_potential(potential)
+    if len(set(temperatures)) < len(temperatures):
+        raise ValueError(f"temperatures {list(temperatures)} K repeat, which name the results; run such states apart")
     lags, times, linear = _lags(settings)
     cells = replicate(frames, temperatures, settings.replicas)
     spacing = settings.spacing
