@@ -252,6 +252,26 @@ def test_the_independent_evaluation_is_of_the_model_that_ships_and_says_what_rea
         assert said in notebook
 
 
+def test_the_take_away_of_notebook_07_is_as_the_models_that_ship_do():
+    notebook = (ROOT / "notebooks" / "07_targets_and_held_out_temperatures.ipynb").read_text()
+    found, train = RECORD["temperatures"]["models"], RECORD["temperatures"]["train"]
+    parts = results.split_by_training(found["fused"], train)
+    trained, held_out = (
+        "{:.1f} ± {:.1f} %".format(*results.elastic_deviation(parts[p])) for p in ("trained", "held_out")
+    )
+    assert f"{trained} off at trained and {held_out} off at held-out temperatures" in notebook
+
+    def expansion(model, edge, kind="value"):
+        """Per million and kelvin, above 200 K."""
+        at = [t for t in found[model] if float(t) > 200]
+        lengths = [found[model][t]["lattice"][edge][kind] for t in at]
+        return 1e6 * np.polyfit(list(map(float, at)), np.log(lengths), 1)[0]
+
+    fused, dft = (" and ".join(f"{expansion(model, edge):.1f}" for edge in "ac") for model in ("fused", "dft"))
+    table = " and ".join(f"{expansion('fused', edge, 'measured'):.1f}" for edge in "ac")
+    assert f"{fused} millionths per kelvin along a and c (table: {table}; DFT-only: {dft})" in notebook
+
+
 def test_the_committee_is_of_the_models_that_ship_and_as_the_notebook_says():
     found = json.loads((ROOT / "benchmarks" / "results" / "committee.json").read_text())
     for seed, member in found["members"].items():
