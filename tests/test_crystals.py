@@ -96,6 +96,14 @@ def test_a_crystal_comes_back_from_a_file(name, file, tmp_path):
     assert check_symmetry(cell, 1e-3).international == crystal.structure.space_group == str(crystal.structure)
 
 
+@pytest.mark.parametrize(("file", "kind"), [
+    ("POSCAR@300K", "vasp"), ("cu@2.cif", "cif"), ("cu@.xyz", "extxyz"), ("cu@9.traj", "traj"), ("cu@:.json", "json"),
+])  # fmt: skip
+def test_the_name_of_a_file_may_have_an_at_sign(file, kind, tmp_path):
+    write(tmp_path / file, bulk("Cu", "fcc", a=3.6, cubic=True), format=kind)
+    assert crystals.from_structure(tmp_path / file).parameters == pytest.approx({"a": 3.6})
+
+
 def test_a_crystal_of_a_file_is_a_value():
     """Equal, hashable and told apart by what is in it: it is kept in sets, settings and digests of checkpoints."""
     one, other = crystals.from_structure(structure("cubic")), crystals.from_structure(structure("cubic"))
@@ -129,6 +137,21 @@ def test_a_primitive_or_repeated_cell_is_the_conventional_one():
         assert (made.symbol, str(made.structure), crystals.symmetry(made)) == ("Si", "Fd-3m", "cubic")
         assert made.a == pytest.approx(5.43)
         np.testing.assert_allclose(crystals.unit_cell(made).cell.array, 5.43 * np.eye(3), atol=1e-9)
+
+
+def test_an_element_in_hcp_bcc_or_fcc_is_called_so_wherever_it_is_from():
+    for right in (TITANIUM, Crystal("Fe", "bcc", 2.87), Crystal("Al", "fcc", 4.05)):
+        atoms = crystals.unit_cell(right) * (1, 2, 1)
+        atoms.translate([0.1, 0.2, 0.3])
+        atoms.rotate(30, (1, 2, 3), rotate_cell=True)
+        found = crystals.named(crystals.from_structure(atoms))
+        assert (found.symbol, found.structure) == (right.symbol, right.structure)
+        assert found.parameters == pytest.approx(right.parameters)
+    sites = [(0, 0, 0), (1 / 3, 2 / 3, 0.25)]
+    double = crystal(["La", "La"], sites, spacegroup=194, cellpar=[3.77, 3.77, 12.14, 90, 90, 120])
+    for atoms in (double, bulk("Si", "diamond", a=5.43), bulk("NaCl", "rocksalt", a=5.64), structure("triclinic")):
+        other = crystals.from_structure(atoms)
+        assert crystals.named(other) is other
 
 
 def test_a_relaxed_crystal_keeps_its_structure_and_takes_new_lengths_and_places():

@@ -271,7 +271,7 @@ def test_a_row_that_is_off_the_curve_through_the_others_is_named_with_its_line(w
 
 
 def test_a_cell_turned_by_45_degrees_is_named(table):
-    """L1_0: the usual cell of four atoms is no conventional cell of its space group."""
+    """L1_0: the usual cell of four atoms is not a conventional cell of its space group."""
     alloy = Atoms("Cu2Au2", scaled_positions=[[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]],
                   cell=[3.96, 3.96, 3.67], pbc=True)  # fmt: skip
     path = table("temperature_K,a_A,c_A", "300,3.96,3.67")

@@ -177,6 +177,45 @@ def test_the_settings_of_an_orthorhombic_crystal_keep_their_own_axes():
     assert tensors[1][3, 3] == pytest.approx(tensors[0][5, 5])
 
 
+LAYERS = Atoms("CuPtAuCu", scaled_positions=[[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]],
+               cell=[4.1, 3.95, 3.8], pbc=True)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*CASES, "Pmmm, a > b > c"])
+@pytest.mark.parametrize("repeats", [(2, 1, 1), (1, 3, 2)])
+def test_a_supercell_describes_the_cell_that_it_repeats(name, repeats):
+    atoms = structure(name) if name in CASES else LAYERS
+    one, many = (crystals.from_structure(cell) for cell in (atoms, atoms * repeats))
+    assert many.parameters == pytest.approx(one.parameters)
+    one, many = map(crystals.unit_cell, (one, many))
+    np.testing.assert_array_equal(many.numbers, one.numbers)
+    np.testing.assert_allclose(fourth_moments(many), fourth_moments(one), atol=1e-12)
+
+
+def test_a_left_handed_cell_keeps_its_own_edges():
+    mirrored = LAYERS.copy()
+    mirrored.set_cell(LAYERS.cell.array * [[1], [1], [-1]])  # positions stay
+    found = crystals.unit_cell(crystals.from_structure(mirrored))
+    np.testing.assert_allclose(fourth_moments(found), fourth_moments(LAYERS), atol=1e-12)
+
+
+def test_a_cell_that_leaves_the_setting_open_is_refused():
+    """The primitive cell of a centred lattice, and a monoclinic one whose two-fold axis is not b."""
+    centred = Atoms("Ar4", scaled_positions=[[0, y, z] for y, z in ((0.1, 0.25), (0.9, 0.75))]
+                    + [[0.5, y, z] for y, z in ((0.6, 0.25), (0.4, 0.75))], cell=[3.1, 5.9, 5.0], pbc=True)  # fmt: skip
+    assert crystals.from_structure(centred).parameters == pytest.approx({"a": 3.1, "b": 5.9, "c": 5.0})
+    cell, sites, numbers = spglib.find_primitive((centred.cell.array, centred.get_scaled_positions(), centred.numbers))
+    unusual = structure("monoclinic")
+    unusual = Atoms(unusual.numbers, cell=unusual.cell.array[[2, 0, 1]],
+                    scaled_positions=unusual.get_scaled_positions()[:, [2, 0, 1]], pbc=True)  # fmt: skip
+    for atoms, says in (
+        (Atoms(numbers, cell=cell, scaled_positions=sites, pbc=True), r"Ar2 \(Cmcm\): .* which orthorhombic crystals"),
+        (unusual, r"\(P2_1/m\): its cell is not a conventional cell, of which monoclinic .* give the cell that you mean"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            crystals.from_structure(atoms)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_static_constants_of_any_class_are_those_of_harmonic_bonds(name):
     """In closed form, with atoms at rest, in arbitrary axes; constants in standard axes make up all of the tensor."""

@@ -40,16 +40,16 @@ epochs = 2
 TARGETS = """
 [[targets]]
 kind = "phonon"
-name = "X"
+name = "B1g"
 frequency_THz = 7.2
 temperature_K = 480
-index = 3
+index = 2
 
 [[targets]]
 kind = "radial_distribution"
 file = "gr.csv"
 temperature_K = 300
-repeats = [2, 1, 1]
+repeats = [2, 2, 1]
 """
 TABLE = """\
 temperature_K,a_A,C11_GPa,C12_GPa,C44_GPa,role
@@ -224,8 +224,9 @@ def test_after_a_change_of_what_models_are_compared_with_they_are_evaluated_agai
 
 @pytest.fixture
 def targeted(folder):
-    """A study with two further targets."""
-    (folder / "study.toml").write_text(SETTINGS + TARGETS)
+    """A study of hcp with two further targets."""
+    (folder / "study.toml").write_text(SETTINGS.replace('"fcc"', '"hcp"') + TARGETS)
+    (folder / "measured.csv").write_text("temperature_K,a_A,c_A,C11_GPa\n300,2.556,4.174,220\n500,2.566,4.190,210\n")
     (folder / "gr.csv").write_text("r_A,g\n1.0,0\n1.6,0.1\n2.4,2\n")
     return folder
 
@@ -233,29 +234,29 @@ def targeted(folder):
 def check_targets(models):
     """What a study with two further targets leaves in its folder."""
     summary = storage.read_json(models / "summary.json")
-    assert summary["models"]["fused"]["targets"]["X"]["measured"] == 7.2
-    assert set(summary["models"]["fused"]["in_training"]) == {"X", "g(r)"}
+    assert summary["models"]["fused"]["targets"]["B1g"]["measured"] == 7.2
+    assert set(summary["models"]["fused"]["in_training"]) == {"B1g", "g(r)"}
     with open(models / "tables" / "targets.csv", newline="") as file:
-        assert [row["target"] for row in csv.DictReader(file)] == 3 * ["X", "g(r)"]
+        assert [row["target"] for row in csv.DictReader(file)] == 3 * ["B1g", "g(r)"]
     with open(models / "tables" / "g-r.csv", newline="") as file:
         assert {"r_A", "measured", "fused", "fused_stderr"} < set(next(csv.DictReader(file)))
     assert (models / "figures" / "g-r.png").exists()
-    assert "X: measured 7.2 THz; DFT-only " in (models / "MODELS.md").read_text()
+    assert "B1g: measured 7.2 THz; DFT-only " in (models / "MODELS.md").read_text()
 
 
 def test_targets_by_name_are_in_tables_figures_and_card(targeted, instant, monkeypatch):
-    history = [{"epoch": 0, "C11@300K": 160.0, "X_THz": 7.0, "g(r)": 0.2}]
+    history = [{"epoch": 0, "C11@300K": 160.0, "B1g_THz": 7.0, "g(r)": 0.2}]
     for trainer in (difftre, fused):
         monkeypatch.setattr(trainer, "train", lambda start, measured, *arguments, **options: (start, history))
     curve = {"r_A": [1.0, 1.1], "measured": [0.0, 0.1], "g": [0.1, 0.0], "g_stderr": [0.01, 0.02]}
-    values = {"X": (7.1, None, 7.2, "THz"), "g(r)": (0.2, 0.01, 0.0, "")}
+    values = {"B1g": (7.1, None, 7.2, "THz"), "g(r)": (0.2, 0.01, 0.0, "")}
     entries = {
         name: dict(zip(("value", "stderr", "measured", "unit"), one, strict=True)) for name, one in values.items()
     }
     monkeypatch.setattr(targets, "evaluate", lambda *arguments: {"targets": entries, "curves": {"g(r)": curve}})
     result = training.train(material.load(targeted / "study.toml"))
     assert result["models"]["dft"]["in_training"] == {}
-    assert result["models"]["fused"]["in_training"] == {"X": 7.0, "g(r)": 0.2}
+    assert result["models"]["fused"]["in_training"] == {"B1g": 7.0, "g(r)": 0.2}
     check_targets(targeted / "models")
 
 

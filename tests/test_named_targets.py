@@ -13,11 +13,17 @@ from copper import copper
 
 from fusedff import results, tables
 from fusedff.commands import cli, material, targets
+from fusedff.crystallography import crystals
+from fusedff.crystallography.crystals import Crystal
 from fusedff.data import datasets
+from fusedff.interfaces.ase import FusedCalculator
+from fusedff.measurements.state_points import StatePoint
 from fusedff.network.lennard_jones import LennardJones
 from fusedff.potential import Potential
+from fusedff.properties.static import zone_center
 from fusedff.simulation import langevin
 from fusedff.training import difftre
+from fusedff.training.config import SamplingConfig
 
 SETTINGS = """\
 frames = "frames.extxyz"
@@ -150,6 +156,37 @@ def test_a_cold_crystal_has_the_heat_capacity_of_dulong_and_petit_in_single_prec
     # 4 x 60 snapshots tell a variance to 9 %, correlated ones to less
     assert found["value"] == pytest.approx(3.0, abs=0.4)
     assert 0.02 < found["stderr"] < 0.3
+
+
+SALT = Crystal("NaCl", "rocksalt", 5.0)
+
+
+def phonon(crystal, **which):
+    context = targets.Context(Path(), [StatePoint(300.0, crystal)], (1, 1, 1), SamplingConfig())
+    return targets.Phonon(name="TO", frequency_THz=5.0, temperature_K=300.0, **which).as_target(context).target
+
+
+def test_an_optical_mode_is_one_of_the_zone_centre_in_a_cell_of_several_primitive_ones():
+    """Rock salt has one, three times degenerate: Na against Cl, by whichever name."""
+    params = {"epsilon": jnp.full(2, 0.05), "sigma": jnp.full(2, 2.6)}
+    model = Potential(params, LennardJones(8.0), (11, 17), (0.0, 0.0))
+    cell = crystals.unit_cell(SALT)
+    optical = zone_center.optical(cell, FusedCalculator(model), 1e-3)
+    opposite = [[1, 1, 0] if symbol == "Na" else [-1, -1, 0] for symbol in cell.symbols]
+    for which in ({"index": 0}, {"index": 2}, {"displacements": opposite}):
+        assert float(phonon(SALT, **which).observe(model)[0]) == pytest.approx(optical.mean(), rel=1e-4)
+
+
+def test_modes_of_the_zone_boundary_are_refused():
+    argon = Crystal("Ar", "fcc", 5.3)
+    layers = [[1, 0, 0], [1, 0, 0], [-1, 0, 0], [-1, 0, 0]]
+    for which in ({"index": 0}, {"displacements": layers}):
+        with pytest.raises(ValueError, match="fcc Ar has one atom in its primitive cell and so no optical modes; leav"):
+            phonon(argon, **which)
+    with pytest.raises(ValueError, match=r"of NaClNaClNaClNaCl: atoms 0 and 2, from 0, are equal by a translation"):
+        phonon(SALT, displacements=2 * layers)
+    with pytest.raises(ValueError, match="index 3 of 3; give 0 to 2"):
+        phonon(SALT, index=3)
 
 
 def test_check_says_what_it_has_read(folder, capsys):

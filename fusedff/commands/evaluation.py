@@ -94,7 +94,9 @@ def _points(crystal, structure, symbol, table):
     if table is not None:
         crystal_of_table = {"symbol": symbol, "structure": structure} if structure else {}
         return experiments.load_state_points(table, **crystal_of_table)
-    titanium = crystal is not None and (crystal.symbol, crystal.structure) == (TITANIUM.symbol, TITANIUM.structure)
+    if crystal is None:
+        return ()
+    titanium = (crystal.symbol, crystals.named(crystal).structure) == (TITANIUM.symbol, TITANIUM.structure)
     return experiments.load_state_points() if titanium else ()
 
 

@@ -23,6 +23,7 @@ from fusedff.data.validation import frame_checks
 from fusedff.measurements import curves
 from fusedff.measurements.state_points import StatePoint
 from fusedff.potential import Potential
+from fusedff.properties.static import zone_center
 from fusedff.properties.thermal.config import SolidConfig
 from fusedff.runtime import limits
 from fusedff.simulation import distributions, langevin
@@ -83,8 +84,9 @@ class Context(NamedTuple):
 class Phonon:
     """A mode at the zone centre, harmonic, in the cell measured nearest to `temperature_K`.
 
-    The mode is given by either `displacements` of the atoms of the conventional cell or `index`, see
-    `phonon_target.Mode`.
+    The mode is given by either `index`, among the optical frequencies in ascending order, or `displacements` of the
+    atoms of the conventional cell (`crystals.unit_cell`), the same for atoms that are equal by a translation of the
+    lattice; see `phonon_target.Mode`.
     """
 
     kind: ClassVar = "phonon"
@@ -111,9 +113,18 @@ class Phonon:
     def as_target(self, context: Context) -> NamedTarget:
         """The frequency as a target."""
         point = _nearest(context.points, self.temperature_K)
-        which = self.displacements if self.index is None else self.index
+        cell = crystals.unit_cell(point.crystal)
+        primitive = zone_center.primitive_cell(cell)
+        if len(primitive) == 1:
+            raise ValueError(
+                f"{point.crystal.structure} {point.crystal.symbol} has one atom in its primitive cell and so no "
+                f"optical modes; leave out {self.name}"
+            )
+        frame, which = (cell, self.displacements) if self.index is None else (primitive, self.index)
         mode = Mode(self.name, self.frequency_THz, which, self.stderr_THz)
-        target = PhononTarget(crystals.unit_cell(point.crystal), (mode,), self.weight)
+        target = PhononTarget(frame, (mode,), self.weight)
+        if self.displacements is not None:
+            _require_zone_centre(self.displacements, cell)
         text = (
             f"{self.frequency_THz:g} ± {self.stderr_THz:g} THz, at 0 K in the cell measured at {point.temperature:g} K"
         )
@@ -358,6 +369,18 @@ def _sampled(one: NamedTarget, target: Target, potential, settings, sampling, na
         potential, target.cells, dynamics, equilibration=max(settings.equilibration, own.first_equilibration),
         snapshots=max(settings.snapshots, own.snapshots), seed=settings.seed, observe=target.observe, name=name,
     ).observed  # fmt: skip
+
+
+def _require_zone_centre(displacements, cell: Atoms) -> None:
+    """Raise ValueError unless atoms that are equal by a translation of the lattice move alike."""
+    first = {}
+    for n, image in enumerate(zone_center.images(cell)):
+        other = first.setdefault(image, n)
+        if not np.allclose(displacements[n], displacements[other], rtol=1e-6):
+            raise ValueError(
+                f"displacements of {cell.symbols}: atoms {other} and {n}, from 0, are equal by a translation of the "
+                "lattice and move alike in a mode at the zone centre; give both the same displacement"
+            )
 
 
 def _nearest(points, temperature: float) -> StatePoint:

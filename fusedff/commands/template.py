@@ -27,7 +27,7 @@ preset = "demo"                   # smoke (quick test, useless models), demo (mi
 # epochs = 24
 
 # Further measurements to train on, a section [[targets]] each. A mode at the zone centre, at 0 K in the cell measured
-# nearest to temperature_K: displacements of the atoms of the conventional cell, or index = 0, among its optical
+# nearest to temperature_K: displacements of the atoms of the conventional cell, or index = 0, among the optical
 # frequencies in ascending order.
 # [[targets]]
 # kind = "phonon"

@@ -31,6 +31,8 @@ STRUCTURES = {
     "zincblende": "GaAs",
     "fluorite": "CaF2",
 }
+# Elements by space group and number of atoms in the conventional cell, which no other arrangement of one element has.
+_ELEMENTS = {("P6_3/mmc", 2): "hcp", ("Im-3m", 2): "bcc", ("Fm-3m", 4): "fcc"}
 FILES = "a POSCAR, CIF or extended-XYZ file, or one of ASE (.traj, .json)"
 
 MAX_ATOMS = 1_000_000  # of a supercell
@@ -119,9 +121,10 @@ def _check_kind(symbol, structure):
 def from_structure(structure: str | Path | ase.Atoms | Crystal, tolerance: float = 1e-3) -> Crystal:
     """Read a crystal from a POSCAR, CIF or extended-XYZ file (the last frame) or an `ase.Atoms`, in any cell and axes.
 
-    The cell is kept if its edges fit the symmetry; otherwise it is the conventional cell of spglib (`orientation`).
-    `tolerance` is in Å. A `Crystal` is returned as it is. Raises FileNotFoundError, or ValueError if the file cannot be
-    read, the structure is not periodic in three directions, a site is partly occupied, or no symmetry is found.
+    The cell is kept, a repeated one shortened, if its edges fit the symmetry; otherwise it is the conventional cell of
+    spglib, if there is only one (`orientation`). `tolerance` is in Å. A `Crystal` is returned as it is. Raises
+    FileNotFoundError, or ValueError if the file cannot be read, the structure is not periodic in three directions, a
+    site is partly occupied, no symmetry is found, or the cell leaves open to which of several the constants refer.
     """
     if isinstance(structure, Crystal):
         return structure
@@ -148,15 +151,25 @@ def read(path: Path) -> tuple[ase.Atoms, str]:
     suffix = path.suffix.lower()
     kind = {".cif": "cif", ".xyz": "extxyz", ".extxyz": "extxyz", ".traj": "traj", ".json": "json"}.get(suffix, "vasp")
     try:
-        atoms: ase.Atoms = ase.io.read(str(path), format=kind)  # ty: ignore[invalid-assignment]: one frame
+        found = ase.io.read(str(path), format=kind, do_not_split_by_at_sign=True)
     except Exception as error:  # ASE raises whatever its parser meets
         said = one_line(error)
         raise ValueError(f"{path.name}: cannot be read as {kind} ({said}); give {FILES}") from error
+    atoms: ase.Atoms = found  # ty: ignore[invalid-assignment]: one frame
     occupancy = atoms.info.get("occupancy", {})
     shares = [share for site in occupancy.values() for share in site.values()]
     if any(share < 1 for share in shares):
         raise ValueError(f"{path.name}: a site is occupied by {min(shares):g} of an atom; give whole atoms")
     return atoms, path.name
+
+
+def named(crystal: Crystal) -> Crystal:
+    """The crystal with its structure by name if it is an element in hcp, bcc or fcc, otherwise as it is."""
+    require_crystal(crystal)
+    s = crystal.structure
+    if isinstance(s, str) or len(set(s.numbers)) > 1 or (s.space_group, len(s.numbers)) not in _ELEMENTS:
+        return crystal
+    return replace(crystal, structure=_ELEMENTS[s.space_group, len(s.numbers)])
 
 
 def with_parameters(crystal: Crystal, values) -> Crystal:

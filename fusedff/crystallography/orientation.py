@@ -7,9 +7,10 @@ x, y, z; in monoclinic ones b along y and c along z. If the two-fold axes of a t
 the cell (e.g. P-31m), a is turned by 30 degrees from x, so that a two-fold axis lies along x as in other trigonal
 crystals.
 
-The conventional cell is the given cell if its edges fit the symmetry, otherwise spglib's. Orthorhombic, monoclinic and
-triclinic crystals have several conventional cells (Pnma or Pbnm), and 4/m and -3 crystals and those of primitive
-trigonal lattices two (which differ by the signs of C14, C15, C16): elastic constants refer to the cell that is given.
+The conventional cell is the given cell if its edges fit the symmetry; a repeated cell is first shortened along its
+edges. Otherwise it is spglib's, if there is only one. Orthorhombic, monoclinic and triclinic crystals have several
+conventional cells (Pnma or Pbnm), and 4/m and -3 crystals and those of primitive trigonal lattices two (which differ by
+the signs of C14, C15, C16): elastic constants refer to the cell that is given, and other cells are refused.
 
 A half turn about c reverses the sign of C14, and tables differ in it. A rhombohedral lattice is taken as obverse, as in
 the International Tables: C14 of corundum is then +23 GPa (Gladden et al., Appl. Phys. Lett. 85, 392 (2004)); earlier
@@ -49,6 +50,8 @@ _LATTICES = {
     "hexagonal": {"b": "a", "alpha": 90, "beta": 90, "gamma": 120},
     "cubic": {"b": "a", "c": "a", "alpha": 90, "beta": 90, "gamma": 90},
 }
+# Symmetries with several conventional cells, whose constants differ; so have primitive trigonal lattices.
+_SEVERAL_CELLS = ("triclinic", "monoclinic", "orthorhombic", "tetragonal 4/m", "trigonal -3")
 PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")
 
 
@@ -91,10 +94,11 @@ def cell_of(parameters: dict[str, float], symmetry: str, turn: int = 0) -> np.nd
 
 
 def of_atoms(atoms: Atoms, tolerance: float = 1e-3) -> Orientation:
-    """Orientation of a crystal given in any cell, primitive, conventional or repeated; `tolerance` is in Å.
+    """Orientation of a crystal given in a primitive, conventional or repeated cell; `tolerance` is in Å.
 
     Of several rotations that are equivalent by symmetry, the smallest is taken: a crystal in standard axes stays as it
-    is. Raises ValueError if no symmetry can be found, or the cell does not fit it.
+    is. Raises ValueError if no symmetry can be found, the cell does not fit it, or the crystal has several conventional
+    cells and the given one is neither one of them nor a repeated one.
     """
     found, system, symmetry = _symmetry(atoms, tolerance)
     _, rotation, _ = _conventional(atoms, found, symmetry, tolerance)
@@ -105,7 +109,7 @@ def of_atoms(atoms: Atoms, tolerance: float = 1e-3) -> Orientation:
 
 
 def conventional(atoms: Atoms, tolerance: float = 1e-3) -> Conventional:
-    """A conventional cell of a crystal given in any cell; `tolerance` is in Å. Raises ValueError like `of_atoms`."""
+    """A conventional cell of a crystal given as in `of_atoms`, which raises the same errors; `tolerance` is in Å."""
     found, _, symmetry = _symmetry(atoms, tolerance)
     cell, rotation, turn = _conventional(atoms, found, symmetry, tolerance)
     return Conventional(rotated_atoms(cell, rotation), symmetry, found.international, turn)
@@ -135,16 +139,47 @@ def _conventional(atoms, found, symmetry, tolerance):
     """A conventional cell in the axes of `atoms`, the rotation into standard axes, and the angle of a from x."""
     standard = Atoms(found.std_types, cell=found.std_lattice, scaled_positions=found.std_positions, pbc=True)
     standard = rotated_atoms(standard, _nearest_rotation(found.std_rotation_matrix).T)
-    fitting = len(atoms) == len(standard) and not _reverse(found)
-    for cell in [atoms, standard] if fitting else [standard]:
+    own, called = _shortened(atoms, found, tolerance), f"{atoms.get_chemical_formula()} ({found.international})"
+    primitive_trigonal = symmetry == "trigonal -3m" and found.international.startswith("P")
+    for cell in [own, standard] if len(own) == len(standard) else [standard]:
         for turn in (0, 30) if symmetry == "trigonal -3m" else (0,):
             rotation = _axes(cell.cell.array, turn)
-            if _fits(cell, rotation, turn, found, symmetry, tolerance):
-                return cell, rotation, turn
+            if not _fits(cell, rotation, turn, found, symmetry, tolerance):
+                continue
+            if cell is standard and (symmetry in _SEVERAL_CELLS or primitive_trigonal):
+                raise ValueError(
+                    f"{called}: its cell is not a conventional cell, of which {symmetry} crystals have several, with "
+                    "different constants; relax it if it is distorted, else give the cell that you mean "
+                    "(spglib.standardize_cell makes one)"
+                )
+            return cell, rotation, turn
     raise ValueError(
-        f"{atoms.get_chemical_formula()} ({found.international}): its cell does not fit its symmetry within "
-        f"{tolerance:g} Å; relax it or give its coordinates with more digits"
+        f"{called}: its cell does not fit its symmetry within {tolerance:g} Å; relax it or give its coordinates with "
+        "more digits"
     )
+
+
+def _shortened(atoms, found, tolerance):
+    """The cell with edges no longer than the translations along them, right-handed, and obverse if rhombohedral.
+
+    Atoms keep their order; of those that are equal by a translation the first is kept.
+    """
+    translations = found.translations[(found.rotations == np.eye(3)).all((1, 2))]  # fractions of the edges
+    zero = np.abs(translations - translations.round()) * atoms.cell.lengths() < 10 * tolerance
+    repeats = np.array([(zero | axis).all(1).sum() for axis in np.eye(3, dtype=bool)])
+    # a rhombohedral lattice has the reverse setting, not the obverse of tables, if it is centred at (1/3, 2/3, 1/3)
+    off = translations * repeats - (1 / 3, 2 / 3, 1 / 3)
+    reverse = (np.abs(off - off.round()) < 0.01).all(1).any()
+    signs = np.sign(np.linalg.det(atoms.cell.array)) * np.array([-1, -1, 1] if reverse else [1, 1, 1])
+    if (repeats * signs == 1).all():
+        return atoms
+    cell = atoms.cell.array * (signs / repeats)[:, None]
+    scaled, kept = atoms.positions @ np.linalg.inv(cell), []
+    for n in range(len(atoms)):
+        apart = scaled[kept] - scaled[n]
+        if (np.linalg.norm((apart - apart.round()) @ cell, axis=1) > 10 * tolerance).all():
+            kept.append(n)
+    return Atoms(atoms.numbers[kept], cell=cell, positions=atoms.positions[kept], pbc=True)
 
 
 def _axes(cell, turn):
@@ -177,12 +212,6 @@ def _proper_operations(found):
     operations = np.linalg.det(operations)[:, None, None] * operations
     given = _nearest_rotation(found.std_rotation_matrix)
     return given.T @ operations @ given
-
-
-def _reverse(found):
-    """Whether a rhombohedral lattice has the reverse setting, centred at (1/3, 2/3, 1/3), not the obverse of tables."""
-    identity = (found.rotations == np.eye(3)).all((1, 2))
-    return bool((np.abs(found.translations[identity] - (1 / 3, 2 / 3, 1 / 3)) < 0.01).all(1).any())
 
 
 def _nearest_rotation(matrix):

@@ -88,10 +88,11 @@ def run(
     """Relax a crystal of any Laue class and compute its properties at 0 K.
 
     `phases` are other structures (of `crystals.STRUCTURES`, or omega) whose energies relative to the crystal are
-    computed, by default hcp, bcc and fcc for an element in one of them; one that cannot be relaxed is left out. Of the
-    `measured` points of the same crystal the coldest is given as a reference. Raises NotRelaxedError, and ValueError
-    for a calculator without stress or an element that it does not know.
+    computed, by default hcp, bcc and fcc for an element in one of them (`crystals.named`); one that cannot be relaxed
+    is left out. Of the `measured` points of the same crystal the coldest is given as a reference. Raises
+    NotRelaxedError, and ValueError for a calculator without stress or an element that it does not know.
     """
+    crystal = crystals.named(crystal)
     try:
         rest = relax.equilibrium(crystal, calculator, relaxation)
     except PropertyNotImplementedError as error:

@@ -19,7 +19,7 @@ def optical(atoms: Atoms, calculator, displacement: float = 0.01) -> np.ndarray:
     translations are projected out. Long-range electric fields, which split LO from TO in ionic crystals, are left out.
     Empty for one atom per primitive cell. Raises ValueError if no primitive cell is found.
     """
-    primitive = _primitive(with_calculator(atoms, calculator))
+    primitive = primitive_cell(with_calculator(atoms, calculator))
     n = len(primitive)
     if n == 1:
         return np.zeros(0)
@@ -48,11 +48,25 @@ def modes(frequencies: np.ndarray) -> list[tuple[float, int]]:
     return [(float(np.mean(group)), len(group)) for group in groups]
 
 
-def _primitive(atoms):
+def primitive_cell(atoms: Atoms) -> Atoms:
+    """A primitive cell of a crystal, in axes that may differ from its own. Raises ValueError if none is found."""
     types = crystals.atom_types(atoms)
-    found = spglib.find_primitive((atoms.cell.array, atoms.get_scaled_positions(), types), _TOLERANCE)
-    if found is None:
-        raise ValueError(f"{atoms.get_chemical_formula()}: no primitive cell can be found; check cell and positions")
-    cell, places, which = found
+    cell, places, which = _found(spglib.find_primitive, atoms, types)
     like = np.unique(types, return_index=True)[1][np.asarray(which) - 1]  # an atom of the same type
     return Atoms(atoms.numbers[like], cell=cell, scaled_positions=places, masses=atoms.get_masses()[like], pbc=True)
+
+
+def images(atoms: Atoms) -> np.ndarray:
+    """The atom of the primitive cell (n,) of which each atom of a crystal is an image: equal by a translation.
+
+    Raises ValueError if no primitive cell is found.
+    """
+    return np.asarray(_found(spglib.get_symmetry_dataset, atoms, crystals.atom_types(atoms)).mapping_to_primitive)
+
+
+def _found(search, atoms, types):
+    """What a search of spglib finds in a crystal."""
+    found = search((atoms.cell.array, atoms.get_scaled_positions(), types), _TOLERANCE)
+    if found is None:
+        raise ValueError(f"{atoms.get_chemical_formula()}: no primitive cell can be found; check cell and positions")
+    return found
