@@ -77,5 +77,5 @@ def gradients(energies: Callable, params, snapshots, w, observed, cotangents, be
         of_cells = jax.lax.map(lambda cell: pull(cell)[0], jnp.eye(len(beta), dtype=w.dtype))
         return jax.tree.map(lambda sum_, of: sum_ + jnp.tensordot(factors, of, 1), total, of_cells), None
 
-    zero = jax.tree.map(lambda x: jnp.zeros((len(cotangents), *x.shape), x.dtype), params)
+    zero = jax.tree.map(lambda x: jnp.zeros((len(cotangents), *x.shape), jnp.result_type(x, against)), params)
     return jax.lax.scan(add, zero, (snapshots, against))[0]
