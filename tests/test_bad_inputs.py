@@ -419,7 +419,7 @@ def constants(factor):
     return table(HEADER, f"323,2.95125,4.67942,{values},train")
 
 
-measured = experiments.load_state_points
+measured = partial(experiments.load_state_points, symbol="Ti")
 
 
 def titanium_point(elastic, **settings):

@@ -11,20 +11,27 @@ from fusedff.runtime.interrupts import interruptible
 
 @pytest.fixture
 def collected():
-    """A callback of the garbage collector under the name of jax's, in which Ctrl-C arrives at the first collection."""
+    """Callbacks of the garbage collector, in which Ctrl-C arrives at the first collection, and where it is slow."""
     arrived = []
 
-    def _xla_gc_callback(phase, info):
+    def interrupted(phase, info):
         if not arrived:
             arrived.append(phase)
             signal.raise_signal(signal.SIGINT)
-            time.sleep(0)  # where Python looks for signals
+            called()
+
+    def called():
+        time.sleep(0)  # where Python looks for signals
+
+    def slow(phase, info):  # the repeated signal comes here
+        time.sleep(0.15)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # an earlier test may have left another
     gc.disable()  # no collection before the one that the test asks for
-    gc.callbacks.append(_xla_gc_callback)
+    gc.callbacks.extend([interrupted, slow])
     yield arrived
-    gc.callbacks.remove(_xla_gc_callback)
+    gc.callbacks.remove(interrupted)
+    gc.callbacks.remove(slow)
     gc.enable()
     signal.signal(signal.SIGINT, before)
 
