@@ -158,7 +158,7 @@ class Potential:
     def atomic_energies(self, vectors: jax.Array, neighbors: Neighbors, numbers: jax.Array) -> jax.Array:
         """Binding energies (n_atoms,), eV, from vectors to neighbours (n_atoms, capacity, 3), Å, and atomic numbers."""
         species = jnp.searchsorted(jnp.asarray(self.numbers), numbers)
-        seen = kept_apart(vectors, neighbors, self.numbers) if self.repulsion else vectors
+        seen = kept_apart(vectors, neighbors, numbers) if self.repulsion else vectors
         energies = self.scale * self.model.atomic_energies(self.params, seen, neighbors, species)
         return energies + repulsion(vectors, neighbors, numbers) if self.repulsion else energies
 

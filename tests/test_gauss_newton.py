@@ -63,6 +63,12 @@ def test_residuals_of_what_was_not_measured_change_nothing(linear):
     np.testing.assert_allclose(beside.params, alone.params, rtol=1e-6)
 
 
+def test_where_nothing_answers_the_parameters_stay(linear):
+    start = np.ones(60)
+    state = step(gauss_newton.init(4, start), 0, 1.0, start, np.zeros((4, 60)), linear[1])
+    np.testing.assert_array_equal(state.params, start)
+
+
 def test_with_labels_a_whole_step_is_the_cheapest_that_removes_the_residuals(linear, rng):
     """Against the dense solution: minimize |d|^2 + |G d|^2 / f where J d = -r, by Lagrange's multipliers."""
     slopes, residuals = (x[:3] for x in linear)

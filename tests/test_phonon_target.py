@@ -13,6 +13,8 @@ from fusedff.crystallography import crystals
 from fusedff.crystallography.crystals import Crystal
 from fusedff.interfaces.ase import FusedCalculator
 from fusedff.measurements.state_points import StatePoint
+from fusedff.network.dimenet import DimeNet
+from fusedff.potential import Potential
 from fusedff.properties.static import zone_center
 from fusedff.runtime import storage
 from fusedff.simulation.langevin import LangevinConfig
@@ -75,6 +77,17 @@ def test_the_gradient_is_that_of_finite_differences(which):
         # central differences are off by (h / 1)^2, sigma enters to the 12th power
         slope = float(up - down) / (2 * h * float(model.params[name][0]))
         assert float(found[name][0]) == pytest.approx(slope, rel=1e-6)
+
+
+def test_a_mode_without_curvature_has_a_finite_gradient():
+    """That of a new network, whose energy is constant."""
+    network = DimeNet(embedding=4, blocks=1, radial=3, spherical=2, interaction=2, basis=2, type_embedding=2, output=4)
+    phonon, model = target(Mode("E2g", 0.7, E2G, 0.02)), Potential.create(jax.random.key(0), network, {"Ar": 0.0})
+    value, found = jax.value_and_grad(lambda p: jnp.sum(phonon.residuals(phonon.observe(model.with_params(p))) ** 2))(
+        model.params
+    )
+    assert value == pytest.approx((0.7 / 0.02) ** 2)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
 
 
 SETTINGS = DiffTReConfig(

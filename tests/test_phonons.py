@@ -130,6 +130,9 @@ def test_a_fit_to_harmonic_snapshots_recovers_the_force_constants(rng):
     assert strongest == pytest.approx(-STIFFNESS, rel=1e-6)
     np.testing.assert_allclose(found.frequencies_stderr, 0, atol=1e-4)
     assert found.n_snapshots == 6
+    shifted = displacements + 0.05 * rng.normal(size=displacements.shape[1:])  # hot sites are elsewhere
+    around = phonons.effective(cell, (3, 3, 2), shifted, forces, (300.0,), 20.0, blocks=3, name=None)
+    np.testing.assert_allclose(around.frequencies, expected.frequencies, atol=1e-4 * expected.frequencies.max())
 
 
 def test_standard_errors_of_a_fit_say_how_far_off_it_is(rng):

@@ -8,8 +8,6 @@ shown to the network at a distance at which it was trained (`kept_apart`): there
 could outweigh the repulsion.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from ase.data import covalent_radii
@@ -35,15 +33,14 @@ def screened_coulomb(distance: jax.Array, z_first, z_second) -> jax.Array:
     return Hartree * Bohr * z_first * z_second / distance * screening
 
 
-def kept_apart(vectors: jax.Array, neighbors: Neighbors, numbers: Sequence[int]) -> jax.Array:
+def kept_apart(vectors: jax.Array, neighbors: Neighbors, numbers: jax.Array) -> jax.Array:
     """Vectors to the neighbours (n_atoms, capacity, 3) as the network gets them: too short ones are lengthened.
 
     Distances above `CLOSEST` times the distance of onset stay as they are, to the bit. Below they approach, with three
     continuous derivatives, the mean of this and of the distance at which the repulsion has its full value, and no
-    longer change: the forces of the network along such a pair vanish. The distance of onset is that of two of the
-    smallest of the elements `numbers`: one for each pair would take half as long as the network.
+    longer change: the forces of the network along such a pair vanish. `numbers` (n_atoms,) are atomic numbers.
     """
-    outer = OUTER * 2 * float(covalent_radii[list(numbers)].min())
+    outer = _onset(neighbors, numbers, vectors.dtype)
     high, width = CLOSEST * outer, (CLOSEST - INNER) * outer
     squared = jnp.sum(vectors**2, -1)
     close = neighbors.mask & (squared < high**2)
@@ -62,10 +59,15 @@ def repulsion(vectors: jax.Array, neighbors: Neighbors, numbers: jax.Array) -> j
     dtype = vectors.dtype
     z_first = numbers.astype(dtype)[:, None]
     z_second = numbers.astype(dtype)[neighbors.source]
-    radius = jnp.asarray(covalent_radii, dtype)[numbers]
-    outer = OUTER * (radius[:, None] + radius[neighbors.source])
+    outer = _onset(neighbors, numbers, dtype)
     squared = jnp.sum(vectors**2, -1)
     near = neighbors.mask & (squared < outer**2)
     distance = jnp.sqrt(jnp.where(near, jnp.maximum(squared, _SHORTEST**2), outer**2))
     switch = smooth_step((outer - distance) / ((1 - INNER) * outer))
     return jnp.sum(jnp.where(near, 0.5 * switch * screened_coulomb(distance, z_first, z_second), 0), 1)
+
+
+def _onset(neighbors, numbers, dtype):
+    """Distance (n_atoms, capacity) in Å below which each pair repels."""
+    radius = jnp.asarray(covalent_radii, dtype)[numbers]
+    return OUTER * (radius[:, None] + radius[neighbors.source])

@@ -94,6 +94,8 @@ def deformed_cells(
     for p, point in enumerate(points):
         atoms = crystals.supercell(point.crystal, repeats)
         require_affordable(len(points) * replicas * len(stretches), len(atoms))
+        if len(atoms) < 2:
+            raise ValueError("a cell of one atom cannot move relative to its centre of mass; give larger repeats")
         for replica in range(replicas):
             for stretch in stretches:
                 sites.append(atoms.positions @ stretch)

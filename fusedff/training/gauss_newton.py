@@ -82,6 +82,8 @@ def step(
     preconditioned = precondition(rows, averaged_sketch.astype(float))
     kernel = preconditioned @ rows.T
     diagonal = np.diag(kernel)
+    if not (diagonal > 0).any():  # no residual depends on the parameters
+        return GaussNewtonState(averaged, averaged_sketch, measured.astype(state.params.dtype))
     damped = kernel + damping * np.median(diagonal[diagonal > 0]) * np.eye(len(kernel))
     change = -preconditioned.T @ np.linalg.solve(damped, estimate)
     return GaussNewtonState(averaged, averaged_sketch, (measured + change).astype(state.params.dtype))

@@ -89,7 +89,8 @@ class PhononTarget:
                 direction = _direction(self.frame, mode)
                 vectors.append(jnp.asarray(direction / np.linalg.norm(direction), matrix.dtype))
         square = jnp.stack([vector @ matrix @ vector for vector in vectors])
-        return jnp.sign(square) * jnp.sqrt(jnp.abs(square)) / THZ
+        some = jnp.where(square == 0, 1, square)  # a root has no derivative at 0, where a new potential is
+        return jnp.where(square == 0, 0, jnp.sign(some) * jnp.sqrt(jnp.abs(some))) / THZ
 
     def residuals(self, values) -> jax.Array:
         """Weighted deviations of frequencies (n_modes,) from the measured ones."""

@@ -148,7 +148,9 @@ def effective(
     order = force_constants.order(lattice, atoms * repeats)
 
     def fit(rows):
-        force_constants.fit(lattice, displacements[rows][:, order], forces[rows][:, order])
+        # from the mean of the snapshots: where symmetry leaves a coordinate free, it differs from the given sites
+        around = (values[rows] - values[rows].mean(0) for values in (displacements, forces))
+        force_constants.fit(lattice, *(values[:, order] for values in around))
 
     part = np.arange(len(displacements)) * blocks // len(displacements)
     with progress.bar(name, blocks + 1) as report:
