@@ -1,6 +1,8 @@
 """Help of the commands: each has a purpose, an example, and a row on the page of commands."""
 
+import io
 import shlex
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -79,3 +81,11 @@ def test_the_version_is_said(capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main(["--version"])
     assert capsys.readouterr().out == f"fusedff {version('fusedff')}\n"
+
+
+def test_an_output_without_greek_letters_ends_no_training(tmp_path, monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert cli.main(["new", str(tmp_path / "copper")]) == 0
+    print("σxx of 3 Å", flush=True)
+    assert sys.stdout.buffer.getvalue().endswith(b"?xx of 3 ?\n")

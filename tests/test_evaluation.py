@@ -164,6 +164,16 @@ def test_constants_at_temperature_are_simulated_for_our_own_potentials(tmp_path,
     assert set(found["at_temperature"]["by_temperature_K"]["20"]["elastic"]) == {"C11", "C12", "C44"}
 
 
+def test_a_table_for_a_model_that_ships_is_of_its_crystal(tmp_path, monkeypatch):
+    def measured_at(crystal, calculator, measured):
+        raise RuntimeError([point.crystal.structure for point in measured])
+
+    monkeypatch.setattr(summary, "run", measured_at)
+    (tmp_path / "ti.csv").write_text("temperature_K,a_A,c_A,C11_GPa\n300,2.95,4.68,160\n")
+    with pytest.raises(RuntimeError, match="hcp"):
+        evaluation.evaluate("titanium-fused", table=tmp_path / "ti.csv")
+
+
 def test_what_was_found_is_kept_when_a_simulation_fails(tmp_path, monkeypatch):
     def explode(*arguments):
         raise langevin.ExplodedTrajectoryError("cell 0 at 20 K exploded", 0)

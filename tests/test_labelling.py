@@ -139,6 +139,16 @@ def test_labels_of_a_calculator_are_its_own_and_can_be_trained_on(tmp_path, caps
     assert "frames        24" in capsys.readouterr().out
 
 
+def test_labels_of_other_settings_are_refused_also_for_other_structures(folder, capsys):
+    write("more.xyz", bulk("Cu", "fcc", a=3.7, cubic=True))
+    settings = ["--calculator", "lj", "--set", "epsilon=0.4", "rc=6"]
+    assert cli.main(["label", "my structures.xyz", "labels.extxyz", *settings, "sigma=2.3"]) == 0
+    before = (folder / "labels.extxyz").read_bytes()
+    assert cli.main(["label", "more.xyz", "labels.extxyz", *settings, "sigma=2.2"]) == 2
+    assert re.search(r"its \w+ is .*2\.3.*, now .*2\.2.*; write to another file", capsys.readouterr().err)
+    assert (folder / "labels.extxyz").read_bytes() == before
+
+
 def test_labelling_goes_on_after_an_interruption_and_loses_nothing(folder, fussy, capsys, monkeypatch):
     labelling.label("my structures.xyz", "whole.extxyz", fussy)
     Fussy.asked.clear()

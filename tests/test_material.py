@@ -22,7 +22,7 @@ from fusedff.plotting import style
 from fusedff.potential import Potential
 from fusedff.runtime import storage
 from fusedff.simulation import langevin
-from fusedff.study import comparison
+from fusedff.study import comparison, presets
 from fusedff.training import difftre, force_matching, fused
 
 SETTINGS = """\
@@ -407,6 +407,15 @@ def test_a_wrong_table_is_one_sentence(folder, capsys, old, new, says):
 ])  # fmt: skip
 def test_a_wrong_setting_is_one_sentence(folder, capsys, old, new, says):
     refusals.check_changed(folder, capsys, SETTINGS, old, new, says)
+
+
+def test_weights_of_titaniums_sources_are_not_those_of_other_frames(folder):
+    """A third of somebody's frames of the source vasp would come in an epoch."""
+    path = folder / "study.toml"
+    path.write_text(SETTINGS.replace('preset = "smoke"', 'preset = "hours"'))
+    preset = material.load(path).preset
+    assert presets.get("hours").dft.source_weights
+    assert preset.dft.source_weights == preset.fused.dft.source_weights == ()
 
 
 def test_a_byte_order_mark_and_line_ends_of_windows_do_no_harm(folder):

@@ -266,6 +266,7 @@ NEXT = 'replicas = 4\n\n[[targets]]\nkind = "radial'
 
 
 @pytest.mark.parametrize(("old", "new", "says"), [
+    ("density_g_cm3 = 1.11\n", "", "density_g_cm3 = None.* a number above 0"),
     ('kind = "density"', 'kind = "densty"', r"\[\[targets\]\] 1: kind 'densty' is unknown; use one of phonon, radial"),
     ('kind = "density"', "kind = []", r"\[\[targets\]\] 1: kind \[\] is unknown; use one of phonon, radial"),
     ('kind = "density"\n', "", r"\[\[targets\]\] 1: 'kind' is missing; use one of phonon, radial_distribution"),

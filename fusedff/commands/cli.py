@@ -1,6 +1,7 @@
 """The commands for a material of your own, from DFT output to trained models, and for the titanium study."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -24,6 +25,9 @@ class Command(NamedTuple):
 def main(arguments=None) -> int:
     # before jax is imported: see `jax_setup.enable_compilation_cache`
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without Greek letters gets ? for them
+            stream.reconfigure(errors="replace")
     parser = argparse.ArgumentParser(prog="fusedff", description=__doc__, epilog="fusedff COMMAND --help says more")
     parser.add_argument("--version", action="version", version=f"fusedff {version('fusedff')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

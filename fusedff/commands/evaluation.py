@@ -92,8 +92,8 @@ def _crystal(model, structure, symbol, needed: bool) -> Crystal | None:
 def _points(crystal, structure, symbol, table):
     """The measurements that a crystal is compared with: a table, or the packaged one of titanium."""
     if table is not None:
-        crystal_of_table = {"symbol": symbol, "structure": structure} if structure else {}
-        return experiments.load_state_points(table, **crystal_of_table)
+        symbol, structure = (symbol, structure) if structure else (crystal.symbol, crystal.structure)
+        return experiments.load_state_points(table, symbol, structure)
     if crystal is None:
         return ()
     titanium = (crystal.symbol, crystals.named(crystal).structure) == (TITANIUM.symbol, TITANIUM.structure)

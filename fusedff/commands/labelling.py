@@ -207,19 +207,20 @@ def _described(model: str, calculator, settings: Mapping) -> str:
 
 
 def _done(output: Path, frames: Mapping[str, Atoms], says: Mapping[str, str]) -> set[str]:
-    """Ids in the output; ValueError if one of `frames` was another structure there, or has labels of another kind."""
+    """Ids in the output; ValueError if one has labels of another kind, or if one of `frames` was another structure."""
     done = set()
     for n, frame in enumerate(extxyz.read(output) if output.exists() else ()):
         name = str(frame.info.get("config_id", n))
         done.add(name)
-        if name not in frames:
-            continue
-        where, wanted = f"{output.name}, frame {n} ({name})", frames[name]
+        where = f"{output.name}, frame {n} ({name})"
         for key, value in says.items():
             if str(frame.info.get(key)) != value:
                 raise ValueError(
                     f"{where}: its {key} is {frame.info.get(key)}, now {value}; write to another file, or use the same"
                 )
+        if name not in frames:
+            continue
+        wanted = frames[name]
         same = np.array_equal(frame.numbers, wanted.numbers) and all(
             np.allclose(one, two, rtol=0, atol=1e-6)
             for one, two in ((frame.cell.array, wanted.cell.array), (frame.positions, wanted.positions))

@@ -216,6 +216,9 @@ def _preset(base: Preset, said: Mapping, points, file: str) -> Preset:
     preset = presets.with_simulations(preset, partial(replace, repeats=tuple(repeats)))
     trained = tuple(point.temperature for point in state_points.select(points, role="train"))
     preset = replace(preset, train_temperatures=trained)
+    # weights of sources are those of titanium's frames, whatever calculations made these
+    dft, fused = replace(preset.dft, source_weights=()), preset.fused
+    preset = replace(preset, dft=dft, fused=replace(fused, dft=replace(fused.dft, source_weights=())))
     return sections.changed(preset, {name: said[name] for name in SECTIONS if name in said}, file)
 
 

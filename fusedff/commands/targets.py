@@ -262,7 +262,7 @@ class Density(SimulatedState):
 
     def __post_init__(self):
         super().__post_init__()
-        limits.require(self, positive=["stderr_GPa"])
+        limits.require(self, positive=["stderr_GPa", "density_g_cm3"])  # a density that is left out is None
 
     def as_target(self, context: Context) -> NamedTarget:
         """The pressure at the measured density as a target."""

@@ -200,7 +200,8 @@ def _strain_terms(steps, frames) -> list[tuple[list[int], np.ndarray]]:
     found = []
     for members in groups.values():
         ends = [frames[i].cell.array for k in members for i in steps[k][:2]]
-        strains = [np.linalg.solve(np.mean(ends, axis=0), cell) - np.eye(3) for cell in ends]
+        mean = np.mean(ends, axis=0)
+        strains = [np.linalg.solve(mean, cell) - np.eye(3) for cell in ends]
         strains = [(strain + strain.T) / 2 for strain in strains]
         values = np.array([[*to_voigt(strain), np.trace(strain) ** 2, np.sum(strain**2)] for strain in strains])
         found.append((members, values[1::2] - values[::2]))
