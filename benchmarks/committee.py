@@ -74,9 +74,12 @@ def _to_ship(study: Material, name: str, seed: int) -> Potential:
 
 def _held_out(*splits: Split) -> list[Atoms]:
     """Test frames of all splits: those of the trainings below depend on the order of the frames, not on the seed."""
-    names = [{(labelled_frames.source(frame), frame.info["config_id"]) for frame in split.test} for split in splits]
-    of_all = set.intersection(*names)
-    return [f for f in splits[0].test if (labelled_frames.source(f), f.info["config_id"]) in of_all]
+    of_all = set.intersection(*({_name(frame) for frame in split.test} for split in splits))
+    return [frame for frame in splits[0].test if _name(frame) in of_all]
+
+
+def _name(frame):
+    return labelled_frames.source(frame), frame.info["config_id"]
 
 
 def recorded() -> dict:
